@@ -1,0 +1,56 @@
+"""The values that travel between the rooms: what a policy sees, what it does, what one demonstration holds.
+
+Letters used in shapes throughout the package::
+
+    B  frames in a batch         C  cameras                H, W  image height and width [px]
+    L  instruction tokens        S  prefix tokens          T     steps of one demonstration
+    M  flow draws per frame      D  (max) action width     K     inner steps
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+Array = jax.Array | np.ndarray
+PyTree = Any
+
+
+class Observation(NamedTuple):
+    """What a policy sees at B moments, already in the policy's own units (see `data.normalize`, `policies.*.preprocess`)."""
+
+    images: Array  # (B, C, H, W, 3) float32 in [-1, 1]; padding and absent cameras are -1
+    image_mask: Array  # (B, C) bool; False where a camera is absent
+    tokens: Array  # (B, L) int32 token ids of the instruction, padded on the right
+    token_mask: Array  # (B, L) bool; True on real tokens
+    state: Array  # (B, max_state_dim) float32, normalised proprioception, zero beyond the robot's own dimensions
+
+
+class ActionChunk(NamedTuple):
+    """What a policy is to do over the next `chunk` control steps after each of B moments."""
+
+    actions: Array  # (B, chunk, max_action_dim) float32, normalised, zero beyond the robot's own dimensions
+    is_pad: Array  # (B, chunk) bool; True on steps after the end of the demonstration
+
+
+class Batch(NamedTuple):
+    """One supervised batch. `inputs` is an Observation, or a later stage's output when the front is frozen and cached."""
+
+    inputs: PyTree  # Observation, or encode() features with state and tokens, or a condition() context
+    target: ActionChunk
+
+
+class TaskBatch(NamedTuple):
+    """What one meta-step consumes. Every leaf of both parts has a leading task axis."""
+
+    support: Batch  # leaves (tasks, K, B, ...): one minibatch for each inner step
+    query: Batch  # leaves (tasks, B, ...)
+
+
+class Demo(NamedTuple):
+    """One recorded demonstration, in the robot's own units."""
+
+    instruction: str
+    images: np.ndarray  # (T, C, H, W, 3) uint8
+    state: np.ndarray  # (T, state_dim) float32; Meta-World: hand x, y, z [m] and gripper opening [0, 1]
+    actions: np.ndarray  # (T, action_dim) float32, in the simulator's units, each in [-1, 1]
