@@ -1,0 +1,61 @@
+"""Records scripted demonstrations of many tasks in parallel processes; resumable, since finished files are kept."""
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from metalora_jax.data import libero_hdf5
+from metalora_jax.envs.conditions import Condition
+from metalora_jax.envs.experts import record
+from metalora_jax.envs.metaworld import CAMERAS, MetaWorld, check_task
+
+
+class Job(NamedTuple):
+    """One file of demonstrations to record."""
+
+    task: str
+    path: Path
+    demos: int
+    first_seed: int
+    noise: float
+    condition: Condition = Condition()
+
+
+class Recorded(NamedTuple):
+    """What came of one job."""
+
+    job: Job
+    failures: int  # episodes in which the expert failed; they are not kept
+
+
+def record_file(job: Job) -> Recorded:
+    """Records one file, keeping successes only; the seeds go up from `first_seed`.
+
+    Raises:
+      RuntimeError: if the expert fails more often than it succeeds.
+    """
+    demos, seeds, seed = [], [], job.first_seed
+    with MetaWorld(job.task) as env:
+        while len(demos) < job.demos:
+            demo = record(env, seed, job.condition, job.noise)
+            if demo is not None:
+                demos.append(demo)
+                seeds.append(seed)
+            seed += 1
+            if seed - job.first_seed > 2 * job.demos + 10:
+                raise RuntimeError(f"the expert of {job.task} failed {seed - job.first_seed - len(demos)} times; drop the task")
+    provenance = {"seeds": seeds, "noise": job.noise, "condition": job.condition.to_json(), "expert": "metaworld"}
+    libero_hdf5.write(job.path, demos, CAMERAS, job.task, provenance)
+    return Recorded(job, seed - job.first_seed - len(demos))
+
+
+def collect(jobs: Sequence[Job], workers: int) -> Iterator[Recorded]:
+    """Records all jobs whose file is not there yet, in `workers` fresh processes; yields each as it is done."""
+    for job in jobs:
+        check_task(job.task)
+    todo = [job for job in jobs if libero_hdf5.count(job.path) < job.demos]
+    if not todo:
+        return
+    with multiprocessing.get_context("spawn").Pool(min(workers, len(todo)), maxtasksperchild=8) as pool:
+        yield from pool.imap_unordered(record_file, todo)

@@ -1,0 +1,109 @@
+"""Deployment conditions: what differs between the robot that a policy was trained for and the one it runs on.
+
+A condition is hidden: no field of the observation names it, it shows only in what actions do and in what the camera
+sees. Action shifts act between policy and simulator, `executed[t] = clip(Rz(yaw) (gain * command[t - latency]))`, so a
+demonstration recorded without a shift becomes an exact demonstration under one by relabelling (`command_labels`);
+camera and light shifts change the picture and must be recorded anew.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """One deployment. The default is the one the base was trained for.
+
+    Attributes:
+      yaw: rotation of the action frame about the vertical axis [rad].
+      gain: factor on the commanded x, y, z displacement [1], each > 0.
+      latency: control steps between command and execution.
+      camera: displacement of every camera [m], in world axes.
+      light: factor on the brightness of every light [1].
+    """
+
+    yaw: float = 0.0
+    gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    latency: int = 0
+    camera: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    light: float = 1.0
+
+    def __post_init__(self):
+        if min(self.gain) <= 0:
+            raise ValueError(f"condition gain {self.gain} must be positive in every axis")
+        if self.latency < 0:
+            raise ValueError(f"condition latency {self.latency} must not be negative")
+        if self.light <= 0:
+            raise ValueError(f"condition light {self.light} must be positive")
+
+    @property
+    def changes_picture(self) -> bool:
+        """Whether demonstrations under this condition must be rendered anew."""
+        return self.camera != (0.0, 0.0, 0.0) or self.light != 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Only what differs from the default, so that records stay readable."""
+        default = Condition()
+        return {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if getattr(self, f.name) != getattr(default, f.name)
+        }
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Condition":
+        """Inverse of `to_json`."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+
+def _rotation(yaw: float) -> np.ndarray:
+    c, s = np.cos(yaw), np.sin(yaw)
+    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+def execute(command: np.ndarray, condition: Condition) -> np.ndarray:
+    """What the shifted robot does on a command (..., 4): [x, y, z, gripper]. Without latency, which needs a queue."""
+    moved = (command[..., :3] * np.asarray(condition.gain)) @ _rotation(condition.yaw).T
+    return np.clip(np.concatenate([moved, command[..., 3:]], axis=-1), -1.0, 1.0)
+
+
+def command_labels(executed: np.ndarray, condition: Condition) -> np.ndarray:
+    """The commands (T, 4) that make the shifted robot execute the recorded actions (T, 4): the inverse of the shift.
+
+    Under latency the command for step t is the action of step t + latency; the last ones repeat the final action.
+    """
+    ahead = np.minimum(np.arange(len(executed)) + condition.latency, len(executed) - 1)
+    wanted = executed[ahead]
+    unrotated = wanted[:, :3] @ _rotation(condition.yaw)
+    return np.concatenate([unrotated / np.asarray(condition.gain), wanted[:, 3:]], axis=-1).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConditionRange:
+    """A distribution of conditions: every field is drawn uniformly and independently.
+
+    Attributes:
+      yaw: interval [rad]. gain: interval of each axis' factor [1]. latency: inclusive interval of steps.
+      camera: largest displacement along each axis [m]. light: interval of the brightness factor [1].
+    """
+
+    yaw: tuple[float, float] = (0.0, 0.0)
+    gain: tuple[float, float] = (1.0, 1.0)
+    latency: tuple[int, int] = (0, 0)
+    camera: float = 0.0
+    light: tuple[float, float] = (1.0, 1.0)
+
+    def sample(self, rng: np.random.Generator) -> Condition:
+        """One condition; the same generator state gives the same condition."""
+        yaw, light = rng.uniform(*self.yaw), rng.uniform(*self.light)
+        gain, camera = rng.uniform(*self.gain, size=3), rng.uniform(-self.camera, self.camera, size=3)
+        latency = int(rng.integers(self.latency[0], self.latency[1] + 1))
+        return Condition(
+            yaw=float(yaw),
+            gain=tuple(gain.tolist()),
+            latency=latency,
+            camera=tuple((camera + 0.0).tolist()),
+            light=float(light),
+        )

@@ -1,0 +1,160 @@
+"""Meta-World tasks as a robot would meet them: two 64-pixel cameras, four numbers of proprioception, one instruction.
+
+The simulator is the PyPI package `metaworld` (Yu et al. 2019, arXiv:1910.10897; MuJoCo). The first camera is lerobot's
+Meta-World setting (`corner2` moved to (0.75, 0.075, 0.7), turned upright); the second looks straight down.
+"""
+
+import difflib
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+
+from metalora_jax.envs import gl
+from metalora_jax.envs.conditions import Condition, execute
+
+INSTRUCTIONS = {
+    "button-press": "press the red button on the yellow box from the front",
+    "button-press-topdown": "press the red button from above",
+    "button-press-wall": "reach over the wall and press the red button",
+    "coffee-button": "press the button on the coffee machine",
+    "dial-turn": "turn the dial",
+    "door-close": "close the door",
+    "door-lock": "lock the door by turning its lock",
+    "door-open": "open the door",
+    "door-unlock": "unlock the door by turning its lock",
+    "drawer-close": "push the drawer shut",
+    "drawer-open": "pull the drawer open",
+    "faucet-close": "turn the faucet off",
+    "faucet-open": "turn the faucet on",
+    "handle-press": "press the handle down",
+    "handle-press-side": "press the handle down from the side",
+    "handle-pull": "pull the handle up",
+    "handle-pull-side": "pull the handle up from the side",
+    "lever-pull": "pull the lever up",
+    "plate-slide": "slide the plate into the cabinet",
+    "plate-slide-back": "slide the plate out of the cabinet",
+    "plate-slide-back-side": "slide the plate sideways out of the cabinet",
+    "plate-slide-side": "slide the plate sideways into the cabinet",
+    "reach": "reach the goal",
+    "push": "push the puck to the goal",
+    "soccer": "kick the ball into the goal",
+    "stick-push": "push the thermos with the stick",
+    "sweep-into": "sweep the puck into the hole",
+    "window-close": "slide the window shut",
+    "window-open": "slide the window open",
+}
+CAMERAS = ("agentview", "topview")
+_MODEL_CAMERAS = ("corner2", "topview")
+_LEROBOT_EYE = (0.75, 0.075, 0.7)  # [m], lerobot's place for corner2
+STATE_DIM = 4
+ACTION_DIM = 4
+
+
+class Frame(NamedTuple):
+    """What the robot sees at one moment."""
+
+    images: np.ndarray  # (C, H, W, 3) uint8, upright
+    state: np.ndarray  # (4,) float32: hand x, y, z [m], gripper opening [0, 1]
+
+
+class Step(NamedTuple):
+    """What came of one command."""
+
+    reward: float
+    success: bool
+
+
+def check_task(task: str) -> str:
+    """Returns `task`, or raises a ValueError that names the nearest tasks."""
+    if task not in INSTRUCTIONS:
+        near = difflib.get_close_matches(task, INSTRUCTIONS, n=3, cutoff=0.4)
+        raise ValueError(f"no Meta-World task named {task!r}; " + (f"near: {', '.join(near)}" if near else "see INSTRUCTIONS"))
+    return task
+
+
+class MetaWorld:
+    """One task. Use as a context manager: only one renderer may live in a process, OSMesa contexts disturb each other.
+
+    Objects and goals are drawn from `seed` at every `reset`: equal seeds give equal episodes, whatever ran before.
+    """
+
+    def __init__(self, task: str, image_size: int = 64):
+        gl.choose()
+        import mujoco
+        from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+
+        self.task = check_task(task)
+        self.instruction = INSTRUCTIONS[task]
+        self._env = ALL_V3_ENVIRONMENTS[f"{task}-v3"]()
+        self._env._freeze_rand_vec = False
+        self._env.seeded_rand_vec = True
+        self._env._set_task_called = True
+        # The scripted experts read the goal from the full state. The observation space was cached when the goal was
+        # still hidden, and would clip it to zero: drop the cache.
+        self._env._partially_observable = False
+        self._env.__dict__.pop("sawyer_observation_space", None)
+        model = self._env.model
+        model.vis.quality.shadowsize = 0  # shadows and multisampling cost 10x and nothing here needs them
+        model.vis.quality.offsamples = 0
+        self._cameras = [model.camera(name).id for name in _MODEL_CAMERAS]
+        model.cam_pos[self._cameras[0]] = _LEROBOT_EYE
+        self._eyes = model.cam_pos[self._cameras].copy()
+        head = model.vis.headlight
+        self._lights = [(light, light.copy()) for light in (model.light_ambient, model.light_diffuse, head.ambient, head.diffuse)]
+        self._flags = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION)
+        self._mujoco = mujoco
+        self._renderer = mujoco.Renderer(model, image_size, image_size)
+        self._condition = Condition()
+        self._queue: deque[np.ndarray] = deque()
+        self.full_state: np.ndarray | None = None
+
+    def __enter__(self) -> "MetaWorld":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the renderer's GL context."""
+        self._renderer.close()
+        self._env.close()
+
+    def reset(self, seed: int, condition: Condition = Condition()) -> None:  # noqa: B008 (frozen)
+        """Starts the episode that `seed` names, under `condition`."""
+        self._condition = condition
+        self._queue = deque([np.zeros(ACTION_DIM)] * condition.latency)
+        self._env.seed(seed)
+        self.full_state, _ = self._env.reset()
+        model, data = self._env.model, self._env.data
+        model.cam_pos[self._cameras] = self._eyes + np.asarray(condition.camera)
+        for light, normal in self._lights:
+            light[:] = normal * condition.light
+        self._mujoco.mj_camlight(model, data)  # or the first frame is still seen from the old place
+
+    def observe(self) -> Frame:
+        """Renders both cameras (about 6 ms each). Call it only when the policy looks: physics alone takes 0.2 ms."""
+        assert self.full_state is not None, "reset() comes first"
+        images = []
+        for camera in self._cameras:
+            self._renderer.update_scene(self._env.data, camera=camera)
+            for flag in self._flags:
+                self._renderer.scene.flags[flag] = 0
+            images.append(self._renderer.render())
+        images[0] = images[0][::-1, ::-1]  # corner2 hangs upside down
+        return Frame(np.stack(images), self.full_state[:STATE_DIM].astype(np.float32))
+
+    def step(self, command: np.ndarray) -> Step:
+        """Sends one command (4,): x, y, z displacement and gripper effort, nominally in [-1, 1].
+
+        Raises:
+          ValueError: if the command has the wrong shape or is not finite.
+        """
+        command = np.asarray(command, np.float64)
+        if command.shape != (ACTION_DIM,) or not np.isfinite(command).all():
+            raise ValueError(f"command {command} to {self.task} must be {ACTION_DIM} finite numbers")
+        self._queue.append(command)
+        action = execute(self._queue.popleft(), self._condition)
+        self.full_state, reward, _, _, info = self._env.step(action.astype(np.float32))
+        # The simulator's own step limit (500) is never met: episodes are capped well below by the caller.
+        return Step(float(reward), bool(info["success"]))

@@ -1,0 +1,157 @@
+"""The parts that the three towers of SmolVLA share: stacked layers, attention, rotary positions, the Llama layer."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from metalora_jax.policies.smolvla.config import SmolVLAConfig
+
+ROPE_BASE = 10_000.0  # hard coded in SmolVLA; the language model's own rope_theta (100000) is never used
+
+Layer = TypeVar("Layer", bound=nnx.Module)
+
+
+def stack_layers(build: Callable[[nnx.Rngs], Layer], count: int, rngs: nnx.Rngs) -> Layer:
+    """`count` independent layers as one module whose every parameter has a leading layer axis."""
+
+    @nnx.split_rngs(splits=count)
+    @nnx.vmap(in_axes=0, out_axes=0)
+    def build_all(rngs: nnx.Rngs) -> Layer:
+        return build(rngs)
+
+    return build_all(rngs)
+
+
+def scan_layers(layers: Layer, step: Callable[[Layer, Any, Any], tuple[Any, Any]], carry: Any, xs: Any = None) -> Any:
+    """`lax.scan` over stacked layers, so that any number of them compiles like one.
+
+    Args:
+      layers: a module made by `stack_layers`; adapters may since have replaced some of its linear maps.
+      step: maps (one layer, carry, x) to (carry, y).
+      carry: what goes from layer to layer.
+      xs: per-layer inputs with a leading layer axis, or None.
+
+    Returns:
+      The final carry, and the ys stacked on a leading layer axis.
+    """
+    graph, state = nnx.split(layers)
+
+    def body(carry: Any, scanned: Any) -> tuple[Any, Any]:
+        layer_state, x = scanned
+        return step(nnx.merge(graph, layer_state), carry, x)
+
+    return jax.lax.scan(body, carry, (state, xs))
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """Grouped-query attention; logits and softmax in float32.
+
+    Args:
+      q: (B, Q, heads, head_dim).
+      k, v: (B, K, kv_heads, head_dim); key head j serves the query heads j g .. (j + 1) g - 1, g = heads / kv_heads.
+      mask: (B, Q, K) bool, True where a query may look; None looks everywhere.
+
+    Returns:
+      (B, Q, heads * head_dim) in v's dtype.
+    """
+    batch, queries, heads, head_dim = q.shape
+    q = q.reshape(batch, queries, k.shape[2], heads // k.shape[2], head_dim).astype(jnp.float32)
+    logits = jnp.einsum("bqhgd,bkhd->bhgqk", q, k.astype(jnp.float32)) * head_dim**-0.5
+    if mask is not None:
+        # The minimum instead of -inf: the row of a padded query is a uniform average (which nobody reads), not NaN.
+        logits = jnp.where(mask[:, None, None], logits, jnp.finfo(jnp.float32).min)
+    probs = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
+    return jnp.einsum("bhgqk,bkhd->bqhgd", probs, v).reshape(batch, queries, heads * head_dim)
+
+
+def rotate(x: jax.Array, positions: jax.Array) -> jax.Array:
+    """Rotary position embedding, half-split (dimension i turns with i + head_dim / 2).
+
+    Args:
+      x: (B, T, heads, head_dim) queries or keys.
+      positions: (B, T) int.
+    """
+    half = x.shape[-1] // 2
+    frequency = ROPE_BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = positions.astype(jnp.float32)[:, :, None, None] * frequency[None, None, None]
+    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square norm: normalised in float32, cast back, then scaled."""
+
+    def __init__(self, config: SmolVLAConfig, width: int):
+        self.eps = config.rms_norm_eps
+        self.scale = nnx.Param(jnp.ones(width, config.param_dtype))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        wide = x.astype(jnp.float32)
+        wide = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + self.eps)
+        scale = self.scale[...].astype(x.dtype)
+        return wide.astype(x.dtype) * scale.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+class Attention(nnx.Module):
+    """The four projections of grouped-query attention, without biases."""
+
+    def __init__(self, config: SmolVLAConfig, width: int, kv_input: int, rngs: nnx.Rngs):
+        self.head_dim = config.head_dim
+        inner = config.heads * config.head_dim
+        self.q_proj = linear(config, width, inner, rngs, use_bias=False)
+        self.k_proj = linear(config, kv_input, config.kv_width, rngs, use_bias=False)
+        self.v_proj = linear(config, kv_input, config.kv_width, rngs, use_bias=False)
+        self.o_proj = linear(config, inner, width, rngs, use_bias=False)
+
+    def queries(self, x: jax.Array) -> jax.Array:
+        """(B, T, width) -> (B, T, heads, head_dim)."""
+        return self._split(self.q_proj(x))
+
+    def keys(self, x: jax.Array) -> jax.Array:
+        """(B, T, kv_input) -> (B, T, kv_heads, head_dim)."""
+        return self._split(self.k_proj(x))
+
+    def values(self, x: jax.Array) -> jax.Array:
+        """(B, T, kv_input) -> (B, T, kv_heads, head_dim)."""
+        return self._split(self.v_proj(x))
+
+    def _split(self, x: jax.Array) -> jax.Array:
+        return x.reshape(*x.shape[:-1], -1, self.head_dim)
+
+
+class Mlp(nnx.Module):
+    """SwiGLU."""
+
+    def __init__(self, config: SmolVLAConfig, width: int, inner: int, rngs: nnx.Rngs):
+        self.gate_proj = linear(config, width, inner, rngs, use_bias=False)
+        self.up_proj = linear(config, width, inner, rngs, use_bias=False)
+        self.down_proj = linear(config, inner, width, rngs, use_bias=False)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class LlamaLayer(nnx.Module):
+    """A pre-norm Llama layer. What it attends to is the caller's affair: the three uses in SmolVLA differ in that."""
+
+    def __init__(self, config: SmolVLAConfig, width: int, mlp: int, rngs: nnx.Rngs, kv_input: int | None = None):
+        self.input_layernorm = RMSNorm(config, width)
+        self.self_attn = Attention(config, width, kv_input or width, rngs)
+        self.post_attention_layernorm = RMSNorm(config, width)
+        self.mlp = Mlp(config, width, mlp, rngs)
+
+    def finish(self, h: jax.Array, attended: jax.Array) -> jax.Array:
+        """The two residual additions, given the attention's output (B, T, heads * head_dim)."""
+        h = h + self.self_attn.o_proj(attended)
+        return h + self.mlp(self.post_attention_layernorm(h))
+
+
+def linear(config: SmolVLAConfig, inputs: int, outputs: int, rngs: nnx.Rngs, use_bias: bool = True) -> nnx.Linear:
+    """A linear map in the config's dtypes."""
+    return nnx.Linear(
+        inputs, outputs, use_bias=use_bias, dtype=config.dtype, param_dtype=config.param_dtype, rngs=rngs
+    )

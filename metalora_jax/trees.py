@@ -1,0 +1,103 @@
+"""Small pytree algebra: arithmetic leaf by leaf, leaf names, a strict structure check and a content digest."""
+
+import hashlib
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metalora_jax.types import PyTree
+
+
+def axpy(scale: float | jax.Array, x: PyTree, y: PyTree) -> PyTree:
+    """scale * x + y, leaf by leaf."""
+    return jax.tree.map(lambda a, b: scale * a + b, x, y)
+
+
+def sub(x: PyTree, y: PyTree) -> PyTree:
+    """x - y, leaf by leaf."""
+    return jax.tree.map(lambda a, b: a - b, x, y)
+
+
+def scale(factor: float | jax.Array, x: PyTree) -> PyTree:
+    """factor * x, leaf by leaf."""
+    return jax.tree.map(lambda a: factor * a, x)
+
+
+def global_norm(x: PyTree) -> jax.Array:
+    """Euclidean norm of all leaves together, a scalar; its gradient at x = 0 is zero, where a bare sqrt's is NaN."""
+    square = sum((jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(x)), start=jnp.zeros(()))
+    # Both branches of a `where` are differentiated: the sqrt must never see the 0 whose slope is infinite.
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+
+def clip_by_global_norm(x: PyTree, max_norm: float) -> PyTree:
+    """x, scaled down to `global_norm(x) == max_norm` where it is longer; differentiable everywhere, at 0 too."""
+    factor = jnp.minimum(1.0, max_norm / jnp.maximum(global_norm(x), max_norm))
+    return scale(factor, x)
+
+
+def mean(x: PyTree, axis: int = 0) -> PyTree:
+    """Mean over one axis of every leaf."""
+    return jax.tree.map(lambda a: jnp.mean(a, axis=axis), x)
+
+
+def index(x: PyTree, i: int | jax.Array) -> PyTree:
+    """x[i] of every leaf."""
+    return jax.tree.map(lambda a: a[i], x)
+
+
+def stack(trees: list[PyTree]) -> PyTree:
+    """Trees of one structure, stacked on a new leading axis of every leaf."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def named_leaves(tree: PyTree) -> Iterator[tuple[str, jax.Array]]:
+    """(path, leaf) pairs in tree order; a path is the keys joined by "/", such as "expert/q_proj/a"."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
+
+
+def count(tree: PyTree) -> int:
+    """Number of array elements."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def check_same(tree: PyTree, expected: PyTree, name: str = "tree") -> None:
+    """Raises unless `tree` has exactly the paths, shapes and dtypes of `expected` (arrays or ShapeDtypeStructs).
+
+    Raises:
+      ValueError: one line that names the first path, in sorted order, that is missing, unknown, misshapen or mistyped.
+    """
+    have, want = dict(named_leaves(tree)), dict(named_leaves(expected))
+    for path in sorted(have.keys() | want.keys()):
+        if path not in have:
+            raise ValueError(f"{name}: missing {path!r}, expected {_describe(want[path])}")
+        if path not in want:
+            raise ValueError(f"{name}: unknown {path!r} of {_describe(have[path])}")
+        if _describe(have[path]) != _describe(want[path]):
+            raise ValueError(f"{name}: {path!r} is {_describe(have[path])}, expected {_describe(want[path])}")
+    # Paths can agree where containers do not: a tuple and a list, or a module left without leaves.
+    if jax.tree.structure(tree) != jax.tree.structure(expected):
+        raise ValueError(
+            f"{name}: same leaves in other containers: {jax.tree.structure(tree)}, "
+            f"expected {jax.tree.structure(expected)}"
+        )
+
+
+def digest(tree: PyTree) -> str:
+    """SHA-256 (hex) over every leaf's path, dtype, shape and bytes: equal if and only if the content is bit-equal.
+
+    Independent of insertion order, of the device and of whether a leaf is a NumPy or a JAX array.
+    """
+    sha = hashlib.sha256()
+    for path, leaf in sorted(named_leaves(tree), key=lambda item: item[0]):
+        array = np.asarray(leaf)
+        sha.update(f"{path}\0{array.dtype.name}\0{array.shape}\0".encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()
+
+
+def _describe(leaf: jax.Array | jax.ShapeDtypeStruct) -> str:
+    return f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}" if hasattr(leaf, "dtype") else repr(type(leaf))
