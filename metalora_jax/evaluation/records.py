@@ -1,7 +1,7 @@
 """The raw record of an evaluation: one JSON line for each episode, written once, never edited.
 
-Every figure and table of a report is computed from these lines alone (see `report`). The log survives a kill at any moment: a
-torn last line is dropped, aloud, when the log is next opened, and that episode is run again.
+Every figure and table of a report is computed from these lines alone (see `report`). The log survives a kill at any
+moment: a torn last line is dropped, aloud, when the log is next opened, and that episode is run again.
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import types
 import typing
 from collections.abc import Iterable
@@ -52,7 +53,7 @@ class Episode:
         return (*(getattr(self, name) for name in _KEY), canonical(self.condition))
 
 
-_KEY = "method meta_seed distribution split task shots draw steps episode_seed adapter_on".split()
+_KEY = ("method", "meta_seed", "distribution", "split", "task", "shots", "draw", "steps", "episode_seed", "adapter_on")
 _TYPES = typing.get_type_hints(Episode)
 
 
@@ -68,6 +69,11 @@ def validate(episode: Episode) -> Episode:
     for name in ("shots", "draw", "steps", "length", "adapt_seconds"):
         if getattr(episode, name) < 0:
             raise RecordError(f"field '{name}' is {getattr(episode, name)}; it cannot be negative")
+    for name in ("distribution", "split"):
+        if not re.fullmatch(r"[\w-]+", getattr(episode, name)):
+            raise RecordError(
+                f"field '{name}' is {getattr(episode, name)!r}; it names files: use letters, digits, _ and -"
+            )
     if episode.shots == 0 and episode.steps > 0:
         raise RecordError(f"field 'steps' is {episode.steps} with 0 shots; there is nothing to take a step on")
     if episode.error is not None and episode.success:
@@ -96,8 +102,8 @@ def from_line(line: str) -> Episode:
 def read_episodes(path: str | os.PathLike) -> list[Episode]:
     """All episodes of one log, in the order they were written.
 
-    Raises RecordError naming file and line on an invalid or repeated record. A torn last line, which an evaluation that is
-    still running or was killed leaves behind, is left out with a warning.
+    Raises RecordError naming file and line on an invalid or repeated record. A torn last line, which an evaluation that
+    is still running or was killed leaves behind, is left out with a warning.
     """
     data = Path(path).read_bytes()
     whole = data.rfind(b"\n") + 1
@@ -107,7 +113,7 @@ def read_episodes(path: str | os.PathLike) -> list[Episode]:
 
 
 def read_run(run_dir: str | os.PathLike) -> list[Episode]:
-    """The episodes of every `episodes*.jsonl` in a run directory (one for each worker); repeats between them are refused."""
+    """The episodes of every `episodes*.jsonl` in a run directory (one for each worker); repeats are refused."""
     logs = sorted(Path(run_dir).glob("episodes*.jsonl"))
     if not logs:
         raise RecordError(f"{run_dir}: no episodes*.jsonl; give the directory of an evaluation run")
@@ -197,7 +203,7 @@ class EpisodeLog:
 
 
 def fingerprint(**parts: Any) -> str:
-    """Sixteen hex digits over named JSON values: `fingerprint(code=code_digest(), config=..., adapter=..., stats=...)`."""
+    """Sixteen hex digits over named JSON values: `fingerprint(code=code_digest(), config=..., adapter=...)`."""
     return hashlib.sha256(canonical(parts).encode()).hexdigest()[:16]
 
 

@@ -1,13 +1,14 @@
 """Interval estimates, paired tests and power for success rates: what a handful of episodes can and cannot say.
 
-Everything here takes plain numbers and arrays. Rates and probabilities lie in [0, 1]; intervals are two-sided and 95 % unless
-asked otherwise.
+Everything here takes plain numbers and arrays. Rates and probabilities lie in [0, 1]; intervals are two-sided and 95 %
+unless asked otherwise.
 
 References:
     Wilson (1927), the score interval. McNemar (1947), here in its exact binomial form. Holm (1979). Owen (2007), "The
-    pigeonhole bootstrap". Fleiss, Levin and Paik (2003) ch. 4 (two arms) and Miettinen (1968) (pairs) for the sample sizes.
+    pigeonhole bootstrap". Fleiss, Levin and Paik (2003) ch. 4 (two arms) and Miettinen (1968) (pairs) for sample sizes.
 """
 
+import dataclasses
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
@@ -23,7 +24,8 @@ class Interval(NamedTuple):
     high: float
 
 
-class Paired(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Paired:
     """An exact McNemar comparison of two methods over the same episodes."""
 
     pairs: int
@@ -74,7 +76,7 @@ def mcnemar(method: np.ndarray, reference: np.ndarray) -> Paired:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the given order: they bound the chance of any false finding among all comparisons."""
+    """Holm's adjusted p-values, in the given order: they bound the chance of any false finding among them all."""
     m, adjusted, floor = len(p_values), [0.0] * len(p_values), 0.0
     for rank, i in enumerate(sorted(range(m), key=lambda i: p_values[i])):
         floor = max(floor, min(1.0, (m - rank) * p_values[i]))
@@ -92,9 +94,9 @@ def cluster_bootstrap(
 ) -> Interval:
     """Percentile interval of a mean whose observations share clusters, such as meta-seeds and tasks.
 
-    Every factor is resampled on its own and an observation counts as often as the product of its clusters' draws (Owen's
-    pigeonhole bootstrap), so that an interval over (meta_seeds, tasks) speaks of new seeds *and* new tasks. A factor with one
-    level adds no spread: it cannot be seen. With two or three levels the interval is a rough one.
+    Every factor is resampled on its own and an observation counts as often as the product of its clusters' draws
+    (Owen's pigeonhole bootstrap), so that an interval over (meta_seeds, tasks) speaks of new seeds *and* new tasks. A
+    factor with one level adds no spread: it cannot be seen. With two or three levels the interval is a rough one.
 
     Args:
         values: (n,) outcomes, bool or float.

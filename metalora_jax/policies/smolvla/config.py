@@ -4,6 +4,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+_MODES = ("cross_attn", "self_attn")
+_DTYPES = ("float32", "bfloat16", "float16")
+_ANY_INTEGER = (  # every other integer is a size, and positive
+    "pad_token_id",
+    "fake_image_token_id",
+    "global_image_token_id",
+    "prefix_length",
+    "self_attn_every_n_layers",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class SmolVLAConfig:
@@ -54,31 +64,32 @@ class SmolVLAConfig:
     param_dtype: str = "float32"  # of the stored weights
 
     def __post_init__(self) -> None:
-        sizes = [f.name for f in dataclasses.fields(self) if f.type is int and f.name not in _MAY_BE_ZERO]
-        for name in sizes:
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"SmolVLAConfig: {name}={value!r} must be a positive integer")
-        self._require(self.image_size % self.patch_size == 0, "patch_size must divide image_size")
-        self._require(self.grid % self.pixel_shuffle == 0, "pixel_shuffle must divide image_size / patch_size")
-        self._require(self.vision_hidden % self.vision_heads == 0, "vision_heads must divide vision_hidden")
-        self._require(self.heads % self.kv_heads == 0, "kv_heads must divide heads")
-        self._require(self.head_dim % 2 == 0, "head_dim must be even, for rotary positions")
-        self._require(self.expert_hidden >= 4, "expert_width_multiplier leaves the expert no width")
-        self._require(self.expert_hidden % 2 == 0, "the expert's width must be even, for the time embedding")
-        self._require(self.attention_mode in _MODES, f"attention_mode must be one of {_MODES}")
-        self._require(self.self_attn_every_n_layers >= 0, "self_attn_every_n_layers must not be negative")
-        self._require(0 < self.min_period < self.max_period, "need 0 < min_period < max_period")
+        for field in dataclasses.fields(self):
+            if type(field.default) is int and field.name not in _ANY_INTEGER:
+                value = getattr(self, field.name)
+                self._require(type(value) is int and value > 0, field.name, rule="must be a positive integer")
+        self._require(self.image_size % self.patch_size == 0, "patch_size", "image_size", rule="must divide")
+        self._require(self.grid % self.pixel_shuffle == 0, "pixel_shuffle", "grid", rule="must divide")
+        self._require(self.vision_hidden % self.vision_heads == 0, "vision_heads", "vision_hidden", rule="must divide")
+        self._require(self.heads % self.kv_heads == 0, "kv_heads", "heads", rule="must divide")
+        self._require(self.head_dim % 2 == 0, "head_dim", rule="must be even, for the rotary positions")
+        even = self.expert_hidden >= 4 and self.expert_hidden % 2 == 0
+        self._require(even, "expert_hidden", "expert_width_multiplier", rule="must be even and at least 4, set by")
+        self._require(self.attention_mode in _MODES, "attention_mode", rule=f"must be one of {_MODES}")
+        self._require(self.self_attn_every_n_layers >= 0, "self_attn_every_n_layers", rule="must not be negative")
+        self._require(0 < self.min_period < self.max_period, "min_period", "max_period", rule="must be positive, below")
         for name in ("dtype", "param_dtype"):
-            self._require(getattr(self, name) in _DTYPES, f"{name} must be one of {_DTYPES}")
-        special = [self.pad_token_id]
+            self._require(getattr(self, name) in _DTYPES, name, rule=f"must be one of {_DTYPES}")
+        ids = ["pad_token_id"]
         if self.add_image_special_tokens:
-            special += [self.fake_image_token_id, self.global_image_token_id]
-        self._require(all(0 <= i < self.vocab_size for i in special), f"token ids {special} must be below vocab_size")
+            ids += ["fake_image_token_id", "global_image_token_id"]
+        for name in ids:
+            self._require(0 <= getattr(self, name) < self.vocab_size, name, "vocab_size", rule="must be in [0, n) of")
 
-    def _require(self, condition: bool, rule: str) -> None:
+    def _require(self, condition: bool, name: str, other: str = "", *, rule: str) -> None:
         if not condition:
-            raise ValueError(f"SmolVLAConfig: {rule}; got {self}")
+            end = f" {other}={getattr(self, other)!r}" if other else ""
+            raise ValueError(f"SmolVLAConfig: {name}={getattr(self, name)!r} {rule}{end}")
 
     @property
     def grid(self) -> int:
@@ -172,8 +183,3 @@ class SmolVLAConfig:
         if missing := sorted(known - set(values)):
             raise ValueError(f"SmolVLAConfig: missing keys {missing}; write the file with to_dict()")
         return cls(**values)
-
-
-_MODES = ("cross_attn", "self_attn")
-_DTYPES = ("float32", "bfloat16", "float16")
-_MAY_BE_ZERO = ("self_attn_every_n_layers", "prefix_length", "pad_token_id", "fake_image_token_id", "global_image_token_id")

@@ -25,7 +25,12 @@ def stack_layers(build: Callable[[nnx.Rngs], Layer], count: int, rngs: nnx.Rngs)
     return build_all(rngs)
 
 
-def scan_layers(layers: Layer, step: Callable[[Layer, Any, Any], tuple[Any, Any]], carry: Any, xs: Any = None) -> Any:
+def scan_layers(
+    layers: Layer,
+    step: Callable[[Layer, Any, Any], tuple[Any, Any]],
+    carry: Any,
+    xs: Any = None,
+) -> Any:
     """`lax.scan` over stacked layers, so that any number of them compiles like one.
 
     Args:
@@ -90,6 +95,7 @@ class RMSNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(width, config.param_dtype))
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """(..., width) -> (..., width), in x's dtype."""
         wide = x.astype(jnp.float32)
         wide = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + self.eps)
         scale = self.scale[...].astype(x.dtype)
@@ -132,6 +138,7 @@ class Mlp(nnx.Module):
         self.down_proj = linear(config, inner, width, rngs, use_bias=False)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """(..., width) -> (..., width)."""
         return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
@@ -150,8 +157,10 @@ class LlamaLayer(nnx.Module):
         return h + self.mlp(self.post_attention_layernorm(h))
 
 
-def linear(config: SmolVLAConfig, inputs: int, outputs: int, rngs: nnx.Rngs, use_bias: bool = True) -> nnx.Linear:
-    """A linear map in the config's dtypes."""
+def linear(
+    config: SmolVLAConfig, inputs: int, outputs: int, rngs: nnx.Rngs, use_bias: bool = True, dtype: str | None = None
+) -> nnx.Linear:
+    """A linear map in the config's dtypes, or with its arithmetic in `dtype`."""
     return nnx.Linear(
-        inputs, outputs, use_bias=use_bias, dtype=config.dtype, param_dtype=config.param_dtype, rngs=rngs
+        inputs, outputs, use_bias=use_bias, dtype=dtype or config.dtype, param_dtype=config.param_dtype, rngs=rngs
     )

@@ -3,7 +3,6 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
@@ -22,9 +21,8 @@ class VisionAttention(nnx.Module):
         self.out_proj = linear(config, width, width, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        q, k, v = (
-            proj(x).reshape(*x.shape[:-1], self.heads, -1) for proj in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        """(B, patches, width) -> (B, patches, width)."""
+        q, k, v = (proj(x).reshape(*x.shape[:-1], self.heads, -1) for proj in (self.q_proj, self.k_proj, self.v_proj))
         return self.out_proj(attend(q, k, v))
 
 
@@ -36,6 +34,7 @@ class VisionMlp(nnx.Module):
         self.fc2 = linear(config, config.vision_mlp, config.vision_hidden, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """(B, patches, width) -> (B, patches, width)."""
         return self.fc2(jax.nn.gelu(self.fc1(x), approximate=True))
 
 
@@ -49,6 +48,7 @@ class VisionLayer(nnx.Module):
         self.mlp = VisionMlp(config, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """(B, patches, width) -> (B, patches, width)."""
         x = x + self.self_attn(self.layer_norm1(x))
         return x + self.mlp(self.layer_norm2(x))
 
@@ -58,7 +58,7 @@ class VisionTower(nnx.Module):
 
     def __init__(self, config: SmolVLAConfig, rngs: nnx.Rngs):
         self.patch_size = config.patch_size
-        # The published convolution has stride = kernel = patch: a linear map on flattened (row, column, colour) patches.
+        # The published convolution has stride = kernel = patch: it is a linear map on flattened patches.
         self.patch_embedding = linear(config, 3 * config.patch_size**2, config.vision_hidden, rngs)
         self.position_embedding = nnx.Param(
             0.02 * jax.random.normal(rngs.params(), (config.grid**2, config.vision_hidden), config.param_dtype)

@@ -1,0 +1,47 @@
+# make setup && make quickstart. Variables: PYTHON (3.11 or newer), VENV, EXTRAS, PYTEST (more arguments), RUN (for report).
+
+PYTHON ?= python3
+VENV   ?= .venv
+EXTRAS ?= metaworld,dev
+PYTEST ?=
+RUN    ?= runs/quickstart
+
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.setup-done
+GL     := $(PY) -c 'from metalora_jax.envs import gl; print("off-screen rendering with", gl.choose())'
+
+.PHONY: setup quickstart test lint format report
+
+setup: $(STAMP)
+
+# The stamp makes setup run again when pyproject.toml changes, and only then.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make setup PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet --editable '.[$(EXTRAS)]'
+	@$(GL) 2>/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update && { apt-get install -y --no-install-recommends libosmesa6 \
+	      || apt-get install -y --no-install-recommends libegl1 libegl-mesa0 libgl1-mesa-dri; }; \
+	  fi; \
+	  $(GL); }
+	@touch $@
+
+quickstart: setup
+	$(PY) experiments/quickstart.py
+
+test: setup
+	$(PY) -m pytest -n 2 $(PYTEST)
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: setup
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+report: setup
+	$(PY) -m metalora_jax.evaluation.report $(RUN)

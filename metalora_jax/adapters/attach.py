@@ -1,0 +1,194 @@
+"""Putting adapters on a plain model, taking theta and phi apart, and putting them together again.
+
+    model --attach(placement)--> adapted model --split--> (graph, theta, phi) --join--> adapted model --fuse--> model
+
+All functions are pure: they return a new model, which shares the arrays of the old one, and leave the old one alone.
+"""
+
+import dataclasses
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from metalora_jax import trees
+from metalora_jax.adapters.lora import AdapterParam, LoRALinear
+from metalora_jax.adapters.placement import Placement, resolve
+from metalora_jax.types import PyTree
+
+Theta = dict[str, dict[str, jax.Array]]
+"""Module path -> {"a": (*layers, in, rank), "b": (*layers, rank, out)}: a plain tree, for optax, masks and files."""
+
+Path = tuple[str | int, ...]
+Kind = TypeVar("Kind", bound=nnx.Module)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """All of an adapted model but its arrays. Static and hashable: part of a jitted function's identity."""
+
+    definition: nnx.GraphDef
+    paths: tuple[Path, ...]  # of the adapted modules
+    shapes: tuple[tuple[str, str, tuple[int, ...]], ...]  # of theta's leaves: module path, part, shape
+
+
+class Split(NamedTuple):
+    """An adapted model in three parts."""
+
+    graph: Graph  # static
+    theta: Theta  # learned, saved, swapped
+    phi: PyTree  # frozen: nested dict of arrays
+
+
+class Count(NamedTuple):
+    """Sizes of theta."""
+
+    total: int
+    per_module: dict[str, int]
+
+
+def linear_maps(model: nnx.Module) -> dict[str, tuple[int, ...]]:
+    """Path -> kernel shape (*layers, in, out) of every linear map that can get an adapter."""
+    return {_name(path): module.kernel.shape for path, module in _find(model, nnx.Linear)}
+
+
+def attach(model: nnx.Module, placement: Placement, key: jax.Array, allow_unused: bool = False) -> nnx.Module:
+    """The model with an adapter on every linear map that `placement` names.
+
+    An adapter's start depends on the key and its own path only, not on what else is adapted.
+
+    Args:
+      model: a model with plain `nnx.Linear` maps, single or stacked.
+      placement: ordered rules over module paths; see `placement.resolve`.
+      key: random key for the adapters' start.
+      allow_unused: accept rules that match nothing.
+
+    Raises:
+      ValueError: a rule matches nothing, or a chosen map is shared, or the model has adapters already.
+    """
+    if _find(model, LoRALinear):
+        raise ValueError("the model has adapters already; fuse() them first, or attach all with one placement")
+    model = nnx.clone(model)
+    maps = {_name(path): (path, module) for path, module in _find(model, nnx.Linear)}
+    owners = Counter(id(child) for _, parent in nnx.iter_modules(model) for child in vars(parent).values())
+    for name, rule in resolve(placement, maps, allow_unused).items():
+        path, base = maps[name]
+        if owners[id(base)] > 1:
+            raise ValueError(f"{name}: this map is used in {owners[id(base)]} places of the model; leave it frozen")
+        _put(model, path, LoRALinear.create(base, rule, _fold_in(key, name)))
+    return model
+
+
+def split(model: nnx.Module) -> Split:
+    """(graph, theta, phi) of an adapted model; theta is empty where it has no adapters.
+
+    `join(*split(model))` is the model again, and `split(join(graph, theta, phi))` the three parts, bit by bit.
+    """
+    adapters = dict(_find(model, LoRALinear))
+    if any(module.dropout_key is not None for module in adapters.values()):
+        raise ValueError("the model carries dropout keys; split the one that was joined without dropout_key")
+    definition, *states = nnx.split(model, AdapterParam, ...)
+    theta = {_name(path): {"a": module.a[...], "b": module.b[...]} for path, module in adapters.items()}
+    shapes = tuple((name, part, leaf.shape) for name, parts in theta.items() for part, leaf in parts.items())
+    return Split(Graph(definition, tuple(adapters), shapes), theta, nnx.to_pure_dict(states[1]))
+
+
+def join(graph: Graph, theta: Theta, phi: PyTree, dropout_key: jax.Array | None = None) -> nnx.Module:
+    """The adapted model. Pure: may be called inside jit, grad, vmap (over theta alone, say) and checkpoint.
+
+    Args:
+      graph, theta, phi: as `split` gives them; theta may have other values, of any float dtype.
+      dropout_key: turns the adapters' dropout on, in training. None is the deterministic model.
+
+    Raises:
+      ValueError: theta has other paths or shapes than the graph.
+    """
+    fits: dict[str, dict[str, jax.ShapeDtypeStruct]] = {}
+    for name, part, shape in graph.shapes:
+        fits.setdefault(name, {})[part] = jax.ShapeDtypeStruct(shape, jnp.float32)
+    trees.check_same(theta, fits, "theta", dtypes=False)
+    theta_state = nnx.from_flat_state(
+        [((*path, part), leaf) for path in graph.paths for part, leaf in theta[_name(path)].items()]
+    )
+    model = nnx.merge(graph.definition, theta_state, phi)
+    if dropout_key is not None:
+        for path in graph.paths:
+            _get(model, path).with_key(_fold_in(dropout_key, _name(path)))
+    return model
+
+
+def fuse(model: nnx.Module) -> nnx.Module:
+    """The plain model with every adapter folded into its linear map."""
+    model = nnx.clone(model)
+    for path, adapter in _find(model, LoRALinear):
+        _put(model, path, adapter.fused())
+    return model
+
+
+def count(theta: Theta) -> Count:
+    """Number of adapter parameters, in all and for each adapted module."""
+    per_module = {name: trees.count(parts) for name, parts in theta.items()}
+    return Count(sum(per_module.values()), per_module)
+
+
+def dead_adapters(loss: Callable[[Theta], jax.Array], theta: Theta, key: jax.Array) -> list[str]:
+    """Adapted maps that the loss does not see: their gradient is exactly zero at random non-zero adapters.
+
+    Args:
+      loss: theta -> scalar; any one batch does.
+      theta: gives the shapes. (Its values do not count: at B = 0 every A has a zero gradient.)
+      key: for the random adapters.
+
+    Returns:
+      Module paths, with the layer's index where the map is stacked: "text/layers/self_attn/q_proj[15]".
+    """
+    leaves, structure = jax.tree.flatten(theta)
+    keys = jax.random.split(key, max(len(leaves), 1))
+    random = [0.1 * jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=False)]
+    gradient = jax.grad(loss)(jax.tree.unflatten(structure, random))
+    dead = []
+    for name, parts in gradient.items():
+        alive = sum(np.abs(np.asarray(leaf)).max(axis=(-2, -1)) for leaf in parts.values())
+        dead += [name + (str(list(map(int, layer))) if len(layer) else "") for layer in np.argwhere(alive == 0)]
+    return dead
+
+
+def _find(model: nnx.Module, kind: type[Kind]) -> list[tuple[Path, Kind]]:
+    """(path, module) of every module of one kind, by path; an adapter's own base map is no map of the model's."""
+    modules = {cast(Path, path): module for path, module in nnx.iter_modules(model)}
+    return [
+        (path, module)
+        for path, module in sorted(modules.items(), key=lambda item: _name(item[0]))
+        if isinstance(module, kind) and not isinstance(modules.get(path[:-1]), LoRALinear)
+    ]
+
+
+def _get(model: nnx.Module, path: Path) -> Any:
+    node: Any = model
+    for part in path:
+        node = node[part] if isinstance(part, int) else getattr(node, part)
+    return node
+
+
+def _put(model: nnx.Module, path: Path, module: nnx.Module) -> None:
+    *parent, last = path
+    owner = _get(model, tuple(parent))
+    if isinstance(last, int):
+        owner[last] = module
+    else:
+        setattr(owner, last, module)
+
+
+def _name(path: Path) -> str:
+    return "/".join(map(str, path))
+
+
+def _fold_in(key: jax.Array, name: str) -> jax.Array:
+    # A checksum, not Python's hash(): the same name must give the same numbers in every process.
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))

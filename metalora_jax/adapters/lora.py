@@ -1,0 +1,64 @@
+"""LoRA (Hu et al. 2021): a frozen linear map plus a trained one of low rank."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from metalora_jax.adapters.placement import Rule
+
+
+class AdapterParam(nnx.Variable):
+    """A piece of theta. Not an `nnx.Param`, so that a filter for the one never catches the other."""
+
+
+class DropoutKey(nnx.Variable):
+    """The random key of one adapted map: present while a model is joined for training, absent otherwise."""
+
+
+class LoRALinear(nnx.Module):
+    """y = base(x) + scale * (dropout(x) @ a) @ b.
+
+    The base may be a stack of maps (kernel (*layers, in, out), as `nnx.vmap` makes it); a and b then have the same
+    leading axes, and the module is called one layer at a time, inside the scan over the layers.
+    """
+
+    def __init__(self, base: nnx.Linear, a: jax.Array, b: jax.Array, *, scale: float, dropout: float = 0.0):
+        """Wraps `base`; a: (*layers, in, rank), b: (*layers, rank, out)."""
+        self.base = base
+        self.a = AdapterParam(a)
+        self.b = AdapterParam(b)
+        self.scale = scale
+        self.dropout = dropout
+        self.dropout_key: DropoutKey | None = nnx.data(None)
+
+    @classmethod
+    def create(cls, base: nnx.Linear, rule: Rule, key: jax.Array) -> "LoRALinear":
+        """A ~ U(+-1/sqrt(in)), as in peft; B is zero, or normal with standard deviation `rule.b_std`. Both float32."""
+        *layers, width_in, width_out = base.kernel.shape
+        a_key, b_key = jax.random.split(key)
+        bound = width_in**-0.5
+        a = jax.random.uniform(a_key, (*layers, width_in, rule.rank), minval=-bound, maxval=bound)
+        b = rule.b_std * jax.random.normal(b_key, (*layers, rule.rank, width_out))
+        return cls(base, a, b, scale=rule.scale, dropout=rule.dropout)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(..., in) -> (..., out), in the dtype of the base map's output; deterministic without a dropout key."""
+        y = self.base(x)
+        if self.dropout_key is not None:
+            keep = jax.random.bernoulli(self.dropout_key[...], 1 - self.dropout, x.shape)
+            x = jnp.where(keep, x / (1 - self.dropout), 0)
+        update = self.scale * ((x @ self.a[...]) @ self.b[...])
+        return y + update.astype(y.dtype)
+
+    def with_key(self, key: jax.Array) -> None:
+        """Turns dropout on, with a key of its own for every layer of a stack. No effect where the rate is 0."""
+        if self.dropout:
+            layers = self.a.shape[:-2]
+            self.dropout_key = DropoutKey(jax.random.split(key, layers) if layers else key)
+
+    def fused(self) -> nnx.Linear:
+        """The plain linear map equal to this one without dropout: kernel + scale * a @ b, in the kernel's dtype."""
+        fused = nnx.clone(self.base)
+        update = self.scale * (self.a[...] @ self.b[...])
+        fused.kernel[...] = (fused.kernel[...] + update).astype(fused.kernel.dtype)
+        return fused

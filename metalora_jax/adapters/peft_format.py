@@ -1,0 +1,219 @@
+"""Hugging Face PEFT adapter directories (adapter_config.json, adapter_model.safetensors), in and out.
+
+PEFT keeps lora_A (rank, in) and lora_B (out, rank) of each layer; here a is (layers, in, rank), b (layers, rank, out).
+Only what plain LoRA can express is read; anything else that a file asks for is refused by name.
+"""
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from metalora_jax.adapters.attach import Theta
+from metalora_jax.adapters.placement import Placement, Rule, resolve
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+Names = Mapping[str, tuple[tuple[str, ...], int | None]]
+"""PEFT's module path -> (our module path, layer index in a stack or None), for every linear map of the policy."""
+
+Value = TypeVar("Value", int, float)
+
+_READ = {"r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules"}
+_NOTES = {"peft_version", "base_model_name_or_path", "revision", "task_type", "auto_mapping", "inference_mode"}
+# What does nothing at these values. Any other field, of today or to come, must be off: null, false or empty.
+_NEUTRAL: dict[str, set[Any]] = {
+    "peft_type": {"LORA"},
+    "bias": {"none"},
+    "init_lora_weights": {True, "gaussian"},  # others, such as PiSSA, change the base weights as well
+    "megatron_core": {"megatron.core"},
+    "qalora_group_size": {16},
+}
+
+
+def read(directory: str | Path, names: Names) -> tuple[Placement, Theta]:
+    """Reads an adapter.
+
+    Args:
+      directory: holds adapter_config.json and adapter_model.safetensors.
+      names: the policy's table of linear maps.
+
+    Returns:
+      The placement (one rule for each of our module paths) and theta, float32.
+
+    Raises:
+      ValueError: names the file, and the field or tensor that is missing, unknown, misshapen, not finite or not plain
+        LoRA.
+    """
+    directory = Path(directory)
+    config = _read_config(directory / CONFIG)
+    tensors = _read_tensors(directory / WEIGHTS)
+    rules = {name: _rule_of(config, name, "/".join(names[name][0])) for name in names if _targets(config, name)}
+    expected = {_key(name, part) for name in rules for part in "AB"}
+    for what, keys in (("missing", expected - tensors.keys()), ("unknown", tensors.keys() - expected)):
+        if keys:
+            raise ValueError(f"{directory / WEIGHTS}: {what} tensor {min(keys)!r} ({len(keys)} in all)")
+
+    layers: dict[str, dict[int | None, str]] = defaultdict(dict)  # our path -> layer -> PEFT's name
+    for name, (path, layer) in names.items():
+        layers["/".join(path)][layer] = name
+    placement: list[Rule] = []
+    theta: Theta = {}
+    for stack_path, stack in layers.items():
+        chosen = [name for name in stack.values() if name in rules]
+        if not chosen:
+            continue
+        for name in stack.values():
+            if name not in rules or rules[name] != rules[chosen[0]]:
+                raise ValueError(
+                    f"{directory / CONFIG}: {chosen[0]!r} and {name!r} share the stack {stack_path!r} here, "
+                    "so both need an adapter of one rank and alpha"
+                )
+        rule = rules[chosen[0]]
+        parts = {}
+        for part in "AB":
+            each = [_checked(tensors, _key(stack[layer], part), part, rule.rank) for layer in _in_order(stack)]
+            if len({array.shape for array in each}) > 1:
+                raise ValueError(
+                    f"{directory / WEIGHTS}: lora_{part} of {stack_path!r} differs in shape between layers"
+                )
+            parts[part.lower()] = jnp.asarray(each[0] if None in stack else np.stack(each))
+        placement.append(rule)
+        theta[stack_path] = parts
+    return tuple(placement), theta
+
+
+def write(
+    directory: str | Path, placement: Placement, theta: Theta, names: Names, base_model: str | None = None
+) -> None:
+    """Writes an adapter that PEFT loads, and that `read` turns back into the same theta.
+
+    Args:
+      directory: made if absent; must not hold an adapter already.
+      placement: the rules that theta was made by.
+      theta: as `split` gives it.
+      names: the policy's table of linear maps.
+      base_model: name or path of the base checkpoint (lerobot refuses an adapter without one).
+
+    Raises:
+      ValueError: theta has a path that `names` or the placement lacks, or the rules differ where PEFT allows one value.
+    """
+    directory = Path(directory)
+    if (directory / CONFIG).exists() or (directory / WEIGHTS).exists():
+        raise ValueError(f"{directory} holds an adapter already; choose another directory")
+    by_path = resolve(placement, theta, allow_unused=True)
+    if unplaced := theta.keys() - by_path.keys():
+        raise ValueError(f"theta has {min(unplaced)!r}, which no rule of the placement adapts")
+    rules = {name: by_path["/".join(path)] for name, (path, _) in names.items() if "/".join(path) in theta}
+    if unnamed := theta.keys() - {"/".join(names[name][0]) for name in rules}:
+        raise ValueError(f"theta has {min(unnamed)!r}, which has no name in PEFT's layout")
+    for field in ("dropout", "rslora"):
+        if len({getattr(rule, field) for rule in rules.values()}) > 1:
+            raise ValueError(f"PEFT has one {field} for all modules; the placement has several")
+
+    tensors = {}
+    for name in rules:
+        path, layer = names[name]
+        for part, leaf in theta["/".join(path)].items():
+            array = np.asarray(leaf, np.float32)
+            tensors[_key(name, part.upper())] = np.ascontiguousarray((array if layer is None else array[layer]).T)
+    any_rule = next(iter(rules.values()), Rule(".*"))
+    rank, rank_pattern = _common({name: rule.rank for name, rule in rules.items()}, any_rule.rank)
+    alpha, alpha_pattern = _common({name: rule.alpha for name, rule in rules.items()}, any_rule.alpha)
+    config = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": base_model,
+        "task_type": None,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": any_rule.dropout,
+        "use_rslora": any_rule.rslora,
+        "rank_pattern": rank_pattern,
+        "alpha_pattern": alpha_pattern,
+        "target_modules": sorted(rules),
+        "bias": "none",
+        "modules_to_save": None,
+        "fan_in_fan_out": False,
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+    (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file}: not a readable JSON file ({error})") from None
+    for field in ("peft_type", "r", "lora_alpha", "target_modules"):
+        if config.get(field) is None:
+            raise ValueError(f"{file}: field {field!r} is missing")
+    for field, value in config.items():
+        if field in _READ | _NOTES or not value:
+            continue
+        if isinstance(value, dict | list) or value not in _NEUTRAL.get(field, ()):
+            raise ValueError(f"{file}: {field} = {value!r} is not supported; only plain LoRA is")
+    return config
+
+
+def _read_tensors(file: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{file}: not a readable safetensors file ({error})") from None
+
+
+def _targets(config: dict[str, Any], name: str) -> bool:
+    """PEFT's rule: a string is a regular expression for the whole name, a list holds names or their last parts."""
+    target = config["target_modules"]
+    if isinstance(target, str):
+        return re.fullmatch(target, name) is not None
+    return any(name == suffix or name.endswith(f".{suffix}") for suffix in target)
+
+
+def _rule_of(config: dict[str, Any], name: str, path: str) -> Rule:
+    return Rule(
+        pattern=re.escape(path),
+        rank=_from_pattern(config.get("rank_pattern"), name, config["r"]),
+        alpha=float(_from_pattern(config.get("alpha_pattern"), name, config["lora_alpha"])),
+        dropout=config.get("lora_dropout") or 0.0,
+        rslora=bool(config.get("use_rslora")),
+    )
+
+
+def _from_pattern(patterns: Mapping[str, Value] | None, name: str, default: Value) -> Value:
+    """PEFT's rule: the first pattern that matches the name, or a tail of it that begins after a dot."""
+    matches = (value for key, value in (patterns or {}).items() if re.match(rf"(.*\.)?({key})$", name))
+    return next(matches, default)
+
+
+def _common(values: Mapping[str, Value], default: Value) -> tuple[Value, dict[str, Value]]:
+    """The commonest value, and patterns for the names that have another."""
+    common = Counter(values.values()).most_common(1)[0][0] if values else default
+    return common, {re.escape(name): value for name, value in values.items() if value != common}
+
+
+def _key(name: str, part: str) -> str:
+    return f"base_model.model.{name}.lora_{part}.weight"
+
+
+def _in_order(stack: Mapping[int | None, str]) -> list[int | None]:
+    return sorted(stack, key=lambda layer: -1 if layer is None else layer)
+
+
+def _checked(tensors: Mapping[str, np.ndarray], key: str, part: str, rank: int) -> np.ndarray:
+    """One tensor in our layout."""
+    array = tensors[key].astype(np.float32)
+    if array.ndim != 2 or array.shape[0 if part == "A" else 1] != rank:
+        raise ValueError(f"{key!r} has shape {list(array.shape)}, its rank should be {rank}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{key!r} holds NaN or infinity; the file is damaged")
+    return array.T

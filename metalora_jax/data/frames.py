@@ -1,0 +1,100 @@
+"""All frames of many demonstrations in a few arrays, and minibatches of them by row number."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from metalora_jax.data.chunks import chunk_actions
+from metalora_jax.data.normalize import Statistics, normalize_actions, normalize_state
+from metalora_jax.types import ActionChunk, Demo, Observation
+
+Relabel = Callable[[np.ndarray], np.ndarray]  # recorded actions (T, D) -> what to command instead (T, D)
+Encode = Callable[[str], tuple[np.ndarray, np.ndarray]]  # instruction -> token ids (L,), mask (L,)
+
+
+class Sizes(NamedTuple):
+    """The widths of the model that the frames are for."""
+
+    state: int
+    action: int
+    chunk: int
+
+
+class Frames(NamedTuple):
+    """N frames. What does not depend on a deployment condition is kept per row; action labels are made when drawn."""
+
+    images: np.ndarray  # (N, C, H, W, 3) uint8
+    state: np.ndarray  # (N, state) float32, normalised
+    tokens: np.ndarray  # (N, L) int32
+    token_mask: np.ndarray  # (N, L) bool
+    first_row: dict[str, tuple[int, ...]]  # task -> row of the first frame of each of its demonstrations
+    actions: dict[str, tuple[np.ndarray, ...]]  # task -> recorded actions (T, action_dim) of each demonstration
+    statistics: Statistics
+    sizes: Sizes
+
+    @property
+    def demos(self) -> dict[str, int]:
+        """How many demonstrations each task has."""
+        return {task: len(rows) for task, rows in self.first_row.items()}
+
+    def observe(self, rows: np.ndarray) -> Observation:
+        """The observations at `rows` (any shape), images in [-1, 1]."""
+        images = self.images[rows].astype(np.float32) / 127.5 - 1.0
+        mask = np.ones(images.shape[:-3], bool)
+        return Observation(images, mask, self.tokens[rows], self.token_mask[rows], self.state[rows])
+
+
+def gather(demos: Mapping[str, Sequence[Demo]], statistics: Statistics, encode: Encode, sizes: Sizes) -> Frames:
+    """Puts the demonstrations of every task into one Frames. `encode` raises where an instruction is too long."""
+    images, state, tokens, masks, row = [], [], [], [], 0
+    first_row: dict[str, tuple[int, ...]] = {}
+    actions: dict[str, tuple[np.ndarray, ...]] = {}
+    for task, recorded in demos.items():
+        if not recorded:
+            raise ValueError(f"{task}: zero demonstrations; record at least one")
+        starts = []
+        for demo in recorded:
+            ids, mask = encode(demo.instruction)
+            steps = len(demo.actions)
+            starts.append(row)
+            row += steps
+            images.append(demo.images)
+            state.append(normalize_state(statistics, demo.state, sizes.state))
+            tokens.append(np.broadcast_to(ids, (steps, len(ids))))
+            masks.append(np.broadcast_to(mask, (steps, len(mask))))
+        first_row[task] = tuple(starts)
+        actions[task] = tuple(demo.actions for demo in recorded)
+    joined = [np.concatenate(parts) for parts in (images, state, tokens, masks)]
+    return Frames(*joined, first_row=first_row, actions=actions, statistics=statistics, sizes=sizes)
+
+
+def rows_and_labels(
+    frames: Frames, task: str, demos: Sequence[int], relabel: Relabel | None = None
+) -> tuple[np.ndarray, ActionChunk]:
+    """Every frame of some demonstrations of `task`: rows (n,) and normalised action chunks (n, chunk, action).
+
+    `relabel` turns recorded actions into the commands of another deployment, see `envs.conditions.command_labels`.
+    """
+    rows, chunks, pads = [], [], []
+    for i in demos:
+        actions = frames.actions[task][i]
+        commands = actions if relabel is None else relabel(actions)
+        labels = normalize_actions(frames.statistics, commands, frames.sizes.action)
+        chunk, pad = chunk_actions(labels, frames.sizes.chunk)
+        rows.append(frames.first_row[task][i] + np.arange(len(actions)))
+        chunks.append(chunk)
+        pads.append(pad)
+    return np.concatenate(rows), ActionChunk(np.concatenate(chunks), np.concatenate(pads))
+
+
+def pick(
+    rng: np.random.Generator, rows: np.ndarray, labels: ActionChunk, shape: tuple[int, ...]
+) -> tuple[np.ndarray, ActionChunk]:
+    """Draws `shape` frames, without replacement while they last, along the last axis of `shape`."""
+    *outer, count = shape
+    if not outer:
+        order = np.concatenate([rng.permutation(len(rows)) for _ in range(-(-count // len(rows)))])[:count]
+        return rows[order], ActionChunk(labels.actions[order], labels.is_pad[order])
+    parts = [pick(rng, rows, labels, tuple(shape[1:])) for _ in range(shape[0])]
+    return np.stack([r for r, _ in parts]), ActionChunk(*(np.stack(x) for x in zip(*(c for _, c in parts), strict=True)))

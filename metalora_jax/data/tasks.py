@@ -1,0 +1,76 @@
+"""Which tasks are for learning and which are held out, and which demonstrations a meta-step draws.
+
+All sampling is pure in (seed, step): a resumed run draws what the uninterrupted one would have drawn.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+Shift = TypeVar("Shift")
+
+
+class Splits(NamedTuple):
+    """Task names for meta-training, for choosing rates, and for the final figures."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def check_disjoint(splits: Splits, instructions: Mapping[str, str]) -> Splits:
+    """Returns `splits` if no task and no instruction text stands in two of them.
+
+    Raises:
+      ValueError: naming the task or the instruction that leaks, or the split that is empty.
+    """
+    owner: dict[str, str] = {}
+    for split, tasks in splits._asdict().items():
+        if not tasks:
+            raise ValueError(f"split {split} holds no task")
+        for task in tasks:
+            text = " ".join(instructions[task].lower().split())
+            for key in (f"task {task!r}", f"instruction {text!r}"):
+                if owner.setdefault(key, split) != split:
+                    raise ValueError(f"{key} is in both {owner[key]} and {split}: held-out tasks must be disjoint")
+    return splits
+
+
+class Draw(NamedTuple, Generic[Shift]):
+    """One task of a meta-batch: where it happens, and which demonstrations teach and test it."""
+
+    task: str
+    shift: Shift  # the condition, or None
+    support: tuple[int, ...]  # indices of the task's demonstrations
+    query: tuple[int, ...]  # disjoint from support
+    rng: np.random.Generator  # for the frames within the demonstrations
+
+
+def draw_tasks(
+    seed: int,
+    step: int,
+    count: int,
+    tasks: Sequence[str],
+    demos: Mapping[str, int],
+    shots: int,
+    queries: int,
+    sample_shift: Callable[[np.random.Generator], Shift],
+) -> list[Draw[Shift]]:
+    """The `count` tasks of meta-step `step`, pure in (seed, step).
+
+    Raises:
+      ValueError: if a task has fewer than shots + queries demonstrations.
+    """
+    draws = []
+    for i in range(count):
+        rng = np.random.default_rng([seed, step, i])
+        task = tasks[rng.integers(len(tasks))]
+        if demos[task] < shots + queries:
+            raise ValueError(
+                f"{task} has {demos[task]} demonstrations; {shots} shots and {queries} query demonstrations need "
+                f"{shots + queries}: record more or lower the shots"
+            )
+        order = rng.permutation(demos[task])[: shots + queries].tolist()
+        draws.append(Draw(task, sample_shift(rng), tuple(order[:shots]), tuple(order[shots:]), rng))
+    return draws

@@ -1,0 +1,120 @@
+"""The inner loop: K gradient steps on one task, as one `lax.scan`."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from metalora_jax import trees
+from metalora_jax.meta.base import AdaptResult, LossFn
+from metalora_jax.types import PyTree
+
+
+class InnerOptions(NamedTuple):
+    """How an inner loop runs, for all methods alike."""
+
+    fast: Sequence[str] | None = None  # regexes over whole leaf paths ("expert/q_proj/a"); None adapts all of theta
+    max_norm: float | None = None  # clips every step's gradient to this global norm
+    same_draws: bool = False  # every step sees the same random key, so that losses along the way can be compared
+
+
+DEFAULT = InnerOptions()
+
+
+def adapt(
+    loss_fn: LossFn,
+    theta: PyTree,
+    batches: PyTree,
+    key: jax.Array,
+    optimizer: optax.GradientTransformation,
+    options: InnerOptions = DEFAULT,
+    *,
+    first_order: bool = True,
+    remat: bool = False,
+    keep: tuple[int, ...] = (),
+) -> AdaptResult:
+    """Runs one optimiser step for each minibatch.
+
+    Args:
+      loss_fn: (theta, batch, key) -> scalar.
+      theta: the start; what the mask leaves out is not moved and not differentiated.
+      batches: leaves (K, ...).
+      key: step j draws from fold_in(key, j).
+      optimizer: any optax transform; its state starts fresh here. It may close over traced values (learned rates).
+      options: mask, clipping and noise.
+      first_order: treats the gradients as constants when the result is differentiated (FOMAML); False keeps their
+        derivative (MAML).
+      remat: recomputes each step in the backward pass, so that memory does not grow with K times the activations.
+      keep: step counts in 0..K at which theta is returned too.
+
+    Returns:
+      theta after K steps, the K losses, and the kept thetas.
+    """
+    steps = jax.tree.leaves(batches)[0].shape[0]
+    if not all(0 <= step <= steps for step in keep):
+        raise ValueError(f"keep={keep}: the support set has minibatches for steps 0..{steps} only")
+    fast, slow = partition(theta, options.fast)
+    wanted = jnp.asarray(keep, jnp.int32)
+
+    def one_step(carry: tuple[PyTree, optax.OptState, PyTree], step: tuple[jax.Array, PyTree]) -> tuple:
+        fast, state, kept = carry
+        j, batch = step
+        # Stopping theta, rather than its gradient, spares the derivative of the whole loss and its memory.
+        at, rest = jax.lax.stop_gradient((fast, slow)) if first_order else (fast, slow)
+        step_key = key if options.same_draws else jax.random.fold_in(key, j)
+        loss, gradient = jax.value_and_grad(lambda f: loss_fn(combine(f, rest), batch, step_key))(at)
+        if options.max_norm is not None:
+            gradient = trees.clip_by_global_norm(gradient, options.max_norm)
+        updates, state = optimizer.update(gradient, state, at)
+        fast = optax.apply_updates(fast, updates)
+        return (fast, state, _put_where(kept, fast, wanted == j + 1)), loss
+
+    def start(leaf: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(leaf[None], (len(keep), *leaf.shape))
+
+    if remat:
+        # In a scan nothing can be merged across the boundary, so the (slow) protection against it is not needed.
+        one_step = jax.checkpoint(one_step, prevent_cse=False)
+    carry = (fast, optimizer.init(fast), jax.tree.map(start, fast))
+    losses: jax.Array
+    (fast, _, kept), losses = jax.lax.scan(one_step, carry, (jnp.arange(steps), batches))
+    return AdaptResult(combine(fast, slow), losses, combine(kept, jax.tree.map(start, slow)))
+
+
+def partition(theta: PyTree, fast: Sequence[str] | None) -> tuple[PyTree, PyTree]:
+    """(fast, slow): both of theta's structure, with None where a leaf belongs to the other one.
+
+    Args:
+      theta: the tree.
+      fast: regular expressions; a leaf is fast if one matches its whole path. None: all are fast.
+
+    Raises:
+      ValueError: an expression matches no leaf.
+    """
+    if fast is None:
+        return theta, jax.tree.map(lambda _: None, theta)
+    paths = [path for path, _ in trees.named_leaves(theta)]
+    for pattern in fast:
+        if not any(re.fullmatch(pattern, path) for path in paths):
+            raise ValueError(
+                f"fast pattern {pattern!r} matches no leaf of theta, such as {paths[0] if paths else None!r}"
+            )
+    structure = jax.tree.structure(theta)
+    is_fast = jax.tree.unflatten(structure, [any(re.fullmatch(pattern, path) for pattern in fast) for path in paths])
+    return (
+        jax.tree.map(lambda yes, leaf: leaf if yes else None, is_fast, theta),
+        jax.tree.map(lambda yes, leaf: None if yes else leaf, is_fast, theta),
+    )
+
+
+def combine(fast: PyTree, slow: PyTree) -> PyTree:
+    """The inverse of `partition`."""
+    return jax.tree.map(lambda f, s: s if f is None else f, fast, slow, is_leaf=lambda x: x is None)
+
+
+def _put_where(kept: PyTree, theta: PyTree, hit: jax.Array) -> PyTree:
+    """`kept`, leaves (len(hit), ...), with theta in the rows where `hit` is True."""
+    return jax.tree.map(lambda k, t: jnp.where(hit.reshape((-1,) + (1,) * t.ndim), t[None], k), kept, theta)

@@ -1,0 +1,201 @@
+"""SmolVLA's weights under lerobot's tensor names, in and out.
+
+torch keeps a linear map as (out, in) and a convolution as (out, in, row, column); a stack of ours has a leading layer
+axis where lerobot has one tensor per layer. The table of names is derived from the model's own parameters, so both
+directions follow from it and nothing can be left over.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
+
+from metalora_jax.policies.smolvla.config import SmolVLAConfig
+from metalora_jax.policies.smolvla.model import SmolVLA
+
+ModulePath = tuple[str, ...]
+
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+
+_VLM = "model.vlm_with_expert.vlm.model"
+_EXPERT = "model.vlm_with_expert.lm_expert"
+_MODULES: dict[ModulePath, str] = {
+    ("vision", "patch_embedding"): f"{_VLM}.vision_model.embeddings.patch_embedding",
+    ("vision", "position_embedding"): f"{_VLM}.vision_model.embeddings.position_embedding.weight",
+    ("vision", "layers"): f"{_VLM}.vision_model.encoder.layers",
+    ("vision", "post_layernorm"): f"{_VLM}.vision_model.post_layernorm",
+    ("connector",): f"{_VLM}.connector.modality_projection.proj",
+    ("text", "layers"): f"{_VLM}.text_model.layers",
+    ("text",): f"{_VLM}.text_model",
+    ("expert", "self_layers"): f"{_EXPERT}.layers",
+    ("expert", "cross_layers"): f"{_EXPERT}.layers",
+    ("expert",): _EXPERT,
+    (): "model",
+}
+_LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
+_PATCH_KERNEL = ("vision", "patch_embedding", "kernel")
+
+UNUSED = (f"{_VLM}.text_model.norm.weight", "model.vlm_with_expert.vlm.lm_head.weight")
+"""Tensors of lerobot's checkpoints that no output of the policy depends on: accepted when read, never written."""
+
+
+class Slot(NamedTuple):
+    """Where one lerobot tensor lives in our model."""
+
+    path: ModulePath
+    layer: int | None  # index on the leading axis of a stacked parameter; None for a parameter of its own
+
+
+def load_lerobot_tensors(config: SmolVLAConfig, tensors: Mapping[str, np.ndarray]) -> SmolVLA:
+    """Builds the policy from a lerobot state dict.
+
+    Raises:
+      ValueError: a tensor is missing, unknown, misshapen, or not finite; the message names it.
+    """
+    abstract = nnx.eval_shape(lambda: SmolVLA(config, rngs=nnx.Rngs(0)))
+    graph, state = nnx.split(abstract)
+    shapes = {path: leaf.shape for path, leaf in _flat(state).items()}
+    table = tensor_names(config)
+    if missing := sorted(set(table) - set(tensors)):
+        raise ValueError(f"SmolVLA weights: {_some(missing)} missing; does config.json describe these weights?")
+    if extra := sorted(set(tensors) - set(table) - set(UNUSED)):
+        raise ValueError(f"SmolVLA weights: {_some(extra)} unknown; does config.json describe these weights?")
+    values = {path: np.empty(shape, jnp.dtype(config.param_dtype)) for path, shape in shapes.items()}
+    for name, (path, layer) in table.items():
+        tensor = np.asarray(tensors[name])
+        where: tuple[int, ...] = () if layer is None else (layer,)
+        expected = _to_torch(path, values[path][where], config).shape
+        if tensor.shape != expected:
+            raise ValueError(f"SmolVLA weights: {name} has shape {tensor.shape}, the config asks for {expected}")
+        if not np.isfinite(tensor.astype(np.float32)).all():
+            raise ValueError(f"SmolVLA weights: {name} holds NaN or infinity; the file is damaged")
+        values[path][where] = _from_torch(path, tensor)
+    return nnx.merge(graph, nnx.from_flat_state((path, nnx.Param(jnp.asarray(v))) for path, v in values.items()))
+
+
+def to_lerobot_tensors(model: SmolVLA) -> dict[str, np.ndarray]:
+    """The inverse of `load_lerobot_tensors`, but for the `UNUSED` tensors.
+
+    Raises:
+      ValueError: the model has parameters that lerobot has no name for, such as adapters.
+    """
+    return state_to_tensors(model.config, nnx.state(model, nnx.Param))
+
+
+def state_to_tensors(config: SmolVLAConfig, state: nnx.State) -> dict[str, np.ndarray]:
+    """Parameters, or anything shaped like them (gradients, moments), under lerobot's names and in torch's layout."""
+    values = {path: np.asarray(leaf) for path, leaf in _flat(state).items()}
+    table = tensor_names(config)
+    if unknown := sorted(".".join(p) for p in set(values) - {slot.path for slot in table.values()}):
+        raise ValueError(f"SmolVLA weights: {_some(unknown)} have no lerobot name; fuse or detach the adapters first")
+    return {
+        name: np.ascontiguousarray(_to_torch(path, values[path][() if layer is None else (layer,)], config))
+        for name, (path, layer) in table.items()
+    }
+
+
+def tensor_names(config: SmolVLAConfig) -> dict[str, Slot]:
+    """Every lerobot tensor name that the policy reads, with its place in our model."""
+    state = nnx.state(nnx.eval_shape(lambda: SmolVLA(config, rngs=nnx.Rngs(0))), nnx.Param)
+    return {name: slot for path in _flat(state) for name, slot in _names(config, path)}
+
+
+def module_names(config: SmolVLAConfig) -> dict[str, Slot]:
+    """Every linear map that torch holds as an `nn.Linear`, by lerobot's module path.
+
+    The patch embedding is left out: it is a convolution there, for which PEFT's files have another layout.
+    """
+    return {
+        name.removesuffix(".weight"): Slot(path[:-1], layer)
+        for name, (path, layer) in tensor_names(config).items()
+        if path[-1] == "kernel" and path != _PATCH_KERNEL
+    }
+
+
+def save(directory: str | os.PathLike[str], model: SmolVLA, tokenizer: Tokenizer | None = None) -> None:
+    """Writes config.json, model.safetensors (lerobot's names) and, if given, tokenizer.json.
+
+    Each file is written beside its place and then renamed, so a reader never meets half a file.
+    """
+    target = Path(directory)
+    target.mkdir(parents=True, exist_ok=True)
+    tensors = to_lerobot_tensors(model)
+    with tempfile.TemporaryDirectory(dir=target, prefix=".save-") as scratch:
+        save_file(tensors, Path(scratch, WEIGHTS), metadata={"format": "pt"})
+        Path(scratch, CONFIG).write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
+        if tokenizer is not None:
+            tokenizer.save(str(Path(scratch, TOKENIZER)))
+        for file in sorted(Path(scratch).iterdir()):
+            file.replace(target / file.name)
+
+
+def load(directory: str | os.PathLike[str]) -> tuple[SmolVLA, Tokenizer | None]:
+    """Reads what `save` wrote; the tokenizer is None where the directory has none.
+
+    Raises:
+      ValueError: a file is missing or damaged, or weights and config do not fit each other.
+    """
+    source = Path(directory)
+    for name in (CONFIG, WEIGHTS):
+        if not (source / name).is_file():
+            raise ValueError(f"{source / name} is missing; a policy directory holds {CONFIG} and {WEIGHTS}")
+    try:
+        config = SmolVLAConfig.from_dict(json.loads((source / CONFIG).read_text()))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{source / CONFIG} is not JSON: {error}") from error
+    try:
+        tensors = load_file(source / WEIGHTS)
+    except SafetensorError as error:
+        raise ValueError(f"{source / WEIGHTS} is damaged, fetch it again: {error}") from error
+    tokenizer = Tokenizer.from_file(str(source / TOKENIZER)) if (source / TOKENIZER).is_file() else None
+    return load_lerobot_tensors(config, tensors), tokenizer
+
+
+def _names(config: SmolVLAConfig, path: ModulePath) -> Iterator[tuple[str, Slot]]:
+    """All lerobot names of one of our parameters: one, or one per layer of a stack."""
+    prefix = next(path[:n] for n in range(len(path), -1, -1) if path[:n] in _MODULES)
+    rest = list(path[len(prefix) :])
+    if rest:
+        rest[-1] = _LEAVES[rest[-1]]
+    layers: dict[ModulePath, tuple[int, ...]] = {
+        ("vision", "layers"): tuple(range(config.vision_layers)),
+        ("text", "layers"): tuple(range(config.layers)),
+        ("expert", "self_layers"): config.self_layers,
+        ("expert", "cross_layers"): config.cross_layers,
+    }
+    if path[:2] not in layers:
+        yield ".".join([_MODULES[prefix], *rest]), Slot(path, None)
+        return
+    for index, layer in enumerate(layers[path[:2]]):
+        yield ".".join([_MODULES[prefix], str(layer), *rest]), Slot(path, index)
+
+
+def _to_torch(path: ModulePath, value: np.ndarray, config: SmolVLAConfig) -> np.ndarray:
+    if path == _PATCH_KERNEL:
+        return value.reshape(config.patch_size, config.patch_size, 3, -1).transpose(3, 2, 0, 1)
+    return value.T if path[-1] == "kernel" else value
+
+
+def _from_torch(path: ModulePath, tensor: np.ndarray) -> np.ndarray:
+    if path == _PATCH_KERNEL:
+        return tensor.transpose(2, 3, 1, 0).reshape(-1, tensor.shape[0])
+    return tensor.T if path[-1] == "kernel" else tensor
+
+
+def _flat(state: nnx.State) -> dict[ModulePath, jax.Array]:
+    return {tuple(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(state)}
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

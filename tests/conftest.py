@@ -1,0 +1,69 @@
+"""Strict JAX for every test, and optional dependencies as markers that say how to enable what they skip."""
+
+import functools
+import importlib.util
+import os
+
+# Before the first import of JAX. `JAX_PLATFORMS=cuda pytest -m gpu` overrides it.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _metaworld() -> str | None:
+    if not _installed("metaworld"):
+        return "Meta-World is not installed; enable with: pip install -e '.[metaworld]'"
+    from metalora_jax.envs import gl
+
+    try:
+        gl.choose()
+    except gl.MissingGL as error:
+        return str(error)
+    return None
+
+
+def _libero() -> str | None:
+    return None if _installed("libero") else "LIBERO is not installed; enable with: pip install hf-libero"
+
+
+def _torch() -> str | None:
+    return None if _installed("torch") else "PyTorch is not installed; enable with: pip install torch"
+
+
+def _gpu() -> str | None:
+    if jax.default_backend() == "gpu":
+        return None
+    return "no GPU in use; enable with: pip install -e '.[gpu]' && JAX_PLATFORMS=cuda pytest -m gpu"
+
+
+# Each returns why its tests cannot run here, or None. Asked only when a test carries the marker.
+REQUIREMENTS = {"metaworld": _metaworld, "libero": _libero, "torch": _torch, "gpu": _gpu}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--golden-dir",
+        default=None,
+        metavar="DIR",
+        help="read the reference cases of the parity tests from DIR instead of tests/golden/smolvla",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name in REQUIREMENTS:
+        config.addinivalue_line("markers", f"{name}: needs {name}; skipped, with the remedy, where it is missing")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = functools.cache(lambda name: REQUIREMENTS[name]())
+    for item in items:
+        for name in REQUIREMENTS:
+            if item.get_closest_marker(name) and reason(name):
+                item.add_marker(pytest.mark.skip(reason=reason(name)))
