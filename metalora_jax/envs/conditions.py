@@ -84,6 +84,9 @@ def command_labels(executed: np.ndarray, condition: Condition) -> np.ndarray:
 class ConditionRange:
     """A distribution of conditions: every field is drawn uniformly and independently.
 
+    Held-out conditions are held out in yaw: its interval is cut into 24 equal arcs, of which every sixth belongs to
+    validation, every sixth to test, and the rest to training. So no test condition lies in an arc that was trained on.
+
     Attributes:
       yaw: interval [rad]. gain: interval of each axis' factor [1]. latency: inclusive interval of steps.
       camera: largest displacement along each axis [m]. light: interval of the brightness factor [1].
@@ -95,15 +98,19 @@ class ConditionRange:
     camera: float = 0.0
     light: tuple[float, float] = (1.0, 1.0)
 
-    def sample(self, rng: np.random.Generator) -> Condition:
-        """One condition; the same generator state gives the same condition."""
-        yaw, light = rng.uniform(*self.yaw), rng.uniform(*self.light)
-        gain, camera = rng.uniform(*self.gain, size=3), rng.uniform(-self.camera, self.camera, size=3)
+    def sample(self, rng: np.random.Generator, split: str) -> Condition:
+        """One condition of "train", "validation" or "test"; the same generator state gives the same condition."""
+        if split not in _ARCS:
+            raise ValueError(f"no split named {split!r}; choose from {', '.join(_ARCS)}")
+        arc = rng.choice([i for i in range(_ARC_COUNT) if i % 6 in _ARCS[split]])
+        yaw = self.yaw[0] + (self.yaw[1] - self.yaw[0]) * (arc + rng.uniform()) / _ARC_COUNT
+        light, gain = rng.uniform(*self.light), rng.uniform(*self.gain, size=3)
+        camera = self.camera * rng.uniform(-1.0, 1.0, size=3)
         latency = int(rng.integers(self.latency[0], self.latency[1] + 1))
-        return Condition(
-            yaw=float(yaw),
-            gain=tuple(gain.tolist()),
-            latency=latency,
-            camera=tuple((camera + 0.0).tolist()),
-            light=float(light),
-        )
+        gx, gy, gz = gain.tolist()
+        dx, dy, dz = (camera + 0.0).tolist()  # + 0.0 turns -0.0, which would not equal the default in JSON, into 0.0
+        return Condition(float(yaw), (gx, gy, gz), latency, (dx, dy, dz), float(light))
+
+
+_ARC_COUNT = 24
+_ARCS = {"train": (0, 1, 3, 4), "validation": (2,), "test": (5,)}

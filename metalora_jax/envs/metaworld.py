@@ -6,6 +6,7 @@ Meta-World setting (`corner2` moved to (0.75, 0.075, 0.7), turned upright); the 
 
 import difflib
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -44,8 +45,7 @@ INSTRUCTIONS = {
     "window-close": "slide the window shut",
     "window-open": "slide the window open",
 }
-CAMERAS = ("agentview", "topview")
-_MODEL_CAMERAS = ("corner2", "topview")
+CAMERAS = {"agentview": "corner2", "topview": "topview"}  # our name -> the model's camera
 _LEROBOT_EYE = (0.75, 0.075, 0.7)  # [m], lerobot's place for corner2
 STATE_DIM = 4
 ACTION_DIM = 4
@@ -79,7 +79,10 @@ class MetaWorld:
     Objects and goals are drawn from `seed` at every `reset`: equal seeds give equal episodes, whatever ran before.
     """
 
-    def __init__(self, task: str, image_size: int = 64):
+    def __init__(self, task: str, cameras: Sequence[str] = tuple(CAMERAS), image_size: int = 64):
+        """Builds the simulator (0.3 s) with a renderer for `cameras` at `image_size` [px]."""
+        if unknown := set(cameras) - set(CAMERAS):
+            raise ValueError(f"no camera named {sorted(unknown)}; choose from {', '.join(CAMERAS)}")
         gl.choose()
         import mujoco
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
@@ -97,8 +100,9 @@ class MetaWorld:
         model = self._env.model
         model.vis.quality.shadowsize = 0  # shadows and multisampling cost 10x and nothing here needs them
         model.vis.quality.offsamples = 0
-        self._cameras = [model.camera(name).id for name in _MODEL_CAMERAS]
-        model.cam_pos[self._cameras[0]] = _LEROBOT_EYE
+        model.cam_pos[model.camera("corner2").id] = _LEROBOT_EYE
+        self._upside_down = [CAMERAS[name] == "corner2" for name in cameras]
+        self._cameras = [model.camera(CAMERAS[name]).id for name in cameras]
         self._eyes = model.cam_pos[self._cameras].copy()
         head = model.vis.headlight
         self._lights = [(light, light.copy()) for light in (model.light_ambient, model.light_diffuse, head.ambient, head.diffuse)]
@@ -133,15 +137,15 @@ class MetaWorld:
         self._mujoco.mj_camlight(model, data)  # or the first frame is still seen from the old place
 
     def observe(self) -> Frame:
-        """Renders both cameras (about 6 ms each). Call it only when the policy looks: physics alone takes 0.2 ms."""
+        """Renders the cameras (about 6 ms each). Call it only when the policy looks: physics alone takes 0.2 ms."""
         assert self.full_state is not None, "reset() comes first"
         images = []
-        for camera in self._cameras:
+        for camera, upside_down in zip(self._cameras, self._upside_down, strict=True):
             self._renderer.update_scene(self._env.data, camera=camera)
             for flag in self._flags:
                 self._renderer.scene.flags[flag] = 0
-            images.append(self._renderer.render())
-        images[0] = images[0][::-1, ::-1]  # corner2 hangs upside down
+            image = self._renderer.render()
+            images.append(image[::-1, ::-1] if upside_down else image)
         return Frame(np.stack(images), self.full_state[:STATE_DIM].astype(np.float32))
 
     def step(self, command: np.ndarray) -> Step:

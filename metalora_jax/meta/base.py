@@ -1,7 +1,7 @@
 """What every meta-method looks like: a NamedTuple of three pure functions. Nothing in here knows a robot or a model."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -62,19 +62,28 @@ def over_tasks(one_task: TaskGradient, micro_batch: int | None = None) -> Callab
     Args:
       one_task: gradient and metrics of one task.
       micro_batch: how many tasks are computed at a time; bounds the memory, not the result. None is all at once.
+
+    Raises:
+      ValueError: micro_batch does not divide the number of tasks.
     """
-    if micro_batch is not None and micro_batch < 1:
-        raise ValueError(f"micro_batch must be at least 1 task, or None for all at once; not {micro_batch}")
 
     def gradient(meta_params: MetaParams, tasks: TaskBatch, key: jax.Array) -> tuple[MetaParams, Metrics]:
         count = jax.tree.leaves(tasks.query)[0].shape[0]
+        size = micro_batch or count
+        if size < 1 or count % size:
+            raise ValueError(
+                f"micro_batch={micro_batch} does not divide the {count} tasks of the meta-batch; change either"
+            )
 
-        def one(task: tuple[PyTree, PyTree, jax.Array]) -> tuple[MetaParams, Metrics]:
-            return one_task(meta_params, *task)
+        def group_mean(group: tuple[PyTree, PyTree, jax.Array]) -> tuple[MetaParams, Metrics]:
+            results = jax.vmap(lambda task: one_task(meta_params, *task))(group)
+            return jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
 
-        each: Any = (tasks.support, tasks.query, jax.random.split(key, count))
-        results = jax.vmap(one)(each) if micro_batch is None else jax.lax.map(one, each, batch_size=micro_batch)
-        return jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
+        each = (tasks.support, tasks.query, jax.random.split(key, count))
+        if size == count:
+            return group_mean(each)
+        groups = jax.tree.map(lambda x: x.reshape(count // size, size, *x.shape[1:]), each)
+        return jax.tree.map(lambda x: jnp.mean(x, axis=0), jax.lax.map(group_mean, groups))
 
     return gradient
 

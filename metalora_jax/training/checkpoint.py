@@ -190,6 +190,7 @@ class Interrupt:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._received = number
+        self._restore_handlers()
         logging.warning("%s received: saving after this step; once more stops at once", signal.Signals(number).name)
 
     def _restore_handlers(self) -> None:

@@ -3,6 +3,7 @@
 `--golden-dir DIR` runs the same checks on another case of the same layout.
 """
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -34,6 +35,12 @@ def golden(request):
     if not (directory / "lora_ref.npz").exists():
         pytest.skip(f"{directory} has no adapter reference; run without --golden-dir")
     return Golden(directory)
+
+
+# Each program runs once: half the time goes if XLA does not optimise it.
+jit = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+)
 
 
 class Golden:
@@ -71,7 +78,7 @@ class Golden:
             jnp.asarray(pad_width(raw["observation.state"], self.config.max_state_dim)),
         )
         # No adapter sits in the vision tower: its features are computed once.
-        features = jax.jit(lambda m, x: m.encode(x))(adapters.join(self.graph, self.theta, self.phi), images)
+        features = jit(lambda m, x: m.encode(x))(adapters.join(self.graph, self.theta, self.phi), images)
         return features, inputs, x_t, u_t, jnp.asarray(raw["time"])
 
     def loss(self, theta, batch, key):
@@ -84,25 +91,22 @@ class Golden:
         return TaskBatch(support, jax.tree.map(lambda x: x[None], self.query))
 
     def expect(self, kind, ours):
-        """Every tensor of `kind` in the reference equals ours, relative to the tensor's largest entry."""
+        """Every tensor of `kind` in the reference equals ours."""
         keys = [key for key in self.ref if key.startswith(f"{kind}:")]
-        assert len(keys) == 2 * sum(re.fullmatch(r".*lora_A.*", key) is not None for key in keys) > 0
+        assert len(keys) == 2 * sum("lora_A" in key for key in keys) > 0
         scale = max(np.abs(self.ref[key]).max() for key in keys)
-        worst = 0.0
         for key in keys:
             name, part = re.fullmatch(rf"{kind}:base_model\.model\.(.*)\.lora_([AB])\.default\.weight", key).groups()
             path, layer = self.names[name]
             leaf = ours["/".join(path)][part.lower()]
             got = np.asarray(leaf if layer is None else leaf[layer]).T
-            np.testing.assert_allclose(
-                got, self.ref[key], rtol=RTOL, atol=RTOL * np.abs(self.ref[key]).max() + 1e-6 * scale, err_msg=key
-            )
-            worst = max(worst, np.abs(got - self.ref[key]).max() / scale)
-        print(kind, worst)
+            # Relative to the tensor's largest entry; the floor is for the dead tensors, whose gradient is zero.
+            atol = RTOL * np.abs(self.ref[key]).max() + 1e-6 * scale
+            np.testing.assert_allclose(got, self.ref[key], rtol=0, atol=atol, err_msg=key)
 
 
 def test_first_gradient(golden):
-    loss, gradient = jax.jit(jax.value_and_grad(golden.loss))(golden.theta, golden.support, KEY)
+    loss, gradient = jit(jax.value_and_grad(golden.loss))(golden.theta, golden.support, KEY)
     np.testing.assert_allclose(loss, golden.ref["support_losses"][0], rtol=1e-4)
     golden.expect("grad0", gradient)
 
@@ -110,7 +114,7 @@ def test_first_gradient(golden):
 def test_first_order(golden):
     for kind, method in (("fomaml", meta.fomaml), ("reptile", meta.reptile)):
         method = method(golden.loss, golden.sgd)
-        gradient, metrics = jax.jit(method.gradient)(method.init(golden.theta), golden.tasks(), KEY)
+        gradient, metrics = jit(method.gradient)(method.init(golden.theta), golden.tasks(), KEY)
         np.testing.assert_allclose(metrics["support_losses"], golden.ref["support_losses"], rtol=1e-4)
         np.testing.assert_allclose(metrics["query_loss"], golden.ref["query_loss"], rtol=1e-4)
         golden.expect(kind, gradient["theta"])
@@ -120,7 +124,7 @@ def test_first_order(golden):
 
 def test_second_order(golden):
     method = meta.maml(golden.loss, golden.sgd)
-    gradient, _ = jax.jit(method.gradient)(method.init(golden.theta), golden.tasks(), KEY)
+    gradient, _ = jit(method.gradient)(method.init(golden.theta), golden.tasks(), KEY)
     golden.expect("maml2", gradient["theta"])
 
 

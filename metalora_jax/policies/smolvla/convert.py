@@ -151,13 +151,17 @@ def load(directory: str | os.PathLike[str]) -> tuple[SmolVLA, Tokenizer | None]:
             raise ValueError(f"{source / name} is missing; a policy directory holds {CONFIG} and {WEIGHTS}")
     try:
         config = SmolVLAConfig.from_dict(json.loads((source / CONFIG).read_text()))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{source / CONFIG} is not JSON: {error}") from error
+    except ValueError as error:  # not JSON, or not a config
+        raise ValueError(f"{source / CONFIG}: {error}") from error
     try:
         tensors = load_file(source / WEIGHTS)
     except SafetensorError as error:
         raise ValueError(f"{source / WEIGHTS} is damaged, fetch it again: {error}") from error
-    tokenizer = Tokenizer.from_file(str(source / TOKENIZER)) if (source / TOKENIZER).is_file() else None
+    tokenizer = None
+    if (source / TOKENIZER).is_file():
+        tokenizer = Tokenizer.from_file(str(source / TOKENIZER))
+        tokenizer.no_truncation()  # a file may ask for both; here `prepare_text` decides
+        tokenizer.no_padding()
     return load_lerobot_tensors(config, tensors), tokenizer
 
 

@@ -100,10 +100,8 @@ def prepare_text(
         ids = tokenizer.encode(text if text.endswith("\n") else text + "\n").ids
         if len(ids) > limit and truncate is None:
             raise ValueError(f"prepare_text: {text!r} has {len(ids)} tokens, the limit is {limit}; shorten it")
-        if max(ids) >= config.vocab_size:
-            raise ValueError(
-                f"prepare_text: {text!r} has token {max(ids)}, beyond the vocabulary of {config.vocab_size}"
-            )
+        if (highest := max(ids, default=0)) >= config.vocab_size:
+            raise ValueError(f"prepare_text: {text!r} has token {highest}, beyond vocab_size={config.vocab_size}")
         ids = ids[-limit:]
         tokens[row, : len(ids)], mask[row, : len(ids)] = ids, True
     return tokens, mask

@@ -1,0 +1,168 @@
+"""Closed-loop episodes in worker processes: one simulator and one policy a process, one episode at a time.
+
+Adapters are folded into the base before a rollout, so every method runs the same compiled program.
+"""
+
+import functools
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+
+from metalora_jax import adapters
+from metalora_jax.data.normalize import normalize_state, unnormalize_actions
+from metalora_jax.envs.conditions import Condition
+from metalora_jax.envs.metaworld import MetaWorld
+from metalora_jax.policies import flow
+from metalora_jax.training import base as bases
+from metalora_jax.training.base import Base
+from metalora_jax.training.learner import learner
+from metalora_jax.types import Observation, PyTree
+
+
+class Control(NamedTuple):
+    """How a policy drives the robot."""
+
+    cameras: tuple[str, ...]  # in the order the base was trained with
+    execute: int  # actions of a chunk that are executed before the policy looks again
+    max_steps: int  # control steps before an episode counts as failed
+
+
+class Rollout(NamedTuple):
+    """One episode to run."""
+
+    key: Any  # returned with the outcome; whatever tells the caller which one it was
+    condition: Condition
+    seed: int  # of the simulator's start and of the policy's noise
+
+
+class Job(NamedTuple):
+    """Episodes of one policy on one task; a worker builds the simulator once for them."""
+
+    task: str
+    placement: adapters.Placement
+    theta: adapters.Theta | None  # numpy leaves; None is the plain base
+    rollouts: tuple[Rollout, ...]
+
+
+class Outcome(NamedTuple):
+    """What came of one episode."""
+
+    key: Any
+    success: bool
+    episode_return: float
+    length: int  # control steps
+    commands: np.ndarray  # (length, action_dim): with the seed, all that a replay needs
+    error: str | None
+
+
+def run(jobs: Sequence[Job], base_directory: Path | None, control: Control, workers: int) -> Iterator[Outcome]:
+    """Runs all jobs in `workers` fresh processes; yields outcomes as they come, in no fixed order."""
+    ordered = sorted(jobs, key=lambda job: job.task)  # neighbours share a simulator
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(min(workers, max(len(ordered), 1)), _start, (base_directory, control, workers)) as pool:
+        for outcomes in pool.imap_unordered(_run_job, ordered):
+            yield from outcomes
+
+
+def replay(task: str, rollout: Rollout, commands: np.ndarray, camera: str, image_size: int, every: int) -> np.ndarray:
+    """Frames (n, H, W, 3) uint8 of an episode, seen sharper than the policy sees it: one in `every` control steps."""
+    frames = []
+    with MetaWorld(task, (camera,), image_size) as env:
+        env.reset(rollout.seed, rollout.condition)
+        for t, command in enumerate(commands):
+            if t % every == 0:
+                frames.append(env.observe().images[0])
+            env.step(command)
+        frames.append(env.observe().images[0])
+    return np.stack(frames)
+
+
+class _Worker(NamedTuple):
+    base: Base
+    control: Control
+    act: Any  # jitted (params, observation, key) -> chunk (chunk, action_dim), normalised
+
+
+_worker: _Worker | None = None
+_env: MetaWorld | None = None
+
+
+def _start(base_directory: Path | None, control: Control, workers: int) -> None:
+    global _worker
+    cores = sorted(os.sched_getaffinity(0))
+    if workers >= len(cores):  # one core each: threads that fight over cores cost more than they bring
+        number = multiprocessing.current_process()._identity[0]
+        os.sched_setaffinity(0, {cores[number % len(cores)]})
+    base = bases.load(base_directory)
+    graph, _ = nnx.split(base.model)
+    config = base.config
+
+    @jax.jit
+    def act(params: PyTree, observation: Observation, key: jax.Array) -> jax.Array:
+        model = nnx.merge(graph, params)
+        context = model.context(observation)
+        noise = jax.random.normal(key, (1, config.chunk_size, config.max_action_dim))
+        return flow.sample(lambda x_t, t: model.velocity(context, x_t, t), noise, config.num_steps)[0]
+
+    _worker = _Worker(base, control, act)
+
+
+@functools.lru_cache(maxsize=8)
+def _learner(placement: adapters.Placement) -> Any:
+    assert _worker is not None
+    return learner(_worker.base, placement, jax.random.key(0))
+
+
+def _params(job: Job) -> PyTree:
+    assert _worker is not None
+    model = _worker.base.model
+    if job.theta is not None:
+        adapted = _learner(job.placement)
+        model = adapters.fuse(adapted.model(jax.tree.map(jax.numpy.asarray, job.theta), adapted.phi))
+    return nnx.split(model)[1]
+
+
+def _run_job(job: Job) -> list[Outcome]:
+    global _env
+    assert _worker is not None
+    if _env is None or _env.task != job.task:
+        if _env is not None:
+            _env.close()
+        _env = MetaWorld(job.task, _worker.control.cameras)
+    params = _params(job)
+    return [_episode(_env, params, rollout) for rollout in job.rollouts]
+
+
+def _episode(env: MetaWorld, params: PyTree, rollout: Rollout) -> Outcome:
+    assert _worker is not None
+    base, control = _worker.base, _worker.control
+    tokens, token_mask = base.encode_text(env.instruction)
+    key = jax.random.key(rollout.seed)
+    commands: list[np.ndarray] = []
+    total, success, error = 0.0, False, None
+    try:
+        env.reset(rollout.seed, rollout.condition)
+        while len(commands) < control.max_steps and not success:
+            frame = env.observe()
+            images = frame.images[None].astype(np.float32) / 127.5 - 1.0
+            state = normalize_state(base.statistics, frame.state, base.config.max_state_dim)
+            mask = np.ones(images.shape[:2], bool)
+            observation = Observation(images, mask, tokens[None], token_mask[None], state[None])
+            chunk = np.asarray(_worker.act(params, observation, jax.random.fold_in(key, len(commands))))
+            for command in unnormalize_actions(base.statistics, chunk)[: control.execute]:
+                step = env.step(command)
+                commands.append(command)
+                total += step.reward
+                success = step.success
+                if success or len(commands) == control.max_steps:
+                    break
+    except Exception as problem:  # an episode that breaks is a failed episode, and says why
+        error, success = f"{type(problem).__name__}: {problem}", False
+    done = np.array(commands, np.float32).reshape(-1, len(base.statistics.action_mean))
+    return Outcome(rollout.key, success, total, len(commands), done, error)

@@ -1,0 +1,226 @@
+"""Meta-training: learns theta on a base from many tasks or many deployment conditions, into an adapter directory."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import logging
+from flax import nnx
+
+from metalora_jax import adapters, trees
+from metalora_jax.adapters import directory, placement
+from metalora_jax.data import features, libero_hdf5
+from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
+from metalora_jax.data.tasks import draw_tasks
+from metalora_jax.envs.conditions import Condition, ConditionRange, command_labels
+from metalora_jax.meta import LossFn, MetaMethod
+from metalora_jax.policies.stages import Stage
+from metalora_jax.training import base as bases
+from metalora_jax.training import loop, methods, task_batches
+from metalora_jax.training.base import Base
+from metalora_jax.training.learner import Learner, learner, loss_fn
+from metalora_jax.training.progress import progress
+from metalora_jax.types import ActionChunk, Demo, Observation, PyTree, TaskBatch
+
+
+class DataConfig(NamedTuple):
+    """Which demonstrations are learned from."""
+
+    directory: str  # holds <task>_demo.hdf5
+    tasks: Sequence[str]
+    demos: int  # the first so many of each task
+    cameras: Sequence[str]  # in the order of the base
+
+
+class BatchConfig(NamedTuple):
+    """What one meta-step consumes."""
+
+    meta_batch: int  # tasks
+    shots: int  # demonstrations in a task's support set
+    frames: int  # frames in each inner step's minibatch
+    query_demos: int
+    query_frames: int
+    draws: int  # samples of (t, noise) per frame
+
+
+class OuterConfig(NamedTuple):
+    """The outer optimiser: Adam with clipping, warm-up and a cosine to a tenth."""
+
+    steps: int
+    rate: float
+    max_norm: float
+
+
+class Setting(NamedTuple):
+    """A config, read and checked; everything that meta-training needs that is not a number on the way."""
+
+    base: Base
+    learner: Learner
+    placement: adapters.Placement
+    frames: Frames
+    conditions: ConditionRange | None
+    batch: BatchConfig
+
+
+def read_demos(data: DataConfig) -> dict[str, list[Demo]]:
+    """The demonstrations that `data` names."""
+    root = Path(data.directory)
+    return {task: libero_hdf5.read(root / f"{task}_demo.hdf5", data.cameras, data.demos) for task in data.tasks}
+
+
+def setting(config: Mapping[str, Any]) -> Setting:
+    """Reads base, demonstrations and placement. Unknown and missing fields of a section raise TypeError, by name."""
+    base = bases.load(config["base"] or None)
+    rules = placement.from_json([dict(rule) for rule in config["placement"]])
+    frames = gather(read_demos(DataConfig(**config["data"])), base.statistics, base.encode_text, base.sizes)
+    conditions = None if config["conditions"] is None else condition_range(config["conditions"])
+    key = jax.random.key(config["seed"])
+    return Setting(base, learner(base, rules, key), rules, frames, conditions, BatchConfig(**config["batch"]))
+
+
+def condition_range(fields: Mapping[str, Any]) -> ConditionRange:
+    """A ConditionRange from a config section."""
+    return ConditionRange(**{k: tuple(v) if isinstance(v, list | tuple) else v for k, v in fields.items()})
+
+
+def relabel_of(condition: Condition | None) -> Relabel | None:
+    """How recorded actions become a condition's commands."""
+    if condition is None:
+        return None
+    return lambda actions: command_labels(actions, condition)
+
+
+def frozen_bank(base: Base, frames: Frames, stage: Stage) -> PyTree:
+    """The frozen front's output for all frames, on the device."""
+    graph, params = nnx.split(base.model)
+    with progress(description="frozen front, frames", total=len(frames.state)) as bar:
+        bank = features.bank(frames, lambda phi: nnx.merge(graph, phi), params, stage, bar.update)
+    return jax.tree.map(jnp.asarray, bank)
+
+
+def make_gradient(method: MetaMethod, bank: PyTree) -> loop.Gradient:
+    """A meta-method's gradient as the loop wants it, over batches of row numbers."""
+
+    def gradient(params: PyTree, batch: TaskBatch, key: jax.Array) -> tuple[PyTree, dict[str, jax.Array]]:
+        filled = TaskBatch(*(task_batches.fill(rows, bank) for rows in batch))
+        grads, metrics = method.gradient(params, filled, key)
+        numbers = {"loss": metrics["query_loss"], "distance": metrics["distance"]}
+        if metrics["support_losses"].size:
+            numbers["support_loss_first"] = metrics["support_losses"][0]
+            numbers["support_loss_last"] = metrics["support_losses"][-1]
+        return grads, numbers
+
+    return gradient
+
+
+def report_placement(known: Setting, loss: LossFn, bank: PyTree) -> None:
+    """Says how much is adapted, from where on, and which adapters can never learn."""
+    theta = known.learner.theta
+    logging.info("adapting %d parameters on %d maps; frozen up to: %s", trees.count(theta), len(theta), known.learner.stage)
+    rows, labels = rows_and_labels(known.frames, next(iter(known.frames.demos)), (0,))
+    batch = task_batches.fill(task_batches.Rows(rows[:4], ActionChunk(*(x[:4] for x in labels))), bank)
+    dead = adapters.dead_adapters(lambda theta: loss(theta, batch, jax.random.key(0)), theta, jax.random.key(1))
+    if dead:
+        logging.warning("no gradient reaches the adapters on %s; leave them out of the placement", ", ".join(dead))
+
+
+def outer_optimizer(outer: OuterConfig) -> optax.GradientTransformation:
+    """See OuterConfig."""
+    warmup = max(1, min(20, outer.steps // 10))
+    schedule = optax.warmup_cosine_decay_schedule(0.0, outer.rate, warmup, outer.steps, outer.rate / 10)
+    return optax.chain(optax.clip_by_global_norm(outer.max_norm), optax.adam(schedule))
+
+
+def probe(base: Base, learner: Learner) -> directory.Probe:
+    """The golden probe of an adapter: the velocity that it gives on a fixed input."""
+
+    def run(params: PyTree) -> jax.Array:
+        config = base.config
+        size = (1, config.cameras, config.image_size, config.image_size, 3)
+        rng = np.random.default_rng(0)
+        images = rng.uniform(-1, 1, size).astype(np.float32)
+        tokens = np.arange(config.max_tokens, dtype=np.int32)[None] % config.vocab_size
+        state = np.zeros((1, config.max_state_dim), np.float32)
+        observation = Observation(images, np.ones(size[:2], bool), tokens, np.ones_like(tokens, bool), state)
+        model = learner.model(params["theta"], learner.phi)
+        x_t = rng.normal(size=(1, config.chunk_size, config.max_action_dim)).astype(np.float32)
+        return model.velocity(model.context(observation), jnp.asarray(x_t), jnp.array([0.5]))
+
+    return directory.Probe("uniform images and normal x_t of numpy's default_rng(0), t = 0.5", run)
+
+
+def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], list] = lambda _: []) -> Path:
+    """Runs (or resumes) meta-training in `workdir`, which `config` has claimed; returns the adapter directory.
+
+    The adapter holds the meta-parameters: theta, and log_rates where rates are learned.
+    """
+    target = workdir / "adapter"
+    if target.exists():
+        return target
+    known = setting(config)
+    base, learn, batch = known.base, known.learner, known.batch
+    meta = dict(config["meta"])
+    inner_steps = meta.pop("inner_steps")
+    outer = OuterConfig(**config["outer"])
+    loss = loss_fn(learn, learn.phi, batch.draws, dropout=any(rule.dropout for rule in known.placement))
+    method = methods.build(loss, **meta)
+    optimizer = outer_optimizer(outer)
+    bank = frozen_bank(base, known.frames, learn.stage)
+    report_placement(known, loss, bank)
+    step = jax.jit(
+        lambda state, rows, key, bank: loop.update(state, rows, key, make_gradient(method, bank), optimizer),
+        donate_argnums=0,
+    )
+
+    def batch_of(number: int) -> TaskBatch:
+        tasks, conditions = list(known.frames.demos), known.conditions
+        draws = draw_tasks(
+            config["seed"],
+            number,
+            batch.meta_batch,
+            tasks,
+            known.frames.demos,
+            batch.shots,
+            batch.query_demos,
+            (lambda rng: None) if conditions is None else (lambda rng: conditions.sample(rng, "train")),
+        )
+        return task_batches.task_batch(known.frames, draws, relabel_of, inner_steps, batch.frames, batch.query_frames)
+
+    state = loop.run(
+        workdir,
+        loop.init(method.init(learn.theta), optimizer),
+        lambda state, rows, key: step(state, rows, key, bank),
+        batch_of,
+        steps=outer.steps,
+        seed=config["seed"],
+        description=f"meta-train {meta['method']}",
+        checkpoint_every=config["checkpoint_every"],
+        sinks=sinks,
+    )
+    directory.save(
+        target,
+        state.params,
+        base_fingerprint=base.fingerprint,
+        placement=placement.to_json(known.placement),
+        normalisation=base.statistics.to_json(),
+        config=json.loads(json.dumps(dict(config))),
+        probe=probe(base, learn),
+    )
+    return target
+
+
+def load_adapter(path: Path, base: Base) -> tuple[Learner, adapters.Placement, PyTree]:
+    """Reads an adapter directory for `base`: what it sits on, where, and its meta-parameters.
+
+    Raises:
+      directory.AdapterError: it does not fit, see `directory.load`.
+    """
+    rules = placement.from_json(directory.read_manifest(path)["placement"])
+    learn = learner(base, rules, jax.random.key(0))
+    adapter = directory.load(path, base_fingerprint=base.fingerprint, probe=probe(base, learn).run)
+    return learn, rules, adapter.theta

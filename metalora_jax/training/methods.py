@@ -1,0 +1,53 @@
+"""From the words of a config to a meta-method."""
+
+from collections.abc import Sequence
+
+import optax
+
+from metalora_jax import meta
+from metalora_jax.meta import LossFn, MetaMethod
+
+OPTIMIZERS = {"sgd": optax.sgd, "adam": lambda rate: optax.adam(rate, eps_root=1e-8)}
+
+
+def build(
+    loss: LossFn,
+    method: str,
+    optimizer: str,
+    rate: float,
+    max_norm: float | None,
+    same_draws: bool,
+    micro_batch: int | None,
+    head: Sequence[str] | None,
+) -> MetaMethod:
+    """A meta-method by name.
+
+    Args:
+      loss: (theta, batch, key) -> scalar.
+      method: "maml", "fomaml", "reptile", "anil" or "multitask".
+      optimizer: of the inner loop: "sgd", "adam", or "learned" for a learned rate per tensor (Meta-SGD).
+      rate: the inner rate; where it starts, when it is learned.
+      max_norm: clips each inner gradient to this norm; None does not clip.
+      same_draws: one set of flow noise for all inner steps.
+      micro_batch: tasks computed at a time; None is all of the meta-batch.
+      head: leaf paths that ANIL adapts; must be None for the other methods.
+
+    Raises:
+      ValueError: an unknown name, or a combination in which one of the words would have no effect.
+    """
+    if (method == "anil") != (head is not None):
+        raise ValueError(f"meta.head is what method 'anil' adapts: it must be set there and only there, not for {method!r}")
+    options = {"max_norm": max_norm, "same_draws": same_draws, "micro_batch": micro_batch}
+    if optimizer == "learned":
+        if method not in ("maml", "fomaml", "anil"):
+            raise ValueError(f"meta.optimizer 'learned' has no effect in method {method!r}; choose sgd or adam")
+        return meta.learned_rates(loss, start=rate, first_order=method != "maml", fast=head, **options)
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(f"no inner optimizer named {optimizer!r}; choose learned, {', '.join(OPTIMIZERS)}")
+    inner = OPTIMIZERS[optimizer](rate)
+    if method == "anil":
+        return meta.anil(loss, inner, list(head or ()), **options)
+    plain = {"maml": meta.maml, "fomaml": meta.fomaml, "reptile": meta.reptile, "multitask": meta.multitask}
+    if method not in plain:
+        raise ValueError(f"no meta-method named {method!r}; choose anil, {', '.join(plain)}")
+    return plain[method](loss, inner, **options)

@@ -1,0 +1,102 @@
+"""Pretraining of a base policy: plain imitation of demonstrations, all weights trained."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from metalora_jax.data.frames import Frames, rows_and_labels
+from metalora_jax.policies import flow
+from metalora_jax.policies.smolvla.model import SmolVLA
+from metalora_jax.training.loop import Gradient
+from metalora_jax.types import ActionChunk, Batch, Observation, PyTree
+
+
+def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
+    """A byte-level BPE tokenizer of the kind that SmolVLM2 uses, at a size that fits a nano policy; 0 is padding."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<pad>", "<fake>", "<global>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([text + "\n" for text in texts for _ in range(2)], trainer)  # a merge needs two
+    return tokenizer
+
+
+class Labelled(NamedTuple):
+    """Every frame of every task with its action chunk, tasks in a fixed order."""
+
+    rows: list[np.ndarray]  # per task (n,)
+    labels: list[ActionChunk]  # per task (n, chunk, action)
+
+
+def label(frames: Frames) -> Labelled:
+    """Action chunks for all frames, as recorded."""
+    pairs = [rows_and_labels(frames, task, range(count)) for task, count in sorted(frames.demos.items())]
+    return Labelled([rows for rows, _ in pairs], [labels for _, labels in pairs])
+
+
+def draw_batch(frames: Frames, labelled: Labelled, seed: int, step: int, size: int) -> Batch:
+    """`size` frames, tasks equally likely whatever their number of frames; pure in (seed, step). Images stay uint8."""
+    rng = np.random.default_rng([seed, step])
+    tasks = rng.integers(len(labelled.rows), size=size)
+    picks = [rng.integers(len(labelled.rows[task])) for task in tasks]
+    rows = np.array([labelled.rows[task][i] for task, i in zip(tasks, picks, strict=True)])
+    target = ActionChunk(
+        np.stack([labelled.labels[task].actions[i] for task, i in zip(tasks, picks, strict=True)]),
+        np.stack([labelled.labels[task].is_pad[i] for task, i in zip(tasks, picks, strict=True)]),
+    )
+    images = frames.images[rows]
+    mask = np.ones(images.shape[:2], bool)
+    return Batch(Observation(images, mask, frames.tokens[rows], frames.token_mask[rows], frames.state[rows]), target)
+
+
+def augment(key: jax.Array, images: jax.Array, shift: int, brightness: float) -> jax.Array:
+    """uint8 (B, C, H, W, 3) -> float32 in [-1, 1], moved by up to `shift` pixels and brightened by up to +-`brightness`.
+
+    All cameras of a frame move alike. The shift is that of DrQ (Kostrikov et al. 2020, arXiv:2004.13649).
+    """
+    shift_key, light_key = jax.random.split(key)
+    batch, _, height, width, _ = images.shape
+    x = jnp.pad(images, ((0, 0), (0, 0), (shift, shift), (shift, shift), (0, 0)), mode="edge")
+    offsets = jax.random.randint(shift_key, (batch, 2), 0, 2 * shift + 1)
+
+    def crop(image: jax.Array, offset: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(image, (0, offset[0], offset[1], 0), (image.shape[0], height, width, 3))
+
+    x = jax.vmap(crop)(x, offsets).astype(jnp.float32) / 255.0
+    factor = jax.random.uniform(light_key, (batch, 1, 1, 1, 1), minval=1 - brightness, maxval=1 + brightness)
+    return jnp.clip(x * factor, 0.0, 1.0) * 2 - 1
+
+
+def gradient(graph: nnx.GraphDef, action_dim: int, draws: int, shift: int, brightness: float) -> Gradient:
+    """Gradient of the flow-matching loss with respect to all weights (a pure dict)."""
+
+    def of(params: PyTree, batch: Batch, key: jax.Array) -> tuple[PyTree, dict[str, jax.Array]]:
+        image_key, flow_key = jax.random.split(key)
+        images = augment(image_key, batch.inputs.images, shift, brightness)
+
+        def loss(params: PyTree) -> jax.Array:
+            model: SmolVLA = nnx.merge(graph, params)
+            context = model.context(batch.inputs._replace(images=images))
+            return flow.draws_loss(lambda x, t: model.velocity(context, x, t), batch.target, flow_key, draws, action_dim)
+
+        value, grads = jax.value_and_grad(loss)(params)
+        return grads, {"loss": value}
+
+    return of
+
+
+def optimizer(peak: float, steps: int, warmup: int, weight_decay: float) -> optax.GradientTransformation:
+    """AdamW with clipping, linear warm-up and a cosine to a hundredth of the peak rate."""
+    schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, steps, peak / 100)
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99, weight_decay=weight_decay))
