@@ -8,7 +8,6 @@ All functions are pure: they return a new model, which shares the arrays of the 
 import dataclasses
 import zlib
 from collections import Counter
-from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
@@ -137,25 +136,20 @@ def count(theta: Theta) -> Count:
     return Count(sum(per_module.values()), per_module)
 
 
-def dead_adapters(loss: Callable[[Theta], jax.Array], theta: Theta, key: jax.Array) -> list[str]:
-    """Adapted maps that the loss does not see: their gradient is exactly zero at random non-zero adapters.
+def dead_adapters(gradient: Theta) -> list[str]:
+    """Adapted maps that a loss does not see: exactly zero gradient in all their parts, so they can never train.
 
     Args:
-      loss: theta -> scalar; any one batch does.
-      theta: gives the shapes. (Its values do not count: at B = 0 every A has a zero gradient.)
-      key: for the random adapters.
+      gradient: of the loss with respect to theta, on any one batch. Where B = 0 (LoRA's start) that of A is zero and
+        that of B tells; where A and B are both zero every map looks dead.
 
     Returns:
       Module paths, with the layer's index where the map is stacked: "text/layers/self_attn/q_proj[15]".
     """
-    leaves, structure = jax.tree.flatten(theta)
-    keys = jax.random.split(key, max(len(leaves), 1))
-    random = [0.1 * jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=False)]
-    gradient = jax.grad(loss)(jax.tree.unflatten(structure, random))
     dead = []
     for name, parts in gradient.items():
-        alive = sum(np.abs(np.asarray(leaf)).max(axis=(-2, -1)) for leaf in parts.values())
-        dead += [name + (str(list(map(int, layer))) if len(layer) else "") for layer in np.argwhere(alive == 0)]
+        largest = sum(np.abs(np.asarray(leaf)).max(axis=(-2, -1)) for leaf in parts.values())
+        dead += [name + "".join(f"[{i}]" for i in layer) for layer in np.argwhere(largest == 0)]
     return dead
 
 

@@ -232,18 +232,17 @@ def test_split_refuses_a_model_with_keys(parts):
         adapters.split(adapters.join(*parts, dropout_key=KEY))
 
 
-def test_dead_adapters_are_found_layer_by_layer(plain):
-    graph, theta, phi = adapters.split(adapters.attach(plain, (Rule("head|layers/.*"),), KEY))
+@pytest.mark.parametrize("b_std", [0.0, 0.5])
+def test_dead_adapters_are_found_layer_by_layer(plain, b_std):
+    graph, theta, phi = adapters.split(adapters.attach(plain, (Rule("head|layers/.*", b_std=b_std),), KEY))
 
     def loss(theta):
-        # Layers 1 and 2 are not read, and neither is the head.
-        model = adapters.join(graph, theta, phi)
-        first = nnx.merge(*jax.tree.map(lambda x: x[0], nnx.split(model.layers)))
-        return jnp.sum(first(X))
+        """Reads the first layer alone: neither the others nor the head."""
+        graph_of_layers, state = nnx.split(adapters.join(graph, theta, phi).layers)
+        return jnp.sum(nnx.merge(graph_of_layers, jax.tree.map(lambda x: x[0], state))(X))
 
-    assert adapters.dead_adapters(loss, theta, KEY) == [
-        "head", "layers/down[1]", "layers/down[2]", "layers/up[1]", "layers/up[2]",
-    ]  # fmt: skip
+    dead = ["head", "layers/down[1]", "layers/down[2]", "layers/up[1]", "layers/up[2]"]
+    assert adapters.dead_adapters(jax.jit(jax.grad(loss))(theta)) == dead
 
 
 def test_bad_theta_is_refused_by_name(plain):

@@ -93,6 +93,8 @@ def prepare_text(
     """
     if truncate not in (None, "left"):
         raise ValueError(f'prepare_text: truncate={truncate!r} is unknown; choose "left" or None')
+    if tokenizer.truncation or tokenizer.padding:
+        raise ValueError("prepare_text: the tokenizer truncates or pads by itself; call no_truncation(), no_padding()")
     limit = config.max_tokens
     tokens = np.full((len(instructions), limit), config.pad_token_id, np.int32)
     mask = np.zeros((len(instructions), limit), bool)

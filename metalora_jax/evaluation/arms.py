@@ -1,0 +1,86 @@
+"""The competitors of a few-shot comparison: where each starts, and how it adapts."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metalora_jax import adapters, meta, trees
+from metalora_jax.meta import InnerOptions
+from metalora_jax.training.learner import Learner, loss_fn
+from metalora_jax.training.methods import OPTIMIZERS
+from metalora_jax.types import Batch, PyTree
+
+
+class Arm(NamedTuple):
+    """One method with one seed, before it has seen the task."""
+
+    name: str
+    meta_seed: int
+    learner: Learner
+    placement: adapters.Placement
+    meta_params: PyTree  # {"theta": ...} and, where they were learned, {"log_rates": ...}
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the start."""
+        return trees.digest(self.meta_params)[:16]
+
+
+class Choice(NamedTuple):
+    """An inner optimiser with its rate; for "learned" the rate is a factor on the learned ones."""
+
+    optimizer: str
+    rate: float
+
+
+class Adapted(NamedTuple):
+    """Theta after some numbers of steps."""
+
+    thetas: dict[int, PyTree]  # steps -> theta, numpy leaves
+    losses: np.ndarray  # (steps,) on the support minibatches
+    seconds: dict[int, float]  # steps -> wall clock, in proportion to the steps, without compilation [s]
+
+
+def candidates(arm: Arm, search: dict[str, Sequence[float]]) -> list[Choice]:
+    """What the search may try for an arm: learned rates where the arm has them, else the optimisers and rates listed."""
+    kinds = ["learned"] if "log_rates" in arm.meta_params else [kind for kind in search if kind != "learned"]
+    return [Choice(kind, float(rate)) for kind in kinds for rate in search[kind]]
+
+
+class Adaptation:
+    """Compiled adaptation: one compilation for each (placement, optimiser, step counts), whatever the arm's values."""
+
+    def __init__(self, draws: int, max_norm: float | None):
+        """Sets the flow samples per frame and the clip of every inner gradient, which are the same for all arms."""
+        self._draws, self._options = draws, InnerOptions(max_norm=max_norm)
+        self._compiled: dict[tuple, Any] = {}
+
+    def __call__(self, arm: Arm, choice: Choice, support: Batch, seed: int, steps: Sequence[int]) -> Adapted:
+        """Adapts `arm` on `support` (leaves (K, frames, ...), K = max(steps)) and keeps theta at each of `steps`."""
+        args = (arm.meta_params, arm.learner.phi, support, jax.random.key(seed), jnp.float32(choice.rate))
+        key = (arm.placement, choice.optimizer, tuple(steps))
+        if key not in self._compiled:
+            run = jax.jit(self._function(arm.learner, choice.optimizer, tuple(steps)))
+            self._compiled[key] = run.lower(*args).compile()
+        start = time.perf_counter()
+        result = jax.block_until_ready(self._compiled[key](*args))
+        seconds = time.perf_counter() - start
+        kept = jax.tree.map(np.asarray, result.kept)
+        thetas = {step: trees.index(kept, i) for i, step in enumerate(steps)}
+        return Adapted(thetas, np.asarray(result.losses), {step: seconds * step / max(steps) for step in steps})
+
+    def _function(self, learner: Learner, optimizer: str, steps: tuple[int, ...]) -> Callable[..., meta.AdaptResult]:
+        def run(meta_params: PyTree, phi: PyTree, support: Batch, key: jax.Array, rate: jax.Array) -> meta.AdaptResult:
+            loss = loss_fn(learner, phi, self._draws, dropout=False)
+            if optimizer == "learned":
+                method = meta.learned_rates(loss, first_order=True, **self._options._asdict())
+                scaled = jax.tree.map(lambda log_rate: log_rate + jnp.log(rate), meta_params["log_rates"])
+                return method.adapt(meta_params | {"log_rates": scaled}, support, key, keep=steps)
+            inner = OPTIMIZERS[optimizer](rate)
+            return meta.adapt(loss, meta_params["theta"], support, key, inner, self._options, keep=steps)
+
+        return run

@@ -1,0 +1,247 @@
+"""A whole few-shot comparison: train the arms, search their rates, adapt, run episodes, write the report. Resumable."""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from metalora_jax import adapters
+from metalora_jax.adapters import placement
+from metalora_jax.data.frames import Frames, gather
+from metalora_jax.envs.conditions import Condition
+from metalora_jax.evaluation import few_shot, rollout
+from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
+from metalora_jax.evaluation.few_shot import Cell, Protocol
+from metalora_jax.evaluation.records import Episode, EpisodeLog, code_digest, fingerprint
+from metalora_jax.evaluation.rollout import Control, Job, Rollout
+from metalora_jax.training import base as bases
+from metalora_jax.training import checkpoint
+from metalora_jax.training.base import Base
+from metalora_jax.training.learner import learner
+from metalora_jax.training.meta_train import (
+    DataConfig,
+    condition_range,
+    frozen_bank,
+    load_adapter,
+    meta_train,
+    read_demos,
+)
+from metalora_jax.training.progress import progress
+from metalora_jax.types import PyTree
+
+BASE = "base"  # the method name of the frozen policy, which is not adapted
+
+
+class DataSet(NamedTuple):
+    """Demonstrations of one split, with the frozen front computed."""
+
+    frames: Frames
+    bank: PyTree
+    cells: dict[int, list[Cell]]  # shots -> cells
+
+
+class Pending(NamedTuple):
+    """An episode that is to be run: its record, to be completed by the outcome."""
+
+    record: Episode
+    rollout: Rollout
+
+
+def run(config: Mapping[str, Any], workdir: Path) -> Path:
+    """Runs what is not done yet of the comparison in `workdir`, which `config` has claimed.
+
+    Returns:
+      The run directory, with episodes.jsonl complete.
+    """
+    base = bases.load(config["base"] or None)
+    protocol = Protocol(**{k: tuple(v) if isinstance(v, list) else v for k, v in config["protocol"].items()})
+    arms = [arm for name in config["arms"] for arm in build_arm(config, name, base, workdir)]
+    validation = data_set(config, "validation", base, protocol, protocol.shots[:1])
+    test = data_set(config, "test", base, protocol, protocol.shots)
+    adapt = Adaptation(protocol.flow_draws, protocol.max_norm)
+    choices = searched(config, arms, adapt, validation, protocol, workdir / "rates.json")
+    with EpisodeLog(workdir / "episodes.jsonl") as log:
+        common = {"code": code_digest(), "config": fingerprint(**config), "base": base.fingerprint}
+        jobs = plan(config, arms, choices, adapt, test, protocol, log, common)
+        execute(jobs, config, log)
+    return workdir
+
+
+def build_arm(config: Mapping[str, Any], name: str, base: Base, workdir: Path) -> list[Arm]:
+    """The arm `name` for every meta-seed; meta-trains where there is no adapter yet."""
+    recipe = config["arms"][name]
+    made = []
+    for seed in config["meta_seeds"]:
+        if "meta" not in recipe:  # starts fresh
+            rules = placement.from_json([dict(rule) for rule in recipe["placement"]])
+            learn = learner(base, rules, jax.random.key(seed))
+            made.append(Arm(name, seed, learn, rules, {"theta": learn.theta}))
+            continue
+        home = workdir / "arms" / name / f"seed_{seed}"
+        training = dict(recipe) | {"seed": seed, "base": config["base"]}
+        checkpoint.claim(home, training)
+        learn, rules, params = load_adapter(meta_train(training, home), base)
+        made.append(Arm(name, seed, learn, rules, params))
+    return made
+
+
+def data_set(config: Mapping[str, Any], split: str, base: Base, protocol: Protocol, shots: Sequence[int]) -> DataSet:
+    """Reads a split's demonstrations, computes their frozen front and lays out the cells.
+
+    Baselines and meta-learned arms here adapt behind the whole prefix, so one bank of contexts serves all.
+    """
+    frames = gather(read_demos(DataConfig(**config[split])), base.statistics, base.encode_text, base.sizes)
+    conditions = None if config["conditions"] is None else condition_range(config["conditions"])
+    draws = protocol.draws_per_task
+    made = {k: few_shot.cells(protocol, split, frames.demos, conditions, k, draws, config["seed"]) for k in shots}
+    return DataSet(frames, frozen_bank(base, frames, "context"), made)
+
+
+def searched(
+    config: Mapping[str, Any],
+    arms: Sequence[Arm],
+    adapt: Adaptation,
+    validation: DataSet,
+    protocol: Protocol,
+    file: Path,
+) -> dict[str, dict[str, Choice]]:
+    """Inner optimiser and rate of every method, searched with its first seed and kept in `file`."""
+    known = json.loads(file.read_text()) if file.exists() else {}
+    first = {arm.name: arm for arm in reversed(arms)}
+    todo = [name for name in config["arms"] if name not in known]
+    for name in progress(todo, description="search of inner rates, methods") if todo else ():
+        found = few_shot.search(
+            first[name],
+            adapt,
+            config["search"],
+            validation.cells[protocol.shots[0]],
+            validation.frames,
+            validation.bank,
+            protocol,
+        )
+        known[name] = {budget: choice._asdict() for budget, choice in found.items()}
+        staging = file.with_suffix(".new")
+        staging.write_text(json.dumps(known, indent=1) + "\n")
+        os.replace(staging, file)
+    return {name: {b: Choice(**c) for b, c in known[name].items()} for name in config["arms"]}
+
+
+def plan(
+    config: Mapping[str, Any],
+    arms: Sequence[Arm],
+    choices: Mapping[str, Mapping[str, Choice]],
+    adapt: Adaptation,
+    test: DataSet,
+    protocol: Protocol,
+    log: EpisodeLog,
+    common: Mapping[str, str],
+) -> list[Job]:
+    """Adapts every arm to every cell that still lacks episodes, and lists those episodes."""
+    jobs = _base_jobs(config, test, protocol, log, common)
+    work = [(arm, cell) for arm in arms for shots in protocol.shots for cell in test.cells[shots]]
+    for arm, cell in progress(work, description="adaptation, cells"):
+        wanted = protocol.steps if cell.shots == protocol.shots[0] else protocol.shots_steps
+        stamp = fingerprint(**common, arm=arm.fingerprint, choices={b: list(c) for b, c in choices[arm.name].items()})
+        plans = {step: _pending(config, arm, cell, step, protocol, stamp, log) for step in wanted}
+        missing = [step for step, pending in plans.items() if pending]
+        results = few_shot.adapted_at(
+            arm, adapt, choices[arm.name], cell, test.frames, test.bank, protocol, missing
+        )
+        for step, theta, seconds, loss in results:
+            rollouts = tuple(
+                p.rollout._replace(key=(p.record, seconds, loss)) for p in plans[step]
+            )
+            jobs.append(Job(cell.task, arm.placement, theta, rollouts))
+    return jobs
+
+
+def execute(jobs: Sequence[Job], config: Mapping[str, Any], log: EpisodeLog) -> None:
+    """Runs the episodes and writes each down as it ends."""
+    control = Control(tuple(config["test"]["cameras"]), **config["control"])
+    total = sum(len(job.rollouts) for job in jobs)
+    base_directory = Path(config["base"]) if config["base"] else None
+    outcomes = rollout.run(jobs, base_directory, control, config["workers"])
+    for outcome in progress(outcomes, description="episodes", total=total):
+        record, seconds, loss = outcome.key
+        log.append(
+            Episode(
+                **{
+                    **record.__dict__,
+                    "success": bool(outcome.success),
+                    "episode_return": float(outcome.episode_return),
+                    "length": int(outcome.length),
+                    "adapt_seconds": float(seconds),
+                    "support_loss": loss,
+                    "error": outcome.error,
+                }
+            )
+        )
+
+
+def _pending(
+    config: Mapping[str, Any], arm: Arm, cell: Cell, step: int, protocol: Protocol, stamp: str, log: EpisodeLog
+) -> list[Pending]:
+    shifted = cell.condition or Condition()
+    pending = _episodes(config, arm.name, arm.meta_seed, cell, shifted, cell.split, step, protocol, stamp)
+    if step == protocol.retention_steps and cell.shots == protocol.shots[0] and step:
+        pending += _episodes(config, arm.name, arm.meta_seed, cell, Condition(), "base", step, protocol, stamp)
+    return [p for p in pending if not log.done(p.record.key, p.record.fingerprint)]
+
+
+def _base_jobs(
+    config: Mapping[str, Any], test: DataSet, protocol: Protocol, log: EpisodeLog, common: Mapping[str, str]
+) -> list[Job]:
+    """The frozen policy: under every test condition, and without a shift (retention with the adapter off)."""
+    stamp, jobs = fingerprint(**common), []
+    for cell in test.cells[protocol.shots[0]]:
+        plain = cell._replace(shots=0)
+        pending = _episodes(config, BASE, 0, plain, cell.condition or Condition(), cell.split, 0, protocol, stamp)
+        if protocol.retention_steps:
+            pending += _episodes(config, BASE, 0, plain, Condition(), "base", 0, protocol, stamp, adapter_on=False)
+        todo = [p for p in pending if not log.done(p.record.key, p.record.fingerprint)]
+        if todo:
+            jobs.append(Job(cell.task, (), None, tuple(p.rollout._replace(key=(p.record, 0.0, None)) for p in todo)))
+    return jobs
+
+
+def _episodes(
+    config: Mapping[str, Any],
+    method: str,
+    meta_seed: int,
+    cell: Cell,
+    condition: Condition,
+    split: str,
+    step: int,
+    protocol: Protocol,
+    stamp: str,
+    adapter_on: bool = True,
+) -> list[Pending]:
+    made = []
+    for number in range(protocol.episodes):
+        seed = 1_000_000 + 1000 * cell.draw + number  # never a seed that demonstrations were recorded from
+        record = Episode(
+            method=method,
+            meta_seed=meta_seed,
+            distribution=protocol.distribution,
+            split=split,
+            task=cell.task,
+            condition=condition.to_json(),
+            shots=cell.shots,
+            draw=cell.draw,
+            steps=step,
+            episode_seed=seed,
+            success=False,
+            episode_return=0.0,
+            length=0,
+            adapt_seconds=0.0,
+            support_loss=None,
+            fingerprint=stamp,
+            error=None,
+            adapter_on=adapter_on,
+        )
+        made.append(Pending(record, Rollout(None, condition, seed)))
+    return made

@@ -1,0 +1,152 @@
+"""The few-shot protocol: support sets, the search for inner rates on validation, adaptation, closed-loop episodes.
+
+Everything that is compared is paired: all arms see the same support minibatches and flow noise, start their episodes
+from the same simulator seeds, and get their optimiser and rate by the same search on validation cells.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metalora_jax.data.frames import Frames, rows_and_labels
+from metalora_jax.envs.conditions import Condition, ConditionRange
+from metalora_jax.evaluation import rollout
+from metalora_jax.evaluation.arms import Adaptation, Adapted, Arm, Choice, candidates
+from metalora_jax.evaluation.records import Episode, EpisodeLog, fingerprint
+from metalora_jax.training.learner import loss_fn
+from metalora_jax.training.meta_train import relabel_of
+from metalora_jax.training.progress import progress
+from metalora_jax.training.task_batches import Rows, fill, query_rows, support_rows
+from metalora_jax.types import Batch, PyTree
+
+
+class Protocol(NamedTuple):
+    """What is held equal for all arms."""
+
+    distribution: str  # "conditions" or "tasks"
+    steps: tuple[int, ...]  # step counts on the curves, ascending, 0 included
+    shots: tuple[int, ...]  # support demonstrations; the first is the headline, with all of `steps`
+    shots_steps: tuple[int, ...]  # step counts at which the other `shots` are evaluated
+    draws_per_task: int  # cells for each task: each has a condition and support demonstrations of its own
+    episodes: int  # closed-loop episodes for each cell and step count
+    retention_steps: int  # step count at which retention is measured; 0 leaves retention out
+    frames: int  # frames in a support minibatch
+    flow_draws: int  # samples of (t, noise) per frame
+    max_norm: float | None  # clip of inner gradients
+    short: int  # rates are searched apart for up to this many steps, and for more
+
+
+class Cell(NamedTuple):
+    """One thing to adapt to."""
+
+    split: str
+    task: str
+    condition: Condition | None
+    shots: int
+    draw: int
+    demos: tuple[int, ...]  # support
+    query: tuple[int, ...]  # other demonstrations, for the search's loss
+
+
+def cells(
+    protocol: Protocol,
+    split: str,
+    demos: Mapping[str, int],
+    conditions: ConditionRange | None,
+    shots: int,
+    draws_per_task: int,
+    seed: int,
+) -> list[Cell]:
+    """The cells of a split: pure in seed, and the same condition for every number of shots.
+
+    Raises:
+      ValueError: more shots than demonstrations.
+    """
+    made = []
+    for number, (task, count) in enumerate(sorted(demos.items())):
+        if shots >= count:
+            raise ValueError(f"{task} has {count} demonstrations: {shots} shots leave none to check on; record more")
+        for draw in range(draws_per_task):
+            rng = np.random.default_rng([seed, number, draw])
+            order = rng.permutation(count).tolist()
+            condition = None if conditions is None else conditions.sample(rng, split)
+            made.append(Cell(split, task, condition, shots, draw, tuple(order[:shots]), tuple(order[shots:])))
+    return made
+
+
+def support(cell: Cell, frames: Frames, bank: PyTree, steps: int, size: int) -> Batch:
+    """The minibatches that all arms adapt on: leaves (steps, size, ...); step j is the same whatever `steps` is."""
+    rng = np.random.default_rng([cell.draw, cell.shots, *cell.demos])
+    relabel = relabel_of(cell.condition)
+    return fill(support_rows(frames, cell.task, cell.demos, relabel, steps, size, rng), bank)
+
+
+def search(
+    arm: Arm,
+    adapt: Adaptation,
+    options: Mapping[str, Sequence[float]],
+    validation: Sequence[Cell],
+    frames: Frames,
+    bank: PyTree,
+    protocol: Protocol,
+) -> dict[str, Choice]:
+    """The best choice for few steps and the one for many, by flow loss on held-out demonstrations of validation cells."""
+    judge = jax.jit(
+        lambda theta, phi, batch: loss_fn(arm.learner, phi, 8, dropout=False)(theta, batch, jax.random.key(1))
+    )
+    best: dict[str, Choice] = {}
+    for budget, steps in budgets(protocol).items():
+        scores: dict[Choice, float] = {}
+        for choice in candidates(arm, dict(options)):
+            losses = []
+            for number, cell in enumerate(validation):
+                batch = support(cell, frames, bank, max(steps), protocol.frames)
+                adapted = adapt(arm, choice, batch, number, steps)
+                query = query_rows(
+                    frames, cell.task, cell.query, relabel_of(cell.condition), 48, np.random.default_rng(number)
+                )
+                held_out = fill(query, bank)
+                at = [judge(adapted.thetas[step], arm.learner.phi, held_out) for step in steps]
+                losses.append(np.mean(at))
+            scores[choice] = float(np.mean(losses))
+        finite = {choice: score for choice, score in scores.items() if np.isfinite(score)}
+        if not finite:
+            raise ValueError(f"every inner rate diverges for {arm.name}: {scores}; search lower rates")
+        best[budget] = min(finite, key=lambda choice: finite[choice])
+    return best
+
+
+def budgets(protocol: Protocol) -> dict[str, tuple[int, ...]]:
+    """Step counts (above 0) that share one choice of optimiser and rate."""
+    short = tuple(s for s in protocol.steps if 0 < s <= protocol.short)
+    long = tuple(s for s in protocol.steps if s > protocol.short)
+    return {name: steps for name, steps in (("short", short), ("long", long)) if steps}
+
+
+def adapted_at(
+    arm: Arm,
+    adapt: Adaptation,
+    choices: Mapping[str, Choice],
+    cell: Cell,
+    frames: Frames,
+    bank: PyTree,
+    protocol: Protocol,
+    wanted: Sequence[int],
+) -> Iterator[tuple[int, PyTree, float, float | None]]:
+    """(steps, theta, seconds, support loss) for each wanted step count."""
+    if 0 in wanted:
+        yield 0, jax.tree.map(np.asarray, arm.meta_params["theta"]), 0.0, None
+    for budget, steps in budgets(protocol).items():
+        if not set(steps) & set(wanted):
+            continue
+        batch = support(cell, frames, bank, max(steps), protocol.frames)
+        result: Adapted = adapt(arm, choices[budget], batch, cell.draw, steps)
+        for step in steps:
+            if step in wanted:
+                yield step, result.thetas[step], result.seconds[step], float(result.losses[step - 1])
