@@ -38,19 +38,9 @@ def clip_by_global_norm(x: PyTree, max_norm: float) -> PyTree:
     return scale(factor, x)
 
 
-def mean(x: PyTree, axis: int = 0) -> PyTree:
-    """Mean over one axis of every leaf."""
-    return jax.tree.map(lambda a: jnp.mean(a, axis=axis), x)
-
-
 def index(x: PyTree, i: int | jax.Array) -> PyTree:
     """x[i] of every leaf."""
     return jax.tree.map(lambda a: a[i], x)
-
-
-def stack(trees: list[PyTree]) -> PyTree:
-    """Trees of one structure, stacked on a new leading axis of every leaf."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def named_leaves(tree: PyTree) -> Iterator[tuple[str, jax.Array]]:

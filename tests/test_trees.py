@@ -16,6 +16,7 @@ def test_algebra():
     np.testing.assert_allclose(trees.global_norm(TREE), np.sqrt(55 + 3))
     assert trees.global_norm({}) == 0
     assert trees.count(TREE) == 9
+    np.testing.assert_array_equal(trees.index(TREE, 1)["q_proj"]["b"], 1.0)
 
 
 def test_clip():
@@ -69,3 +70,5 @@ def test_digest_is_of_the_content():
         {"k_proj": TREE["q_proj"]},
     ]
     assert len({digest, *map(trees.digest, others)}) == 5
+    # The same bytes, of another type.
+    assert trees.digest({"x": np.zeros(3, np.float32)}) != trees.digest({"x": np.zeros(3, np.int32)})

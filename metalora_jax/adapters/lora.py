@@ -38,7 +38,9 @@ class LoRALinear(nnx.Module):
         a_key, b_key = jax.random.split(key)
         bound = width_in**-0.5
         a = jax.random.uniform(a_key, (*layers, width_in, rule.rank), minval=-bound, maxval=bound)
-        b = rule.b_std * jax.random.normal(b_key, (*layers, rule.rank, width_out))
+        b = jnp.zeros((*layers, rule.rank, width_out))
+        if rule.b_std:
+            b = rule.b_std * jax.random.normal(b_key, b.shape)
         return cls(base, a, b, scale=rule.scale, dropout=rule.dropout)
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -46,7 +46,8 @@ def read(directory: str | Path, names: Names) -> tuple[Placement, Theta]:
       names: the policy's table of linear maps.
 
     Returns:
-      The placement (one rule for each of our module paths) and theta, float32.
+      The placement (one rule for each of our module paths) and theta, float32. Whether the widths are those of the
+      base is checked where the two meet, in `join`.
 
     Raises:
       ValueError: names the file, and the field or tensor that is missing, unknown, misshapen, not finite or not plain

@@ -182,6 +182,11 @@ def execute(jobs: Sequence[Job], config: Mapping[str, Any], log: EpisodeLog) -> 
         )
 
 
+def episode_seed(cell: Cell, number: int) -> int:
+    """The simulator's seed of an episode: equal for all arms, and never one that demonstrations were recorded from."""
+    return 1_000_000 + 1000 * cell.draw + number
+
+
 def _pending(
     config: Mapping[str, Any], arm: Arm, cell: Cell, step: int, protocol: Protocol, stamp: str, log: EpisodeLog
 ) -> list[Pending]:
@@ -222,7 +227,7 @@ def _episodes(
 ) -> list[Pending]:
     made = []
     for number in range(protocol.episodes):
-        seed = 1_000_000 + 1000 * cell.draw + number  # never a seed that demonstrations were recorded from
+        seed = episode_seed(cell, number)
         record = Episode(
             method=method,
             meta_seed=meta_seed,

@@ -1,5 +1,6 @@
 """MAML (Finn et al. 2017): the gradient of the query loss after adaptation, through the adaptation."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -35,7 +36,7 @@ def maml(
 
 def bilevel(
     loss_fn: LossFn,
-    optimizer_of: Any,
+    optimizer_of: Callable[[MetaParams], optax.GradientTransformation],
     first_order: bool,
     remat: bool,
     micro_batch: int | None,

@@ -124,7 +124,7 @@ def report_placement(known: Setting, loss: LossFn, bank: PyTree) -> None:
     logging.info("adapting %d parameters on %d maps; frozen up to: %s", trees.count(theta), len(theta), known.learner.stage)
     rows, labels = rows_and_labels(known.frames, next(iter(known.frames.demos)), (0,))
     batch = task_batches.fill(task_batches.Rows(rows[:4], ActionChunk(*(x[:4] for x in labels))), bank)
-    dead = adapters.dead_adapters(lambda theta: loss(theta, batch, jax.random.key(0)), theta, jax.random.key(1))
+    dead = adapters.dead_adapters(jax.grad(loss)(theta, batch, jax.random.key(0)))
     if dead:
         logging.warning("no gradient reaches the adapters on %s; leave them out of the placement", ", ".join(dead))
 

@@ -7,19 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from tiny_smolvla import LowRank, build
 from tokenizers import Tokenizer, models
 
 from metalora_jax.policies.smolvla import convert
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.model import SmolVLA
-from tests.policies.test_smolvla import LowRank, build, tiny
 
 NAME = "model.vlm_with_expert.lm_expert.layers.2.self_attn.k_proj.weight"
 
 
 @pytest.fixture(scope="module")
 def model() -> SmolVLA:
-    return build()
+    return build(layers=3)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_missing_tensor_is_named(model, tensors):
 def test_an_unknown_tensor_is_named_but_the_known_unused_are_accepted(model, tensors):
     tensors |= {name: np.zeros(1, np.float32) for name in convert.UNUSED}
     convert.load_lerobot_tensors(model.config, tensors)
-    with pytest.raises(ValueError, match="model.extra unknown"):
+    with pytest.raises(ValueError, match=r"model\.extra unknown"):
         convert.load_lerobot_tensors(model.config, tensors | {"model.extra": np.zeros(1)})
 
 
@@ -164,4 +164,3 @@ def test_damaged_directories_are_named(model, tmp_path):
     (tmp_path / "deeper" / "model.safetensors").replace(tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="unknown"):
         convert.load(tmp_path)
-    assert model.config == tiny()

@@ -18,7 +18,7 @@ from metalora_jax.policies.smolvla.expert import Expert
 from metalora_jax.policies.smolvla.layers import linear
 from metalora_jax.policies.smolvla.text import TextModel
 from metalora_jax.policies.smolvla.vision import VisionTower, pixel_shuffle
-from metalora_jax.types import Observation
+from metalora_jax.types import Array, Observation
 
 
 class Prefix(NamedTuple):
@@ -56,7 +56,7 @@ class SmolVLA(nnx.Module):
         self.action_time_mlp_out = head(width, width)
         self.action_out_proj = head(width, config.max_action_dim)
 
-    def encode(self, images: jax.Array) -> jax.Array:
+    def encode(self, images: Array) -> jax.Array:
         """Vision tower and connector.
 
         Args:
@@ -71,13 +71,11 @@ class SmolVLA(nnx.Module):
         size = self.config.image_size
         if images.ndim != 5 or images.shape[2:] != (size, size, 3):
             raise ValueError(f"encode: images {images.shape} must be (B, C, {size}, {size}, 3); see prepare_images")
-        hidden = self.vision(images.reshape(-1, *images.shape[2:]))
+        hidden = self.vision(jnp.asarray(images).reshape(-1, *images.shape[2:]))
         features = self.connector(pixel_shuffle(hidden, self.config.pixel_shuffle))
         return features.reshape(*images.shape[:2], *features.shape[1:])
 
-    def condition(
-        self, features: jax.Array, image_mask: jax.Array, tokens: jax.Array, token_mask: jax.Array, state: jax.Array
-    ) -> Context:
+    def condition(self, features: Array, image_mask: Array, tokens: Array, token_mask: Array, state: Array) -> Context:
         """One pass of the language model over the prefix; arguments as in `embed_prefix`."""
         prefix = self.embed_prefix(features, image_mask, tokens, token_mask, state)
         mask = block_mask(prefix.valid, prefix.block)
@@ -92,11 +90,10 @@ class SmolVLA(nnx.Module):
 
     def context(self, observation: Observation) -> Context:
         """`encode`, then `condition`: all that does not depend on the flow."""
-        images, image_mask, tokens, token_mask, state = (jnp.asarray(x) for x in observation)
-        return self.condition(self.encode(images), image_mask, tokens, token_mask, state)
+        return self.condition(self.encode(observation.images), *observation[1:])
 
     def embed_prefix(
-        self, features: jax.Array, image_mask: jax.Array, tokens: jax.Array, token_mask: jax.Array, state: jax.Array
+        self, features: Array, image_mask: Array, tokens: Array, token_mask: Array, state: Array
     ) -> Prefix:
         """Lays out the prefix: cameras in order, then the instruction, then one token of state.
 
@@ -111,6 +108,8 @@ class SmolVLA(nnx.Module):
           ValueError: the state has another width.
         """
         config = self.config
+        features, tokens, state = jnp.asarray(features), jnp.asarray(tokens), jnp.asarray(state)
+        image_mask, token_mask = jnp.asarray(image_mask), jnp.asarray(token_mask)
         if state.shape[-1] != config.max_state_dim:
             raise ValueError(f"embed_prefix: state {state.shape} must have width {config.max_state_dim}; see pad_width")
         batch, cameras, image_tokens, width = features.shape

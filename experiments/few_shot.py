@@ -1,0 +1,30 @@
+"""Compares meta-learned adapters with honest baselines, few-shot and in closed loop, and ends with a report.
+
+    python experiments/few_shot.py --config=configs/few_shot_conditions.py --workdir=runs/few_shot_conditions
+
+Trains whatever adapters are not there yet. Ctrl-C loses nothing; the same command goes on.
+"""
+
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from metalora_jax.evaluation import experiment, films, report
+from metalora_jax.training import checkpoint
+
+_CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where adapters, records and the report go.", required=True)
+
+
+def main(_: list[str]) -> None:
+    workdir, config = Path(_WORKDIR.value), _CONFIG.value.to_dict()
+    checkpoint.claim(workdir, config)
+    experiment.run(config, workdir)
+    films.before_and_after(config, workdir)
+    print(f"raw records: {workdir / 'episodes.jsonl'}")
+    print(f"report: {report.write_report(workdir)}")
+
+
+if __name__ == "__main__":
+    app.run(main)

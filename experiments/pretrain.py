@@ -1,0 +1,60 @@
+"""Pretrains a base policy from demonstrations, and ends with a base directory.
+
+    python experiments/pretrain.py --config=configs/nano_smolvla.py --workdir=runs/nano
+"""
+
+from pathlib import Path
+
+import jax
+from absl import app, flags
+from flax import nnx
+from ml_collections import config_flags
+
+from metalora_jax.data import normalize
+from metalora_jax.data.frames import Sizes, gather
+from metalora_jax.envs.metaworld import INSTRUCTIONS
+from metalora_jax.policies.smolvla import preprocess
+from metalora_jax.policies.smolvla.config import SmolVLAConfig
+from metalora_jax.policies.smolvla.model import SmolVLA
+from metalora_jax.training import base, checkpoint, loop, pretrain
+from metalora_jax.training.meta_train import DataConfig, read_demos
+
+_CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and the base go.", required=True)
+
+
+def main(_: list[str]) -> None:
+    config, workdir = _CONFIG.value, Path(_WORKDIR.value)
+    checkpoint.claim(workdir, config.to_dict())
+    parts = [read_demos(DataConfig(**part)) for part in config.data.to_dict().values()]
+    demos = {task: [demo for part in parts for demo in part.get(task, [])] for task in parts[0]}
+    statistics = normalize.compute([demo for recorded in demos.values() for demo in recorded])
+    size = SmolVLAConfig.nano(**config.model)
+    tokenizer = pretrain.train_tokenizer(list(INSTRUCTIONS.values()), size.vocab_size)
+
+    def encode(text: str) -> tuple:
+        tokens, mask = preprocess.prepare_text(tokenizer, [text], size)
+        return tokens[0], mask[0]
+
+    frames = gather(demos, statistics, encode, Sizes(size.max_state_dim, size.max_action_dim, size.chunk_size))
+    graph, params = nnx.split(SmolVLA(size, rngs=nnx.Rngs(config.seed)))
+    optimizer = pretrain.optimizer(config.rate, config.steps, config.warmup, config.weight_decay)
+    action_dim = len(statistics.action_mean)
+    gradient = pretrain.gradient(graph, action_dim, config.draws, config.shift, config.brightness)
+    labelled = pretrain.label(frames)
+    state = loop.run(
+        workdir,
+        loop.init(nnx.to_pure_dict(params), optimizer),
+        jax.jit(lambda state, batch, key: loop.update(state, batch, key, gradient, optimizer), donate_argnums=0),
+        lambda step: pretrain.draw_batch(frames, labelled, config.seed, step, config.batch),
+        steps=config.steps,
+        seed=config.seed,
+        description="pretrain",
+        checkpoint_every=config.checkpoint_every,
+    )
+    base.save(workdir / "base", base.make(nnx.merge(graph, state.params), tokenizer, statistics))
+    print(f"base: {workdir / 'base'}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,75 @@
+"""Before/after films: the same start under the same hidden condition, with the frozen base and with adapters."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metalora_jax.envs.conditions import Condition
+from metalora_jax.evaluation import experiment, few_shot, rollout
+from metalora_jax.evaluation.arms import Adaptation, Choice
+from metalora_jax.evaluation.few_shot import Protocol
+from metalora_jax.evaluation.rollout import Control, Job, Rollout
+from metalora_jax.training import base as bases
+from metalora_jax.training.progress import progress
+
+SIZE = 224  # [px] each half
+EVERY = 2  # control steps between two frames
+RATE = 20  # frames a second
+
+
+def before_and_after(config: Mapping[str, Any], workdir: Path) -> list[Path]:
+    """Writes `workdir/videos/<task>.mp4` for the tasks in config["films"]; those that are there are kept.
+
+    Left: the base. Right: the report's reference method after `films.steps` steps on one demonstration. The episode is
+    one of those that were counted, replayed from its commands with a larger picture.
+    """
+    films = config["films"]
+    todo = [task for task in films["tasks"] if not (workdir / "videos" / f"{task}.mp4").exists()]
+    if not todo:
+        return []
+    base = bases.load(config["base"] or None)
+    protocol = Protocol(**{k: tuple(v) if isinstance(v, list) else v for k, v in config["protocol"].items()})
+    name = config["report"]["reference"]
+    arm = experiment.build_arm(config, name, base, workdir)[0]
+    chosen = json.loads((workdir / "rates.json").read_text())[name]
+    choices = {budget: Choice(**choice) for budget, choice in chosen.items()}
+    adapt = Adaptation(protocol.flow_draws, protocol.max_norm)
+    data = experiment.data_set(config, "test", base, protocol, protocol.shots[:1])
+    jobs, takes = [], {}
+    for cell in data.cells[protocol.shots[0]]:
+        if cell.task not in todo or cell.draw != 0:
+            continue
+        found = few_shot.adapted_at(
+            arm, adapt, choices, cell, data.frames, data.bank, protocol, [films["steps"]]
+        )
+        thetas = {step: theta for step, theta, _, _ in found}
+        take = Rollout((cell.task, "before"), cell.condition or Condition(), experiment.episode_seed(cell, 0))
+        takes[cell.task] = take
+        jobs.append(Job(cell.task, (), None, (take,)))
+        jobs.append(Job(cell.task, arm.placement, thetas[films["steps"]], (take._replace(key=(cell.task, "after")),)))
+    control = Control(tuple(config["test"]["cameras"]), **config["control"])
+    base_directory = Path(config["base"]) if config["base"] else None
+    outcomes = {o.key: o for o in rollout.run(jobs, base_directory, control, config["workers"])}
+    written = []
+    for task in progress(todo, description="films"):
+        halves = [
+            rollout.replay(task, takes[task], outcomes[task, half].commands, "agentview", SIZE, EVERY)
+            for half in ("before", "after")
+        ]
+        written.append(_write(workdir / "videos" / f"{task}.mp4", halves))
+    return written
+
+
+def _write(path: Path, halves: list[np.ndarray]) -> Path:
+    import imageio.v3 as iio
+
+    length = max(len(half) for half in halves) + RATE // 2  # hold the last picture for half a second
+    held = [np.concatenate([half, np.repeat(half[-1:], length - len(half), axis=0)]) for half in halves]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}")
+    iio.imwrite(partial, np.concatenate(held, axis=2), extension=".mp4", fps=RATE, codec="libx264")
+    partial.rename(path)
+    return path
