@@ -1,6 +1,6 @@
 """Pretrains a base policy from demonstrations, and ends with a base directory.
 
-    python experiments/pretrain.py --config=configs/nano_smolvla.py --workdir=runs/nano
+python experiments/pretrain.py --config=configs/nano_smolvla.py --workdir=runs/nano
 """
 
 from pathlib import Path

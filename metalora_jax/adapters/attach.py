@@ -16,12 +16,14 @@ import numpy as np
 from flax import nnx
 
 from metalora_jax import trees
-from metalora_jax.adapters.lora import AdapterParam, LoRALinear
-from metalora_jax.adapters.placement import Placement, resolve
+from metalora_jax.adapters.adapter import Adapter, AdapterParam
+from metalora_jax.adapters.dense import DenseLinear
+from metalora_jax.adapters.lora import LoRALinear
+from metalora_jax.adapters.placement import Placement, Rule, resolve
 from metalora_jax.types import PyTree
 
 Theta = dict[str, dict[str, jax.Array]]
-"""Module path -> {"a": (*layers, in, rank), "b": (*layers, rank, out)}: a plain tree, for optax, masks and files."""
+"""Module path -> {"a": (*layers, in, rank), "b": (*layers, rank, out)} for LoRA: a plain tree, for optax, masks and files."""
 
 Path = tuple[str | int, ...]
 Kind = TypeVar("Kind", bound=nnx.Module)
@@ -71,7 +73,7 @@ def attach(model: nnx.Module, placement: Placement, key: jax.Array, allow_unused
     Raises:
       ValueError: a rule matches nothing, or a chosen map is shared, or the model has adapters already.
     """
-    if _find(model, LoRALinear):
+    if _find(model, Adapter):
         raise ValueError("the model has adapters already; fuse() them first, or attach all with one placement")
     model = nnx.clone(model)
     maps = {_name(path): (path, module) for path, module in _find(model, nnx.Linear)}
@@ -80,7 +82,7 @@ def attach(model: nnx.Module, placement: Placement, key: jax.Array, allow_unused
         path, base = maps[name]
         if owners[id(base)] > 1:
             raise ValueError(f"{name}: this map is used in {owners[id(base)]} places of the model; leave it frozen")
-        _put(model, path, LoRALinear.create(base, rule, _fold_in(key, name)))
+        _put(model, path, _adapter(base, rule, _fold_in(key, name)))
     return model
 
 
@@ -89,11 +91,13 @@ def split(model: nnx.Module) -> Split:
 
     `join(*split(model))` is the model again, and `split(join(graph, theta, phi))` the three parts, bit by bit.
     """
-    adapters = dict(_find(model, LoRALinear))
-    if any(module.dropout_key is not None for module in adapters.values()):
+    adapters = dict(_find(model, Adapter))
+    if any(getattr(module, "dropout_key", None) is not None for module in adapters.values()):
         raise ValueError("the model carries dropout keys; split the one that was joined without dropout_key")
     definition, *states = nnx.split(model, AdapterParam, ...)
-    theta = {_name(path): {"a": module.a[...], "b": module.b[...]} for path, module in adapters.items()}
+    theta = {
+        _name(path): {part: leaf[...] for part, leaf in module.parts().items()} for path, module in adapters.items()
+    }
     shapes = tuple((name, part, leaf.shape) for name, parts in theta.items() for part, leaf in parts.items())
     return Split(Graph(definition, tuple(adapters), shapes), theta, nnx.to_pure_dict(states[1]))
 
@@ -125,7 +129,7 @@ def join(graph: Graph, theta: Theta, phi: PyTree, dropout_key: jax.Array | None 
 def fuse(model: nnx.Module) -> nnx.Module:
     """The plain model with every adapter folded into its linear map."""
     model = nnx.clone(model)
-    for path, adapter in _find(model, LoRALinear):
+    for path, adapter in _find(model, Adapter):
         _put(model, path, adapter.fused())
     return model
 
@@ -153,13 +157,17 @@ def dead_adapters(gradient: Theta) -> list[str]:
     return dead
 
 
+def _adapter(base: nnx.Linear, rule: Rule, key: jax.Array) -> Adapter:
+    return DenseLinear(base) if rule.kind == "dense" else LoRALinear.create(base, rule, key)
+
+
 def _find(model: nnx.Module, kind: type[Kind]) -> list[tuple[Path, Kind]]:
     """(path, module) of every module of one kind, by path; an adapter's own base map is no map of the model's."""
     modules = {cast(Path, path): module for path, module in nnx.iter_modules(model)}
     return [
         (path, module)
         for path, module in sorted(modules.items(), key=lambda item: _name(item[0]))
-        if isinstance(module, kind) and not isinstance(modules.get(path[:-1]), LoRALinear)
+        if isinstance(module, kind) and not isinstance(modules.get(path[:-1]), Adapter)
     ]
 
 

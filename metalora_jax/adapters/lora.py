@@ -4,18 +4,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from metalora_jax.adapters.adapter import Adapter, AdapterParam
 from metalora_jax.adapters.placement import Rule
-
-
-class AdapterParam(nnx.Variable):
-    """A piece of theta. Not an `nnx.Param`, so that a filter for the one never catches the other."""
 
 
 class DropoutKey(nnx.Variable):
     """The random key of one adapted map: present while a model is joined for training, absent otherwise."""
 
 
-class LoRALinear(nnx.Module):
+class LoRALinear(Adapter):
     """y = base(x) + scale * (dropout(x) @ a) @ b.
 
     The base may be a stack of maps (kernel (*layers, in, out), as `nnx.vmap` makes it); a and b then have the same
@@ -51,6 +48,10 @@ class LoRALinear(nnx.Module):
             x = jnp.where(keep, x / (1 - self.dropout), 0)
         update = self.scale * ((x @ self.a[...]) @ self.b[...])
         return y + update.astype(y.dtype)
+
+    def parts(self) -> dict[str, AdapterParam]:
+        """A and B."""
+        return {"a": self.a, "b": self.b}
 
     def with_key(self, key: jax.Array) -> None:
         """Turns dropout on, with a key of its own for every layer of a stack. No effect where the rate is 0."""

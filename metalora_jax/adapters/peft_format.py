@@ -115,6 +115,8 @@ def write(
     rules = {name: by_path["/".join(path)] for name, (path, _) in names.items() if "/".join(path) in theta}
     if unnamed := theta.keys() - {"/".join(names[name][0]) for name in rules}:
         raise ValueError(f"theta has {min(unnamed)!r}, which has no name in PEFT's layout")
+    if other := [name for name, rule in rules.items() if rule.kind != "lora"]:
+        raise ValueError(f"PEFT's LoRA format has no place for the {rules[other[0]].kind} adapter on {other[0]!r}")
     for field in ("dropout", "rslora"):
         if len({getattr(rule, field) for rule in rules.values()}) > 1:
             raise ValueError(f"PEFT has one {field} for all modules; the placement has several")

@@ -14,7 +14,7 @@ class Rule:
     Attributes:
       pattern: regular expression for a full module path, such as r"expert/.*/(q|v)_proj". The layers of a stack share
         one path.
-      kind: "lora", or None to leave the maps frozen (for exceptions, ahead of a wider rule).
+      kind: "lora"; "dense" for full fine-tuning, which has no use for the fields below; or None to leave the maps frozen (for exceptions, ahead of a wider rule).
       rank: inner width r of the update.
       alpha: the update is scaled by alpha / rank, or alpha / sqrt(rank) with `rslora` (Kalajdzievski 2023).
       dropout: probability with which an input of the adapter (not of the base map) is zeroed in training.
@@ -37,7 +37,7 @@ class Rule:
         except re.error as error:
             raise ValueError(f"rule {self.pattern!r}: not a regular expression ({error})") from None
         for field, good, wanted in (
-            ("kind", self.kind in ("lora", None), '"lora" or None'),
+            ("kind", self.kind in ("lora", "dense", None), '"lora", "dense" or None'),
             ("rank", self.rank >= 1, "at least 1"),
             ("alpha", self.alpha > 0, "positive"),
             ("dropout", 0 <= self.dropout < 1, "in [0, 1)"),
@@ -83,7 +83,9 @@ def report(placement: Placement, shapes: Mapping[str, tuple[int, ...]]) -> str:
     lines = []
     for path, shape in shapes.items():
         rule = rules.get(path)
-        what = f"{rule.kind} r={rule.rank} scale={rule.scale:g} ({rule.pattern})" if rule else "frozen"
+        what = "frozen" if rule is None else f"dense ({rule.pattern})"
+        if rule is not None and rule.kind == "lora":
+            what = f"lora r={rule.rank} scale={rule.scale:g} ({rule.pattern})"
         lines.append(f"{path:<{width}}  {'x'.join(map(str, shape)):<14}  {what}")
     return "\n".join(lines)
 

@@ -97,4 +97,6 @@ def pick(
         order = np.concatenate([rng.permutation(len(rows)) for _ in range(-(-count // len(rows)))])[:count]
         return rows[order], ActionChunk(labels.actions[order], labels.is_pad[order])
     parts = [pick(rng, rows, labels, tuple(shape[1:])) for _ in range(shape[0])]
-    return np.stack([r for r, _ in parts]), ActionChunk(*(np.stack(x) for x in zip(*(c for _, c in parts), strict=True)))
+    return np.stack([r for r, _ in parts]), ActionChunk(
+        *(np.stack(x) for x in zip(*(c for _, c in parts), strict=True))
+    )

@@ -44,7 +44,9 @@ def record_file(job: Job) -> Recorded:
                 seeds.append(seed)
             seed += 1
             if seed - job.first_seed > 2 * job.demos + 10:
-                raise RuntimeError(f"the expert of {job.task} failed {seed - job.first_seed - len(demos)} times; drop the task")
+                raise RuntimeError(
+                    f"the expert of {job.task} failed {seed - job.first_seed - len(demos)} times; drop the task"
+                )
     provenance = {"seeds": seeds, "noise": job.noise, "condition": job.condition.to_json(), "expert": "metaworld"}
     libero_hdf5.write(job.path, demos, tuple(CAMERAS), job.task, provenance)
     return Recorded(job, seed - job.first_seed - len(demos))

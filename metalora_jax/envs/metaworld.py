@@ -69,7 +69,9 @@ def check_task(task: str) -> str:
     """Returns `task`, or raises a ValueError that names the nearest tasks."""
     if task not in INSTRUCTIONS:
         near = difflib.get_close_matches(task, INSTRUCTIONS, n=3, cutoff=0.4)
-        raise ValueError(f"no Meta-World task named {task!r}; " + (f"near: {', '.join(near)}" if near else "see INSTRUCTIONS"))
+        raise ValueError(
+            f"no Meta-World task named {task!r}; " + (f"near: {', '.join(near)}" if near else "see INSTRUCTIONS")
+        )
     return task
 
 
@@ -105,7 +107,9 @@ class MetaWorld:
         self._cameras = [model.camera(CAMERAS[name]).id for name in cameras]
         self._eyes = model.cam_pos[self._cameras].copy()
         head = model.vis.headlight
-        self._lights = [(light, light.copy()) for light in (model.light_ambient, model.light_diffuse, head.ambient, head.diffuse)]
+        self._lights = [
+            (light, light.copy()) for light in (model.light_ambient, model.light_diffuse, head.ambient, head.diffuse)
+        ]
         self._flags = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION)
         self._mujoco = mujoco
         self._renderer = mujoco.Renderer(model, image_size, image_size)

@@ -2,14 +2,12 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from metalora_jax import adapters
 from metalora_jax.adapters import placement
 from metalora_jax.data.frames import Frames, gather
 from metalora_jax.envs.conditions import Condition
@@ -148,13 +146,9 @@ def plan(
         stamp = fingerprint(**common, arm=arm.fingerprint, choices={b: list(c) for b, c in choices[arm.name].items()})
         plans = {step: _pending(config, arm, cell, step, protocol, stamp, log) for step in wanted}
         missing = [step for step, pending in plans.items() if pending]
-        results = few_shot.adapted_at(
-            arm, adapt, choices[arm.name], cell, test.frames, test.bank, protocol, missing
-        )
+        results = few_shot.adapted_at(arm, adapt, choices[arm.name], cell, test.frames, test.bank, protocol, missing)
         for step, theta, seconds, loss in results:
-            rollouts = tuple(
-                p.rollout._replace(key=(p.record, seconds, loss)) for p in plans[step]
-            )
+            rollouts = tuple(p.rollout._replace(key=(p.record, seconds, loss)) for p in plans[step])
             jobs.append(Job(cell.task, arm.placement, theta, rollouts))
     return jobs
 

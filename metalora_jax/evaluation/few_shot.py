@@ -4,25 +4,18 @@ Everything that is compared is paired: all arms see the same support minibatches
 from the same simulator seeds, and get their optimiser and rate by the same search on validation cells.
 """
 
-import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from metalora_jax.data.frames import Frames, rows_and_labels
+from metalora_jax.data.frames import Frames
 from metalora_jax.envs.conditions import Condition, ConditionRange
-from metalora_jax.evaluation import rollout
 from metalora_jax.evaluation.arms import Adaptation, Adapted, Arm, Choice, candidates
-from metalora_jax.evaluation.records import Episode, EpisodeLog, fingerprint
 from metalora_jax.training.learner import loss_fn
 from metalora_jax.training.meta_train import relabel_of
-from metalora_jax.training.progress import progress
-from metalora_jax.training.task_batches import Rows, fill, query_rows, support_rows
+from metalora_jax.training.task_batches import fill, query_rows, support_rows
 from metalora_jax.types import Batch, PyTree
 
 

@@ -42,9 +42,7 @@ def before_and_after(config: Mapping[str, Any], workdir: Path) -> list[Path]:
     for cell in data.cells[protocol.shots[0]]:
         if cell.task not in todo or cell.draw != 0:
             continue
-        found = few_shot.adapted_at(
-            arm, adapt, choices, cell, data.frames, data.bank, protocol, [films["steps"]]
-        )
+        found = few_shot.adapted_at(arm, adapt, choices, cell, data.frames, data.bank, protocol, [films["steps"]])
         thetas = {step: theta for step, theta, _, _ in found}
         take = Rollout((cell.task, "before"), cell.condition or Condition(), experiment.episode_seed(cell, 0))
         takes[cell.task] = take

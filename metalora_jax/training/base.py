@@ -1,8 +1,8 @@
 """A base: the frozen policy with all that must travel with it, as one directory.
 
-    config.json  model.safetensors  tokenizer.json     the policy, see `policies.smolvla.convert`
-    normalization.json                                 statistics of the tasks it was trained on
-    README.md                                          its card
+config.json  model.safetensors  tokenizer.json     the policy, see `policies.smolvla.convert`
+normalization.json                                 statistics of the tasks it was trained on
+README.md                                          its card
 """
 
 import hashlib
@@ -52,7 +52,11 @@ class Base(NamedTuple):
 def make(model: SmolVLA, tokenizer: Tokenizer, statistics: Statistics) -> Base:
     """Puts a base together and fingerprints it."""
     _, params = nnx.split(model)
-    parts = (trees.digest(nnx.to_pure_dict(params)), json.dumps(model.config.to_dict(), sort_keys=True), statistics.digest())
+    parts = (
+        trees.digest(nnx.to_pure_dict(params)),
+        json.dumps(model.config.to_dict(), sort_keys=True),
+        statistics.digest(),
+    )
     return Base(model, tokenizer, statistics, hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16])
 
 
@@ -68,7 +72,9 @@ def load(directory: str | Path | None = None) -> Base:
     if tokenizer is None:
         raise ValueError(f"{directory}/tokenizer.json is missing; a base needs the tokenizer it was trained with")
     if not file.is_file():
-        raise ValueError(f"{file} is missing; a base needs the statistics it was trained with, never those of your demos")
+        raise ValueError(
+            f"{file} is missing; a base needs the statistics it was trained with, never those of your demos"
+        )
     return make(model, tokenizer, Statistics.from_json(json.loads(file.read_text())))
 
 

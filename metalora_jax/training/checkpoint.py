@@ -16,11 +16,12 @@ a work directory that refuses a run with another configuration.
                 sys.exit(Interrupt.EXIT_CODE)
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -72,7 +73,8 @@ class Checkpoints:
             cleanup_tmp_directories=True,
             temporary_path_class=ocp.path.atomicity.AtomicRenameTemporaryPath,
         )
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
+        with _quiet():
+            self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     def steps(self) -> list[int]:
         """Steps of the generations on disk, oldest first."""
@@ -92,7 +94,9 @@ class Checkpoints:
         arrays, meta = _to_arrays(state), _as_read_back(meta)
         record = {"leaves": _signature(arrays), "meta": meta, "digest": _digest(arrays, meta)}
         args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(record))
-        if not self._manager.save(step, args=args):
+        with _quiet():
+            saved = self._manager.save(step, args=args)
+        if not saved:
             newest = self._manager.latest_step()
             raise CheckpointError(f"step {step} was not saved in {self._directory}: step {newest} is there already")
         sync_tree(self._directory / str(step))
@@ -113,7 +117,8 @@ class Checkpoints:
         damaged: dict[int, str] = {}
         for step in reversed(self.steps()):
             try:
-                restored = self._read(step, template)
+                with _quiet():
+                    restored = self._read(step, template)
             except _Damaged as damage:
                 logging.error("checkpoint %s is damaged: %s", self._directory / str(step), damage)
                 damaged[step] = str(damage)
@@ -151,7 +156,8 @@ class Checkpoints:
 
     def close(self) -> None:
         """Releases what Orbax holds."""
-        self._manager.close()
+        with _quiet():
+            self._manager.close()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -242,6 +248,17 @@ def _differences(old: Any, new: Any, name: str = "") -> str:
         ]
         return ", ".join(fields)
     return f"{name} was {old!r}, is {new!r}"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax tells every step of every save at INFO, twenty lines each; what goes wrong still shows."""
+    level = logging.get_verbosity()
+    logging.set_verbosity(min(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def _is_key(leaf: Any) -> bool:

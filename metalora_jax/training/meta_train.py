@@ -121,7 +121,9 @@ def make_gradient(method: MetaMethod, bank: PyTree) -> loop.Gradient:
 def report_placement(known: Setting, loss: LossFn, bank: PyTree) -> None:
     """Says how much is adapted, from where on, and which adapters can never learn."""
     theta = known.learner.theta
-    logging.info("adapting %d parameters on %d maps; frozen up to: %s", trees.count(theta), len(theta), known.learner.stage)
+    logging.info(
+        "adapting %d parameters on %d maps; frozen up to: %s", trees.count(theta), len(theta), known.learner.stage
+    )
     rows, labels = rows_and_labels(known.frames, next(iter(known.frames.demos)), (0,))
     batch = task_batches.fill(task_batches.Rows(rows[:4], ActionChunk(*(x[:4] for x in labels))), bank)
     dead = adapters.dead_adapters(jax.grad(loss)(theta, batch, jax.random.key(0)))

@@ -36,7 +36,9 @@ def build(
       ValueError: an unknown name, or a combination in which one of the words would have no effect.
     """
     if (method == "anil") != (head is not None):
-        raise ValueError(f"meta.head is what method 'anil' adapts: it must be set there and only there, not for {method!r}")
+        raise ValueError(
+            f"meta.head is what method 'anil' adapts: it must be set there and only there, not for {method!r}"
+        )
     options = {"max_norm": max_norm, "same_draws": same_draws, "micro_batch": micro_batch}
     if optimizer == "learned":
         if method not in ("maml", "fomaml", "anil"):

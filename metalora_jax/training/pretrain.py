@@ -88,7 +88,9 @@ def gradient(graph: nnx.GraphDef, action_dim: int, draws: int, shift: int, brigh
         def loss(params: PyTree) -> jax.Array:
             model: SmolVLA = nnx.merge(graph, params)
             context = model.context(batch.inputs._replace(images=images))
-            return flow.draws_loss(lambda x, t: model.velocity(context, x, t), batch.target, flow_key, draws, action_dim)
+            return flow.draws_loss(
+                lambda x, t: model.velocity(context, x, t), batch.target, flow_key, draws, action_dim
+            )
 
         value, grads = jax.value_and_grad(loss)(params)
         return grads, {"loss": value}

@@ -24,7 +24,13 @@ def fill(batch: Rows, bank: PyTree) -> Batch:
 
 
 def support_rows(
-    frames: Frames, task: str, demos: Sequence[int], relabel: Relabel | None, steps: int, size: int, rng: np.random.Generator
+    frames: Frames,
+    task: str,
+    demos: Sequence[int],
+    relabel: Relabel | None,
+    steps: int,
+    size: int,
+    rng: np.random.Generator,
 ) -> Rows:
     """Minibatches for `steps` inner steps: leaves (steps, size, ...)."""
     rows, labels = rows_and_labels(frames, task, demos, relabel)

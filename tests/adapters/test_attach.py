@@ -48,6 +48,7 @@ PLACEMENTS = {
         Rule("layers/up", rank=2, alpha=5.0, b_std=0.5),
         Rule(".*", rank=3, alpha=2.0, b_std=0.3, rslora=True),
     ),
+    "dense": (Rule("list/1", rank=2, b_std=0.3), Rule(".*", kind="dense")),
     "none": (),
 }
 X = jax.random.normal(jax.random.key(1), (6, 4))

@@ -91,7 +91,7 @@ def test_the_public_size_has_the_published_inventory():
     unused = config.vocab_size * config.text_hidden + config.text_hidden
     assert sum(leaf.size for leaf in jax.tree.leaves(state)) + unused == 450_046_176
     assert len(convert.tensor_names(config)) + len(convert.UNUSED) == 500
-    assert config.expert_hidden, config.expert_mlp == (720, 2048)
+    assert (config.expert_hidden, config.expert_mlp) == (720, 2048)
 
 
 def test_module_names_cover_every_linear_map_of_the_towers():

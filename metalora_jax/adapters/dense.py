@@ -1,0 +1,44 @@
+"""Full fine-tuning of chosen maps, written as an adapter: the frozen weights plus a trained difference of full size.
+
+Not parameter-efficient, and not meant to be: it is the baseline that adapters are measured against.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from metalora_jax.adapters.adapter import Adapter, AdapterParam
+
+
+class DenseLinear(Adapter):
+    """y = base(x) + x @ delta + shift; `shift` exists where the base has a bias."""
+
+    def __init__(self, base: nnx.Linear):
+        """Starts equal to `base`."""
+        *layers, _, width = base.kernel.shape
+        self.base = base
+        self.delta = AdapterParam(jnp.zeros(base.kernel.shape))
+        self.shift = None if base.bias is None else AdapterParam(jnp.zeros((*layers, 1, width)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(..., in) -> (..., out), in the dtype of the base map's output."""
+        y = self.base(x)
+        update = x @ self.delta[...]
+        if self.shift is not None:
+            update = update + self.shift[...].reshape((1,) * (x.ndim - 1) + (-1,))
+        return y + update.astype(y.dtype)
+
+    def parts(self) -> dict[str, AdapterParam]:
+        """The differences."""
+        return {"delta": self.delta} if self.shift is None else {"delta": self.delta, "shift": self.shift}
+
+    def with_key(self, key: jax.Array) -> None:
+        """Nothing here is random."""
+
+    def fused(self) -> nnx.Linear:
+        """The map with the differences added in, in the base's dtypes."""
+        fused = nnx.clone(self.base)
+        fused.kernel[...] = (fused.kernel[...] + self.delta[...]).astype(fused.kernel.dtype)
+        if self.shift is not None:
+            fused.bias[...] = (fused.bias[...] + self.shift[...].squeeze(-2)).astype(fused.bias.dtype)
+        return fused
