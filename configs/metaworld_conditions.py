@@ -28,6 +28,7 @@ TASKS = (
     "window-open",
 )
 METHODS = ("maml_rates", "fomaml_rates", "maml", "fomaml", "anil", "reptile", "multitask")
+YAW = (-math.pi, math.pi)  # [rad]
 EXPERT = r"expert/.*|action_.*"
 HEADS = r"action_.*"
 
@@ -46,7 +47,7 @@ def get_config(method: str = "maml_rates") -> ConfigDict:
     config.base = ""  # a base directory; empty is the nano SmolVLA in the package
     config.seed = 0
     config.data = dict(directory="runs/demos/clean", tasks=TASKS, demos=15, cameras=("agentview",))
-    config.conditions = dict(yaw=(-math.pi, math.pi))
+    config.conditions = dict(yaw=YAW)
     # B starts non-zero where it is meta-learned: at B = 0 no gradient reaches A.
     config.placement = (lora(EXPERT, 0.0 if method == "multitask" else 0.02),)
     config.batch = dict(meta_batch=6, shots=1, frames=16, query_demos=2, query_frames=32, draws=4)

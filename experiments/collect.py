@@ -5,28 +5,22 @@
 Finished files are kept: the same command goes on where it stopped.
 """
 
-from pathlib import Path
-
 from absl import app
 from ml_collections import config_flags
 
-from metalora_jax.envs.collect import Job, collect
+from metalora_jax.envs.collect import collect, jobs_of
 from metalora_jax.training.progress import progress
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 
 
 def main(_: list[str]) -> None:
-    config = _CONFIG.value
-    jobs = [
-        Job(task, Path(config.directory, name, f"{task}_demo.hdf5"), part.demos, part.first_seed, part.noise)
-        for name, part in config.parts.items()
-        for task in part.tasks
-    ]
-    for done in progress(collect(jobs, config.workers), description="tasks recorded", total=len(jobs)):
+    config = _CONFIG.value.to_dict()
+    jobs = jobs_of(config)
+    for done in progress(collect(jobs, config["workers"]), description="tasks recorded", total=len(jobs)):
         if done.failures:
             print(f"{done.job.task}: the expert failed {done.failures} times; only successes are kept")
-    print(f"demonstrations: {config.directory}")
+    print(f"demonstrations: {config['directory']}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Records scripted demonstrations of many tasks in parallel processes; resumable, since finished files are kept."""
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from metalora_jax.data import libero_hdf5
 from metalora_jax.envs.conditions import Condition
@@ -27,6 +27,15 @@ class Recorded(NamedTuple):
 
     job: Job
     failures: int  # episodes in which the expert failed; they are not kept
+
+
+def jobs_of(config: Mapping[str, Any]) -> list[Job]:
+    """The jobs of a config section: `directory`, and `parts` with tasks, demos, first_seed and noise."""
+    return [
+        Job(task, Path(config["directory"], name, f"{task}_demo.hdf5"), part["demos"], part["first_seed"], part["noise"])
+        for name, part in config["parts"].items()
+        for task in part["tasks"]
+    ]
 
 
 def record_file(job: Job) -> Recorded:

@@ -1,5 +1,6 @@
 """A whole few-shot comparison: train the arms, search their rates, adapt, run episodes, write the report. Resumable."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -65,7 +66,8 @@ def run(config: Mapping[str, Any], workdir: Path) -> Path:
     with EpisodeLog(workdir / "episodes.jsonl") as log:
         common = {"code": code_digest(), "config": fingerprint(**config), "base": base.fingerprint}
         jobs = plan(config, arms, choices, adapt, test, protocol, log, common)
-        execute(jobs, config, log)
+        control = Control(tuple(config["test"]["cameras"]), **config["control"])
+        execute(jobs, config["base"], control, config["workers"], log)
     return workdir
 
 
@@ -153,12 +155,10 @@ def plan(
     return jobs
 
 
-def execute(jobs: Sequence[Job], config: Mapping[str, Any], log: EpisodeLog) -> None:
-    """Runs the episodes and writes each down as it ends."""
-    control = Control(tuple(config["test"]["cameras"]), **config["control"])
+def execute(jobs: Sequence[Job], base_directory: str, control: Control, workers: int, log: EpisodeLog) -> None:
+    """Runs the episodes and writes each down as it ends; an empty `base_directory` is the nano base."""
     total = sum(len(job.rollouts) for job in jobs)
-    base_directory = Path(config["base"]) if config["base"] else None
-    outcomes = rollout.run(jobs, base_directory, control, config["workers"])
+    outcomes = rollout.run(jobs, Path(base_directory) if base_directory else None, control, workers)
     for outcome in progress(outcomes, description="episodes", total=total):
         record, seconds, loss = outcome.key
         log.append(
@@ -221,26 +221,47 @@ def _episodes(
 ) -> list[Pending]:
     made = []
     for number in range(protocol.episodes):
-        seed = episode_seed(cell, number)
-        record = Episode(
+        record = _blank(cell.task, condition, episode_seed(cell, number), stamp)
+        record = dataclasses.replace(
+            record,
             method=method,
             meta_seed=meta_seed,
             distribution=protocol.distribution,
             split=split,
-            task=cell.task,
-            condition=condition.to_json(),
             shots=cell.shots,
             draw=cell.draw,
             steps=step,
-            episode_seed=seed,
-            success=False,
-            episode_return=0.0,
-            length=0,
-            adapt_seconds=0.0,
-            support_loss=None,
-            fingerprint=stamp,
-            error=None,
             adapter_on=adapter_on,
         )
-        made.append(Pending(record, Rollout(None, condition, seed)))
+        made.append(Pending(record, Rollout(None, condition, record.episode_seed)))
     return made
+
+
+def base_job(task: str, seed: int, stamp: str) -> Job:
+    """One episode of the plain base without a shift, for judging the base itself."""
+    record = _blank(task, Condition(), seed, stamp)
+    return Job(task, (), None, (Rollout((record, 0.0, None), Condition(), seed),))
+
+
+def _blank(task: str, condition: Condition, seed: int, stamp: str) -> Episode:
+    """The record of an episode of the frozen base that is still to be run."""
+    return Episode(
+        method=BASE,
+        meta_seed=0,
+        distribution="conditions",
+        split="base",
+        task=task,
+        condition=condition.to_json(),
+        shots=0,
+        draw=0,
+        steps=0,
+        episode_seed=seed,
+        success=False,
+        episode_return=0.0,
+        length=0,
+        adapt_seconds=0.0,
+        support_loss=None,
+        fingerprint=stamp,
+        error=None,
+        adapter_on=False,
+    )

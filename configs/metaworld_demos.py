@@ -1,0 +1,24 @@
+"""Records all demonstrations that the other configs read: 26 tasks, 15 to 40 demonstrations each, 64 px, two cameras.
+
+    python experiments/collect.py --config=configs/metaworld_demos.py
+"""
+
+from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Parts differ in their seeds, and in whether the expert is pushed (`noise`, in action units)."""
+    tasks = SimpleNamespace(**run_path(str(Path(__file__).with_name("metaworld_conditions.py"))))
+    config = ConfigDict()
+    config.directory = "runs/demos"
+    config.workers = 2
+    config.parts = dict(
+        clean=dict(tasks=tasks.TASKS, demos=15, first_seed=10_000, noise=0.0),
+        noisy=dict(tasks=tasks.TASKS, demos=25, first_seed=20_000, noise=0.3),
+        held_out=dict(tasks=tasks.TASKS, demos=8, first_seed=30_000, noise=0.0),
+    )
+    return config

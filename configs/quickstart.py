@@ -1,0 +1,43 @@
+"""The full comparison of few_shot_conditions cut down to fit a laptop: fewer tasks, seeds, steps and episodes.
+
+    make quickstart
+
+Two cores need about twelve minutes. Inner rates of the baselines are not searched again: they are those that the full
+search chose (experiments/results), so that minutes go into episodes. Intervals are wide; the full run's are not.
+"""
+
+from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
+
+from ml_collections import ConfigDict
+
+TASKS = ("button-press", "coffee-button", "door-close", "drawer-close", "faucet-open", "handle-press", "plate-slide", "window-close")
+
+
+def get_config() -> ConfigDict:
+    """One meta-seed; the same arms as the full comparison, from the same recipes."""
+    full = SimpleNamespace(**run_path(str(Path(__file__).with_name("few_shot_conditions.py"))))
+    config = full.get_config()
+    root = "runs/quickstart/demos"
+    config.demos = dict(
+        directory=root,
+        workers=2,
+        parts=dict(
+            clean=dict(tasks=TASKS, demos=8, first_seed=10_000, noise=0.0),
+            held_out=dict(tasks=TASKS, demos=6, first_seed=30_000, noise=0.0),
+        ),
+    )
+    config.meta_seeds = (0,)
+    for arm in ("meta", "control"):
+        config.arms[arm].data = dict(directory=f"{root}/clean", tasks=TASKS, demos=8, cameras=("agentview",))
+        config.arms[arm].outer.steps = 150
+    for split in ("validation", "test"):
+        config[split] = dict(directory=f"{root}/held_out", tasks=TASKS, demos=6, cameras=("agentview",))
+    config.protocol.steps = (0, 1, 3, 5, 10)
+    config.protocol.draws_per_task = 2
+    config.protocol.episodes = 1
+    config.protocol.retention_steps = 0
+    config.films.tasks = ("drawer-close", "window-close")
+    config.report.title = "Quickstart: hidden action rotation, one demonstration"
+    return config

@@ -1,0 +1,43 @@
+"""Closed-loop success of a base on its own tasks, without any shift; raw records and one line for each task.
+
+    python experiments/evaluate_base.py --base=runs/nano/base --config=configs/nano_smolvla.py --workdir=runs/nano_evaluation
+"""
+
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+from ml_collections import config_flags
+
+from metalora_jax.evaluation import experiment, rollout, statistics
+from metalora_jax.evaluation.records import EpisodeLog, code_digest, fingerprint, read_episodes
+from metalora_jax.training import base as bases
+
+_CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
+_BASE = flags.DEFINE_string("base", "", "Base directory; empty is the nano SmolVLA in the package.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where episodes.jsonl goes.", required=True)
+_EPISODES = flags.DEFINE_integer("episodes", 20, "Episodes for each task.", lower_bound=1)
+_WORKERS = flags.DEFINE_integer("workers", 2, "Processes.", lower_bound=1)
+
+
+def main(_: list[str]) -> None:
+    config, base = _CONFIG.value, bases.load(_BASE.value or None)
+    part = config.data.clean
+    control = rollout.Control(tuple(part.cameras), **config.control)
+    stamp = fingerprint(code=code_digest(), base=base.fingerprint, control=control._asdict())
+    jobs = [experiment.base_job(task, seed, stamp) for task in part.tasks for seed in range(_EPISODES.value)]
+    file = Path(_WORKDIR.value, "episodes.jsonl")
+    with EpisodeLog(file) as log:
+        todo = [job for job in jobs if not log.done(job.rollouts[0].key[0].key, stamp)]
+        experiment.execute(todo, _BASE.value, control, _WORKERS.value, log)
+    episodes = read_episodes(file)
+    for task in part.tasks:
+        wins = [episode.success for episode in episodes if episode.task == task]
+        low, high = statistics.wilson(sum(wins), len(wins))
+        print(f"{task:24s} {np.mean(wins):.2f}  [{low:.2f}, {high:.2f}]")
+    print(f"mean of {len(part.tasks)} tasks: {np.mean([episode.success for episode in episodes]):.3f}")
+    print(f"raw records: {file}")
+
+
+if __name__ == "__main__":
+    app.run(main)

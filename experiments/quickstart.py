@@ -1,0 +1,38 @@
+"""The main job from nothing: demonstrations, meta-learning, adaptation, closed-loop episodes, report.
+
+    make quickstart          (or: python experiments/quickstart.py)
+
+Ctrl-C loses nothing; the same command goes on where it stopped.
+"""
+
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from metalora_jax.envs.collect import collect, jobs_of
+from metalora_jax.evaluation import experiment, films, report
+from metalora_jax.training import checkpoint
+from metalora_jax.training.progress import progress
+
+_CONFIG = config_flags.DEFINE_config_file("config", "configs/quickstart.py", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart/run", "Where adapters, records and the report go.")
+
+
+def main(_: list[str]) -> None:
+    workdir, config = Path(_WORKDIR.value), _CONFIG.value.to_dict()
+    checkpoint.claim(workdir, config)
+    print("1/4  recording scripted demonstrations in the simulator")
+    jobs = jobs_of(config["demos"])
+    for _ in progress(collect(jobs, config["demos"]["workers"]), description="demonstration files", total=len(jobs)):
+        pass
+    print("2/4  meta-learning, and the multi-task control on the same data")
+    print("3/4  adaptation to held-out conditions, then closed-loop episodes")
+    experiment.run(config, workdir)
+    print("4/4  films and report")
+    films.before_and_after(config, workdir)
+    print(f"raw records: {workdir / 'episodes.jsonl'}\nreport: {report.write_report(workdir)}")
+
+
+if __name__ == "__main__":
+    app.run(main)
