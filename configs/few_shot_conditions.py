@@ -28,33 +28,31 @@ def get_config() -> ConfigDict:
         head_lora=dict(placement=(conditions.lora(conditions.HEADS, 0.0),)),
         full_head=dict(placement=(dict(pattern=conditions.HEADS, kind="dense"),)),
     )
-    config.search = dict(learned=(1.0,), sgd=(0.03, 0.1, 0.3, 1.0), adam=(0.001, 0.003, 0.01, 0.03))
+    config.search = dict(learned=(1.0,), sgd=(0.1, 0.3, 1.0), adam=(0.003, 0.01, 0.03))
     cameras = ("agentview",)
-    config.validation = dict(
-        directory="runs/demos/held_out", tasks=conditions.TASKS[::3], demos=8, cameras=cameras
-    )
+    config.validation = dict(directory="runs/demos/held_out", tasks=conditions.TASKS[::3], demos=8, cameras=cameras)
     config.test = dict(directory="runs/demos/held_out", tasks=conditions.TASKS, demos=8, cameras=cameras)
     config.protocol = dict(
         distribution="conditions",
-        steps=(0, 1, 3, 5, 10, 30, 100),
+        steps=(0, 1, 3, 5, 10, 100),
         shots=(1, 3, 5),
-        shots_steps=(5,),
-        draws_per_task=2,
+        shots_steps=(3,),
+        draws_per_task=1,
         episodes=2,
-        retention_steps=5,
-        frames=16,
-        flow_draws=4,
+        retention_steps=3,
+        frames=32,
+        flow_draws=2,
         max_norm=1.0,
         short=10,
     )
     config.control = dict(execute=5, max_steps=200)
-    config.films = dict(tasks=("door-open", "drawer-open", "window-close"), steps=5)
+    config.films = dict(tasks=("door-open", "drawer-open", "window-close"), steps=3)
     config.workers = 2
     config.report = dict(
         title="Hidden action rotation, one demonstration",
         reference="meta",
         thresholds=(0.5, 0.6, 0.8),
-        steps=5,
+        steps=3,
         labels=dict(
             meta="Meta-learned LoRA",
             control="Multi-task LoRA (control)",

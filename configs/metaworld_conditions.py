@@ -50,11 +50,13 @@ def get_config(method: str = "maml_rates") -> ConfigDict:
     config.conditions = dict(yaw=YAW)
     # B starts non-zero where it is meta-learned: at B = 0 no gradient reaches A.
     config.placement = (lora(EXPERT, 0.0 if method == "multitask" else 0.02),)
-    config.batch = dict(meta_batch=6, shots=1, frames=16, query_demos=2, query_frames=32, draws=4)
+    config.batch = dict(meta_batch=6, shots=1, frames=32, query_demos=2, query_frames=32, draws=2)
+    if method == "multitask":  # as many frames in each step as the others' support and query together
+        config.batch.update(query_demos=3, query_frames=128)
     config.meta = ConfigDict(
         dict(
             method=name,
-            inner_steps=5,
+            inner_steps=3,
             optimizer="learned" if learned else "sgd",
             rate=0.1,
             max_norm=1.0,
@@ -64,6 +66,6 @@ def get_config(method: str = "maml_rates") -> ConfigDict:
         ),
         allow_dotted_keys=True,
     )
-    config.outer = dict(steps=450, rate=1e-3, max_norm=1.0)
+    config.outer = dict(steps=400, rate=1e-3, max_norm=1.0)
     config.checkpoint_every = 50
     return config

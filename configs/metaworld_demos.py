@@ -1,6 +1,6 @@
 """Records all demonstrations that the other configs read: 26 tasks, 15 to 40 demonstrations each, 64 px, two cameras.
 
-    python experiments/collect.py --config=configs/metaworld_demos.py
+python experiments/collect.py --config=configs/metaworld_demos.py
 """
 
 from pathlib import Path

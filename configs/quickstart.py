@@ -12,7 +12,16 @@ from types import SimpleNamespace
 
 from ml_collections import ConfigDict
 
-TASKS = ("button-press", "coffee-button", "door-close", "drawer-close", "faucet-open", "handle-press", "plate-slide", "window-close")
+TASKS = (
+    "button-press",
+    "coffee-button",
+    "door-close",
+    "drawer-close",
+    "faucet-open",
+    "handle-press",
+    "plate-slide",
+    "window-close",
+)
 
 
 def get_config() -> ConfigDict:

@@ -1,6 +1,6 @@
 """Closed-loop success of a base on its own tasks, without any shift; raw records and one line for each task.
 
-    python experiments/evaluate_base.py --base=runs/nano/base --config=configs/nano_smolvla.py --workdir=runs/nano_evaluation
+python experiments/evaluate_base.py --base=runs/nano/base --config=configs/nano_smolvla.py --workdir=runs/nano_eval
 """
 
 from pathlib import Path

@@ -26,7 +26,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and 
 def main(_: list[str]) -> None:
     config, workdir = _CONFIG.value, Path(_WORKDIR.value)
     checkpoint.claim(workdir, config.to_dict())
-    parts = [read_demos(DataConfig(**part)) for part in config.data.to_dict().values()]
+    parts = [read_demos(DataConfig.from_config(part)) for part in config.data.to_dict().values()]
     demos = {task: [demo for part in parts for demo in part.get(task, [])] for task in parts[0]}
     statistics = normalize.compute([demo for recorded in demos.values() for demo in recorded])
     size = SmolVLAConfig.nano(**config.model)

@@ -7,17 +7,20 @@ Letters used in shapes throughout the package::
     M  flow draws per frame      D  (max) action width     K     inner steps
 """
 
-from typing import Any, NamedTuple
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 
 Array = jax.Array | np.ndarray
 PyTree = Any
+Made = TypeVar("Made")
 
 
 class Observation(NamedTuple):
-    """What a policy sees at B moments, already in the policy's own units (see `data.normalize`, `policies.*.preprocess`)."""
+    """What a policy sees at B moments, in its own units: see `data.normalize` and `policies.*.preprocess`."""
 
     images: Array  # (B, C, H, W, 3) float32 in [-1, 1]; padding and absent cameras are -1
     image_mask: Array  # (B, C) bool; False where a camera is absent
@@ -34,7 +37,7 @@ class ActionChunk(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One supervised batch. `inputs` is an Observation, or a later stage's output when the front is frozen and cached."""
+    """One supervised batch. `inputs` is an Observation, or a later stage's output where the front is frozen."""
 
     inputs: PyTree  # Observation, or encode() features with state and tokens, or a condition() context
     target: ActionChunk
@@ -54,3 +57,18 @@ class Demo(NamedTuple):
     images: np.ndarray  # (T, C, H, W, 3) uint8
     state: np.ndarray  # (T, state_dim) float32; Meta-World: hand x, y, z [m] and gripper opening [0, 1]
     actions: np.ndarray  # (T, action_dim) float32, in the simulator's units, each in [-1, 1]
+
+
+def from_fields(kind: Callable[..., Made], fields: Mapping[str, Any], section: str) -> Made:
+    """A NamedTuple or dataclass from one section of a config or a JSON object; lists become tuples.
+
+    Raises:
+      ValueError: a field is unknown, or one without a default is missing; it is named as `section.field`.
+    """
+    known = inspect.signature(kind).parameters
+    if unknown := fields.keys() - known.keys():
+        raise ValueError(f"no field {section}.{min(unknown)}; known: {', '.join(known)}")
+    required = {name for name, parameter in known.items() if parameter.default is parameter.empty}
+    if missing := required - fields.keys():
+        raise ValueError(f"{section}.{min(missing)} is missing; the fields are: {', '.join(known)}")
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})

@@ -23,10 +23,10 @@ from metalora_jax.adapters.placement import Placement, Rule, resolve
 from metalora_jax.types import PyTree
 
 Theta = dict[str, dict[str, jax.Array]]
-"""Module path -> {"a": (*layers, in, rank), "b": (*layers, rank, out)} for LoRA: a plain tree, for optax, masks and files."""
+"""Module path -> {"a": (*layers, in, rank), "b": (*layers, rank, out)} for LoRA: a plain tree, for optax and files."""
 
 Path = tuple[str | int, ...]
-Kind = TypeVar("Kind", bound=nnx.Module)
+Model = TypeVar("Model", bound=nnx.Module)
 
 
 @jax.tree_util.register_static
@@ -56,10 +56,10 @@ class Count(NamedTuple):
 
 def linear_maps(model: nnx.Module) -> dict[str, tuple[int, ...]]:
     """Path -> kernel shape (*layers, in, out) of every linear map that can get an adapter."""
-    return {_name(path): module.kernel.shape for path, module in _find(model, nnx.Linear)}
+    return {_name(path): module.kernel.shape for path, module in _linears(model)}
 
 
-def attach(model: nnx.Module, placement: Placement, key: jax.Array, allow_unused: bool = False) -> nnx.Module:
+def attach(model: Model, placement: Placement, key: jax.Array, allow_unused: bool = False) -> Model:
     """The model with an adapter on every linear map that `placement` names.
 
     An adapter's start depends on the key and its own path only, not on what else is adapted.
@@ -73,10 +73,10 @@ def attach(model: nnx.Module, placement: Placement, key: jax.Array, allow_unused
     Raises:
       ValueError: a rule matches nothing, or a chosen map is shared, or the model has adapters already.
     """
-    if _find(model, Adapter):
+    if _adapters(model):
         raise ValueError("the model has adapters already; fuse() them first, or attach all with one placement")
     model = nnx.clone(model)
-    maps = {_name(path): (path, module) for path, module in _find(model, nnx.Linear)}
+    maps = {_name(path): (path, module) for path, module in _linears(model)}
     owners = Counter(id(child) for _, parent in nnx.iter_modules(model) for child in vars(parent).values())
     for name, rule in resolve(placement, maps, allow_unused).items():
         path, base = maps[name]
@@ -91,7 +91,7 @@ def split(model: nnx.Module) -> Split:
 
     `join(*split(model))` is the model again, and `split(join(graph, theta, phi))` the three parts, bit by bit.
     """
-    adapters = dict(_find(model, Adapter))
+    adapters = dict(_adapters(model))
     if any(getattr(module, "dropout_key", None) is not None for module in adapters.values()):
         raise ValueError("the model carries dropout keys; split the one that was joined without dropout_key")
     definition, *states = nnx.split(model, AdapterParam, ...)
@@ -126,10 +126,10 @@ def join(graph: Graph, theta: Theta, phi: PyTree, dropout_key: jax.Array | None 
     return model
 
 
-def fuse(model: nnx.Module) -> nnx.Module:
+def fuse(model: Model) -> Model:
     """The plain model with every adapter folded into its linear map."""
     model = nnx.clone(model)
-    for path, adapter in _find(model, Adapter):
+    for path, adapter in _adapters(model):
         _put(model, path, adapter.fused())
     return model
 
@@ -161,13 +161,21 @@ def _adapter(base: nnx.Linear, rule: Rule, key: jax.Array) -> Adapter:
     return DenseLinear(base) if rule.kind == "dense" else LoRALinear.create(base, rule, key)
 
 
-def _find(model: nnx.Module, kind: type[Kind]) -> list[tuple[Path, Kind]]:
-    """(path, module) of every module of one kind, by path; an adapter's own base map is no map of the model's."""
+def _adapters(model: nnx.Module) -> list[tuple[Path, Adapter]]:
+    return [(path, module) for path, module in _modules(model) if isinstance(module, Adapter)]
+
+
+def _linears(model: nnx.Module) -> list[tuple[Path, nnx.Linear]]:
+    return [(path, module) for path, module in _modules(model) if isinstance(module, nnx.Linear)]
+
+
+def _modules(model: nnx.Module) -> list[tuple[Path, nnx.Module]]:
+    """(path, module) of every module, by path; an adapter's own base map is no map of the model's."""
     modules = {cast(Path, path): module for path, module in nnx.iter_modules(model)}
     return [
         (path, module)
         for path, module in sorted(modules.items(), key=lambda item: _name(item[0]))
-        if isinstance(module, kind) and not isinstance(modules.get(path[:-1]), Adapter)
+        if not isinstance(modules.get(path[:-1]), Adapter)
     ]
 
 

@@ -39,6 +39,6 @@ class DenseLinear(Adapter):
         """The map with the differences added in, in the base's dtypes."""
         fused = nnx.clone(self.base)
         fused.kernel[...] = (fused.kernel[...] + self.delta[...]).astype(fused.kernel.dtype)
-        if self.shift is not None:
+        if self.shift is not None and fused.bias is not None:
             fused.bias[...] = (fused.bias[...] + self.shift[...].squeeze(-2)).astype(fused.bias.dtype)
         return fused

@@ -14,7 +14,8 @@ class Rule:
     Attributes:
       pattern: regular expression for a full module path, such as r"expert/.*/(q|v)_proj". The layers of a stack share
         one path.
-      kind: "lora"; "dense" for full fine-tuning, which has no use for the fields below; or None to leave the maps frozen (for exceptions, ahead of a wider rule).
+      kind: "lora"; "dense" for full fine-tuning, which has no use for the fields below; or None to leave the maps
+        frozen (for exceptions, ahead of a wider rule).
       rank: inner width r of the update.
       alpha: the update is scaled by alpha / rank, or alpha / sqrt(rank) with `rslora` (Kalajdzievski 2023).
       dropout: probability with which an input of the adapter (not of the base map) is zeroed in training.

@@ -65,8 +65,16 @@ def gather(demos: Mapping[str, Sequence[Demo]], statistics: Statistics, encode: 
             masks.append(np.broadcast_to(mask, (steps, len(mask))))
         first_row[task] = tuple(starts)
         actions[task] = tuple(demo.actions for demo in recorded)
-    joined = [np.concatenate(parts) for parts in (images, state, tokens, masks)]
-    return Frames(*joined, first_row=first_row, actions=actions, statistics=statistics, sizes=sizes)
+    return Frames(
+        images=np.concatenate(images),
+        state=np.concatenate(state),
+        tokens=np.concatenate(tokens),
+        token_mask=np.concatenate(masks),
+        first_row=first_row,
+        actions=actions,
+        statistics=statistics,
+        sizes=sizes,
+    )
 
 
 def rows_and_labels(

@@ -65,7 +65,7 @@ def draw_tasks(
     draws = []
     for i in range(count):
         rng = np.random.default_rng([seed, step, i])
-        task = tasks[rng.integers(len(tasks))]
+        task = tasks[int(rng.integers(len(tasks)))]
         if demos[task] < shots + queries:
             raise ValueError(
                 f"{task} has {demos[task]} demonstrations; {shots} shots and {queries} query demonstrations need "

@@ -9,6 +9,7 @@ from metalora_jax.data import libero_hdf5
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.experts import record
 from metalora_jax.envs.metaworld import CAMERAS, MetaWorld, check_task
+from metalora_jax.types import Demo
 
 
 class Job(NamedTuple):
@@ -32,7 +33,9 @@ class Recorded(NamedTuple):
 def jobs_of(config: Mapping[str, Any]) -> list[Job]:
     """The jobs of a config section: `directory`, and `parts` with tasks, demos, first_seed and noise."""
     return [
-        Job(task, Path(config["directory"], name, f"{task}_demo.hdf5"), part["demos"], part["first_seed"], part["noise"])
+        Job(
+            task, Path(config["directory"], name, f"{task}_demo.hdf5"), part["demos"], part["first_seed"], part["noise"]
+        )
         for name, part in config["parts"].items()
         for task in part["tasks"]
     ]
@@ -44,7 +47,8 @@ def record_file(job: Job) -> Recorded:
     Raises:
       RuntimeError: if the expert fails more often than it succeeds.
     """
-    demos, seeds, seed = [], [], job.first_seed
+    demos: list[Demo] = []
+    seeds, seed = [], job.first_seed
     with MetaWorld(job.task) as env:
         while len(demos) < job.demos:
             demo = record(env, seed, job.condition, job.noise)

@@ -7,9 +7,12 @@ camera and light shifts change the picture and must be recorded anew.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from metalora_jax.types import from_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +56,9 @@ class Condition:
         }
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> "Condition":
+    def from_json(cls, fields: Mapping[str, Any]) -> "Condition":
         """Inverse of `to_json`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        return from_fields(cls, fields, "condition")
 
 
 def _rotation(yaw: float) -> np.ndarray:
@@ -84,7 +87,7 @@ def command_labels(executed: np.ndarray, condition: Condition) -> np.ndarray:
 class ConditionRange:
     """A distribution of conditions: every field is drawn uniformly and independently.
 
-    Held-out conditions are held out in yaw: its interval is cut into 24 equal arcs, of which every sixth belongs to
+    Held-out conditions are held out in yaw: its interval is cut into 72 equal arcs, of which every sixth belongs to
     validation, every sixth to test, and the rest to training. So no test condition lies in an arc that was trained on.
 
     Attributes:
@@ -97,6 +100,11 @@ class ConditionRange:
     latency: tuple[int, int] = (0, 0)
     camera: float = 0.0
     light: tuple[float, float] = (1.0, 1.0)
+
+    @classmethod
+    def from_config(cls, fields: Mapping[str, Any]) -> "ConditionRange":
+        """Reads the section `conditions`; see `types.from_fields`."""
+        return from_fields(cls, fields, "conditions")
 
     def sample(self, rng: np.random.Generator, split: str) -> Condition:
         """One condition of "train", "validation" or "test"; the same generator state gives the same condition."""
@@ -112,5 +120,5 @@ class ConditionRange:
         return Condition(float(yaw), (gx, gy, gz), latency, (dx, dy, dz), float(light))
 
 
-_ARC_COUNT = 24
+_ARC_COUNT = 72  # 5 degrees each where yaw goes all around; held-out arcs then cover all directions evenly
 _ARCS = {"train": (0, 1, 3, 4), "validation": (2,), "test": (5,)}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 
@@ -20,14 +21,16 @@ def record(
 ) -> Demo | None:
     """One successful demonstration of `env`'s task, or None where the expert fails within `max_steps`.
 
-    With `noise` > 0 the hand is pushed off its course (Gaussian, in action units, held for a few steps) while the labels
-    stay the expert's own: the demonstration then also shows how to come back (DART, Laskey et al. 2017,
+    With `noise` > 0 the hand is pushed off its course (Gaussian, in action units, held for a few steps) while the
+    labels stay the expert's own: the demonstration then also shows how to come back (DART, Laskey et al. 2017,
     arXiv:1703.09327). `tail` steps are kept after success.
     """
     from metaworld.policies import ENV_POLICY_MAP
+    from metaworld.policies.policy import Policy
 
     rng = np.random.default_rng([seed, 7])
-    expert = ENV_POLICY_MAP[f"{env.task}-v3"]()
+    make_expert: Callable[[], Policy] = ENV_POLICY_MAP[f"{env.task}-v3"]
+    expert = make_expert()
     # The robot is driven unshifted and the actions are relabelled: an expert that knows the shift would move the same.
     env.reset(seed, dataclasses.replace(condition, yaw=0.0, gain=(1.0, 1.0, 1.0), latency=0))
     frames, actions, push, left = [], [], np.zeros(4), tail

@@ -115,7 +115,7 @@ class MetaWorld:
         self._renderer = mujoco.Renderer(model, image_size, image_size)
         self._condition = Condition()
         self._queue: deque[np.ndarray] = deque()
-        self.full_state: np.ndarray | None = None
+        self._full_state: np.ndarray | None = None
 
     def __enter__(self) -> "MetaWorld":
         return self
@@ -133,16 +133,23 @@ class MetaWorld:
         self._condition = condition
         self._queue = deque([np.zeros(ACTION_DIM)] * condition.latency)
         self._env.seed(seed)
-        self.full_state, _ = self._env.reset()
+        self._full_state, _ = self._env.reset()
         model, data = self._env.model, self._env.data
         model.cam_pos[self._cameras] = self._eyes + np.asarray(condition.camera)
         for light, normal in self._lights:
             light[:] = normal * condition.light
         self._mujoco.mj_camlight(model, data)  # or the first frame is still seen from the old place
 
+    @property
+    def full_state(self) -> np.ndarray:
+        """The simulator's whole observation (39,), goal included: for the scripted experts, never for a policy."""
+        if self._full_state is None:
+            raise RuntimeError(f"{self.task} has no state yet; call reset(seed) first")
+        return self._full_state
+
     def observe(self) -> Frame:
         """Renders the cameras (about 6 ms each). Call it only when the policy looks: physics alone takes 0.2 ms."""
-        assert self.full_state is not None, "reset() comes first"
+        state = self.full_state[:STATE_DIM].astype(np.float32)
         images = []
         for camera, upside_down in zip(self._cameras, self._upside_down, strict=True):
             self._renderer.update_scene(self._env.data, camera=camera)
@@ -150,7 +157,7 @@ class MetaWorld:
                 self._renderer.scene.flags[flag] = 0
             image = self._renderer.render()
             images.append(image[::-1, ::-1] if upside_down else image)
-        return Frame(np.stack(images), self.full_state[:STATE_DIM].astype(np.float32))
+        return Frame(np.stack(images), state)
 
     def step(self, command: np.ndarray) -> Step:
         """Sends one command (4,): x, y, z displacement and gripper effort, nominally in [-1, 1].
@@ -163,6 +170,6 @@ class MetaWorld:
             raise ValueError(f"command {command} to {self.task} must be {ACTION_DIM} finite numbers")
         self._queue.append(command)
         action = execute(self._queue.popleft(), self._condition)
-        self.full_state, reward, _, _, info = self._env.step(action.astype(np.float32))
+        self._full_state, reward, _, _, info = self._env.step(action.astype(np.float32))
         # The simulator's own step limit (500) is never met: episodes are capped well below by the caller.
         return Step(float(reward), bool(info["success"]))

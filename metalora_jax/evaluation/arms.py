@@ -1,5 +1,6 @@
 """The competitors of a few-shot comparison: where each starts, and how it adapts."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ class Arm(NamedTuple):
     learner: Learner
     placement: adapters.Placement
     meta_params: PyTree  # {"theta": ...} and, where they were learned, {"log_rates": ...}
+    fast: tuple[str, ...] | None = None  # leaf paths that the inner loop moves; None is all (see ANIL)
 
     @property
     def fingerprint(self) -> str:
@@ -46,7 +48,7 @@ class Adapted(NamedTuple):
 
 
 def candidates(arm: Arm, search: dict[str, Sequence[float]]) -> list[Choice]:
-    """What the search may try for an arm: learned rates where the arm has them, else the optimisers and rates listed."""
+    """What the search may try for an arm: learned rates where it has them, else the optimisers and rates listed."""
     kinds = ["learned"] if "log_rates" in arm.meta_params else [kind for kind in search if kind != "learned"]
     return [Choice(kind, float(rate)) for kind in kinds for rate in search[kind]]
 
@@ -56,16 +58,18 @@ class Adaptation:
 
     def __init__(self, draws: int, max_norm: float | None):
         """Sets the flow samples per frame and the clip of every inner gradient, which are the same for all arms."""
-        self._draws, self._options = draws, InnerOptions(max_norm=max_norm)
+        self._draws, self._max_norm = draws, max_norm
         self._compiled: dict[tuple, Any] = {}
+        self._compiling = threading.Lock()  # cells are adapted in several threads
 
     def __call__(self, arm: Arm, choice: Choice, support: Batch, seed: int, steps: Sequence[int]) -> Adapted:
         """Adapts `arm` on `support` (leaves (K, frames, ...), K = max(steps)) and keeps theta at each of `steps`."""
         args = (arm.meta_params, arm.learner.phi, support, jax.random.key(seed), jnp.float32(choice.rate))
-        key = (arm.placement, choice.optimizer, tuple(steps))
-        if key not in self._compiled:
-            run = jax.jit(self._function(arm.learner, choice.optimizer, tuple(steps)))
-            self._compiled[key] = run.lower(*args).compile()
+        key = (arm.placement, arm.fast, choice.optimizer, tuple(steps))
+        with self._compiling:
+            if key not in self._compiled:
+                run = jax.jit(self._function(arm.learner, arm.fast, choice.optimizer, tuple(steps)))
+                self._compiled[key] = run.lower(*args).compile()
         start = time.perf_counter()
         result = jax.block_until_ready(self._compiled[key](*args))
         seconds = time.perf_counter() - start
@@ -73,14 +77,18 @@ class Adaptation:
         thetas = {step: trees.index(kept, i) for i, step in enumerate(steps)}
         return Adapted(thetas, np.asarray(result.losses), {step: seconds * step / max(steps) for step in steps})
 
-    def _function(self, learner: Learner, optimizer: str, steps: tuple[int, ...]) -> Callable[..., meta.AdaptResult]:
+    def _function(
+        self, learner: Learner, fast: tuple[str, ...] | None, optimizer: str, steps: tuple[int, ...]
+    ) -> Callable[..., meta.AdaptResult]:
+        options = InnerOptions(fast=fast, max_norm=self._max_norm)
+
         def run(meta_params: PyTree, phi: PyTree, support: Batch, key: jax.Array, rate: jax.Array) -> meta.AdaptResult:
             loss = loss_fn(learner, phi, self._draws, dropout=False)
             if optimizer == "learned":
-                method = meta.learned_rates(loss, first_order=True, **self._options._asdict())
+                method = meta.learned_rates(loss, first_order=True, **options._asdict())
                 scaled = jax.tree.map(lambda log_rate: log_rate + jnp.log(rate), meta_params["log_rates"])
                 return method.adapt(meta_params | {"log_rates": scaled}, support, key, keep=steps)
             inner = OPTIMIZERS[optimizer](rate)
-            return meta.adapt(loss, meta_params["theta"], support, key, inner, self._options, keep=steps)
+            return meta.adapt(loss, meta_params["theta"], support, key, inner, options, keep=steps)
 
         return run

@@ -11,7 +11,7 @@ import jax
 
 from metalora_jax.adapters import placement
 from metalora_jax.data.frames import Frames, gather
-from metalora_jax.envs.conditions import Condition
+from metalora_jax.envs.conditions import Condition, ConditionRange
 from metalora_jax.evaluation import few_shot, rollout
 from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.few_shot import Cell, Protocol
@@ -23,7 +23,6 @@ from metalora_jax.training.base import Base
 from metalora_jax.training.learner import learner
 from metalora_jax.training.meta_train import (
     DataConfig,
-    condition_range,
     frozen_bank,
     load_adapter,
     meta_train,
@@ -57,7 +56,7 @@ def run(config: Mapping[str, Any], workdir: Path) -> Path:
       The run directory, with episodes.jsonl complete.
     """
     base = bases.load(config["base"] or None)
-    protocol = Protocol(**{k: tuple(v) if isinstance(v, list) else v for k, v in config["protocol"].items()})
+    protocol = Protocol.from_config(config["protocol"])
     arms = [arm for name in config["arms"] for arm in build_arm(config, name, base, workdir)]
     validation = data_set(config, "validation", base, protocol, protocol.shots[:1])
     test = data_set(config, "test", base, protocol, protocol.shots)
@@ -85,7 +84,8 @@ def build_arm(config: Mapping[str, Any], name: str, base: Base, workdir: Path) -
         training = dict(recipe) | {"seed": seed, "base": config["base"]}
         checkpoint.claim(home, training)
         learn, rules, params = load_adapter(meta_train(training, home), base)
-        made.append(Arm(name, seed, learn, rules, params))
+        head = recipe["meta"]["head"]
+        made.append(Arm(name, seed, learn, rules, params, None if head is None else tuple(head)))
     return made
 
 
@@ -94,8 +94,8 @@ def data_set(config: Mapping[str, Any], split: str, base: Base, protocol: Protoc
 
     Baselines and meta-learned arms here adapt behind the whole prefix, so one bank of contexts serves all.
     """
-    frames = gather(read_demos(DataConfig(**config[split])), base.statistics, base.encode_text, base.sizes)
-    conditions = None if config["conditions"] is None else condition_range(config["conditions"])
+    frames = gather(read_demos(DataConfig.from_config(config[split])), base.statistics, base.encode_text, base.sizes)
+    conditions = None if config["conditions"] is None else ConditionRange.from_config(config["conditions"])
     draws = protocol.draws_per_task
     made = {k: few_shot.cells(protocol, split, frames.demos, conditions, k, draws, config["seed"]) for k in shots}
     return DataSet(frames, frozen_bank(base, frames, "context"), made)
@@ -143,16 +143,26 @@ def plan(
     """Adapts every arm to every cell that still lacks episodes, and lists those episodes."""
     jobs = _base_jobs(config, test, protocol, log, common)
     work = [(arm, cell) for arm in arms for shots in protocol.shots for cell in test.cells[shots]]
-    for arm, cell in progress(work, description="adaptation, cells"):
+
+    def adapted(item: tuple[Arm, Cell]) -> list[Job]:
+        arm, cell = item
         wanted = protocol.steps if cell.shots == protocol.shots[0] else protocol.shots_steps
         stamp = fingerprint(**common, arm=arm.fingerprint, choices={b: list(c) for b, c in choices[arm.name].items()})
         plans = {step: _pending(config, arm, cell, step, protocol, stamp, log) for step in wanted}
         missing = [step for step, pending in plans.items() if pending]
         results = few_shot.adapted_at(arm, adapt, choices[arm.name], cell, test.frames, test.bank, protocol, missing)
-        for step, theta, seconds, loss in results:
-            rollouts = tuple(p.rollout._replace(key=(p.record, seconds, loss)) for p in plans[step])
-            jobs.append(Job(cell.task, arm.placement, theta, rollouts))
-    return jobs
+        return [
+            Job(
+                cell.task,
+                arm.placement,
+                theta,
+                tuple(p.rollout._replace(key=(p.record, seconds, loss)) for p in plans[step]),
+            )
+            for step, theta, seconds, loss in results
+        ]
+
+    found = few_shot.side_by_side(adapted, work)
+    return jobs + [job for made in progress(found, description="adaptation, cells", total=len(work)) for job in made]
 
 
 def execute(jobs: Sequence[Job], base_directory: str, control: Control, workers: int, log: EpisodeLog) -> None:

@@ -4,8 +4,10 @@ Everything that is compared is paired: all arms see the same support minibatches
 from the same simulator seeds, and get their optimiser and rate by the same search on validation cells.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -16,7 +18,10 @@ from metalora_jax.evaluation.arms import Adaptation, Adapted, Arm, Choice, candi
 from metalora_jax.training.learner import loss_fn
 from metalora_jax.training.meta_train import relabel_of
 from metalora_jax.training.task_batches import fill, query_rows, support_rows
-from metalora_jax.types import Batch, PyTree
+from metalora_jax.types import Batch, PyTree, from_fields
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Protocol(NamedTuple):
@@ -33,6 +38,11 @@ class Protocol(NamedTuple):
     flow_draws: int  # samples of (t, noise) per frame
     max_norm: float | None  # clip of inner gradients
     short: int  # rates are searched apart for up to this many steps, and for more
+
+    @classmethod
+    def from_config(cls, fields: Mapping[str, Any]) -> "Protocol":
+        """Reads the section `protocol`; see `types.from_fields`."""
+        return from_fields(cls, fields, "protocol")
 
 
 class Cell(NamedTuple):
@@ -89,7 +99,7 @@ def search(
     bank: PyTree,
     protocol: Protocol,
 ) -> dict[str, Choice]:
-    """The best choice for few steps and the one for many, by flow loss on held-out demonstrations of validation cells."""
+    """The best choice for few steps, and for many, by flow loss on held-out demonstrations of validation cells."""
     judge = jax.jit(
         lambda theta, phi, batch: loss_fn(arm.learner, phi, 8, dropout=False)(theta, batch, jax.random.key(1))
     )
@@ -97,22 +107,27 @@ def search(
     for budget, steps in budgets(protocol).items():
         scores: dict[Choice, float] = {}
         for choice in candidates(arm, dict(options)):
-            losses = []
-            for number, cell in enumerate(validation):
+
+            def held_out_loss(item: tuple[int, Cell], choice: Choice = choice, steps: tuple = steps) -> float:
+                number, cell = item
                 batch = support(cell, frames, bank, max(steps), protocol.frames)
                 adapted = adapt(arm, choice, batch, number, steps)
-                query = query_rows(
-                    frames, cell.task, cell.query, relabel_of(cell.condition), 48, np.random.default_rng(number)
-                )
-                held_out = fill(query, bank)
-                at = [judge(adapted.thetas[step], arm.learner.phi, held_out) for step in steps]
-                losses.append(np.mean(at))
-            scores[choice] = float(np.mean(losses))
+                relabel, rng = relabel_of(cell.condition), np.random.default_rng(number)
+                query = fill(query_rows(frames, cell.task, cell.query, relabel, 48, rng), bank)
+                return float(np.mean([judge(adapted.thetas[step], arm.learner.phi, query) for step in steps]))
+
+            scores[choice] = float(np.mean(list(side_by_side(held_out_loss, list(enumerate(validation))))))
         finite = {choice: score for choice, score in scores.items() if np.isfinite(score)}
         if not finite:
             raise ValueError(f"every inner rate diverges for {arm.name}: {scores}; search lower rates")
         best[budget] = min(finite, key=lambda choice: finite[choice])
     return best
+
+
+def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """`function` of each item, in order, as many at a time as there are cores: XLA hardly splits so small programs."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        yield from pool.map(function, items)
 
 
 def budgets(protocol: Protocol) -> dict[str, tuple[int, ...]]:

@@ -31,7 +31,7 @@ def before_and_after(config: Mapping[str, Any], workdir: Path) -> list[Path]:
     if not todo:
         return []
     base = bases.load(config["base"] or None)
-    protocol = Protocol(**{k: tuple(v) if isinstance(v, list) else v for k, v in config["protocol"].items()})
+    protocol = Protocol.from_config(config["protocol"])
     name = config["report"]["reference"]
     arm = experiment.build_arm(config, name, base, workdir)[0]
     chosen = json.loads((workdir / "rates.json").read_text())[name]

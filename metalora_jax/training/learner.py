@@ -1,6 +1,6 @@
 """A base with adapters on it, as the pure functions that training, adaptation and control need."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ class Learner(NamedTuple):
 
     def model(self, theta: Theta, phi: PyTree, dropout_key: jax.Array | None = None) -> SmolVLA:
         """The adapted policy."""
-        return adapters.join(self.graph, theta, phi, dropout_key)
+        return cast(SmolVLA, adapters.join(self.graph, theta, phi, dropout_key))
 
 
 def learner(base: Base, placement: Placement, key: jax.Array) -> Learner:
@@ -36,7 +36,7 @@ def learner(base: Base, placement: Placement, key: jax.Array) -> Learner:
 
 
 def loss_fn(learner: Learner, phi: PyTree, draws: int, dropout: bool) -> LossFn:
-    """The flow-matching loss of a `types.Batch` as a function of theta alone, with `draws` samples of (t, noise) a frame."""
+    """The flow-matching loss of a `types.Batch`, given theta alone, with `draws` samples of (t, noise) a frame."""
 
     def loss(theta: Theta, batch: Batch, key: jax.Array) -> jax.Array:
         dropout_key, flow_key = jax.random.split(key)

@@ -25,7 +25,7 @@ from metalora_jax.training import loop, methods, task_batches
 from metalora_jax.training.base import Base
 from metalora_jax.training.learner import Learner, learner, loss_fn
 from metalora_jax.training.progress import progress
-from metalora_jax.types import ActionChunk, Demo, Observation, PyTree, TaskBatch
+from metalora_jax.types import ActionChunk, Array, Demo, Observation, PyTree, TaskBatch, from_fields
 
 
 class DataConfig(NamedTuple):
@@ -35,6 +35,11 @@ class DataConfig(NamedTuple):
     tasks: Sequence[str]
     demos: int  # the first so many of each task
     cameras: Sequence[str]  # in the order of the base
+
+    @classmethod
+    def from_config(cls, fields: Mapping[str, Any]) -> "DataConfig":
+        """Reads the section `data`; see `types.from_fields`."""
+        return from_fields(cls, fields, "data")
 
 
 class BatchConfig(NamedTuple):
@@ -47,6 +52,11 @@ class BatchConfig(NamedTuple):
     query_frames: int
     draws: int  # samples of (t, noise) per frame
 
+    @classmethod
+    def from_config(cls, fields: Mapping[str, Any]) -> "BatchConfig":
+        """Reads the section `batch`; see `types.from_fields`."""
+        return from_fields(cls, fields, "batch")
+
 
 class OuterConfig(NamedTuple):
     """The outer optimiser: Adam with clipping, warm-up and a cosine to a tenth."""
@@ -54,6 +64,11 @@ class OuterConfig(NamedTuple):
     steps: int
     rate: float
     max_norm: float
+
+    @classmethod
+    def from_config(cls, fields: Mapping[str, Any]) -> "OuterConfig":
+        """Reads the section `outer`; see `types.from_fields`."""
+        return from_fields(cls, fields, "outer")
 
 
 class Setting(NamedTuple):
@@ -74,18 +89,14 @@ def read_demos(data: DataConfig) -> dict[str, list[Demo]]:
 
 
 def setting(config: Mapping[str, Any]) -> Setting:
-    """Reads base, demonstrations and placement. Unknown and missing fields of a section raise TypeError, by name."""
+    """Reads base, demonstrations and placement. Unknown and missing fields raise ValueError, by name."""
     base = bases.load(config["base"] or None)
     rules = placement.from_json([dict(rule) for rule in config["placement"]])
-    frames = gather(read_demos(DataConfig(**config["data"])), base.statistics, base.encode_text, base.sizes)
-    conditions = None if config["conditions"] is None else condition_range(config["conditions"])
+    frames = gather(read_demos(DataConfig.from_config(config["data"])), base.statistics, base.encode_text, base.sizes)
+    conditions = None if config["conditions"] is None else ConditionRange.from_config(config["conditions"])
     key = jax.random.key(config["seed"])
-    return Setting(base, learner(base, rules, key), rules, frames, conditions, BatchConfig(**config["batch"]))
-
-
-def condition_range(fields: Mapping[str, Any]) -> ConditionRange:
-    """A ConditionRange from a config section."""
-    return ConditionRange(**{k: tuple(v) if isinstance(v, list | tuple) else v for k, v in fields.items()})
+    batch = BatchConfig.from_config(config["batch"])
+    return Setting(base, learner(base, rules, key), rules, frames, conditions, batch)
 
 
 def relabel_of(condition: Condition | None) -> Relabel | None:
@@ -106,10 +117,10 @@ def frozen_bank(base: Base, frames: Frames, stage: Stage) -> PyTree:
 def make_gradient(method: MetaMethod, bank: PyTree) -> loop.Gradient:
     """A meta-method's gradient as the loop wants it, over batches of row numbers."""
 
-    def gradient(params: PyTree, batch: TaskBatch, key: jax.Array) -> tuple[PyTree, dict[str, jax.Array]]:
+    def gradient(params: PyTree, batch: task_batches.TaskRows, key: jax.Array) -> tuple[PyTree, dict[str, Array]]:
         filled = TaskBatch(*(task_batches.fill(rows, bank) for rows in batch))
         grads, metrics = method.gradient(params, filled, key)
-        numbers = {"loss": metrics["query_loss"], "distance": metrics["distance"]}
+        numbers: dict[str, Array] = {"loss": metrics["query_loss"], "distance": metrics["distance"]}
         if metrics["support_losses"].size:
             numbers["support_loss_first"] = metrics["support_losses"][0]
             numbers["support_loss_last"] = metrics["support_losses"][-1]
@@ -168,7 +179,7 @@ def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], 
     base, learn, batch = known.base, known.learner, known.batch
     meta = dict(config["meta"])
     inner_steps = meta.pop("inner_steps")
-    outer = OuterConfig(**config["outer"])
+    outer = OuterConfig.from_config(config["outer"])
     loss = loss_fn(learn, learn.phi, batch.draws, dropout=any(rule.dropout for rule in known.placement))
     method = methods.build(loss, **meta)
     optimizer = outer_optimizer(outer)
@@ -179,7 +190,7 @@ def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], 
         donate_argnums=0,
     )
 
-    def batch_of(number: int) -> TaskBatch:
+    def batch_of(number: int) -> task_batches.TaskRows:
         tasks, conditions = list(known.frames.demos), known.conditions
         draws = draw_tasks(
             config["seed"],

@@ -1,6 +1,7 @@
 """From the words of a config to a meta-method."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import optax
 
@@ -39,7 +40,7 @@ def build(
         raise ValueError(
             f"meta.head is what method 'anil' adapts: it must be set there and only there, not for {method!r}"
         )
-    options = {"max_norm": max_norm, "same_draws": same_draws, "micro_batch": micro_batch}
+    options: dict[str, Any] = {"max_norm": max_norm, "same_draws": same_draws, "micro_batch": micro_batch}
     if optimizer == "learned":
         if method not in ("maml", "fomaml", "anil"):
             raise ValueError(f"meta.optimizer 'learned' has no effect in method {method!r}; choose sgd or adam")

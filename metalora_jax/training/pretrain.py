@@ -14,7 +14,7 @@ from metalora_jax.data.frames import Frames, rows_and_labels
 from metalora_jax.policies import flow
 from metalora_jax.policies.smolvla.model import SmolVLA
 from metalora_jax.training.loop import Gradient
-from metalora_jax.types import ActionChunk, Batch, Observation, PyTree
+from metalora_jax.types import ActionChunk, Array, Batch, Observation, PyTree
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
@@ -61,7 +61,7 @@ def draw_batch(frames: Frames, labelled: Labelled, seed: int, step: int, size: i
 
 
 def augment(key: jax.Array, images: jax.Array, shift: int, brightness: float) -> jax.Array:
-    """uint8 (B, C, H, W, 3) -> float32 in [-1, 1], moved by up to `shift` pixels and brightened by up to +-`brightness`.
+    """uint8 (B, C, H, W, 3) -> float32 in [-1, 1], moved by <= `shift` [px], brightness scaled by 1 +- `brightness`.
 
     All cameras of a frame move alike. The shift is that of DrQ (Kostrikov et al. 2020, arXiv:2004.13649).
     """
@@ -81,7 +81,7 @@ def augment(key: jax.Array, images: jax.Array, shift: int, brightness: float) ->
 def gradient(graph: nnx.GraphDef, action_dim: int, draws: int, shift: int, brightness: float) -> Gradient:
     """Gradient of the flow-matching loss with respect to all weights (a pure dict)."""
 
-    def of(params: PyTree, batch: Batch, key: jax.Array) -> tuple[PyTree, dict[str, jax.Array]]:
+    def of(params: PyTree, batch: Batch, key: jax.Array) -> tuple[PyTree, dict[str, Array]]:
         image_key, flow_key = jax.random.split(key)
         images = augment(image_key, batch.inputs.images, shift, brightness)
 

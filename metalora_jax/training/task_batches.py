@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from metalora_jax.data.frames import Frames, Relabel, pick, rows_and_labels
-from metalora_jax.data.tasks import Draw
-from metalora_jax.types import ActionChunk, Batch, PyTree, TaskBatch
+from metalora_jax.data.tasks import Draw, Shift
+from metalora_jax.types import ActionChunk, Batch, PyTree
 
 
 class Rows(NamedTuple):
@@ -16,6 +16,13 @@ class Rows(NamedTuple):
 
     rows: np.ndarray  # (...) int
     target: ActionChunk  # (..., chunk, action)
+
+
+class TaskRows(NamedTuple):
+    """A TaskBatch of Rows: leaves (tasks, K, B, ...) and (tasks, B, ...)."""
+
+    support: Rows
+    query: Rows
 
 
 def fill(batch: Rows, bank: PyTree) -> Batch:
@@ -47,16 +54,16 @@ def query_rows(
 
 def task_batch(
     frames: Frames,
-    draws: Sequence[Draw],
-    relabel_of: Callable[[object], Relabel | None],
+    draws: Sequence[Draw[Shift]],
+    relabel_of: Callable[[Shift], Relabel | None],
     inner_steps: int,
     support_frames: int,
     query_frames: int,
-) -> TaskBatch:
-    """The tasks of one meta-step, as Rows with a leading task axis; `relabel_of` maps a draw's shift to its labels."""
+) -> TaskRows:
+    """The tasks of one meta-step, with a leading task axis; `relabel_of` maps a draw's shift to its labels."""
     support, query = [], []
     for draw in draws:
         relabel = relabel_of(draw.shift)
         support.append(support_rows(frames, draw.task, draw.support, relabel, inner_steps, support_frames, draw.rng))
         query.append(query_rows(frames, draw.task, draw.query, relabel, query_frames, draw.rng))
-    return TaskBatch(*(jax.tree.map(lambda *leaves: np.stack(leaves), *parts) for parts in (support, query)))
+    return TaskRows(*(jax.tree.map(lambda *leaves: np.stack(leaves), *parts) for parts in (support, query)))
