@@ -32,7 +32,7 @@ quickstart: setup
 	$(PY) experiments/quickstart.py
 
 test: setup
-	$(PY) -m pytest -n 2 $(PYTEST)
+	$(PY) -m pytest -n 2 --dist loadfile $(PYTEST)
 
 lint: setup
 	$(PY) -m ruff check .

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from metalora_jax.evaluation import few_shot, rollout
 from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.few_shot import Cell, Protocol
 from metalora_jax.evaluation.records import Episode, EpisodeLog, code_digest, fingerprint
-from metalora_jax.evaluation.rollout import Control, Job, Rollout
+from metalora_jax.evaluation.rollout import Control, Job, Rollout, one_core_each
 from metalora_jax.training import base as bases
 from metalora_jax.training import checkpoint
 from metalora_jax.training.base import Base
@@ -28,7 +29,7 @@ from metalora_jax.training.meta_train import (
     meta_train,
     read_demos,
 )
-from metalora_jax.training.progress import progress
+from metalora_jax.training.progress import progress, take_line
 from metalora_jax.types import PyTree
 
 BASE = "base"  # the method name of the frozen policy, which is not adapted
@@ -56,6 +57,7 @@ def run(config: Mapping[str, Any], workdir: Path) -> Path:
       The run directory, with episodes.jsonl complete.
     """
     base = bases.load(config["base"] or None)
+    train(config, workdir)
     protocol = Protocol.from_config(config["protocol"])
     arms = [arm for name in config["arms"] for arm in build_arm(config, name, base, workdir)]
     validation = data_set(config, "validation", base, protocol, protocol.shots[:1])
@@ -70,22 +72,47 @@ def run(config: Mapping[str, Any], workdir: Path) -> Path:
     return workdir
 
 
+def train(config: Mapping[str, Any], workdir: Path) -> None:
+    """Meta-trains every arm and seed that has no adapter yet, each in a process of its own, some side by side."""
+    todo = [
+        (recipe, home)
+        for seed in config["meta_seeds"]
+        for name in config["arms"]
+        for recipe, home in [_recipe(config, name, seed, workdir)]
+        if recipe is not None and not (home / "adapter").exists()
+    ]
+    for recipe, home in todo:
+        checkpoint.claim(home, recipe)
+    if todo:
+        workers = min(config["workers"], len(todo))
+        with multiprocessing.get_context("spawn").Pool(workers, _start_training, (workers,)) as pool:
+            pool.starmap(meta_train, todo, chunksize=1)
+
+
+def _start_training(workers: int) -> None:
+    take_line(one_core_each(workers))
+
+
+def _recipe(config: Mapping[str, Any], name: str, seed: int, workdir: Path) -> tuple[dict[str, Any] | None, Path]:
+    """The meta-training config of an arm with one seed, None where the arm starts fresh; and its home."""
+    arm = config["arms"][name]
+    recipe = arm | {"seed": seed, "base": config["base"]} if "meta" in arm else None
+    return recipe, workdir / "arms" / name / f"seed_{seed}"
+
+
 def build_arm(config: Mapping[str, Any], name: str, base: Base, workdir: Path) -> list[Arm]:
-    """The arm `name` for every meta-seed; meta-trains where there is no adapter yet."""
-    recipe = config["arms"][name]
+    """The arm `name` for every meta-seed, from its trained adapter or a fresh start."""
     made = []
     for seed in config["meta_seeds"]:
-        if "meta" not in recipe:  # starts fresh
-            rules = placement.from_json([dict(rule) for rule in recipe["placement"]])
+        recipe, home = _recipe(config, name, seed, workdir)
+        if recipe is None:
+            rules = placement.from_json([dict(rule) for rule in config["arms"][name]["placement"]])
             learn = learner(base, rules, jax.random.key(seed))
             made.append(Arm(name, seed, learn, rules, {"theta": learn.theta}))
-            continue
-        home = workdir / "arms" / name / f"seed_{seed}"
-        training = dict(recipe) | {"seed": seed, "base": config["base"]}
-        checkpoint.claim(home, training)
-        learn, rules, params = load_adapter(meta_train(training, home), base)
-        head = recipe["meta"]["head"]
-        made.append(Arm(name, seed, learn, rules, params, None if head is None else tuple(head)))
+        else:
+            learn, rules, params = load_adapter(home / "adapter", base)
+            head = recipe["meta"]["head"]
+            made.append(Arm(name, seed, learn, rules, params, None if head is None else tuple(head)))
     return made
 
 

@@ -14,10 +14,10 @@ from metalora_jax.evaluation.statistics import Interval
 from metalora_jax.evaluation.summary import Cell, Section, Settings
 
 # Okabe and Ito's colours, which all common kinds of colour vision tell apart, without their yellow (too pale on white).
-# The reference method is grey and dashed; markers repeat the distinction in print.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "D", "^", "v", "P")
-INK, FAINT, REFERENCE = "#222222", "#E8E8E8", "#666666"
+# The reference method, which a report is about, is strong and blue; markers repeat the distinction in print.
+COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("s", "D", "^", "v", "P")
+INK, FAINT, REFERENCE = "#222222", "#E8E8E8", "#0072B2"
 STYLE: Any = {  # Any: matplotlib types its parameters by name
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -182,7 +182,7 @@ def _draw(axes: Axes, curves: Sequence[Curve], methods: Sequence[str], settings:
         for p in points:
             if p.interval is not None:
                 axes.plot([p.x, p.x], p.interval, color=look["color"], linewidth=1.1, alpha=0.4, zorder=z)
-        axes.plot(x, y, color=look["color"], linestyle=look["linestyle"], linewidth=1.7, zorder=z)
+        axes.plot(x, y, color=look["color"], linestyle=look["linestyle"], linewidth=look["linewidth"], zorder=z)
         marks: Any = {"markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.7}
         axes.plot(x, y, look["marker"], color=look["color"], zorder=z + 20, **marks)
 
@@ -214,13 +214,14 @@ def _label_width(section: Section, settings: Settings) -> float:
 
 def _look(method: str, methods: Sequence[str], settings: Settings) -> dict[str, Any]:
     if method == settings.reference:
-        return {"color": REFERENCE, "marker": "o", "linestyle": (0, (4, 2))}
+        return {"color": REFERENCE, "marker": "o", "linestyle": "-", "linewidth": 2.8}
     rank = [m for m in methods if m != settings.reference].index(method)
     styles = ("-", ":", "-.")
     return {
         "color": COLOURS[rank % len(COLOURS)],
         "marker": MARKERS[rank % len(MARKERS)],
         "linestyle": styles[rank // len(COLOURS) % len(styles)],
+        "linewidth": 1.4,
     }
 
 

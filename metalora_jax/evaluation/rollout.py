@@ -95,10 +95,7 @@ _env: MetaWorld | None = None
 
 def _start(base_directory: Path | None, control: Control, workers: int) -> None:
     global _worker
-    cores = sorted(os.sched_getaffinity(0))
-    if workers >= len(cores):  # one core each: threads that fight over cores cost more than they bring
-        number = multiprocessing.current_process()._identity[0]
-        os.sched_setaffinity(0, {cores[number % len(cores)]})
+    one_core_each(workers)
     base = bases.load(base_directory)
     graph, _ = nnx.split(base.model)
     config = base.config
@@ -111,6 +108,19 @@ def _start(base_directory: Path | None, control: Control, workers: int) -> None:
         return flow.sample(lambda x_t, t: model.velocity(context, x_t, t), noise, config.num_steps)[0]
 
     _worker = _Worker(base, control, act)
+
+
+def one_core_each(workers: int) -> int:
+    """Pins a pool's worker to one core where they fill the machine: threads that fight over cores cost time.
+
+    Returns:
+      The worker's number, from 0.
+    """
+    number = multiprocessing.current_process()._identity[0] - 1
+    cores = sorted(os.sched_getaffinity(0))
+    if workers >= len(cores):
+        os.sched_setaffinity(0, {cores[number % len(cores)]})
+    return number % workers
 
 
 @functools.lru_cache(maxsize=8)

@@ -211,7 +211,7 @@ def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], 
         batch_of,
         steps=outer.steps,
         seed=config["seed"],
-        description=f"meta-train {meta['method']}",
+        description=f"meta-train {meta['method']}, seed {config['seed']}",
         checkpoint_every=config["checkpoint_every"],
         sinks=sinks,
     )

@@ -9,6 +9,15 @@ from tqdm import tqdm
 _LINE = "{desc}: {n_fmt}/{total_fmt} ({percentage:.0f} %), {elapsed} gone, {remaining} left, {rate_fmt}{postfix}"
 
 
+_line: int | None = None  # of the terminal, where several processes show a bar each
+
+
+def take_line(number: int) -> None:
+    """Puts this process's bars on a terminal line of their own."""
+    global _line
+    _line = number
+
+
 class _Lines(tqdm):
     """Prints each state of the bar as a line of its own: a log file cannot take one back."""
 
@@ -50,6 +59,6 @@ def progress(
         total = initial + len(iterable)
     common = {"iterable": iterable, "desc": description, "total": total, "initial": initial, "file": file}
     if file.isatty():
-        return tqdm(**common, dynamic_ncols=True)
+        return tqdm(**common, dynamic_ncols=True, position=_line)
     # miniters=1: look at the clock after every item; tqdm would learn to skip looks, and come late when items slow.
     return _Lines(**common, mininterval=every, maxinterval=every, miniters=1, bar_format=_LINE)
