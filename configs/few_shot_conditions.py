@@ -45,7 +45,7 @@ def get_config() -> ConfigDict:
         max_norm=1.0,
         short=10,
     )
-    config.control = dict(execute=5, max_steps=200)
+    config.control = dict(execute=2, max_steps=200)
     config.films = dict(tasks=("door-open", "drawer-open", "window-close"), steps=3)
     config.workers = 2
     config.report = dict(

@@ -66,6 +66,6 @@ def get_config(method: str = "maml_rates") -> ConfigDict:
         ),
         allow_dotted_keys=True,
     )
-    config.outer = dict(steps=400, rate=1e-3, max_norm=1.0)
+    config.outer = dict(steps=250, rate=1e-3, max_norm=1.0)
     config.checkpoint_every = 50
     return config

@@ -46,6 +46,7 @@ def get_config() -> ConfigDict:
         fake_image_token_id=1,
         global_image_token_id=2,
     )
+    config.control = dict(execute=2, max_steps=200)
     config.batch = 64
     config.draws = 2
     config.shift = 2

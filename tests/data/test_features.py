@@ -1,0 +1,65 @@
+"""The frozen front: cached or not, the same loss and the same gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from metalora_jax.adapters import Rule
+from metalora_jax.data import features
+from metalora_jax.data.frames import rows_and_labels
+from metalora_jax.policies.stages import advance, last_frozen
+from metalora_jax.training.learner import learner, loss_fn
+from metalora_jax.types import Batch
+from tests.tiny_base import make_base, make_frames
+
+PATTERNS = {
+    "observation": "vision/layers/.*|connector|expert/.*",
+    "features": r"text/layers/self_attn/(k|v)_proj|action_.*",
+    "context": r"expert/.*|action_.*",
+}
+
+
+@pytest.mark.parametrize("stage", PATTERNS)
+def test_bank_changes_neither_loss_nor_gradient(stage, monkeypatch):
+    monkeypatch.setattr(features, "BATCH", 24)  # does not divide the number of frames
+    base, frames = make_base(), make_frames()
+    learn = learner(base, (Rule(PATTERNS[stage], rank=2, b_std=0.1),), jax.random.key(0))
+    assert learn.stage == stage
+    graph, params = nnx.split(base.model)
+    done: list[int] = []
+    bank = features.bank(frames, lambda phi: nnx.merge(graph, phi), params, stage, done.append)
+    count = len(frames.state)
+    assert sum(done) == count
+    assert all(leaf.shape[0] == count for leaf in jax.tree.leaves(bank))
+
+    rows, labels = rows_and_labels(frames, "push", [3, 0])
+    rows, target = rows[::3], jax.tree.map(lambda x: x[::3], labels)
+    direct = jax.jit(lambda seen: advance(base.model, seen, stage))(frames.observe(rows))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[rows], b, atol=2e-6), bank, direct)
+
+    gradient = jax.jit(jax.value_and_grad(loss_fn(learn, learn.phi, 2, dropout=False)))
+    cached = jax.tree.map(lambda leaf: jnp.asarray(leaf[rows]), bank)
+    key = jax.random.key(1)
+    want_loss, want = gradient(learn.theta, Batch(frames.observe(rows), target), key)
+    have_loss, have = gradient(learn.theta, Batch(cached, target), key)
+    np.testing.assert_allclose(have_loss, want_loss, rtol=1e-6)
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(want))
+    assert scale > 0
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a / scale, b / scale, atol=1e-6), have, want)
+
+
+@pytest.mark.parametrize(
+    ("paths", "stage"),
+    [
+        (["expert/cross_layers/self_attn/q_proj", "action_out_proj"], "context"),
+        (["action_in_proj", "state_proj"], "features"),
+        (["text/layers/mlp/up_proj"], "features"),
+        (["connector", "action_in_proj"], "observation"),
+        (["vision/layers/fc1", "text/layers/mlp/up_proj"], "observation"),
+        ([], "context"),
+    ],
+)
+def test_the_lowest_adapter_decides(paths, stage):
+    assert last_frozen(paths) == stage

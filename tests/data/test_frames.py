@@ -1,0 +1,94 @@
+"""Chunks, and frames by row number."""
+
+import numpy as np
+import pytest
+
+from metalora_jax.data.chunks import chunk_actions
+from metalora_jax.data.frames import gather, pick, rows_and_labels
+from metalora_jax.data.normalize import normalize_actions
+from tests.tiny_base import INSTRUCTIONS, make_base, make_demos, make_frames
+
+
+def test_chunks_repeat_the_last_action_and_call_it_padding():
+    chunks, is_pad = chunk_actions(np.array([[1.0], [2.0], [3.0]]), chunk=4)
+    assert chunks[..., 0].tolist() == [[1, 2, 3, 3], [2, 3, 3, 3], [3, 3, 3, 3]]
+    assert is_pad.astype(int).tolist() == [[0, 0, 0, 1], [0, 0, 1, 1], [0, 1, 1, 1]]
+
+
+def test_rows_lead_back_to_the_recording():
+    frames, base = make_frames(), make_base()
+    assert frames.demos == {"reach": 4, "push": 4}
+    for task in INSTRUCTIONS:
+        for i, demo in enumerate(make_demos(task)):
+            rows, labels = rows_and_labels(frames, task, [i])
+            np.testing.assert_array_equal(frames.images[rows], demo.images)
+            tokens, mask = base.encode_text(demo.instruction)
+            np.testing.assert_array_equal(frames.tokens[rows], np.tile(tokens, (len(rows), 1)))
+            np.testing.assert_array_equal(frames.token_mask[rows], np.tile(mask, (len(rows), 1)))
+            now = normalize_actions(base.statistics, demo.actions, base.sizes.action)
+            np.testing.assert_array_equal(labels.actions[:, 0], now)
+            assert labels.is_pad.sum(axis=1).tolist() == [max(0, 5 - left) for left in range(len(rows), 0, -1)]
+
+
+def test_observations_are_in_the_policy_s_range():
+    frames = make_frames()
+    seen = frames.observe(np.array([[0, 1, 2], [5, 4, 3]]))
+    assert seen.images.shape == (2, 3, 1, 64, 64, 3)
+    assert seen.image_mask.shape == (2, 3, 1)
+    assert seen.image_mask.all()
+    pixels = frames.images[[[0, 1, 2], [5, 4, 3]]]
+    np.testing.assert_allclose(seen.images, pixels / 127.5 - 1, atol=1e-6)
+    assert seen.images[pixels == 255].max() == 1
+    assert seen.images[pixels == 0].min() == -1
+
+
+def test_relabelling_happens_before_normalisation_and_leaves_frames_alone():
+    frames, base = make_frames(), make_base()
+    plain, _ = rows_and_labels(frames, "push", [1, 3])
+    rows, labels = rows_and_labels(frames, "push", [1, 3], lambda actions: 2 * actions)
+    np.testing.assert_array_equal(rows, plain)
+    demo = make_demos("push")[3]
+    wanted = normalize_actions(base.statistics, 2 * demo.actions, base.sizes.action)
+    np.testing.assert_array_equal(labels.actions[-len(demo.actions) :, 0], wanted)
+
+
+def test_a_task_without_demonstrations():
+    base = make_base()
+    with pytest.raises(ValueError, match="push: zero demonstrations"):
+        gather({"reach": make_demos("reach"), "push": []}, base.statistics, base.encode_text, base.sizes)
+
+
+def test_an_instruction_that_is_too_long():
+    base, [demo] = make_base(), make_demos("reach", count=1)
+    wordy = demo._replace(instruction="reach " * 30)
+    with pytest.raises(ValueError, match="the limit is 14"):
+        gather({"reach": [wordy]}, base.statistics, base.encode_text, base.sizes)
+
+
+def test_picking_uses_all_frames_before_any_comes_again():
+    rows, labels = rows_and_labels(make_frames(), "reach", [0])  # 6 frames
+    picked, chosen = pick(np.random.default_rng(0), rows, labels, (3, 15))
+    assert picked.shape == (3, 15)
+    assert chosen.actions.shape == (3, 15, *labels.actions.shape[1:])
+    for line in picked:
+        assert sorted(line[:6]) == sorted(line[6:12]) == sorted(rows)
+        assert len(set(line[12:])) == 3
+    assert not np.array_equal(picked[0], picked[1])
+
+
+def test_labels_stay_with_their_frames():
+    rows, labels = rows_and_labels(make_frames(), "reach", [2, 0])
+    picked, chosen = pick(np.random.default_rng(1), rows, labels, (2, 9))
+    at = {row: i for i, row in enumerate(rows)}
+    for row, action, pad in zip(
+        picked.ravel(), chosen.actions.reshape(18, 5, 4), chosen.is_pad.reshape(18, 5), strict=True
+    ):
+        np.testing.assert_array_equal(action, labels.actions[at[row]])
+        np.testing.assert_array_equal(pad, labels.is_pad[at[row]])
+
+
+def test_picking_is_pure_in_the_generator_and_earlier_minibatches_do_not_depend_on_later_ones():
+    rows, labels = rows_and_labels(make_frames(), "reach", [0, 1])
+    few, _ = pick(np.random.default_rng(3), rows, labels, (2, 4))
+    many, _ = pick(np.random.default_rng(3), rows, labels, (7, 4))
+    np.testing.assert_array_equal(few, many[:2])

@@ -1,0 +1,62 @@
+"""Splits that do not leak, and draws that a resumed run repeats."""
+
+import numpy as np
+import pytest
+
+from metalora_jax.data.tasks import Splits, check_disjoint, draw_tasks
+
+WORDS = {"a": "open the door", "b": "close the door", "c": " Open  the DOOR", "d": "turn the dial"}
+
+
+def test_disjoint_splits_pass_unchanged():
+    splits = Splits(("a", "c"), ("b",), ("d",))  # one text may stand twice in one split
+    assert check_disjoint(splits, WORDS) is splits
+
+
+@pytest.mark.parametrize(
+    ("splits", "complaint"),
+    [
+        (Splits(("a",), ("b",), ("a",)), "task 'a' is in both train and test"),
+        (Splits(("a",), ("b",), ("c",)), "instruction 'open the door' is in both train and test"),
+        (Splits(("a",), (), ("d",)), "split validation holds no task"),
+    ],
+)
+def test_leaks_are_named(splits, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        check_disjoint(splits, WORDS)
+
+
+DEMOS = {"a": 5, "b": 4, "d": 9}
+
+
+def draw(seed=0, step=1, count=40, shots=2, queries=2, demos=DEMOS):
+    return draw_tasks(seed, step, count, list(demos), demos, shots, queries, lambda rng: rng.uniform())
+
+
+def decided(draws):
+    return [(d.task, d.shift, d.support, d.query, d.rng.integers(2**62)) for d in draws]
+
+
+def test_pure_in_seed_and_step():
+    assert decided(draw()) == decided(draw())
+    assert decided(draw()) != decided(draw(step=2))
+    assert decided(draw()) != decided(draw(seed=1))
+    assert decided(draw(count=3)) == decided(draw())[:3]
+
+
+def test_support_and_query_are_disjoint_and_exist():
+    for drawn in draw():
+        both = {*drawn.support, *drawn.query}
+        assert (len(drawn.support), len(drawn.query), len(both)) == (2, 2, 4)
+        assert both <= set(range(DEMOS[drawn.task]))
+
+
+def test_every_task_and_every_demonstration_is_drawn():
+    draws = draw(count=300)
+    assert np.unique([d.task for d in draws]).tolist() == list(DEMOS)
+    assert {i for d in draws if d.task == "d" for i in d.support} == set(range(9))
+
+
+def test_too_few_demonstrations():
+    with pytest.raises(ValueError, match="b has 4 demonstrations; 3 shots and 2 query demonstrations need 5"):
+        draw(shots=3)
