@@ -1,4 +1,4 @@
-"""Records all demonstrations that the other configs read: 26 tasks, 15 to 40 demonstrations each, 64 px, two cameras.
+"""Records all demonstrations that the other configs read: 25 tasks, 15 to 48 demonstrations each, 64 px, two cameras.
 
 python experiments/collect.py --config=configs/metaworld_demos.py
 """
@@ -12,13 +12,15 @@ from ml_collections import ConfigDict
 
 def get_config() -> ConfigDict:
     """Parts differ in their seeds, and in whether the expert is pushed (`noise`, in action units)."""
-    tasks = SimpleNamespace(**run_path(str(Path(__file__).with_name("metaworld_conditions.py"))))
+    conditions = SimpleNamespace(**run_path(str(Path(__file__).with_name("metaworld_conditions.py"))))
+    new = SimpleNamespace(**run_path(str(Path(__file__).with_name("metaworld_tasks.py"))))
+    known = conditions.TASKS
     config = ConfigDict()
     config.directory = "runs/demos"
     config.workers = 2
     config.parts = dict(
-        clean=dict(tasks=tasks.TASKS, demos=15, first_seed=10_000, noise=0.0),
-        noisy=dict(tasks=tasks.TASKS, demos=25, first_seed=20_000, noise=0.3),
-        held_out=dict(tasks=tasks.TASKS, demos=8, first_seed=30_000, noise=0.0),
+        clean=dict(tasks=known + new.NEW + new.VALIDATION + new.TEST, demos=15, first_seed=10_000, noise=0.0),
+        noisy=dict(tasks=known, demos=25, first_seed=20_000, noise=0.3),
+        held_out=dict(tasks=known, demos=8, first_seed=30_000, noise=0.0),
     )
     return config

@@ -5,10 +5,10 @@
 Finished files are kept: the same command goes on where it stopped.
 """
 
-from absl import app
 from ml_collections import config_flags
 
 from metalora_jax.envs.collect import collect, jobs_of
+from metalora_jax.training import command
 from metalora_jax.training.progress import progress
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
@@ -24,4 +24,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

@@ -6,12 +6,13 @@ python experiments/evaluate_base.py --base=runs/nano/base --config=configs/nano_
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from metalora_jax.evaluation import experiment, rollout, statistics
 from metalora_jax.evaluation.records import EpisodeLog, code_digest, fingerprint, read_episodes
 from metalora_jax.training import base as bases
+from metalora_jax.training import command
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _BASE = flags.DEFINE_string("base", "", "Base directory; empty is the nano SmolVLA in the package.")
@@ -40,4 +41,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

@@ -7,11 +7,11 @@ Trains whatever adapters are not there yet. Ctrl-C loses nothing; the same comma
 
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from metalora_jax.evaluation import experiment, films, report
-from metalora_jax.training import checkpoint
+from metalora_jax.training import checkpoint, command
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where adapters, records and the report go.", required=True)
@@ -27,4 +27,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

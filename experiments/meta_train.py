@@ -7,10 +7,10 @@ Any field can be changed on the command line, such as --config.meta.inner_steps=
 
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
-from metalora_jax.training import checkpoint
+from metalora_jax.training import checkpoint, command
 from metalora_jax.training.meta_train import meta_train
 from metalora_jax.training.metrics import Sink, tensorboard_sink, wandb_sink
 
@@ -38,4 +38,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

@@ -6,7 +6,7 @@ python experiments/pretrain.py --config=configs/nano_smolvla.py --workdir=runs/n
 from pathlib import Path
 
 import jax
-from absl import app, flags
+from absl import flags
 from flax import nnx
 from ml_collections import config_flags
 
@@ -16,7 +16,7 @@ from metalora_jax.envs.metaworld import INSTRUCTIONS
 from metalora_jax.policies.smolvla import preprocess
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.model import SmolVLA
-from metalora_jax.training import base, checkpoint, loop, pretrain
+from metalora_jax.training import base, checkpoint, command, loop, pretrain
 from metalora_jax.training.meta_train import DataConfig, read_demos
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
@@ -57,4 +57,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

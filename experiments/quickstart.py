@@ -7,12 +7,12 @@ Ctrl-C loses nothing; the same command goes on where it stopped.
 
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from metalora_jax.envs.collect import collect, jobs_of
 from metalora_jax.evaluation import experiment, films, report
-from metalora_jax.training import checkpoint
+from metalora_jax.training import checkpoint, command
 from metalora_jax.training.progress import progress
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/quickstart.py", lock_config=True)
@@ -35,4 +35,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

@@ -12,7 +12,9 @@ import jax
 
 from metalora_jax.adapters import placement
 from metalora_jax.data.frames import Frames, gather
+from metalora_jax.data.tasks import Splits, check_disjoint
 from metalora_jax.envs.conditions import Condition, ConditionRange
+from metalora_jax.envs.metaworld import INSTRUCTIONS, check_task
 from metalora_jax.evaluation import few_shot, rollout
 from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.few_shot import Cell, Protocol
@@ -43,13 +45,6 @@ class DataSet(NamedTuple):
     cells: dict[int, list[Cell]]  # shots -> cells
 
 
-class Pending(NamedTuple):
-    """An episode that is to be run: its record, to be completed by the outcome."""
-
-    record: Episode
-    rollout: Rollout
-
-
 def run(config: Mapping[str, Any], workdir: Path) -> Path:
     """Runs what is not done yet of the comparison in `workdir`, which `config` has claimed.
 
@@ -57,6 +52,7 @@ def run(config: Mapping[str, Any], workdir: Path) -> Path:
       The run directory, with episodes.jsonl complete.
     """
     base = bases.load(config["base"] or None)
+    check_splits(config)
     train(config, workdir)
     protocol = Protocol.from_config(config["protocol"])
     arms = [arm for name in config["arms"] for arm in build_arm(config, name, base, workdir)]
@@ -66,10 +62,24 @@ def run(config: Mapping[str, Any], workdir: Path) -> Path:
     choices = searched(config, arms, adapt, validation, protocol, workdir / "rates.json")
     with EpisodeLog(workdir / "episodes.jsonl") as log:
         common = {"code": code_digest(), "config": fingerprint(**config), "base": base.fingerprint}
-        jobs = plan(config, arms, choices, adapt, test, protocol, log, common)
+        jobs = plan(arms, choices, adapt, test, protocol, log, common)
         control = Control(tuple(config["test"]["cameras"]), **config["control"])
         execute(jobs, config["base"], control, config["workers"], log)
     return workdir
+
+
+def check_splits(config: Mapping[str, Any]) -> None:
+    """Refuses unknown tasks, and on new tasks any that is learned from and tested on, by name or by instruction.
+
+    Known tasks under new conditions share their tasks on purpose; there the conditions are held out.
+    """
+    learned = {task for arm in config["arms"].values() if "data" in arm for task in arm["data"]["tasks"]}
+    splits = Splits(tuple(sorted(learned)), tuple(config["validation"]["tasks"]), tuple(config["test"]["tasks"]))
+    for tasks in splits:
+        for task in tasks:
+            check_task(task)
+    if config["protocol"]["distribution"] == "tasks":
+        check_disjoint(splits, INSTRUCTIONS)
 
 
 def train(config: Mapping[str, Any], workdir: Path) -> None:
@@ -158,7 +168,6 @@ def searched(
 
 
 def plan(
-    config: Mapping[str, Any],
     arms: Sequence[Arm],
     choices: Mapping[str, Mapping[str, Choice]],
     adapt: Adaptation,
@@ -168,14 +177,14 @@ def plan(
     common: Mapping[str, str],
 ) -> list[Job]:
     """Adapts every arm to every cell that still lacks episodes, and lists those episodes."""
-    jobs = _base_jobs(config, test, protocol, log, common)
+    jobs = _base_jobs(test, protocol, log, common)
     work = [(arm, cell) for arm in arms for shots in protocol.shots for cell in test.cells[shots]]
 
     def adapted(item: tuple[Arm, Cell]) -> list[Job]:
         arm, cell = item
         wanted = protocol.steps if cell.shots == protocol.shots[0] else protocol.shots_steps
         stamp = fingerprint(**common, arm=arm.fingerprint, choices={b: list(c) for b, c in choices[arm.name].items()})
-        plans = {step: _pending(config, arm, cell, step, protocol, stamp, log) for step in wanted}
+        plans = {step: _pending(arm, cell, step, protocol, stamp, log) for step in wanted}
         missing = [step for step, pending in plans.items() if pending]
         results = few_shot.adapted_at(arm, adapt, choices[arm.name], cell, test.frames, test.bank, protocol, missing)
         return [
@@ -183,7 +192,7 @@ def plan(
                 cell.task,
                 arm.placement,
                 theta,
-                tuple(p.rollout._replace(key=(p.record, seconds, loss)) for p in plans[step]),
+                tuple(_rollout(record, seconds, loss) for record in plans[step]),
             )
             for step, theta, seconds, loss in results
         ]
@@ -198,19 +207,16 @@ def execute(jobs: Sequence[Job], base_directory: str, control: Control, workers:
     outcomes = rollout.run(jobs, Path(base_directory) if base_directory else None, control, workers)
     for outcome in progress(outcomes, description="episodes", total=total):
         record, seconds, loss = outcome.key
-        log.append(
-            Episode(
-                **{
-                    **record.__dict__,
-                    "success": bool(outcome.success),
-                    "episode_return": float(outcome.episode_return),
-                    "length": int(outcome.length),
-                    "adapt_seconds": float(seconds),
-                    "support_loss": loss,
-                    "error": outcome.error,
-                }
-            )
+        completed = dataclasses.replace(
+            record,
+            success=bool(outcome.success),
+            episode_return=float(outcome.episode_return),
+            length=outcome.length,
+            adapt_seconds=seconds,
+            support_loss=loss,
+            error=outcome.error,
         )
+        log.append(completed)
 
 
 def episode_seed(cell: Cell, number: int) -> int:
@@ -218,34 +224,29 @@ def episode_seed(cell: Cell, number: int) -> int:
     return 1_000_000 + 1000 * cell.draw + number
 
 
-def _pending(
-    config: Mapping[str, Any], arm: Arm, cell: Cell, step: int, protocol: Protocol, stamp: str, log: EpisodeLog
-) -> list[Pending]:
+def _pending(arm: Arm, cell: Cell, step: int, protocol: Protocol, stamp: str, log: EpisodeLog) -> list[Episode]:
     shifted = cell.condition or Condition()
-    pending = _episodes(config, arm.name, arm.meta_seed, cell, shifted, cell.split, step, protocol, stamp)
+    pending = _episodes(arm.name, arm.meta_seed, cell, shifted, cell.split, step, protocol, stamp)
     if step == protocol.retention_steps and cell.shots == protocol.shots[0] and step:
-        pending += _episodes(config, arm.name, arm.meta_seed, cell, Condition(), "base", step, protocol, stamp)
-    return [p for p in pending if not log.done(p.record.key, p.record.fingerprint)]
+        pending += _episodes(arm.name, arm.meta_seed, cell, Condition(), "base", step, protocol, stamp)
+    return [record for record in pending if not log.done(record.key, record.fingerprint)]
 
 
-def _base_jobs(
-    config: Mapping[str, Any], test: DataSet, protocol: Protocol, log: EpisodeLog, common: Mapping[str, str]
-) -> list[Job]:
+def _base_jobs(test: DataSet, protocol: Protocol, log: EpisodeLog, common: Mapping[str, str]) -> list[Job]:
     """The frozen policy: under every test condition, and without a shift (retention with the adapter off)."""
     stamp, jobs = fingerprint(**common), []
     for cell in test.cells[protocol.shots[0]]:
         plain = cell._replace(shots=0)
-        pending = _episodes(config, BASE, 0, plain, cell.condition or Condition(), cell.split, 0, protocol, stamp)
+        pending = _episodes(BASE, 0, plain, cell.condition or Condition(), cell.split, 0, protocol, stamp)
         if protocol.retention_steps:
-            pending += _episodes(config, BASE, 0, plain, Condition(), "base", 0, protocol, stamp, adapter_on=False)
-        todo = [p for p in pending if not log.done(p.record.key, p.record.fingerprint)]
+            pending += _episodes(BASE, 0, plain, Condition(), "base", 0, protocol, stamp, adapter_on=False)
+        todo = [record for record in pending if not log.done(record.key, record.fingerprint)]
         if todo:
-            jobs.append(Job(cell.task, (), None, tuple(p.rollout._replace(key=(p.record, 0.0, None)) for p in todo)))
+            jobs.append(Job(cell.task, (), None, tuple(_rollout(record, 0.0, None) for record in todo)))
     return jobs
 
 
 def _episodes(
-    config: Mapping[str, Any],
     method: str,
     meta_seed: int,
     cell: Cell,
@@ -255,29 +256,35 @@ def _episodes(
     protocol: Protocol,
     stamp: str,
     adapter_on: bool = True,
-) -> list[Pending]:
+) -> list[Episode]:
     made = []
     for number in range(protocol.episodes):
         record = _blank(cell.task, condition, episode_seed(cell, number), stamp)
-        record = dataclasses.replace(
-            record,
-            method=method,
-            meta_seed=meta_seed,
-            distribution=protocol.distribution,
-            split=split,
-            shots=cell.shots,
-            draw=cell.draw,
-            steps=step,
-            adapter_on=adapter_on,
+        made.append(
+            dataclasses.replace(
+                record,
+                method=method,
+                meta_seed=meta_seed,
+                distribution=protocol.distribution,
+                split=split,
+                shots=cell.shots,
+                draw=cell.draw,
+                steps=step,
+                adapter_on=adapter_on,
+            )
         )
-        made.append(Pending(record, Rollout(None, condition, record.episode_seed)))
     return made
+
+
+def _rollout(record: Episode, seconds: float, loss: float | None) -> Rollout:
+    """The episode that completes `record`, whose policy took `seconds` to adapt."""
+    return Rollout((record, seconds, loss), Condition.from_json(record.condition), record.episode_seed)
 
 
 def base_job(task: str, seed: int, stamp: str) -> Job:
     """One episode of the plain base without a shift, for judging the base itself."""
     record = _blank(task, Condition(), seed, stamp)
-    return Job(task, (), None, (Rollout((record, 0.0, None), Condition(), seed),))
+    return Job(task, (), None, (_rollout(record, 0.0, None),))
 
 
 def _blank(task: str, condition: Condition, seed: int, stamp: str) -> Episode:

@@ -1,0 +1,22 @@
+"""How the binaries start: a user's mistake ends in one line that names it, not in a traceback."""
+
+import sys
+from collections.abc import Callable
+
+from absl import app, logging
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """`absl.app.run`, with errors that a user can mend shown as one line; `--verbosity=1` shows the traceback too."""
+
+    def guarded(argv: list[str]) -> None:
+        try:
+            main(argv)
+        except KeyboardInterrupt:
+            sys.exit("interrupted; finished work is kept, and the same command goes on from there")
+        except (ValueError, TypeError, OSError, RuntimeError) as error:
+            if logging.get_verbosity() >= logging.DEBUG:
+                raise
+            sys.exit(f"error: {error}  (--verbosity=1 shows where)")
+
+    app.run(guarded)

@@ -1,0 +1,89 @@
+"""Hidden deployment shifts: undone exactly by relabelling, held out by arcs, and kept in records without loss."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from metalora_jax.envs.conditions import Condition, ConditionRange, command_labels, execute
+
+TURN = ConditionRange(yaw=(-math.pi, math.pi))
+RECORDED = np.random.default_rng(0).uniform(-1, 1, (12, 4))
+
+
+@pytest.mark.parametrize("yaw", [0.0, 0.4, -2.5, math.pi])
+@pytest.mark.parametrize("gain", [(1.0, 1.0, 1.0), (0.5, 2.0, 1.3)])
+def test_relabelled_commands_execute_what_was_recorded(yaw, gain):
+    condition = Condition(yaw=yaw, gain=gain)
+    np.testing.assert_allclose(execute(command_labels(RECORDED, condition), condition), RECORDED, atol=1e-6)
+
+
+def test_a_quarter_turn():
+    forward = np.array([1.0, 0.0, 0.2, -1.0])
+    np.testing.assert_allclose(execute(forward, Condition(yaw=math.pi / 2)), [0, 1, 0.2, -1], atol=1e-7)
+
+
+def test_execution_is_clipped():
+    assert execute(np.array([3.0, -3.0, 0.1, 7.0]), Condition(gain=(1.0, 1.0, 2.0))).tolist() == [1, -1, 0.2, 1]
+
+
+def test_latency_is_anticipated():
+    labels = command_labels(RECORDED, Condition(latency=3))
+    np.testing.assert_allclose(labels[:-3], RECORDED[3:], atol=1e-6)
+    np.testing.assert_allclose(labels[-3:], np.tile(RECORDED[-1], (3, 1)), atol=1e-6)
+
+
+def test_no_held_out_condition_lies_in_an_arc_of_another_split():
+    rng, arcs = np.random.default_rng(0), {}
+    for split in ("train", "validation", "test"):
+        yaws = np.array([TURN.sample(rng, split).yaw for _ in range(400)])
+        assert np.abs(yaws).max() <= math.pi
+        arcs[split] = set(np.floor((yaws + math.pi) / (2 * math.pi) * 24).astype(int))
+    assert [len(arcs[split]) for split in ("train", "validation", "test")] == [16, 4, 4]
+    assert len(set.union(*arcs.values())) == 24
+
+
+def test_samples_stay_in_their_ranges_and_are_pure():
+    wide = ConditionRange((0.0, 1.0), gain=(0.5, 1.5), latency=(1, 3), camera=0.1, light=(0.6, 1.4))
+    drawn = [wide.sample(np.random.default_rng(seed), "train") for seed in range(200)]
+    assert drawn == [wide.sample(np.random.default_rng(seed), "train") for seed in range(200)]
+    assert all(0 <= c.yaw <= 1 and 0.5 <= min(c.gain) <= max(c.gain) <= 1.5 for c in drawn)
+    assert {c.latency for c in drawn} == {1, 2, 3}
+    assert all(0.6 <= c.light <= 1.4 and max(map(abs, c.camera)) <= 0.1 for c in drawn)
+
+
+def test_only_yaw_is_drawn_where_only_yaw_is_asked_for():
+    drawn = TURN.sample(np.random.default_rng(0), "test")
+    assert drawn == Condition(yaw=drawn.yaw)
+    assert not drawn.changes_picture
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [Condition(), Condition(yaw=0.1), Condition(1 / 3, (0.5, 2.0, 1.0), 2, (0.0, -0.1, 0.3), 0.7)],
+)
+def test_json_round_trip(condition):
+    fields = json.loads(json.dumps(condition.to_json()))
+    assert Condition.from_json(fields) == condition
+    assert len(fields) == (0 if condition == Condition() else 1 if condition.light == 1 else 5)
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: Condition(gain=(1.0, 0.0, 1.0)), "gain .* must be positive"),
+        (lambda: Condition(latency=-1), "latency -1 must not be negative"),
+        (lambda: Condition(light=0.0), r"light 0\.0 must be positive"),
+        (lambda: Condition.from_json({"jaw": 1.0}), r"no field condition\.jaw; known: yaw, gain"),
+        (lambda: ConditionRange.from_config({"lights": 1.0}), r"no field conditions\.lights; known: yaw"),
+        (lambda: TURN.sample(np.random.default_rng(0), "dev"), "no split named 'dev'; choose from train"),
+    ],
+)
+def test_bad_values(make, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        make()
+
+
+def test_config_section():
+    assert ConditionRange.from_config({"yaw": [-1.0, 1.0], "camera": 0.1}) == ConditionRange((-1.0, 1.0), camera=0.1)
