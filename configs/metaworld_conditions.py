@@ -7,26 +7,13 @@ The method follows a colon, `--config=configs/metaworld_conditions.py:fomaml`; e
 """
 
 import math
+from pathlib import Path
+from runpy import run_path
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-TASKS = (
-    "button-press",
-    "button-press-topdown",
-    "coffee-button",
-    "door-close",
-    "door-open",
-    "drawer-close",
-    "drawer-open",
-    "faucet-close",
-    "faucet-open",
-    "handle-press",
-    "handle-press-side",
-    "plate-slide",
-    "window-close",
-    "window-open",
-)
+TASKS = run_path(str(Path(__file__).with_name("nano_smolvla.py")))["TASKS"]  # what the base knows
 METHODS = ("maml_rates", "fomaml_rates", "maml", "fomaml", "anil", "reptile", "multitask")
 YAW = (-math.pi, math.pi)  # [rad]
 EXPERT = r"expert/.*|action_.*"
@@ -66,6 +53,6 @@ def get_config(method: str = "maml_rates") -> ConfigDict:
         ),
         allow_dotted_keys=True,
     )
-    config.outer = dict(steps=250, rate=1e-3, max_norm=1.0)
+    config.outer = ConfigDict(dict(steps=200, rate=3e-3, rate_of_rates=0.03 if learned else None, max_norm=1.0))
     config.checkpoint_every = 50
     return config

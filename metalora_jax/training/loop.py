@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+from metalora_jax import trees
 from metalora_jax.training.checkpoint import Checkpoints, Interrupt
 from metalora_jax.training.metrics import MetricsWriter, Sink, Skips, finite_or_skip, raise_if_stuck
 from metalora_jax.training.progress import progress
@@ -41,7 +42,7 @@ def update(
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     old, new = (state.params, state.opt_state), (optax.apply_updates(state.params, updates), opt_state)
     (params, opt_state), skips = finite_or_skip((grads, metrics["loss"]), old, new, state.skips)
-    metrics = metrics | {"gradient_norm": optax.global_norm(grads), "skipped": skips.total}
+    metrics = metrics | {"gradient_norm": trees.global_norm(grads), "skipped": skips.total}
     return TrainState(params, opt_state, skips), metrics
 
 

@@ -62,7 +62,8 @@ class OuterConfig(NamedTuple):
     """The outer optimiser: Adam with clipping, warm-up and a cosine to a tenth."""
 
     steps: int
-    rate: float
+    rate: float  # of theta
+    rate_of_rates: float | None  # of the logarithms of learned inner rates; None where they are not learned
     max_norm: float
 
     @classmethod
@@ -142,11 +143,24 @@ def report_placement(known: Setting, loss: LossFn, bank: PyTree) -> None:
         logging.warning("no gradient reaches the adapters on %s; leave them out of the placement", ", ".join(dead))
 
 
-def outer_optimizer(outer: OuterConfig) -> optax.GradientTransformation:
-    """See OuterConfig."""
+def outer_optimizer(outer: OuterConfig, learned: bool) -> optax.GradientTransformation:
+    """See OuterConfig. Rates have a rate of their own: in logarithms, theta's would change them by a few percent only.
+
+    Raises:
+      ValueError: `rate_of_rates` is given where no rate is learned, or the reverse.
+    """
+    if learned != (outer.rate_of_rates is not None):
+        raise ValueError("outer.rate_of_rates belongs to learned inner rates: set it with them, and only with them")
     warmup = max(1, min(20, outer.steps // 10))
-    schedule = optax.warmup_cosine_decay_schedule(0.0, outer.rate, warmup, outer.steps, outer.rate / 10)
-    return optax.chain(optax.clip_by_global_norm(outer.max_norm), optax.adam(schedule))
+
+    def adam(peak: float) -> optax.GradientTransformation:
+        return optax.adam(optax.warmup_cosine_decay_schedule(0.0, peak, warmup, outer.steps, peak / 10))
+
+    rates = {"theta": adam(outer.rate)} | ({"log_rates": adam(outer.rate_of_rates)} if outer.rate_of_rates else {})
+    return optax.chain(
+        optax.clip_by_global_norm(outer.max_norm),
+        optax.multi_transform(rates, lambda params: {name: name for name in params}),
+    )
 
 
 def probe(base: Base, learner: Learner) -> directory.Probe:
@@ -182,7 +196,7 @@ def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], 
     outer = OuterConfig.from_config(config["outer"])
     loss = loss_fn(learn, learn.phi, batch.draws, dropout=any(rule.dropout for rule in known.placement))
     method = methods.build(loss, **meta)
-    optimizer = outer_optimizer(outer)
+    optimizer = outer_optimizer(outer, meta["optimizer"] == "learned")
     bank = frozen_bank(base, known.frames, learn.stage)
     report_placement(known, loss, bank)
     step = jax.jit(

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from metalora_jax.envs import conditions
 from metalora_jax.envs.conditions import Condition, ConditionRange, command_labels, execute
 
 TURN = ConditionRange(yaw=(-math.pi, math.pi))
@@ -36,12 +37,13 @@ def test_latency_is_anticipated():
 
 def test_no_held_out_condition_lies_in_an_arc_of_another_split():
     rng, arcs = np.random.default_rng(0), {}
+    count = conditions._ARC_COUNT
     for split in ("train", "validation", "test"):
-        yaws = np.array([TURN.sample(rng, split).yaw for _ in range(400)])
+        yaws = np.array([TURN.sample(rng, split).yaw for _ in range(1000)])
         assert np.abs(yaws).max() <= math.pi
-        arcs[split] = set(np.floor((yaws + math.pi) / (2 * math.pi) * 24).astype(int))
-    assert [len(arcs[split]) for split in ("train", "validation", "test")] == [16, 4, 4]
-    assert len(set.union(*arcs.values())) == 24
+        arcs[split] = set(np.floor((yaws + math.pi) / (2 * math.pi) * count).astype(int))
+    assert [len(arcs[split]) for split in ("train", "validation", "test")] == [count * 4 // 6, count // 6, count // 6]
+    assert len(set.union(*arcs.values())) == count
 
 
 def test_samples_stay_in_their_ranges_and_are_pure():

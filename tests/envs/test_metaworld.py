@@ -1,5 +1,7 @@
 """The simulator as an instrument: repeatable, upright, and shifted in exactly the ways a condition says."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -73,8 +75,8 @@ def test_noise_pushes_the_hand_and_not_the_labels(demo):
     with MetaWorld("drawer-close", image_size=16) as env:
         pushed = record(env, SEED, noise=0.5)
     assert pushed is not None
-    np.testing.assert_array_equal(pushed.actions[0], demo.actions[0])
-    assert not np.allclose(pushed.state[1], demo.state[1], atol=1e-3)
+    np.testing.assert_array_equal(pushed.actions[0], demo.actions[0])  # pushed already, and not labelled so
+    assert np.abs(pushed.state[1:20] - demo.state[1:20]).max() > 1e-3
 
 
 def test_latency_delays_commands(drawer):
@@ -114,7 +116,7 @@ def test_frames_show_something_and_stand_upright(drawer):
     assert all(image.std() > 10 for image in seen[0])
     # The hand rises, so what changes in the side view must move to smaller row numbers.
     rows = np.arange(64)[:, None]
-    low, high = (np.abs(b[0].astype(int) - a[0]).sum(-1) for a, b in zip(seen, seen[1:], strict=False))
+    low, high = (np.abs(b[0].astype(int) - a[0]).sum(-1) for a, b in pairwise(seen))
     assert (rows * high).sum() / high.sum() < (rows * low).sum() / low.sum() - 1
 
 

@@ -1,0 +1,145 @@
+"""Every recipe in configs/ loads, names only what exists, and keeps what is held out apart."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from runpy import run_path
+
+import pytest
+
+from metalora_jax.adapters import placement
+from metalora_jax.data.tasks import Splits, check_disjoint
+from metalora_jax.envs.collect import jobs_of
+from metalora_jax.envs.conditions import ConditionRange
+from metalora_jax.envs.metaworld import CAMERAS, INSTRUCTIONS
+from metalora_jax.evaluation.experiment import check_splits
+from metalora_jax.evaluation.few_shot import Protocol
+from metalora_jax.evaluation.rollout import Control
+from metalora_jax.policies.smolvla.config import SmolVLAConfig
+from metalora_jax.training import methods
+from metalora_jax.training.meta_train import BatchConfig, DataConfig, OuterConfig, outer_optimizer
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+NAMES = {path.stem: run_path(str(path)) for path in sorted(CONFIGS.glob("*.py"))}
+FIRST_EVALUATION_SEED = 1_000_000  # see evaluation.experiment.episode_seed
+
+
+def configs_with(field: str) -> list:
+    return [pytest.param(made, id=name) for name, made in all_configs() if field in made]
+
+
+def all_configs():
+    methods_of = NAMES["metaworld_conditions"]["METHODS"]
+    for name, namespace in NAMES.items():
+        get_config: Callable = namespace["get_config"]
+        recipes = methods_of if get_config.__code__.co_argcount else [None]
+        for recipe in recipes:
+            made = get_config() if recipe is None else get_config(recipe)
+            yield f"{name}:{recipe}" if recipe else name, made.to_dict()
+
+
+def check_data(data: dict) -> None:
+    checked = DataConfig.from_config(data)
+    assert set(checked.tasks) <= set(INSTRUCTIONS)
+    assert len(set(checked.tasks)) == len(checked.tasks)
+    assert set(checked.cameras) <= set(CAMERAS)
+
+
+def check_training(recipe: dict) -> None:
+    check_data(recipe["data"])
+    batch = BatchConfig.from_config(recipe["batch"])
+    assert batch.shots + batch.query_demos <= recipe["data"]["demos"]
+    outer_optimizer(OuterConfig.from_config(recipe["outer"]), recipe["meta"]["optimizer"] == "learned")
+    placement.from_json(recipe["placement"])
+    if recipe["conditions"] is not None:
+        ConditionRange.from_config(recipe["conditions"])
+    words = {key: value for key, value in recipe["meta"].items() if key != "inner_steps"}
+    methods.build(lambda theta, batch, key: 0.0, **words)
+    assert recipe["meta"]["inner_steps"] > 0
+
+
+@pytest.mark.parametrize("config", configs_with("meta"))
+def test_training_recipes(config):
+    check_training(config)
+
+
+@pytest.mark.parametrize("config", configs_with("arms"))
+def test_comparisons(config):
+    check_splits(config)
+    for split in ("validation", "test"):
+        check_data(config[split])
+    protocol = Protocol.from_config(config["protocol"])
+    assert max(protocol.shots) < min(config["validation"]["demos"], config["test"]["demos"])
+    assert list(protocol.steps) == sorted(set(protocol.steps))
+    assert {*protocol.shots_steps, protocol.retention_steps, config["films"]["steps"]} <= {0, *protocol.steps}
+    Control(tuple(config["test"]["cameras"]), **config["control"])
+    for arm in config["arms"].values():
+        placement.from_json(arm["placement"])
+        if "meta" in arm:
+            check_training(arm)
+            # The shift is the question: trained and tested under another one, a comparison says nothing.
+            assert arm["conditions"] == config["conditions"]
+    assert (config["conditions"] is None) == (protocol.distribution == "tasks")
+    assert set(config["films"]["tasks"]) <= set(config["test"]["tasks"])
+    report = config["report"]
+    assert report["reference"] in config["arms"]
+    assert report["steps"] in protocol.steps
+    assert set(config["arms"]) <= set(report["labels"])
+
+
+@pytest.mark.parametrize("config", configs_with("arms"))
+def test_controls_train_on_the_same_data_for_as_long(config):
+    trained = [arm for arm in config["arms"].values() if "meta" in arm]
+    assert len({(arm["data"]["directory"], tuple(arm["data"]["tasks"]), arm["data"]["demos"]) for arm in trained}) == 1
+
+
+def demonstrations(config: dict) -> dict:
+    return config.get("demos", config)
+
+
+@pytest.mark.parametrize("config", [*configs_with("parts"), *configs_with("demos")])
+def test_recorded_seeds_never_meet(config):
+    jobs = jobs_of(demonstrations(config))
+    assert {job.task for job in jobs} <= set(INSTRUCTIONS)
+    taken: dict[str, set[int]] = {}
+    for job in jobs:
+        tried = set(range(job.first_seed, job.first_seed + 2 * job.demos + 11))  # at most, with failures
+        assert max(tried) < FIRST_EVALUATION_SEED
+        assert not taken.setdefault(job.task, set()) & tried
+        taken[job.task] |= tried
+
+
+def test_what_is_read_is_recorded():
+    recorded = {job.path: job.demos for job in jobs_of(NAMES["metaworld_demos"]["get_config"]().to_dict())}
+    for name, config in all_configs():
+        if name == "quickstart":
+            own = {job.path: job.demos for job in jobs_of(config["demos"])}
+        sections = [config[key] for key in ("validation", "test") if key in config]
+        sections += [arm["data"] for arm in config.get("arms", {}).values() if "data" in arm]
+        if "data" in config:
+            sections += [config["data"]] if "directory" in config["data"] else config["data"].values()
+        for data in sections:
+            for task in data["tasks"]:
+                there = (own if name == "quickstart" else recorded)[Path(data["directory"], f"{task}_demo.hdf5")]
+                assert data["demos"] <= there, (name, task)
+
+
+def test_new_tasks_are_new():
+    tasks, known = NAMES["metaworld_tasks"], NAMES["nano_smolvla"]["TASKS"]
+    check_disjoint(Splits(known + tasks["NEW"], tasks["VALIDATION"], tasks["TEST"]), INSTRUCTIONS)
+
+
+def test_base_recipe():
+    config = NAMES["nano_smolvla"]["get_config"]().to_dict()
+    for data in config["data"].values():
+        check_data(data)
+        assert len(data["cameras"]) == SmolVLAConfig.nano(**config["model"]).cameras
+
+
+def test_conditions_go_all_around():
+    assert NAMES["metaworld_conditions"]["YAW"] == (-math.pi, math.pi)
+
+
+def test_unknown_recipe():
+    with pytest.raises(ValueError, match="no recipe named 'mamml'; choose from maml_rates"):
+        NAMES["metaworld_conditions"]["get_config"]("mamml")

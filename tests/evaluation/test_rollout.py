@@ -1,0 +1,82 @@
+"""Closed loop: a worker's episode is complete, and its commands with its seed are enough to see it again."""
+
+import jax
+import numpy as np
+import pytest
+
+from metalora_jax.adapters import Rule
+from metalora_jax.envs.conditions import Condition
+from metalora_jax.envs.metaworld import MetaWorld
+from metalora_jax.evaluation import rollout
+from metalora_jax.evaluation.rollout import Control, Job, Rollout
+from metalora_jax.training import base as bases
+from metalora_jax.training.learner import learner
+from tests.tiny_base import make_base
+
+pytestmark = pytest.mark.metaworld
+RULES = (Rule("action_.*", rank=2, alpha=2.0, b_std=0.5),)
+CONDITION = Condition(yaw=1.0, latency=1)
+CONTROL = Control(cameras=("agentview",), execute=2, max_steps=5)
+SHIFTED, PLAIN = Rollout(("shifted", 3), CONDITION, 3), Rollout("plain", Condition(), 3)
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("world") / "base"
+    bases.save(directory, make_base())
+    theta = jax.tree.map(np.asarray, learner(make_base(), RULES, jax.random.key(0)).theta)
+    jobs = [
+        Job("drawer-close", (), None, (SHIFTED, PLAIN)),
+        Job("drawer-close", RULES, theta, (PLAIN._replace(key="adapted"),)),
+        Job("drawer-close", RULES, jax.tree.map(np.zeros_like, theta), (PLAIN._replace(key="adapted by nothing"),)),
+        Job("drawer-close", RULES, jax.tree.map(lambda x: x * np.nan, theta), (PLAIN._replace(key="broken"),)),
+    ]
+    return {outcome.key: outcome for outcome in rollout.run(jobs, directory, CONTROL, workers=1)}
+
+
+def test_every_episode_comes_back(outcomes):
+    assert set(outcomes) == {SHIFTED.key, "plain", "adapted", "adapted by nothing", "broken"}
+    for key in (SHIFTED.key, "plain", "adapted"):
+        outcome = outcomes[key]
+        assert outcome.error is None
+        assert not outcome.success  # five steps of a random policy
+        assert outcome.length == len(outcome.commands) == CONTROL.max_steps
+        assert outcome.commands.shape == (5, 4)
+        assert outcome.commands.dtype == np.float32
+        assert np.isfinite(outcome.episode_return)
+
+
+def test_adapters_reach_the_robot(outcomes):
+    plain = outcomes["plain"].commands
+    np.testing.assert_allclose(outcomes["adapted by nothing"].commands, plain, atol=1e-6)
+    assert np.abs(outcomes["adapted"].commands - plain).max() > 1e-3
+
+
+def test_a_condition_is_not_seen_before_it_acts(outcomes):
+    one, other = outcomes[SHIFTED.key].commands, outcomes["plain"].commands
+    np.testing.assert_array_equal(one[: CONTROL.execute], other[: CONTROL.execute])
+    assert not np.array_equal(one[CONTROL.execute :], other[CONTROL.execute :])
+
+
+def test_an_episode_that_breaks_is_a_failure_with_its_reason(outcomes):
+    broken = outcomes["broken"]
+    assert not broken.success
+    assert broken.length == 0
+    assert broken.commands.shape == (0, 4)
+    assert "must be 4 finite numbers" in broken.error
+
+
+def test_commands_replay_the_episode(outcomes):
+    outcome = outcomes[SHIFTED.key]
+    with MetaWorld("drawer-close", image_size=16) as env:
+        env.reset(SHIFTED.seed, SHIFTED.condition)
+        steps = [env.step(command) for command in outcome.commands]
+    assert any(step.success for step in steps) == outcome.success
+    assert sum(step.reward for step in steps) == pytest.approx(outcome.episode_return, abs=1e-9)
+
+
+def test_replay_shows_the_episode(outcomes):
+    frames = rollout.replay("drawer-close", SHIFTED, outcomes[SHIFTED.key].commands, "topview", 48, every=2)
+    assert frames.shape == (4, 48, 48, 3)  # before steps 0, 2 and 4, and at the end
+    assert frames.dtype == np.uint8
+    assert not np.array_equal(frames[0], frames[-1])

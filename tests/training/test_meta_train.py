@@ -1,0 +1,129 @@
+"""Meta-training end to end, on a random base and made-up demonstrations: no simulator."""
+
+import copy
+
+import jax
+import numpy as np
+import pytest
+
+from metalora_jax import trees
+from metalora_jax.adapters.directory import AdapterError
+from metalora_jax.data import libero_hdf5
+from metalora_jax.training import base as bases
+from metalora_jax.training import meta_train as module
+from metalora_jax.training import task_batches
+from metalora_jax.training.meta_train import OuterConfig, load_adapter, meta_train, setting
+from metalora_jax.training.metrics import read_metrics
+from tests.tiny_base import EXPERT, INSTRUCTIONS, make_base, make_demos
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    root = tmp_path_factory.mktemp("world")
+    bases.save(root / "base", make_base())
+    for task in INSTRUCTIONS:
+        libero_hdf5.write(root / f"{task}_demo.hdf5", make_demos(task), ("agentview",), task, {})
+    return {
+        "base": str(root / "base"),
+        "seed": 0,
+        "data": dict(directory=str(root), tasks=tuple(INSTRUCTIONS), demos=4, cameras=("agentview",)),
+        "conditions": dict(yaw=(-3.0, 3.0)),
+        "placement": (EXPERT,),
+        "batch": dict(meta_batch=2, shots=1, frames=3, query_demos=2, query_frames=4, draws=2),
+        "meta": dict(
+            method="fomaml",
+            inner_steps=2,
+            optimizer="learned",
+            rate=0.1,
+            max_norm=1.0,
+            same_draws=False,
+            micro_batch=None,
+            head=None,
+        ),
+        "outer": dict(steps=3, rate=1e-2, rate_of_rates=0.1, max_norm=1.0),
+        "checkpoint_every": 1,
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    return meta_train(config, workdir)
+
+
+def test_adapter_holds_what_was_learned(config, trained):
+    learn, rules, params = load_adapter(trained, make_base())
+    assert set(params) == {"theta", "log_rates"}
+    assert rules == setting(config).placement
+    trees.check_same(params["theta"], learn.theta)
+    moved = trees.global_norm(trees.sub(params["theta"], setting(config).learner.theta))
+    assert moved > 1e-3
+    assert len({float(rate) for rate in jax.tree.leaves(params["log_rates"])}) > 1
+    [record] = read_metrics(trained.parent / "metrics.jsonl")
+    assert record["step"] == 3
+    assert {"loss", "distance", "support_loss_first", "support_loss_last", "gradient_norm"} <= set(record)
+
+
+def test_finished_training_is_not_repeated(config, trained, monkeypatch):
+    monkeypatch.setattr(module, "setting", None)
+    assert meta_train(config, trained.parent) == trained
+
+
+def test_killed_and_resumed_gives_the_same_adapter(config, trained, tmp_path, monkeypatch):
+    made, original = [], task_batches.task_batch
+
+    def breaks_at_the_third(*arguments):
+        made.append(1)
+        if len(made) == 3:
+            raise OSError("killed")
+        return original(*arguments)
+
+    monkeypatch.setattr(task_batches, "task_batch", breaks_at_the_third)
+    with pytest.raises(OSError, match="killed"):
+        meta_train(config, tmp_path)
+    resumed = meta_train(config, tmp_path)
+    assert len(made) == 4  # steps 1, 2, 3 and 3 again
+    same = [load_adapter(path, make_base())[2] for path in (resumed, trained)]
+    jax.tree.map(np.testing.assert_array_equal, *same)
+
+
+def test_another_base_is_refused(trained):
+    base = make_base()
+    moved = base.statistics._replace(state_mean=base.statistics.state_mean + 1)
+    with pytest.raises(AdapterError, match="base"):
+        load_adapter(trained, bases.make(base.model, base.tokenizer, moved))
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "complaint"),
+    [
+        ("data", "task", r"no field data\.task; known: directory, tasks, demos, cameras"),
+        ("batch", "shot", r"no field batch\.shot; known: meta_batch"),
+        ("conditions", "jaw", r"no field conditions\.jaw; known: yaw"),
+    ],
+)
+def test_unknown_fields_are_named(config, section, field, complaint):
+    wrong = copy.deepcopy(config)
+    wrong[section][field] = 1
+    with pytest.raises(ValueError, match=complaint):
+        setting(wrong)
+
+
+def test_missing_fields_are_named(config):
+    wrong = copy.deepcopy(config)
+    del wrong["batch"]["draws"]
+    with pytest.raises(ValueError, match=r"batch\.draws is missing"):
+        setting(wrong)
+    with pytest.raises(ValueError, match=r"outer\.max_norm is missing; the fields are: steps, rate, rate_of_rates"):
+        OuterConfig.from_config({"steps": 1, "rate": 0.1, "rate_of_rates": None})
+
+
+@pytest.mark.parametrize(("rate", "learned"), [(0.1, False), (None, True)])
+def test_a_rate_of_rates_belongs_to_learned_rates(rate, learned):
+    with pytest.raises(ValueError, match=r"outer\.rate_of_rates belongs to learned inner rates"):
+        module.outer_optimizer(OuterConfig(3, 0.1, rate, 1.0), learned)
+
+
+def test_a_placement_that_fits_nothing(config):
+    with pytest.raises(ValueError, match=r"rule 'experts/\.\*' places nothing; near paths"):
+        setting(config | {"placement": (EXPERT | {"pattern": "experts/.*"},)})

@@ -1,0 +1,39 @@
+"""The words of a config: each has an effect, or is refused."""
+
+import jax.numpy as jnp
+import pytest
+
+from metalora_jax.training import methods
+
+
+def build(**words):
+    usual = dict(optimizer="sgd", rate=0.1, max_norm=1.0, same_draws=False, micro_batch=None, head=None)
+    return methods.build(lambda theta, batch, key: jnp.zeros(()), **(usual | words))
+
+
+@pytest.mark.parametrize("method", ["maml", "fomaml", "reptile", "multitask"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_plain_methods_learn_theta_alone(method, optimizer):
+    assert set(build(method=method, optimizer=optimizer).init({"w": jnp.ones(2)})) == {"theta"}
+
+
+@pytest.mark.parametrize("words", [{"method": "maml"}, {"method": "fomaml"}, {"method": "anil", "head": ["w"]}])
+def test_learned_rates_start_at_the_rate(words):
+    params = build(optimizer="learned", rate=0.3, **words).init({"w": jnp.ones(2)})
+    assert jnp.allclose(jnp.exp(params["log_rates"]["w"]), 0.3)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ({"method": "anil"}, r"meta\.head is what method 'anil' adapts"),
+        ({"method": "fomaml", "head": ["w"]}, r"meta\.head .* not for 'fomaml'"),
+        ({"method": "reptile", "optimizer": "learned"}, "'learned' has no effect in method 'reptile'"),
+        ({"method": "multitask", "optimizer": "learned"}, "'learned' has no effect in method 'multitask'"),
+        ({"method": "fomaml", "optimizer": "adagrad"}, "no inner optimizer named 'adagrad'; choose learned, sgd, adam"),
+        ({"method": "mamml"}, "no meta-method named 'mamml'; choose anil, maml, fomaml, reptile, multitask"),
+    ],
+)
+def test_words_without_effect_are_refused(words, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        build(**words)
