@@ -13,14 +13,14 @@ from types import SimpleNamespace
 from ml_collections import ConfigDict
 
 TASKS = (
-    "button-press",
     "coffee-button",
     "door-close",
+    "door-open",
     "drawer-close",
+    "faucet-close",
     "faucet-open",
-    "handle-press",
-    "plate-slide",
     "window-close",
+    "window-open",
 )
 
 
@@ -40,13 +40,14 @@ def get_config() -> ConfigDict:
     config.meta_seeds = (0,)
     for arm in ("meta", "control"):
         config.arms[arm].data = dict(directory=f"{root}/clean", tasks=TASKS, demos=8, cameras=("agentview",))
-        config.arms[arm].outer.steps = 150
+        config.arms[arm].outer.steps = 120
     for split in ("validation", "test"):
         config[split] = dict(directory=f"{root}/held_out", tasks=TASKS, demos=6, cameras=("agentview",))
+    config.search = dict(learned=(1.0,), sgd=(), adam=(0.01,))
     config.protocol.steps = (0, 1, 3, 5, 10)
     config.protocol.draws_per_task = 2
     config.protocol.episodes = 1
     config.protocol.retention_steps = 0
-    config.films.tasks = ("drawer-close", "window-close")
+    config.films.tasks = ("door-open", "window-close")
     config.report.title = "Quickstart: hidden action rotation, one demonstration"
     return config
