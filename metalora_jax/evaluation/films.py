@@ -1,6 +1,7 @@
 """Before/after films: the same start under the same hidden condition, with the frozen base and with adapters."""
 
 import json
+import multiprocessing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from metalora_jax.evaluation.arms import Adaptation, Choice
 from metalora_jax.evaluation.few_shot import Protocol
 from metalora_jax.evaluation.rollout import Control, Job, Rollout
 from metalora_jax.training import base as bases
-from metalora_jax.training.progress import progress
 
 SIZE = 224  # [px] each half
 EVERY = 2  # control steps between two frames
@@ -51,14 +51,16 @@ def before_and_after(config: Mapping[str, Any], workdir: Path) -> list[Path]:
     control = Control(tuple(config["test"]["cameras"]), **config["control"])
     base_directory = Path(config["base"]) if config["base"] else None
     outcomes = {o.key: o for o in rollout.run(jobs, base_directory, control, config["workers"])}
-    written = []
-    for task in progress(todo, description="films"):
-        halves = [
-            rollout.replay(task, takes[task], outcomes[task, half].commands, "agentview", SIZE, EVERY)
-            for half in ("before", "after")
-        ]
-        written.append(_write(workdir / "videos" / f"{task}.mp4", halves))
-    return written
+    halves = [(takes[task], outcomes[task, "before"].commands, outcomes[task, "after"].commands) for task in todo]
+    paths = [workdir / "videos" / f"{task}.mp4" for task in todo]
+    # In a process of its own: the encoder forks, which JAX, once it runs threads, must not see.
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.starmap(_film, zip(paths, todo, halves, strict=True))
+
+
+def _film(path: Path, task: str, halves: tuple[Rollout, np.ndarray, np.ndarray]) -> Path:
+    take, *both = halves
+    return _write(path, [rollout.replay(task, take, commands, "agentview", SIZE, EVERY) for commands in both])
 
 
 def _write(path: Path, halves: list[np.ndarray]) -> Path:

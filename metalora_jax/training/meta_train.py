@@ -138,7 +138,7 @@ def report_placement(known: Setting, loss: LossFn, bank: PyTree) -> None:
     )
     rows, labels = rows_and_labels(known.frames, next(iter(known.frames.demos)), (0,))
     batch = task_batches.fill(task_batches.Rows(rows[:4], ActionChunk(*(x[:4] for x in labels))), bank)
-    dead = adapters.dead_adapters(jax.grad(loss)(theta, batch, jax.random.key(0)))
+    dead = adapters.dead_adapters(jax.jit(jax.grad(loss))(theta, batch, jax.random.key(0)))
     if dead:
         logging.warning("no gradient reaches the adapters on %s; leave them out of the placement", ", ".join(dead))
 
