@@ -2,8 +2,8 @@
 
     make quickstart
 
-Two cores need about twelve minutes. Inner rates of the baselines are not searched again: they are those that the full
-search chose (experiments/results), so that minutes go into episodes. Intervals are wide; the full run's are not.
+Inner rates of the baselines are not searched again: Adam at 0.01 is what the full search chose for most of them over few
+steps (experiments/results/few_shot_conditions/rates.json), so that minutes go into episodes. Intervals are wide.
 """
 
 from pathlib import Path

@@ -26,7 +26,7 @@ def main(_: list[str]) -> None:
     part = config.data.clean
     control = rollout.Control(tuple(part.cameras), **config.control)
     stamp = fingerprint(code=code_digest(), base=base.fingerprint, control=control._asdict())
-    jobs = [experiment.base_job(task, seed, stamp) for task in part.tasks for seed in range(_EPISODES.value)]
+    jobs = [experiment.base_job(task, number, stamp) for task in part.tasks for number in range(_EPISODES.value)]
     file = Path(_WORKDIR.value, "episodes.jsonl")
     with EpisodeLog(file) as log:
         todo = [job for job in jobs if not log.done(job.rollouts[0].key[0].key, stamp)]

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -219,9 +220,13 @@ def execute(jobs: Sequence[Job], base_directory: str, control: Control, workers:
         log.append(completed)
 
 
-def episode_seed(cell: Cell, number: int) -> int:
-    """The simulator's seed of an episode: equal for all arms, and never one that demonstrations were recorded from."""
-    return 1_000_000 + 1000 * cell.draw + number
+def episode_seed(task: str, draw: int, number: int) -> int:
+    """The simulator's seed of an episode: equal for all arms, and never one that demonstrations were recorded from.
+
+    It differs between tasks: one seed places the objects of every task at the same fraction of their range, and
+    episodes that share it are not independent.
+    """
+    return 1_000_000 + 100_000 * (zlib.crc32(task.encode()) % 1000) + 1000 * draw + number
 
 
 def _pending(arm: Arm, cell: Cell, step: int, protocol: Protocol, stamp: str, log: EpisodeLog) -> list[Episode]:
@@ -259,7 +264,7 @@ def _episodes(
 ) -> list[Episode]:
     made = []
     for number in range(protocol.episodes):
-        record = _blank(cell.task, condition, episode_seed(cell, number), stamp)
+        record = _blank(cell.task, condition, episode_seed(cell.task, cell.draw, number), stamp)
         made.append(
             dataclasses.replace(
                 record,
@@ -281,8 +286,9 @@ def _rollout(record: Episode, seconds: float, loss: float | None) -> Rollout:
     return Rollout((record, seconds, loss), Condition.from_json(record.condition), record.episode_seed)
 
 
-def base_job(task: str, seed: int, stamp: str) -> Job:
+def base_job(task: str, number: int, stamp: str) -> Job:
     """One episode of the plain base without a shift, for judging the base itself."""
+    seed = episode_seed(task, 99, number)  # a draw that no comparison uses
     record = _blank(task, Condition(), seed, stamp)
     return Job(task, (), None, (_rollout(record, 0.0, None),))
 

@@ -44,7 +44,9 @@ def before_and_after(config: Mapping[str, Any], workdir: Path) -> list[Path]:
             continue
         found = few_shot.adapted_at(arm, adapt, choices, cell, data.frames, data.bank, protocol, [films["steps"]])
         thetas = {step: theta for step, theta, _, _ in found}
-        take = Rollout((cell.task, "before"), cell.condition or Condition(), experiment.episode_seed(cell, 0))
+        take = Rollout(
+            (cell.task, "before"), cell.condition or Condition(), experiment.episode_seed(cell.task, cell.draw, 0)
+        )
         takes[cell.task] = take
         jobs.append(Job(cell.task, (), None, (take,)))
         jobs.append(Job(cell.task, arm.placement, thetas[films["steps"]], (take._replace(key=(cell.task, "after")),)))
