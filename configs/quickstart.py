@@ -2,8 +2,8 @@
 
     make quickstart
 
-Inner rates of the baselines are not searched again: Adam at 0.01 is what the full search chose for most of them over few
-steps (experiments/results/few_shot_conditions/rates.json), so that minutes go into episodes. Intervals are wide.
+Inner rates of the baselines are not searched again: Adam at 0.01 is what the full search chose for most of them over
+few steps (experiments/results/few_shot_conditions/rates.json), so that minutes go into episodes. Intervals are wide.
 """
 
 from pathlib import Path
