@@ -49,10 +49,10 @@ def get_config() -> ConfigDict:
     config.control = dict(execute=2, max_steps=200)
     config.batch = 64
     config.draws = 2
-    config.shift = 2
+    config.shift = 0
     config.brightness = 0.2
     config.rate = 1e-3
-    config.steps = 4000
+    config.steps = 10000
     config.warmup = 200
     config.weight_decay = 1e-3
     config.checkpoint_every = 250

@@ -14,7 +14,6 @@ Files are written whole or not at all, and read strictly.
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,8 +39,7 @@ def write(path: Path, demos: Sequence[Demo], cameras: Sequence[str], task: str, 
     if len({d.instruction for d in demos}) != 1:
         raise DemoError(f"{path}: demonstrations of one file must share one instruction")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    os.close(handle)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with h5py.File(temporary, "w") as file:
             data = file.create_group("data")
@@ -65,7 +63,7 @@ def write(path: Path, demos: Sequence[Demo], cameras: Sequence[str], task: str, 
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def read(path: Path, cameras: Sequence[str], limit: int | None = None) -> list[Demo]:

@@ -1,7 +1,7 @@
 """The inner loop: K gradient steps on one task, as one `lax.scan`."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -47,7 +47,7 @@ def adapt(
       options: mask, clipping and noise.
       first_order: treats the gradients as constants when the result is differentiated (FOMAML); False keeps their
         derivative (MAML).
-      remat: recomputes each step in the backward pass, so that memory does not grow with K times the activations.
+      remat: of a step that is differentiated, keeps theta alone and recomputes the rest, see `_value_and_grad`.
       keep: step counts in 0..K at which theta is returned too.
 
     Returns:
@@ -58,6 +58,7 @@ def adapt(
         raise ValueError(f"keep={keep}: the support set has minibatches for steps 0..{steps} only")
     fast, slow = partition(theta, options.fast)
     wanted = jnp.asarray(keep, jnp.int32)
+    value_and_grad = _value_and_grad(loss_fn, remat and not first_order)
 
     def one_step(carry: tuple[PyTree, optax.OptState, PyTree], step: tuple[jax.Array, PyTree]) -> tuple:
         fast, state, kept = carry
@@ -65,7 +66,7 @@ def adapt(
         # Stopping theta, rather than its gradient, spares the derivative of the whole loss and its memory.
         at, rest = jax.lax.stop_gradient((fast, slow)) if first_order else (fast, slow)
         step_key = key if options.same_draws else jax.random.fold_in(key, j)
-        loss, gradient = jax.value_and_grad(lambda f: loss_fn(combine(f, rest), batch, step_key))(at)
+        loss, gradient = value_and_grad(at, rest, batch, step_key)
         if options.max_norm is not None:
             gradient = trees.clip_by_global_norm(gradient, options.max_norm)
         updates, state = optimizer.update(gradient, state, at)
@@ -75,13 +76,50 @@ def adapt(
     def start(leaf: jax.Array) -> jax.Array:
         return jnp.broadcast_to(leaf[None], (len(keep), *leaf.shape))
 
-    if remat:
-        # In a scan nothing can be merged across the boundary, so the (slow) protection against it is not needed.
-        one_step = jax.checkpoint(one_step, prevent_cse=False)
     carry = (fast, optimizer.init(fast), jax.tree.map(start, fast))
     losses: jax.Array
     (fast, _, kept), losses = jax.lax.scan(one_step, carry, (jnp.arange(steps), batches))
     return AdaptResult(combine(fast, slow), losses, combine(kept, jax.tree.map(start, slow)))
+
+
+def _value_and_grad(loss_fn: LossFn, remat: bool) -> Callable[[PyTree, PyTree, PyTree, jax.Array], tuple]:
+    """(fast, slow, batch, key) -> the loss and its gradient with respect to `fast`.
+
+    With `remat` its derivative is taken forward over reverse: the Hessian is symmetric, so the product that the chain
+    rule asks for is the gradient's derivative along the cotangent. That recomputes the step from its theta, so memory
+    does not grow with K times the activations, and spares the transpose of a backward pass, which is what makes
+    reverse over reverse slow (Kemaev et al. 2025, "MixFlow-MG", arXiv:2505.00793). What `loss_fn` closes over is
+    constant: no derivative reaches it.
+    """
+
+    def loss(fast: PyTree, slow: PyTree, batch: PyTree, key: jax.Array) -> jax.Array:
+        return loss_fn(combine(fast, slow), batch, key)
+
+    if not remat:
+        return jax.value_and_grad(loss)
+
+    def value_and_grad(*args: PyTree) -> tuple:
+        pure, closed_over = jax.closure_convert(loss, *args)  # a function with a rule may not close over traced values
+        return _with_forward_over_reverse(pure)(*args, *closed_over)
+
+    return value_and_grad
+
+
+def _with_forward_over_reverse(loss: Callable[..., jax.Array]) -> Callable[..., tuple]:
+    value_and_grad = jax.custom_vjp(jax.value_and_grad(loss))
+
+    def forward(*args: PyTree) -> tuple:
+        return value_and_grad(*args), args
+
+    def backward(args: tuple, cotangents: tuple[jax.Array, PyTree]) -> tuple:
+        fast, *others = args
+        loss_cotangent, direction = cotangents
+        gradients, products = jax.jvp(lambda f: jax.grad(loss, argnums=(0, 1))(f, *others), (fast,), (direction,))
+        for_theta = jax.tree.map(lambda g, p: loss_cotangent * g + p, gradients, products)
+        return *for_theta, *(None for _ in others[1:])
+
+    value_and_grad.defvjp(forward, backward)
+    return value_and_grad
 
 
 def partition(theta: PyTree, fast: Sequence[str] | None) -> tuple[PyTree, PyTree]:

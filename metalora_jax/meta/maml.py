@@ -27,7 +27,7 @@ def maml(
       optimizer: of the inner loop. To differentiate twice through Adam give it an `eps_root` > 0: the slope of
         sqrt(v) is infinite where an adapter has no gradient yet.
       first_order: drop the derivative of the inner gradients; see `fomaml`.
-      remat: recompute inner steps in the backward pass.
+      remat: recompute inner steps in the backward pass, see `inner.adapt`; faster, and of flat memory.
       micro_batch: tasks at a time.
       **options: of the inner loop, see `inner.InnerOptions`.
     """
@@ -59,7 +59,7 @@ def bilevel(
             optimizer_of(meta_params),
             options,
             first_order=first_order,
-            remat=remat and not first_order,
+            remat=remat,
             keep=keep,
         )
 
