@@ -27,7 +27,8 @@ def scale(factor: float | jax.Array, x: PyTree) -> PyTree:
 
 def global_norm(x: PyTree) -> jax.Array:
     """Euclidean norm of all leaves together, a scalar; its gradient at x = 0 is zero, where a bare sqrt's is NaN."""
-    square = sum((jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(x)), start=jnp.zeros(()))
+    squares = jnp.stack([jnp.zeros(()), *(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(x))])
+    square = jnp.dot(squares, jnp.ones_like(squares))
     # Both branches of a `where` are differentiated: the sqrt must never see the 0 whose slope is infinite.
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 

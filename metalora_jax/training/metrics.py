@@ -50,7 +50,8 @@ def finite_or_skip(evidence: PyTree, state: State, new_state: State, skips: Skip
     """
     ok = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(evidence)]))
     skipped = (~ok).astype(jnp.int32)
-    chosen = jax.tree.map(lambda old, new: jnp.where(ok, new, old), state, new_state)
+    # Not a `where` for each leaf: XLA's CPU compiler would copy the whole evidence into every one of them.
+    chosen = jax.lax.cond(ok, lambda: new_state, lambda: state)
     return chosen, Skips(skips.total + skipped, (skips.consecutive + skipped) * skipped)
 
 
