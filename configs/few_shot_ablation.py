@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
 
     def arm(name: str, label: str, method: str = "fomaml_rates", **changes: object) -> None:
         recipe = conditions.get_config(method)
+        recipe.outer.steps = 300
         recipe.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
         arms[name], labels[name] = recipe.to_dict(), label
 
@@ -28,13 +29,15 @@ def get_config() -> ConfigDict:
     arm("fixed_rate", "one fixed rate", "fomaml")
     arm("reptile", "Reptile", "reptile")
     arm("anil", "heads only in the inner loop", "anil")
-    arm("one_draw", "one flow draw", batch__draws=1)
+    arm("four_draws", "four flow draws", batch__draws=4)
     arm("no_clip", "no inner clipping", meta__max_norm=1e9)
     arm("zero_b", "B starts at zero", placement=(conditions.lora(conditions.EXPERT, 0.0),))
     arm("heads", "heads only adapted", placement=(conditions.lora(conditions.HEADS, 0.02),))
+    arm("dropout", "adapter dropout 0.05", placement=(conditions.lora(conditions.EXPERT, 0.02, 0.05),))
     arm("five_steps", "trained with K = 5", meta__inner_steps=5)
     arm("one_step", "trained with K = 1", meta__inner_steps=1)
-    arm("short", "a third of the meta-training", outer__steps=80)
+    arm("short", "a third of the meta-training", outer__steps=100)
+    arm("slow", "outer rate 0.003", outer__rate=3e-3)
     with config.unlocked():
         config.arms = arms
     config.report.labels = labels

@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
         head_lora=dict(placement=(conditions.lora(conditions.HEADS, 0.0),)),
         full_head=dict(placement=(dict(pattern=conditions.HEADS, kind="dense"),)),
     )
-    config.search = dict(learned=(1.0,), sgd=(0.3, 1.0), adam=(0.003, 0.01, 0.03))
+    config.search = dict(learned=(0.3, 1.0), sgd=(0.3, 1.0), adam=(0.003, 0.01, 0.03))
     cameras = ("agentview",)
     config.validation = dict(directory="runs/demos/held_out", tasks=conditions.TASKS[::3], demos=8, cameras=cameras)
     config.test = dict(directory="runs/demos/held_out", tasks=conditions.TASKS, demos=8, cameras=cameras)
@@ -37,8 +37,8 @@ def get_config() -> ConfigDict:
         steps=(0, 1, 3, 5, 10, 100),
         shots=(1, 3, 5),
         shots_steps=(3,),
-        draws_per_task=1,
-        episodes=2,
+        draws_per_task=2,
+        episodes=1,
         retention_steps=3,
         frames=32,
         flow_draws=2,

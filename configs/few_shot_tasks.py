@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
         config.conditions = None
     for arm, recipe in (("meta", "fomaml_rates"), ("control", "multitask")):
         config.arms[arm] = tasks.get_config(recipe).to_dict()
+        config.arms[arm].outer.steps = 400
     for split, names in (("validation", tasks.VALIDATION), ("test", tasks.TEST)):
         config[split] = dict(directory="runs/demos/clean", tasks=names, demos=15, cameras=("agentview",))
     config.protocol.distribution = "tasks"

@@ -20,9 +20,9 @@ EXPERT = r"expert/.*|action_.*"
 HEADS = r"action_.*"
 
 
-def lora(pattern: str, b_std: float) -> dict:
+def lora(pattern: str, b_std: float, dropout: float = 0.0) -> dict:
     """One placement rule."""
-    return dict(pattern=pattern, kind="lora", rank=4, alpha=8.0, dropout=0.0, rslora=False, b_std=b_std)
+    return dict(pattern=pattern, kind="lora", rank=4, alpha=8.0, dropout=dropout, rslora=False, b_std=b_std)
 
 
 def get_config(method: str = "maml_rates") -> ConfigDict:
@@ -37,9 +37,9 @@ def get_config(method: str = "maml_rates") -> ConfigDict:
     config.conditions = dict(yaw=YAW)
     # B starts non-zero where it is meta-learned: at B = 0 no gradient reaches A.
     config.placement = (lora(EXPERT, 0.0 if method == "multitask" else 0.02),)
-    config.batch = dict(meta_batch=6, shots=1, frames=32, query_demos=2, query_frames=32, draws=2)
+    config.batch = dict(meta_batch=6, shots=1, frames=16, query_demos=2, query_frames=32, draws=1)
     if method == "multitask":  # as many frames in each step as the others' support and query together
-        config.batch.update(query_demos=3, query_frames=128)
+        config.batch.update(query_demos=3, query_frames=3 * 16 + 32)
     config.meta = ConfigDict(
         dict(
             method=name,
@@ -53,6 +53,6 @@ def get_config(method: str = "maml_rates") -> ConfigDict:
         ),
         allow_dotted_keys=True,
     )
-    config.outer = ConfigDict(dict(steps=200, rate=3e-3, rate_of_rates=0.03 if learned else None, max_norm=1.0))
+    config.outer = ConfigDict(dict(steps=1000, rate=1e-2, rate_of_rates=0.03 if learned else None, max_norm=1.0))
     config.checkpoint_every = 50
     return config

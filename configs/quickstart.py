@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
     config.meta_seeds = (0,)
     for arm in ("meta", "control"):
         config.arms[arm].data = dict(directory=f"{root}/clean", tasks=TASKS, demos=8, cameras=("agentview",))
-        config.arms[arm].outer.steps = 120
+        config.arms[arm].outer.steps = 250
     for split in ("validation", "test"):
         config[split] = dict(directory=f"{root}/held_out", tasks=TASKS, demos=6, cameras=("agentview",))
     config.search = dict(learned=(1.0,), sgd=(), adam=(0.01,))

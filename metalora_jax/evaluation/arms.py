@@ -24,6 +24,7 @@ class Arm(NamedTuple):
     learner: Learner
     placement: adapters.Placement
     meta_params: PyTree  # {"theta": ...} and, where they were learned, {"log_rates": ...}
+    max_norm: float | None  # clips every inner gradient
     fast: tuple[str, ...] | None = None  # leaf paths that the inner loop moves; None is all (see ANIL)
 
     @property
@@ -56,19 +57,20 @@ def candidates(arm: Arm, search: dict[str, Sequence[float]]) -> list[Choice]:
 class Adaptation:
     """Compiled adaptation: one compilation for each (placement, optimiser, step counts), whatever the arm's values."""
 
-    def __init__(self, draws: int, max_norm: float | None):
-        """Sets the flow samples per frame and the clip of every inner gradient, which are the same for all arms."""
-        self._draws, self._max_norm = draws, max_norm
+    def __init__(self, draws: int):
+        """Sets the flow samples per frame, which are the same for all arms."""
+        self._draws = draws
         self._compiled: dict[tuple, Any] = {}
         self._compiling = threading.Lock()  # cells are adapted in several threads
 
     def __call__(self, arm: Arm, choice: Choice, support: Batch, seed: int, steps: Sequence[int]) -> Adapted:
         """Adapts `arm` on `support` (leaves (K, frames, ...), K = max(steps)) and keeps theta at each of `steps`."""
         args = (arm.meta_params, arm.learner.phi, support, jax.random.key(seed), jnp.float32(choice.rate))
-        key = (arm.placement, arm.fast, choice.optimizer, tuple(steps))
+        options = InnerOptions(fast=arm.fast, max_norm=arm.max_norm)
+        key = (arm.placement, options, choice.optimizer, tuple(steps))
         with self._compiling:
             if key not in self._compiled:
-                run = jax.jit(self._function(arm.learner, arm.fast, choice.optimizer, tuple(steps)))
+                run = jax.jit(self._function(arm.learner, options, choice.optimizer, tuple(steps)))
                 self._compiled[key] = run.lower(*args).compile()
         start = time.perf_counter()
         result = jax.block_until_ready(self._compiled[key](*args))
@@ -78,10 +80,8 @@ class Adaptation:
         return Adapted(thetas, np.asarray(result.losses), {step: seconds * step / max(steps) for step in steps})
 
     def _function(
-        self, learner: Learner, fast: tuple[str, ...] | None, optimizer: str, steps: tuple[int, ...]
+        self, learner: Learner, options: InnerOptions, optimizer: str, steps: tuple[int, ...]
     ) -> Callable[..., meta.AdaptResult]:
-        options = InnerOptions(fast=fast, max_norm=self._max_norm)
-
         def run(meta_params: PyTree, phi: PyTree, support: Batch, key: jax.Array, rate: jax.Array) -> meta.AdaptResult:
             loss = loss_fn(learner, phi, self._draws, dropout=False)
             if optimizer == "learned":

@@ -59,7 +59,7 @@ def run(config: Mapping[str, Any], workdir: Path) -> Path:
     arms = [arm for name in config["arms"] for arm in build_arm(config, name, base, workdir)]
     validation = data_set(config, "validation", base, protocol, protocol.shots[:1])
     test = data_set(config, "test", base, protocol, protocol.shots)
-    adapt = Adaptation(protocol.flow_draws, protocol.max_norm)
+    adapt = Adaptation(protocol.flow_draws)
     choices = searched(config, arms, adapt, validation, protocol, workdir / "rates.json")
     with EpisodeLog(workdir / "episodes.jsonl") as log:
         common = {"code": code_digest(), "config": fingerprint(**config), "base": base.fingerprint}
@@ -119,11 +119,12 @@ def build_arm(config: Mapping[str, Any], name: str, base: Base, workdir: Path) -
         if recipe is None:
             rules = placement.from_json([dict(rule) for rule in config["arms"][name]["placement"]])
             learn = learner(base, rules, jax.random.key(seed))
-            made.append(Arm(name, seed, learn, rules, {"theta": learn.theta}))
+            made.append(Arm(name, seed, learn, rules, {"theta": learn.theta}, config["protocol"]["max_norm"]))
         else:
             learn, rules, params = load_adapter(home / "adapter", base)
-            head = recipe["meta"]["head"]
-            made.append(Arm(name, seed, learn, rules, params, None if head is None else tuple(head)))
+            words = recipe["meta"]
+            head = None if words["head"] is None else tuple(words["head"])
+            made.append(Arm(name, seed, learn, rules, params, words["max_norm"], head))
     return made
 
 

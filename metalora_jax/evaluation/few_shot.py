@@ -36,7 +36,7 @@ class Protocol(NamedTuple):
     retention_steps: int  # step count at which retention is measured; 0 leaves retention out
     frames: int  # frames in a support minibatch
     flow_draws: int  # samples of (t, noise) per frame
-    max_norm: float | None  # clip of inner gradients
+    max_norm: float | None  # clip of inner gradients, for arms that were not meta-trained with one of their own
     short: int  # rates are searched apart for up to this many steps, and for more
 
     @classmethod

@@ -36,7 +36,7 @@ def before_and_after(config: Mapping[str, Any], workdir: Path) -> list[Path]:
     arm = experiment.build_arm(config, name, base, workdir)[0]
     chosen = json.loads((workdir / "rates.json").read_text())[name]
     choices = {budget: Choice(**choice) for budget, choice in chosen.items()}
-    adapt = Adaptation(protocol.flow_draws, protocol.max_norm)
+    adapt = Adaptation(protocol.flow_draws)
     data = experiment.data_set(config, "test", base, protocol, protocol.shots[:1])
     jobs, takes = [], {}
     for cell in data.cells[protocol.shots[0]]:

@@ -24,7 +24,7 @@ def make_arm(seed=0, log_rates=None, fast=None) -> Arm:
     params = {"theta": learn.theta}
     if log_rates is not None:
         params["log_rates"] = jax.tree.map(lambda _: jnp.float32(log_rates), learn.theta)
-    return Arm("arm", seed, learn, RULES, params, fast)
+    return Arm("arm", seed, learn, RULES, params, 1.0, fast)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def support():
 
 @pytest.fixture
 def adapt():
-    return Adaptation(draws=1, max_norm=1.0)
+    return Adaptation(draws=1)
 
 
 def test_one_compilation_for_each_program(adapt, support, monkeypatch):

@@ -45,12 +45,12 @@ def bank():
 def arm():
     rules = (Rule("action_.*", rank=2, alpha=2.0, b_std=0.1),)
     learn = learner(make_base(), rules, jax.random.key(0))
-    return Arm("heads", 0, learn, rules, {"theta": learn.theta})
+    return Arm("heads", 0, learn, rules, {"theta": learn.theta}, PROTOCOL.max_norm)
 
 
 @pytest.fixture(scope="module")
 def adapt():
-    return Adaptation(PROTOCOL.flow_draws, PROTOCOL.max_norm)
+    return Adaptation(PROTOCOL.flow_draws)
 
 
 def test_cells_are_pure_and_differ():
