@@ -12,6 +12,7 @@
 Files are written whole or not at all, and read strictly.
 """
 
+import difflib
 import json
 import os
 from collections.abc import Sequence
@@ -73,7 +74,9 @@ def read(path: Path, cameras: Sequence[str], limit: int | None = None) -> list[D
       DemoError: if the file is missing, truncated, lacks a key or a demonstration, or holds a value that is not finite.
     """
     if not path.exists():
-        raise DemoError(f"{path}: no such demonstration file; record it with experiments/collect.py")
+        near = difflib.get_close_matches(path.name, sorted(file.name for file in path.parent.glob("*.hdf5")))
+        hint = f" (there is {', '.join(near)})" if near else ""
+        raise DemoError(f"{path}: no such demonstration file{hint}; record it with experiments/collect.py")
     try:
         with h5py.File(path, "r") as file:
             data = file["data"]

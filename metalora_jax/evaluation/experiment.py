@@ -21,6 +21,7 @@ from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.few_shot import Cell, Protocol
 from metalora_jax.evaluation.records import Episode, EpisodeLog, code_digest, fingerprint
 from metalora_jax.evaluation.rollout import Control, Job, Rollout, one_core_each
+from metalora_jax.policies.stages import Stage, earliest
 from metalora_jax.training import base as bases
 from metalora_jax.training import checkpoint
 from metalora_jax.training.base import Base
@@ -57,8 +58,9 @@ def run(config: Mapping[str, Any], workdir: Path) -> Path:
     train(config, workdir)
     protocol = Protocol.from_config(config["protocol"])
     arms = [arm for name in config["arms"] for arm in build_arm(config, name, base, workdir)]
-    validation = data_set(config, "validation", base, protocol, protocol.shots[:1])
-    test = data_set(config, "test", base, protocol, protocol.shots)
+    stage = earliest(arm.learner.stage for arm in arms)
+    validation = data_set(config, "validation", base, protocol, protocol.shots[:1], stage)
+    test = data_set(config, "test", base, protocol, protocol.shots, stage)
     adapt = Adaptation(protocol.flow_draws)
     choices = searched(config, arms, adapt, validation, protocol, workdir / "rates.json")
     with EpisodeLog(workdir / "episodes.jsonl") as log:
@@ -128,16 +130,15 @@ def build_arm(config: Mapping[str, Any], name: str, base: Base, workdir: Path) -
     return made
 
 
-def data_set(config: Mapping[str, Any], split: str, base: Base, protocol: Protocol, shots: Sequence[int]) -> DataSet:
-    """Reads a split's demonstrations, computes their frozen front and lays out the cells.
-
-    Baselines and meta-learned arms here adapt behind the whole prefix, so one bank of contexts serves all.
-    """
+def data_set(
+    config: Mapping[str, Any], split: str, base: Base, protocol: Protocol, shots: Sequence[int], stage: Stage
+) -> DataSet:
+    """Reads a split's demonstrations, computes their frozen front up to `stage` and lays out the cells."""
     frames = gather(read_demos(DataConfig.from_config(config[split])), base.statistics, base.encode_text, base.sizes)
     conditions = None if config["conditions"] is None else ConditionRange.from_config(config["conditions"])
     draws = protocol.draws_per_task
     made = {k: few_shot.cells(protocol, split, frames.demos, conditions, k, draws, config["seed"]) for k in shots}
-    return DataSet(frames, frozen_bank(base, frames, "context"), made)
+    return DataSet(frames, frozen_bank(base, frames, stage), made)
 
 
 def searched(

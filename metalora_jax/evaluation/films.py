@@ -37,7 +37,7 @@ def before_and_after(config: Mapping[str, Any], workdir: Path) -> list[Path]:
     chosen = json.loads((workdir / "rates.json").read_text())[name]
     choices = {budget: Choice(**choice) for budget, choice in chosen.items()}
     adapt = Adaptation(protocol.flow_draws)
-    data = experiment.data_set(config, "test", base, protocol, protocol.shots[:1])
+    data = experiment.data_set(config, "test", base, protocol, protocol.shots[:1], arm.learner.stage)
     jobs, takes = [], {}
     for cell in data.cells[protocol.shots[0]]:
         if cell.task not in todo or cell.draw != 0:

@@ -54,6 +54,11 @@ def test_no_file(tmp_path):
         libero_hdf5.read(tmp_path / "none.hdf5", CAMERAS)
 
 
+def test_a_misspelt_file_gets_the_near_ones(file):
+    with pytest.raises(DemoError, match=r"recah_demo\.hdf5: no such .* \(there is reach_demo\.hdf5\)"):
+        libero_hdf5.read(file.with_name("recah_demo.hdf5"), CAMERAS)
+
+
 @pytest.mark.parametrize("kept", [0.1, 0.9])
 def test_truncated_file(file, kept):
     whole = file.read_bytes()
