@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = "metalora_jax"
 ROOMS = (
-    *("types", "trees", "adapters", "meta", "policies", "data", "envs", "training", "evaluation"),
+    *("types", "trees", "processes", "adapters", "meta", "policies", "data", "envs", "training", "evaluation"),
     *("serving", "robot"),
 )
 STRANGERS = {frozenset({"meta", "policies"})}  # a meta-method knows a loss, never a model

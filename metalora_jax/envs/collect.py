@@ -1,6 +1,5 @@
 """Records scripted demonstrations of many tasks in parallel processes; resumable, since finished files are kept."""
 
-import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ from metalora_jax.data import libero_hdf5
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.experts import record
 from metalora_jax.envs.metaworld import CAMERAS, MetaWorld, check_task
+from metalora_jax.processes import in_processes
 from metalora_jax.types import Demo
 
 
@@ -70,7 +70,4 @@ def collect(jobs: Sequence[Job], workers: int) -> Iterator[Recorded]:
     for job in jobs:
         check_task(job.task)
     todo = [job for job in jobs if libero_hdf5.count(job.path) < job.demos]
-    if not todo:
-        return
-    with multiprocessing.get_context("spawn").Pool(min(workers, len(todo)), maxtasksperchild=8) as pool:
-        yield from pool.imap_unordered(record_file, todo)
+    yield from in_processes(record_file, [(job,) for job in todo], workers, jobs_each=8)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import zlib
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from metalora_jax.evaluation.few_shot import Cell, Protocol
 from metalora_jax.evaluation.records import Episode, EpisodeLog, code_digest, fingerprint
 from metalora_jax.evaluation.rollout import Control, Job, Rollout, one_core_each
 from metalora_jax.policies.stages import Stage, earliest
+from metalora_jax.processes import in_processes
 from metalora_jax.training import base as bases
 from metalora_jax.training import checkpoint
 from metalora_jax.training.base import Base
@@ -96,10 +96,9 @@ def train(config: Mapping[str, Any], workdir: Path) -> None:
     ]
     for recipe, home in todo:
         checkpoint.claim(home, recipe)
-    if todo:
-        workers = min(config["workers"], len(todo))
-        with multiprocessing.get_context("spawn").Pool(workers, _start_training, (workers,)) as pool:
-            pool.starmap(meta_train, todo, chunksize=1)
+    workers = min(config["workers"], len(todo))
+    for _ in in_processes(meta_train, todo, workers, _start_training, (workers,)):
+        pass
 
 
 def _start_training(workers: int) -> None:

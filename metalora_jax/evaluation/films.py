@@ -1,7 +1,6 @@
 """Before/after films: the same start under the same hidden condition, with the frozen base and with adapters."""
 
 import json
-import multiprocessing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from metalora_jax.evaluation import experiment, few_shot, rollout
 from metalora_jax.evaluation.arms import Adaptation, Choice
 from metalora_jax.evaluation.few_shot import Protocol
 from metalora_jax.evaluation.rollout import Control, Job, Rollout
+from metalora_jax.processes import in_processes
 from metalora_jax.training import base as bases
 
 SIZE = 224  # [px] each half
@@ -56,8 +56,7 @@ def before_and_after(config: Mapping[str, Any], workdir: Path) -> list[Path]:
     halves = [(takes[task], outcomes[task, "before"].commands, outcomes[task, "after"].commands) for task in todo]
     paths = [workdir / "videos" / f"{task}.mp4" for task in todo]
     # In a process of its own: the encoder forks, which JAX, once it runs threads, must not see.
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.starmap(_film, zip(paths, todo, halves, strict=True))
+    return list(in_processes(_film, list(zip(paths, todo, halves, strict=True)), workers=1))
 
 
 def _film(path: Path, task: str, halves: tuple[Rollout, np.ndarray, np.ndarray]) -> Path:

@@ -19,6 +19,7 @@ from metalora_jax.data.normalize import normalize_state, unnormalize_actions
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.metaworld import MetaWorld
 from metalora_jax.policies import flow
+from metalora_jax.processes import in_processes
 from metalora_jax.training import base as bases
 from metalora_jax.training.base import Base
 from metalora_jax.training.learner import learner
@@ -64,10 +65,9 @@ class Outcome(NamedTuple):
 def run(jobs: Sequence[Job], base_directory: Path | None, control: Control, workers: int) -> Iterator[Outcome]:
     """Runs all jobs in `workers` fresh processes; yields outcomes as they come, in no fixed order."""
     ordered = sorted(jobs, key=lambda job: job.task)  # neighbours share a simulator
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(min(workers, max(len(ordered), 1)), _start, (base_directory, control, workers)) as pool:
-        for outcomes in pool.imap_unordered(_run_job, ordered):
-            yield from outcomes
+    tasks = [(job,) for job in ordered]
+    for outcomes in in_processes(_run_job, tasks, workers, _start, (base_directory, control, workers)):
+        yield from outcomes
 
 
 def replay(task: str, rollout: Rollout, commands: np.ndarray, camera: str, image_size: int, every: int) -> np.ndarray:

@@ -1,0 +1,85 @@
+"""Work in other processes: all results, the first error, and no waiting for the dead."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from metalora_jax.processes import in_processes
+
+_started = 0
+
+
+def start(value):
+    global _started
+    _started = value
+
+
+def add(x, y):
+    return x + y + _started
+
+
+def die(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(name):
+    raise ValueError(f"no task named {name}")
+
+
+def wait(path):
+    path.write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def test_every_job_once():
+    assert sorted(in_processes(add, [(i, 1) for i in range(5)], 2, start, (100,))) == [101, 102, 103, 104, 105]
+    assert list(in_processes(add, [], 2)) == []
+
+
+def test_what_a_job_raises_is_raised_here():
+    with pytest.raises(ValueError, match="no task named raech"):
+        list(in_processes(fail, [("raech",)], 1))
+
+
+def test_a_dead_process_is_an_error_not_a_wait():
+    with pytest.raises(RuntimeError, match="a worker process died .* the same command goes on"):
+        list(in_processes(die, [(1,), (2,)], 1))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux kernel to end orphans")
+def test_processes_end_with_a_killed_parent(tmp_path):
+    mark = tmp_path / "pid"
+    code = (
+        "import pathlib, tests.test_processes as t\n"
+        "if __name__ == '__main__':\n"
+        f"    list(t.in_processes(t.wait, [(pathlib.Path({str(mark)!r}),)], 1))\n"
+    )
+    script = tmp_path / "parent.py"
+    script.write_text(code)
+    parent = subprocess.Popen([sys.executable, script], env={**os.environ, "PYTHONPATH": os.getcwd()})
+    try:
+        child = int(until(lambda: mark.exists() and mark.read_text()))
+    finally:
+        parent.kill()
+        parent.wait()
+    until(lambda: not alive(child))
+
+
+def until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return value
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
