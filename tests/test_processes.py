@@ -46,7 +46,7 @@ def test_what_a_job_raises_is_raised_here():
 
 
 def test_a_dead_process_is_an_error_not_a_wait():
-    with pytest.raises(RuntimeError, match="a worker process died .* the same command goes on"):
+    with pytest.raises(RuntimeError, match=r"a worker process died .* the same command goes on"):
         list(in_processes(die, [(1,), (2,)], 1))
 
 

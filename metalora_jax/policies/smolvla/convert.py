@@ -132,6 +132,7 @@ def save(directory: str | os.PathLike[str], model: SmolVLA, tokenizer: Tokenizer
     tensors = to_lerobot_tensors(model)
     with tempfile.TemporaryDirectory(dir=target, prefix=".save-") as scratch:
         save_file(tensors, Path(scratch, WEIGHTS), metadata={"format": "pt"})
+        Path(scratch, WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone
         Path(scratch, CONFIG).write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
         if tokenizer is not None:
             tokenizer.save(str(Path(scratch, TOKENIZER)))
