@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalora_jax.types import PyTree
+from metalora_jax.types import Array, PyTree
 
 
 def axpy(scale: float | jax.Array, x: PyTree, y: PyTree) -> PyTree:
@@ -39,7 +39,7 @@ def clip_by_global_norm(x: PyTree, max_norm: float) -> PyTree:
     return scale(factor, x)
 
 
-def index(x: PyTree, i: int | jax.Array) -> PyTree:
+def index(x: PyTree, i: int | Array) -> PyTree:
     """x[i] of every leaf."""
     return jax.tree.map(lambda a: a[i], x)
 

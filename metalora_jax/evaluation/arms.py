@@ -2,17 +2,17 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metalora_jax import adapters, meta, trees
+from metalora_jax import adapters, trees
 from metalora_jax.meta import InnerOptions
-from metalora_jax.training.learner import Learner, loss_fn
-from metalora_jax.training.methods import OPTIMIZERS
+from metalora_jax.training.adapt import inner_loop
+from metalora_jax.training.learner import Learner
 from metalora_jax.types import Batch, PyTree
 
 
@@ -70,7 +70,7 @@ class Adaptation:
         key = (arm.placement, options, choice.optimizer, tuple(steps))
         with self._compiling:
             if key not in self._compiled:
-                run = jax.jit(self._function(arm.learner, options, choice.optimizer, tuple(steps)))
+                run = jax.jit(inner_loop(arm.learner, choice.optimizer, self._draws, options, keep=tuple(steps)))
                 self._compiled[key] = run.lower(*args).compile()
         start = time.perf_counter()
         result = jax.block_until_ready(self._compiled[key](*args))
@@ -78,17 +78,3 @@ class Adaptation:
         kept = jax.tree.map(np.asarray, result.kept)
         thetas = {step: trees.index(kept, i) for i, step in enumerate(steps)}
         return Adapted(thetas, np.asarray(result.losses), {step: seconds * step / max(steps) for step in steps})
-
-    def _function(
-        self, learner: Learner, options: InnerOptions, optimizer: str, steps: tuple[int, ...]
-    ) -> Callable[..., meta.AdaptResult]:
-        def run(meta_params: PyTree, phi: PyTree, support: Batch, key: jax.Array, rate: jax.Array) -> meta.AdaptResult:
-            loss = loss_fn(learner, phi, self._draws, dropout=False)
-            if optimizer == "learned":
-                method = meta.learned_rates(loss, first_order=True, **options._asdict())
-                scaled = jax.tree.map(lambda log_rate: log_rate + jnp.log(rate), meta_params["log_rates"])
-                return method.adapt(meta_params | {"log_rates": scaled}, support, key, keep=steps)
-            inner = OPTIMIZERS[optimizer](rate)
-            return meta.adapt(loss, meta_params["theta"], support, key, inner, options, keep=steps)
-
-        return run

@@ -14,7 +14,7 @@ def run(main: Callable[[list[str]], None]) -> None:
             main(argv)
         except KeyboardInterrupt:
             sys.exit("interrupted; finished work is kept, and the same command goes on from there")
-        except (ValueError, TypeError, OSError, RuntimeError) as error:
+        except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
             if logging.get_verbosity() >= logging.DEBUG:
                 raise
             sys.exit(f"error: {error}  (--verbosity=1 shows where)")

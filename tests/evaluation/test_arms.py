@@ -8,8 +8,8 @@ import pytest
 from metalora_jax import trees
 from metalora_jax.adapters import Rule
 from metalora_jax.data.frames import rows_and_labels
-from metalora_jax.evaluation import arms
 from metalora_jax.evaluation.arms import Adaptation, Arm, Choice, candidates
+from metalora_jax.training import adapt as adapt_module
 from metalora_jax.training.learner import learner
 from metalora_jax.training.task_batches import Rows, fill
 from metalora_jax.types import ActionChunk
@@ -44,8 +44,8 @@ def adapt():
 
 def test_one_compilation_for_each_program(adapt, support, monkeypatch):
     traced = []
-    original = arms.loss_fn
-    monkeypatch.setattr(arms, "loss_fn", lambda *a, **k: traced.append(1) or original(*a, **k))
+    original = adapt_module.loss_fn
+    monkeypatch.setattr(adapt_module, "loss_fn", lambda *a, **k: traced.append(1) or original(*a, **k))
     adapt(make_arm(), SGD, support, 0, (1, 2))
     results = [adapt(make_arm(seed), Choice("sgd", rate), support, 1, (1, 2)) for seed in (0, 1) for rate in (0.1, 1.0)]
     assert len(traced) == 1

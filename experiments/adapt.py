@@ -1,0 +1,71 @@
+"""Adapts a policy to a new task or deployment from one to five demonstrations, and ends with an adapter directory.
+
+    python experiments/adapt.py --adapter=runs/conditions/adapter --demos=drawer-open_demo.hdf5 --output=runs/drawer
+
+The adapter to start from is one that `meta_train.py` made; the demonstrations lie in LIBERO's HDF5 layout.
+"""
+
+from pathlib import Path
+
+from absl import flags, logging
+
+from metalora_jax.adapters import count, directory, placement
+from metalora_jax.data import libero_hdf5
+from metalora_jax.training import base as bases
+from metalora_jax.training import command
+from metalora_jax.training.adapt import Options, adapt
+from metalora_jax.training.conventions import doubts
+from metalora_jax.training.meta_train import load_adapter, probe
+
+_DEFAULT = Options()
+_ADAPTER = flags.DEFINE_string("adapter", None, "Directory of the adapter to start from.", required=True)
+_DEMOS = flags.DEFINE_string("demos", None, "HDF5 file with demonstrations of one task.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "Directory to write the adapter to.", required=True)
+_BASE = flags.DEFINE_string("base", "", "Base directory; empty is the nano SmolVLA in the package.")
+_SHOTS = flags.DEFINE_integer("shots", 1, "The first so many demonstrations of the file.", lower_bound=1)
+_CAMERAS = flags.DEFINE_list("cameras", ["agentview"], "In the order of the base.")
+_OPTIMIZER = flags.DEFINE_string("optimizer", _DEFAULT.optimizer, "learned, sgd or adam.")
+_RATE = flags.DEFINE_float("rate", _DEFAULT.rate, "Of sgd and adam; a factor on learned rates.", lower_bound=0.0)
+_STEPS = flags.DEFINE_integer("steps", _DEFAULT.steps, "Gradient steps.", lower_bound=1)
+_FRAMES = flags.DEFINE_integer("frames", _DEFAULT.frames, "Frames in each step.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Of the minibatches and the flow noise.")
+
+
+def main(_: list[str]) -> None:
+    output = Path(_OUTPUT.value)
+    if output.exists():
+        raise ValueError(f"{output} exists; choose another --output")
+    base = bases.load(_BASE.value or None)
+    learn, rules, params = load_adapter(Path(_ADAPTER.value), base)
+    demos = libero_hdf5.read(Path(_DEMOS.value), _CAMERAS.value, _SHOTS.value)
+    for doubt in doubts(base, demos):
+        logging.warning("%s", doubt)
+    options = Options(
+        _OPTIMIZER.value, _RATE.value, _STEPS.value, _FRAMES.value, _DEFAULT.draws, _DEFAULT.max_norm, _SEED.value
+    )
+    result = adapt(base, learn, params, demos, options)
+    manifest = directory.read_manifest(Path(_ADAPTER.value))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    directory.save(
+        output,
+        {"theta": result.theta},
+        base_fingerprint=base.fingerprint,
+        placement=placement.to_json(rules),
+        normalisation=base.statistics.to_json(),
+        config={"from": manifest["tree_digest"], "demos": _DEMOS.value, "shots": _SHOTS.value, **options._asdict()},
+        probe=probe(base, learn),
+    )
+    (first, last), (held_first, held_last) = result.support_loss, result.held_out_loss
+    print(f"task:           {demos[0].instruction}")
+    print(f"demonstrations: {len(demos)}, {sum(result.frames)} frames")
+    print(f"adapted:        {count(result.theta).total} parameters on {len(learn.theta)} maps")
+    print(f"steps:          {_STEPS.value} in {result.seconds:.2f} s, besides compilation")
+    print(f"support loss:   {first:.3f} -> {last:.3f} on {result.frames[0]} frames")
+    print(
+        f"held-out loss:  {held_first:.3f} -> {held_last:.3f} on {result.frames[1]} frames that it did not learn from"
+    )
+    print(f"adapter:        {output}")
+
+
+if __name__ == "__main__":
+    command.run(main)

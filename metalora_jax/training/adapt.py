@@ -1,0 +1,104 @@
+"""From a few demonstrations and a meta-learned adapter to an adapter for their task."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metalora_jax import meta, trees
+from metalora_jax.data.frames import gather, pick, rows_and_labels
+from metalora_jax.meta import InnerOptions
+from metalora_jax.training.base import Base
+from metalora_jax.training.learner import Learner, loss_fn
+from metalora_jax.training.meta_train import frozen_bank
+from metalora_jax.training.methods import OPTIMIZERS
+from metalora_jax.training.task_batches import Rows, fill
+from metalora_jax.types import Batch, Demo, PyTree
+
+HOLD_OUT = 10  # every tenth frame is kept back, to see whether the adapter has learned or memorised
+_TASK = "demonstrated"
+
+
+class Options(NamedTuple):
+    """How to adapt."""
+
+    optimizer: str = "learned"  # "learned", "sgd" or "adam"
+    rate: float = 1.0  # of sgd and adam; a factor on learned rates
+    steps: int = 3
+    frames: int = 32  # in a minibatch
+    draws: int = 2  # flow draws per frame
+    max_norm: float | None = 1.0  # clips every gradient
+    seed: int = 0
+
+
+class Adapted(NamedTuple):
+    """What `adapt` returns."""
+
+    theta: PyTree
+    support_loss: tuple[float, float]  # before and after, on the frames it learned from
+    held_out_loss: tuple[float, float]  # before and after, on frames kept back from the same demonstrations
+    frames: tuple[int, int]  # learned from, and kept back
+    seconds: float  # of the gradient steps, without compilation
+
+
+def inner_loop(
+    learner: Learner, optimizer: str, draws: int, options: InnerOptions, keep: tuple[int, ...] = ()
+) -> Callable[..., meta.AdaptResult]:
+    """(meta_params, phi, support, key, rate) -> the result of one gradient step for each minibatch of `support`.
+
+    Args:
+      learner: what is adapted.
+      optimizer: "learned" (then `rate` is a factor on the learned rates), or a name in `methods.OPTIMIZERS`.
+      draws: flow draws per frame.
+      options: mask and clipping.
+      keep: steps after which theta is returned too.
+    """
+
+    def run(meta_params: PyTree, phi: PyTree, support: Batch, key: jax.Array, rate: jax.Array) -> meta.AdaptResult:
+        loss = loss_fn(learner, phi, draws, dropout=False)
+        if optimizer == "learned":
+            method = meta.learned_rates(loss, first_order=True, **options._asdict())
+            scaled = jax.tree.map(lambda log_rate: log_rate + jnp.log(rate), meta_params["log_rates"])
+            return method.adapt(meta_params | {"log_rates": scaled}, support, key, keep=keep)
+        inner = OPTIMIZERS[optimizer](rate)
+        return meta.adapt(loss, meta_params["theta"], support, key, inner, options, keep=keep)
+
+    return run
+
+
+def adapt(base: Base, learner: Learner, meta_params: PyTree, demos: Sequence[Demo], options: Options) -> Adapted:
+    """Adapts to `demos`, all of one task.
+
+    Raises:
+      ValueError: learned rates are wanted of an adapter that has none, or the optimiser is unknown.
+    """
+    if options.optimizer == "learned" and "log_rates" not in meta_params:
+        raise ValueError("this adapter has no learned rates: choose --optimizer=adam with a --rate such as 0.01")
+    if options.optimizer not in ("learned", *OPTIMIZERS):
+        raise ValueError(f"no optimizer named {options.optimizer!r}; choose learned, {', '.join(OPTIMIZERS)}")
+    frames = gather({_TASK: list(demos)}, base.statistics, base.encode_text, base.sizes)
+    bank = frozen_bank(base, frames, learner.stage)
+    rows, labels = rows_and_labels(frames, _TASK, range(len(demos)))
+    kept_back = np.arange(len(rows)) % HOLD_OUT == HOLD_OUT - 1
+    known, unseen = ((rows[which], trees.index(labels, which)) for which in (~kept_back, kept_back))
+    rng = np.random.default_rng(options.seed)
+    support = fill(Rows(*pick(rng, *known, (options.steps, options.frames))), bank)
+    clip = InnerOptions(max_norm=options.max_norm)
+    arguments = (meta_params, learner.phi, support, jax.random.key(options.seed), jnp.float32(options.rate))
+    run = jax.jit(inner_loop(learner, options.optimizer, options.draws, clip)).lower(*arguments).compile()
+    start = time.perf_counter()
+    theta = jax.block_until_ready(run(*arguments).theta)
+    seconds = time.perf_counter() - start
+    loss = loss_fn(learner, learner.phi, 8, dropout=False)
+    judge = jax.jit(lambda theta, batch: loss(theta, batch, jax.random.key(1)))
+
+    def losses(part: tuple) -> tuple[float, float]:
+        if not len(part[0]):
+            return float("nan"), float("nan")
+        batch = fill(Rows(*part), bank)
+        return float(judge(meta_params["theta"], batch)), float(judge(theta, batch))
+
+    return Adapted(theta, losses(known), losses(unseen), (len(known[0]), len(unseen[0])), seconds)

@@ -1,0 +1,79 @@
+"""Adapting to demonstrations, and the doubts about them."""
+
+import jax
+import numpy as np
+import pytest
+
+from metalora_jax import trees
+from metalora_jax.adapters import Rule
+from metalora_jax.training import base as bases
+from metalora_jax.training import conventions
+from metalora_jax.training.adapt import Options, adapt
+from metalora_jax.training.learner import learner
+from tests.tiny_base import EXPERT, make_base, make_demos
+
+ADAM = Options(optimizer="adam", rate=0.02, steps=20, frames=4)
+
+
+@pytest.fixture(scope="module")
+def start():
+    return learner(make_base(), (Rule(**EXPERT),), jax.random.key(0))
+
+
+def test_adapting_lowers_the_loss_and_keeps_frames_back(start):
+    demos = make_demos("reach")[:2]
+    result = adapt(make_base(), start, {"theta": start.theta}, demos, ADAM)
+    assert result.support_loss[1] < result.support_loss[0]
+    assert np.isfinite(result.held_out_loss).all()
+    assert sum(result.frames) == sum(len(demo.actions) for demo in demos)
+    assert result.frames[1] == sum(result.frames) // 10
+    again = adapt(make_base(), start, {"theta": start.theta}, demos, ADAM)
+    assert trees.digest(again.theta) == trees.digest(result.theta)
+
+
+def test_learned_rates_are_used(start):
+    rates = jax.tree.map(lambda _: np.float32(-2.0), start.theta)
+    thetas = [
+        adapt(
+            make_base(), start, {"theta": start.theta, "log_rates": rates}, make_demos("reach")[:1], Options(rate=rate)
+        ).theta
+        for rate in (1.0, 0.1)
+    ]
+    near, far = (trees.global_norm(trees.sub(theta, start.theta)) for theta in reversed(thetas))
+    assert 0 < near < far
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(Options(), "no learned rates: choose --optimizer=adam"), (Options("adamm", 0.1), "no optimizer named 'adamm'")],
+)
+def test_what_cannot_be_done(start, options, message):
+    with pytest.raises(ValueError, match=message):
+        adapt(make_base(), start, {"theta": start.theta}, make_demos("reach")[:1], options)
+
+
+def test_statistics_that_do_not_fit():
+    base = make_base()
+    (demo,) = make_demos("reach")[:1]
+    millimetres = demo._replace(state=demo.state * [1, 1, 1000, 1], actions=demo.actions * [1, 1, 1, 100])
+    found = "; ".join(conventions._against_statistics(base, [millimetres]))
+    assert "state dimension 2 lies" in found
+    assert "action dimension 3 goes" in found
+    assert conventions._against_statistics(base, [demo]) == []
+
+
+@pytest.mark.metaworld
+def test_the_nano_base_recognises_turned_pictures_and_a_reversed_gripper():
+    from metalora_jax.envs.conditions import Condition
+    from metalora_jax.envs.experts import record
+    from metalora_jax.envs.metaworld import MetaWorld
+
+    with MetaWorld("drawer-close") as env:
+        demo = record(env, 7, Condition(), 0.0)
+    demo = demo._replace(images=demo.images[:, :1])
+    base = bases.load()
+    assert conventions.doubts(base, [demo]) == []
+    upside_down = conventions.doubts(base, [demo._replace(images=demo.images[:, :, ::-1])])
+    assert ["upside down" in doubt for doubt in upside_down] == [True]
+    reverse = conventions.doubts(base, [demo._replace(actions=demo.actions * np.float32([1, 1, 1, -1]))])
+    assert ["reversed in sign" in doubt for doubt in reverse] == [True]
