@@ -27,6 +27,7 @@ def main(_: list[str]) -> None:
     for _ in progress(collect(jobs, config["demos"]["workers"]), description="demonstration files", total=len(jobs)):
         pass
     print("2/4  meta-learning, and the multi-task control on the same data")
+    experiment.train(config, workdir)
     print("3/4  adaptation to held-out conditions, then closed-loop episodes")
     experiment.run(config, workdir)
     print("4/4  films and report")

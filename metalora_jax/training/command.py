@@ -1,5 +1,6 @@
 """How the binaries start: a user's mistake ends in one line that names it, not in a traceback."""
 
+import logging as python_logging
 import sys
 from collections.abc import Callable
 
@@ -19,4 +20,6 @@ def run(main: Callable[[list[str]], None]) -> None:
                 raise
             sys.exit(f"error: {error}  (--verbosity=1 shows where)")
 
+    # JAX reports at length, at level INFO, the accelerators that a machine does not have.
+    python_logging.getLogger("jax._src.xla_bridge").setLevel(python_logging.WARNING)
     app.run(guarded)
