@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 EXTRAS ?= metaworld,dev
 PYTEST ?=
-RUN    ?= runs/quickstart
+RUN    ?= runs/quickstart/run
 
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.setup-done

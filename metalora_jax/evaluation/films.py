@@ -61,7 +61,16 @@ def before_and_after(config: Mapping[str, Any], workdir: Path) -> list[Path]:
 
 def _film(path: Path, task: str, halves: tuple[Rollout, np.ndarray, np.ndarray]) -> Path:
     take, *both = halves
-    return _write(path, [rollout.replay(task, take, commands, "agentview", SIZE, EVERY) for commands in both])
+    replayed = [rollout.replay(task, take, commands, "agentview", SIZE, EVERY) for commands in both]
+    return _write(path, [_captioned(*half) for half in zip(replayed, ("frozen base", "adapted"), strict=True)])
+
+
+def _captioned(frames: np.ndarray, text: str) -> np.ndarray:
+    from PIL import Image, ImageDraw
+
+    caption = Image.new("L", (SIZE, SIZE))
+    ImageDraw.Draw(caption).text((8, 8), text, fill=255, font_size=16)
+    return np.where(np.asarray(caption)[..., None] > 127, np.uint8(255), frames)
 
 
 def _write(path: Path, halves: list[np.ndarray]) -> Path:
