@@ -40,11 +40,17 @@ def main(_: list[str]) -> None:
     demos = libero_hdf5.read(Path(_DEMOS.value), _CAMERAS.value, _SHOTS.value)
     for doubt in doubts(base, demos):
         logging.warning("%s", doubt)
-    options = Options(
-        _OPTIMIZER.value, _RATE.value, _STEPS.value, _FRAMES.value, _DEFAULT.draws, _DEFAULT.max_norm, _SEED.value
+    manifest = directory.read_manifest(Path(_ADAPTER.value))
+    head = manifest["config"].get("meta", {}).get("head")  # what an adapter learned with ANIL moves
+    options = _DEFAULT._replace(
+        optimizer=_OPTIMIZER.value,
+        rate=_RATE.value,
+        steps=_STEPS.value,
+        frames=_FRAMES.value,
+        seed=_SEED.value,
+        fast=None if head is None else tuple(head),
     )
     result = adapt(base, learn, params, demos, options)
-    manifest = directory.read_manifest(Path(_ADAPTER.value))
     output.parent.mkdir(parents=True, exist_ok=True)
     directory.save(
         output,

@@ -32,6 +32,7 @@ class Options(NamedTuple):
     draws: int = 2  # flow draws per frame
     max_norm: float | None = 1.0  # clips every gradient
     seed: int = 0
+    fast: tuple[str, ...] | None = None  # leaf paths that move; None is all (see ANIL)
 
 
 class Adapted(NamedTuple):
@@ -86,9 +87,9 @@ def adapt(base: Base, learner: Learner, meta_params: PyTree, demos: Sequence[Dem
     known, unseen = ((rows[which], trees.index(labels, which)) for which in (~kept_back, kept_back))
     rng = np.random.default_rng(options.seed)
     support = fill(Rows(*pick(rng, *known, (options.steps, options.frames))), bank)
-    clip = InnerOptions(max_norm=options.max_norm)
+    inner = InnerOptions(fast=options.fast, max_norm=options.max_norm)
     arguments = (meta_params, learner.phi, support, jax.random.key(options.seed), jnp.float32(options.rate))
-    run = jax.jit(inner_loop(learner, options.optimizer, options.draws, clip)).lower(*arguments).compile()
+    run = jax.jit(inner_loop(learner, options.optimizer, options.draws, inner)).lower(*arguments).compile()
     start = time.perf_counter()
     theta = jax.block_until_ready(run(*arguments).theta)
     seconds = time.perf_counter() - start

@@ -31,6 +31,15 @@ def test_adapting_lowers_the_loss_and_keeps_frames_back(start):
     assert trees.digest(again.theta) == trees.digest(result.theta)
 
 
+def test_a_mask_holds_the_rest_still(start):
+    options = ADAM._replace(steps=2, fast=("action_.*",))
+    theta = adapt(make_base(), start, {"theta": start.theta}, make_demos("reach")[:1], options).theta
+    before = dict(trees.named_leaves(start.theta))
+    moved = {path for path, leaf in trees.named_leaves(theta) if not np.array_equal(leaf, before[path])}
+    assert moved
+    assert all(path.startswith("action_") for path in moved)
+
+
 def test_learned_rates_are_used(start):
     rates = jax.tree.map(lambda _: np.float32(-2.0), start.theta)
     thetas = [
