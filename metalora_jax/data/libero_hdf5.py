@@ -13,6 +13,7 @@ Files are written whole or not at all, and read strictly.
 """
 
 import difflib
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -33,36 +34,41 @@ def write(path: Path, demos: Sequence[Demo], cameras: Sequence[str], task: str, 
     """Writes `demos` of one task to `path` atomically. `provenance` (JSON) tells seeds, noise and condition.
 
     Raises:
-      DemoError: if there is no demonstration, or they do not share one instruction.
+      DemoError: if there is no demonstration, they do not share one instruction, or the disk is full.
     """
     if not demos:
         raise DemoError(f"{path}: no demonstration to write; record at least one")
     if len({d.instruction for d in demos}) != 1:
         raise DemoError(f"{path}: demonstrations of one file must share one instruction")
+    content = io.BytesIO()  # HDF5 itself brings the process down when the disk is full
+    with h5py.File(content, "w") as file:
+        data = file.create_group("data")
+        data.attrs["env_name"] = task
+        data.attrs["problem_info"] = json.dumps({"language_instruction": demos[0].instruction})
+        data.attrs["macros_image_convention"] = "opencv"
+        data.attrs["num_demos"] = len(demos)
+        data.attrs["total"] = sum(len(d.actions) for d in demos)
+        data.attrs["provenance"] = json.dumps(provenance)
+        for i, demo in enumerate(demos):
+            group, end = data.create_group(f"demo_{i}"), np.zeros(len(demo.actions), np.uint8)
+            end[-1] = 1
+            group.attrs["num_samples"] = len(demo.actions)
+            group["actions"] = demo.actions.astype(np.float64)
+            group["rewards"] = group["dones"] = end
+            for c, camera in enumerate(cameras):
+                group.create_dataset(f"obs/{camera}_rgb", data=demo.images[:, c], compression="lzf", shuffle=True)
+            group["obs/ee_pos"] = demo.state[:, :3].astype(np.float64)
+            group["obs/gripper_states"] = demo.state[:, 3:].astype(np.float64)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with h5py.File(temporary, "w") as file:
-            data = file.create_group("data")
-            data.attrs["env_name"] = task
-            data.attrs["problem_info"] = json.dumps({"language_instruction": demos[0].instruction})
-            data.attrs["macros_image_convention"] = "opencv"
-            data.attrs["num_demos"] = len(demos)
-            data.attrs["total"] = sum(len(d.actions) for d in demos)
-            data.attrs["provenance"] = json.dumps(provenance)
-            for i, demo in enumerate(demos):
-                group, end = data.create_group(f"demo_{i}"), np.zeros(len(demo.actions), np.uint8)
-                end[-1] = 1
-                group.attrs["num_samples"] = len(demo.actions)
-                group["actions"] = demo.actions.astype(np.float64)
-                group["rewards"] = group["dones"] = end
-                for c, camera in enumerate(cameras):
-                    group.create_dataset(f"obs/{camera}_rgb", data=demo.images[:, c], compression="lzf", shuffle=True)
-                group["obs/ee_pos"] = demo.state[:, :3].astype(np.float64)
-                group["obs/gripper_states"] = demo.state[:, 3:].astype(np.float64)
-        with open(temporary, "rb") as file:
+        with open(temporary, "wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise DemoError(f"{path}: cannot be written ({error.strerror}); make room, and record it again") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -17,6 +17,7 @@ a work directory that refuses a run with another configuration.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -89,13 +90,21 @@ class Checkpoints:
           meta: JSON value, such as the data cursor and the digest of the configuration.
 
         Raises:
-          CheckpointError: `step` is not newer than the newest generation, or a leaf is not an array.
+          CheckpointError: `step` is not newer than the newest generation, a leaf is not an array, or the disk is full.
         """
         arrays, meta = _to_arrays(state), _as_read_back(meta)
         record = {"leaves": _signature(arrays), "meta": meta, "digest": _digest(arrays, meta)}
         args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), record=ocp.args.JsonSave(record))
-        with _quiet():
-            saved = self._manager.save(step, args=args)
+        try:
+            with _quiet():
+                saved = self._manager.save(step, args=args)
+        except Exception as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) and getattr(error, "errno", None) != errno.ENOSPC:
+                raise
+            raise CheckpointError(
+                f"the disk is full: step {step} was not saved in {self._directory}, earlier generations are whole; "
+                "make room, and the same command goes on from there"
+            ) from error
         if not saved:
             newest = self._manager.latest_step()
             raise CheckpointError(f"step {step} was not saved in {self._directory}: step {newest} is there already")

@@ -1,5 +1,7 @@
 """Demonstration files: whole or not at all, read strictly, and every refusal names the file and the place."""
 
+import errno
+
 import h5py
 import numpy as np
 import pytest
@@ -132,5 +134,18 @@ def test_a_failed_write_leaves_the_old_file(file, demos):
     before = file.read_bytes()
     with pytest.raises(IndexError):
         libero_hdf5.write(file, demos, (*CAMERAS, "a camera that was not recorded"), "reach", {})
+    assert file.read_bytes() == before
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(file, demos, monkeypatch):
+    before = file.read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(libero_hdf5.os, "fsync", full)
+    with pytest.raises(DemoError, match=r"reach_demo\.hdf5: cannot be written \(No space left on device\); make room"):
+        libero_hdf5.write(file, demos[:1], CAMERAS, "reach", {})
     assert file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file]

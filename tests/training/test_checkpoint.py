@@ -218,6 +218,18 @@ def test_nothing_whole_left_is_an_error(tmp_path, errors):
     assert (tmp_path / "3").is_dir()  # untouched, for rescue
 
 
+def test_a_full_disk_is_named_and_costs_only_the_new_generation(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise ValueError('RESOURCE_EXHAUSTED: Error writing "opt_state/0" in OCDBT database')  # Orbax's words
+
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, initial_state(), {})
+        with monkeypatch.context() as patch, pytest.raises(CheckpointError, match="the disk is full: step 2 was not"):
+            patch.setattr(checkpoints._manager, "save", full)
+            checkpoints.save(2, initial_state(), {})
+        assert checkpoints.restore(initial_state()).step == 1
+
+
 def test_workdir_belongs_to_one_configuration(tmp_path):
     config = {"seed": 1, "inner": {"rate": 0.1, "steps": 3}, "shape": (2, 3)}
     assert claim(tmp_path / "run", config) is False
