@@ -224,8 +224,8 @@ def test_a_full_disk_is_named_and_costs_only_the_new_generation(tmp_path, monkey
 
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, initial_state(), {})
-        with monkeypatch.context() as patch, pytest.raises(CheckpointError, match="the disk is full: step 2 was not"):
-            patch.setattr(checkpoints._manager, "save", full)
+        monkeypatch.setattr(checkpoints._manager, "save", full)
+        with pytest.raises(CheckpointError, match="the disk is full: step 2 was not saved"):
             checkpoints.save(2, initial_state(), {})
         assert checkpoints.restore(initial_state()).step == 1
 
