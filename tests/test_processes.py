@@ -60,7 +60,8 @@ def test_processes_end_with_a_killed_parent(tmp_path):
     )
     script = tmp_path / "parent.py"
     script.write_text(code)
-    parent = subprocess.Popen([sys.executable, script], env={**os.environ, "PYTHONPATH": os.getcwd()})
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    parent = subprocess.Popen([sys.executable, script], env=environment, stderr=subprocess.DEVNULL)
     try:
         child = int(until(lambda: mark.exists() and mark.read_text()))
     finally:
