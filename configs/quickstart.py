@@ -2,8 +2,8 @@
 
     make quickstart
 
-Inner rates of the baselines are not searched again: Adam at 0.01 is what the full search chose for most of them over
-few steps (experiments/results/few_shot_conditions/rates.json), so that minutes go into episodes. Intervals are wide.
+The search for inner rates tries Adam alone, over the full comparison's three rates, so that minutes go into episodes.
+Intervals are wide.
 """
 
 from pathlib import Path
@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
         config.arms[arm].outer.steps = 250
     for split in ("validation", "test"):
         config[split] = dict(directory=f"{root}/held_out", tasks=TASKS, demos=6, cameras=("agentview",))
-    config.search = dict(learned=(1.0,), sgd=(), adam=(0.01,))
+    config.search = dict(learned=(1.0,), sgd=(), adam=(0.003, 0.01, 0.03))
     config.protocol.steps = (0, 1, 3, 5, 10)
     config.protocol.draws_per_task = 2
     config.protocol.episodes = 1
