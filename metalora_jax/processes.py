@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
+_stop: Any = None  # in a worker: set when no further job shall begin
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -24,7 +26,8 @@ def in_processes(
 ) -> Iterator[Result]:
     """Yields `function(*job)` for each job, in the order in which they finish.
 
-    Processes are spawned, not forked: JAX runs threads. They end with this one, even when it is killed.
+    Processes are spawned, not forked: JAX runs threads. They end with this one, even when it is killed. An interrupt
+    ends the running jobs as each of them sees fit; no other begins.
 
     Args:
       function, jobs: importable, and picklable.
@@ -39,16 +42,17 @@ def in_processes(
     if not jobs:
         return
     context = multiprocessing.get_context("spawn")
+    stop = context.Event()
     pool = ProcessPoolExecutor(
         min(workers, len(jobs)),
         context,
         initializer=_begin,
-        initargs=(start, start_args),
+        initargs=(stop, start, start_args),
         max_tasks_per_child=jobs_each,
     )
     with pool:
         try:
-            for done in as_completed([pool.submit(function, *job) for job in jobs]):
+            for done in as_completed([pool.submit(_call, function, *job) for job in jobs]):
                 yield done.result()
         except BrokenProcessPool:
             raise RuntimeError(
@@ -56,11 +60,24 @@ def in_processes(
                 "finished is kept, and the same command goes on from there"
             ) from None
         finally:
+            stop.set()  # a worker has the next jobs in its queue already
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _begin(start: Callable[..., Any] | None, start_args: tuple) -> None:
+def _begin(stop: Any, start: Callable[..., Any] | None, start_args: tuple) -> None:
+    global _stop
+    _stop = stop
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if start is not None:
         start(*start_args)
+
+
+def _call(function: Callable[..., Result], *job: Any) -> Result:
+    if _stop.is_set():
+        raise KeyboardInterrupt
+    try:
+        return function(*job)
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C reaches this process as soon as the one that started it
+        _stop.set()
+        raise

@@ -50,24 +50,44 @@ def test_a_dead_process_is_an_error_not_a_wait():
         list(in_processes(die, [(1,), (2,)], 1))
 
 
+def test_an_interrupt_lets_no_other_job_begin(tmp_path):
+    marks = [tmp_path / str(i) for i in range(4)]
+    parent = in_another_process(tmp_path, f"list(t.in_processes(t.wait, [(p,) for p in {marks!r}], 1))")
+    try:
+        until(lambda: marks[0].exists())
+        os.killpg(parent.pid, signal.SIGINT)
+        assert parent.wait(30) != 0
+    finally:
+        if parent.poll() is None:
+            os.killpg(parent.pid, signal.SIGKILL)
+    assert [mark.exists() for mark in marks] == [True, False, False, False]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux kernel to end orphans")
 def test_processes_end_with_a_killed_parent(tmp_path):
     mark = tmp_path / "pid"
-    code = (
-        "import pathlib, tests.test_processes as t\n"
-        "if __name__ == '__main__':\n"
-        f"    list(t.in_processes(t.wait, [(pathlib.Path({str(mark)!r}),)], 1))\n"
-    )
-    script = tmp_path / "parent.py"
-    script.write_text(code)
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    parent = subprocess.Popen([sys.executable, script], env=environment, stderr=subprocess.DEVNULL)
+    parent = in_another_process(tmp_path, f"list(t.in_processes(t.wait, [({mark!r},)], 1))")
     try:
         child = int(until(lambda: mark.exists() and mark.read_text()))
     finally:
         parent.kill()
         parent.wait()
     until(lambda: not alive(child))
+
+
+def in_another_process(tmp_path, statement):
+    """A process group of its own, which a signal can be sent to as a terminal does."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import signal\nfrom pathlib import Path, PosixPath\nimport tests.test_processes as t\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"    {statement}\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    return subprocess.Popen(
+        [sys.executable, script], env=environment, stderr=subprocess.DEVNULL, start_new_session=True
+    )
 
 
 def until(condition, seconds=30):
