@@ -32,11 +32,8 @@ def _metaworld() -> str | None:
 
 
 def _libero() -> str | None:
-    return (
-        None
-        if _installed("libero")
-        else "LIBERO is not installed; enable with: pip install '.[libero]', then pip install --no-deps bddl==1.0.1 hf-libero==0.1.4"
-    )
+    install = "pip install '.[libero]', then pip install --no-deps bddl==1.0.1 hf-libero==0.1.4"
+    return None if _installed("libero") else f"LIBERO is not installed; enable with: {install}"
 
 
 def _torch() -> str | None:
