@@ -1,18 +1,20 @@
 """Work in fresh processes, side by side; results come as they are done."""
 
+import contextlib
 import ctypes
 import multiprocessing
 import signal
 import sys
+import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-_stop: Any = None  # in a worker: set when no further job shall begin
-
+GRACE = 20.0  # [s] that running jobs get to save their work when the others are given up
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -26,8 +28,9 @@ def in_processes(
 ) -> Iterator[Result]:
     """Yields `function(*job)` for each job, in the order in which they finish.
 
-    Processes are spawned, not forked: JAX runs threads. They end with this one, even when it is killed. An interrupt
-    ends the running jobs as each of them sees fit; no other begins.
+    Processes are spawned, not forked: JAX runs threads. They end with this one, even when it is killed. Each has a pipe
+    of its own and at most one job: concurrent.futures feeds all its processes from one queue, and (before Python 3.12)
+    hangs when they end while a large job is in it.
 
     Args:
       function, jobs: importable, and picklable.
@@ -37,47 +40,80 @@ def in_processes(
 
     Raises:
       RuntimeError: a process died without an exception (no memory, a crash in a C library). What a job raises is raised
-        here, too; jobs that have not begun are dropped.
+        here, too. Either way, as with Ctrl-C, no other job begins, and running ones have `GRACE` seconds to end.
     """
-    if not jobs:
-        return
     context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    pool = ProcessPoolExecutor(
-        min(workers, len(jobs)),
-        context,
-        initializer=_begin,
-        initargs=(stop, start, start_args),
-        max_tasks_per_child=jobs_each,
-    )
-    with pool:
-        try:
-            for done in as_completed([pool.submit(_call, function, *job) for job in jobs]):
-                yield done.result()
-        except BrokenProcessPool:
-            raise RuntimeError(
-                "a worker process died without a word: out of memory, a full disk, or a crash in a C library; what is "
-                "finished is kept, and the same command goes on from there"
-            ) from None
-        finally:
-            stop.set()  # a worker has the next jobs in its queue already
-            pool.shutdown(wait=False, cancel_futures=True)
+    crew: dict[Connection, BaseProcess] = {}
+    left: dict[Connection, int | None] = {}  # jobs until a process is replaced
+    todo = list(reversed(jobs))
+
+    def hire() -> None:
+        ours, theirs = context.Pipe()
+        crew[ours] = context.Process(target=_work, args=(theirs, function, start, start_args), daemon=True)
+        crew[ours].start()
+        theirs.close()  # so that its end is seen here
+        left[ours] = jobs_each
+        ours.send(todo.pop())
+
+    try:
+        while len(crew) < workers and todo:
+            hire()
+        while crew:
+            for worker in wait(list(crew)):
+                assert isinstance(worker, Connection)
+                result = _receive(worker)
+                remaining = left[worker]
+                left[worker] = None if remaining is None else remaining - 1
+                if todo and left[worker] != 0:
+                    worker.send(todo.pop())
+                else:
+                    worker.close()
+                    crew.pop(worker).join()
+                    if todo:
+                        hire()
+                yield result
+    finally:
+        _dismiss(crew)
 
 
-def _begin(stop: Any, start: Callable[..., Any] | None, start_args: tuple) -> None:
-    global _stop
-    _stop = stop
+def _receive(worker: Connection) -> Any:
+    try:
+        succeeded, value = worker.recv()
+    except (EOFError, OSError):
+        raise RuntimeError(
+            "a worker process died without a word: out of memory, a full disk, or a crash in a C library; what is "
+            "finished is kept, and the same command goes on from there"
+        ) from None
+    if not succeeded:
+        raise value
+    return value
+
+
+def _dismiss(crew: dict[Connection, BaseProcess]) -> None:
+    deadline = time.monotonic() + GRACE
+    for connection, process in crew.items():
+        connection.close()
+        process.join(max(0.0, deadline - time.monotonic()))
+    for process in crew.values():
+        process.terminate()
+        process.join()
+
+
+def _work(
+    jobs: Connection, function: Callable[..., object], start: Callable[..., None] | None, start_args: tuple
+) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if start is not None:
-        start(*start_args)
-
-
-def _call(function: Callable[..., Result], *job: Any) -> Result:
-    if _stop.is_set():
-        raise KeyboardInterrupt
-    try:
-        return function(*job)
-    except (KeyboardInterrupt, SystemExit):  # Ctrl-C reaches this process as soon as the one that started it
-        _stop.set()
-        raise
+    # Whoever interrupts this process or closes its pipe wants no answer any more.
+    with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            job = jobs.recv()
+            try:
+                if start is not None:
+                    start(*start_args)
+                    start = None
+                answer = True, function(*job)
+            except Exception as error:
+                error.add_note(traceback.format_exc())  # a traceback itself does not travel
+                answer = False, error
+            jobs.send(answer)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 
@@ -30,6 +31,10 @@ def fail(name):
     raise ValueError(f"no task named {name}")
 
 
+def number():
+    return os.getpid()
+
+
 def wait(path):
     path.write_text(str(os.getpid()))
     time.sleep(60)
@@ -43,6 +48,20 @@ def test_every_job_once():
 def test_what_a_job_raises_is_raised_here():
     with pytest.raises(ValueError, match="no task named raech"):
         list(in_processes(fail, [("raech",)], 1))
+
+
+def test_what_the_start_raises_is_raised_here():
+    with pytest.raises(ValueError, match="no task named raech"):
+        list(in_processes(add, [(1, 1)], 1, fail, ("raech",)))
+
+
+def test_a_process_is_replaced_after_its_share_of_jobs():
+    assert max(Counter(in_processes(number, [()] * 6, 2, jobs_each=2)).values()) == 2
+
+
+def test_many_bytes_on_the_way_to_the_dead_are_no_wait():
+    with pytest.raises(RuntimeError, match="died"):
+        list(in_processes(die, [(b"0" * 10_000_000,)] * 4, 2))
 
 
 def test_a_dead_process_is_an_error_not_a_wait():

@@ -36,6 +36,7 @@ _MODULES: dict[ModulePath, str] = {
     ("vision", "post_layernorm"): f"{_VLM}.vision_model.post_layernorm",
     ("connector",): f"{_VLM}.connector.modality_projection.proj",
     ("text", "layers"): f"{_VLM}.text_model.layers",
+    ("text", "last"): f"{_VLM}.text_model.layers",
     ("text",): f"{_VLM}.text_model",
     ("expert", "self_layers"): f"{_EXPERT}.layers",
     ("expert", "cross_layers"): f"{_EXPERT}.layers",
@@ -172,9 +173,12 @@ def _names(config: SmolVLAConfig, path: ModulePath) -> Iterator[tuple[str, Slot]
     rest = list(path[len(prefix) :])
     if rest:
         rest[-1] = _LEAVES[rest[-1]]
+    if path[:2] == ("text", "last"):
+        yield ".".join([_MODULES[prefix], str(config.layers - 1), *rest]), Slot(path, None)
+        return
     layers: dict[ModulePath, tuple[int, ...]] = {
         ("vision", "layers"): tuple(range(config.vision_layers)),
-        ("text", "layers"): tuple(range(config.layers)),
+        ("text", "layers"): tuple(range(config.layers - 1)),
         ("expert", "self_layers"): config.self_layers,
         ("expert", "cross_layers"): config.cross_layers,
     }

@@ -1,6 +1,5 @@
 """The action expert: Llama layers over the action tokens that read the language model's keys and values."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,8 +22,8 @@ class Expert(nnx.Module):
     def __init__(self, config: SmolVLAConfig, rngs: nnx.Rngs):
         self.group = config.group
         build = partial(LlamaLayer, config, config.expert_hidden, config.expert_mlp)
-        self.self_layers = _stack_or_none(build, len(config.self_layers), rngs)
-        self.cross_layers = _stack_or_none(partial(build, kv_input=config.kv_width), len(config.cross_layers), rngs)
+        self.self_layers = stack_layers(build, len(config.self_layers), rngs)
+        self.cross_layers = stack_layers(partial(build, kv_input=config.kv_width), len(config.cross_layers), rngs)
         self.norm = RMSNorm(config, config.expert_hidden)
 
     def __call__(self, h: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
@@ -101,8 +100,3 @@ def suffix_mask(prefix_valid: jax.Array, tokens: int) -> jax.Array:
 def _fold(x: jax.Array, groups: int, size: int) -> jax.Array:
     """(layers, ...) -> (groups, size, ...), leaving off what does not fill a group."""
     return x[: groups * size].reshape(groups, size, *x.shape[1:])
-
-
-def _stack_or_none(build: Callable[[nnx.Rngs], LlamaLayer], count: int, rngs: nnx.Rngs) -> Any:
-    """A stack, or None where the expert has no layer of this kind."""
-    return stack_layers(build, count, rngs) if count else None

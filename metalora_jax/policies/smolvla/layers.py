@@ -14,8 +14,10 @@ ROPE_BASE = 10_000.0  # hard coded in SmolVLA; the language model's own rope_the
 Layer = TypeVar("Layer", bound=nnx.Module)
 
 
-def stack_layers(build: Callable[[nnx.Rngs], Layer], count: int, rngs: nnx.Rngs) -> Layer:
-    """`count` independent layers as one module whose every parameter has a leading layer axis."""
+def stack_layers(build: Callable[[nnx.Rngs], Layer], count: int, rngs: nnx.Rngs) -> Any:
+    """`count` independent layers as one module whose every parameter has a leading layer axis; None for no layers."""
+    if not count:
+        return None
 
     @nnx.split_rngs(splits=count)
     @nnx.vmap(in_axes=0, out_axes=0)
