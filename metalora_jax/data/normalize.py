@@ -6,7 +6,7 @@ deviation of ~1e-6 has blown losses up to 1e10. Scales have a floor for the same
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,6 +46,37 @@ def compute(demos: Sequence[Demo], floor: float = 0.01) -> Statistics:
     actions = np.concatenate([d.actions for d in demos]).astype(np.float64)
     values = (state.mean(0), np.maximum(state.std(0), floor), actions.mean(0), np.maximum(actions.std(0), floor))
     return Statistics(*(v.astype(np.float32) for v in values))
+
+
+_NEEDS = {
+    "MEAN_STD": ("mean", "std"),
+    "MIN_MAX": ("min", "max"),
+    "QUANTILES": ("q01", "q99"),
+    "QUANTILE10": ("q10", "q90"),
+}
+
+
+def shift_and_scale(stats: Mapping[str, np.ndarray], mode: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and scale, float32, that normalise as one of lerobot's modes does.
+
+    Args:
+      stats: "mean", "std", "min", "max", "q01", ... -> (width,).
+      mode: "MEAN_STD"; "MIN_MAX", "QUANTILES" (q01, q99) and "QUANTILE10" (q10, q90) map to [-1, 1]; "IDENTITY".
+
+    Raises:
+      ValueError: the mode is unknown, or a statistic that it needs is missing.
+    """
+    if mode == "IDENTITY":
+        width = len(next(iter(stats.values())))
+        return np.zeros(width, np.float32), np.ones(width, np.float32)
+    if mode not in _NEEDS:
+        raise ValueError(f"normalisation mode {mode!r} is unknown; known: IDENTITY, {', '.join(_NEEDS)}")
+    if missing := [name for name in _NEEDS[mode] if name not in stats]:
+        raise ValueError(f"normalisation mode {mode} needs the statistic {missing[0]!r}, there are {sorted(stats)}")
+    first, second = (stats[name].astype(np.float32) for name in _NEEDS[mode])
+    if mode == "MEAN_STD":
+        return first, second + np.float32(1e-8)  # lerobot's guard against dividing by zero
+    return (first + second) / 2, (second - first + np.float32(1e-8)) / 2
 
 
 def normalize_state(statistics: Statistics, state: np.ndarray, width: int) -> np.ndarray:

@@ -7,19 +7,22 @@ README.md                                          its card
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import nnx
 from tokenizers import Tokenizer
 
 from metalora_jax import trees
+from metalora_jax.data import normalize
 from metalora_jax.data.frames import Sizes
 from metalora_jax.data.normalize import Statistics
-from metalora_jax.policies.smolvla import convert, preprocess
+from metalora_jax.policies.smolvla import convert, preprocess, tensor_file
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.model import SmolVLA
+from metalora_jax.training.progress import progress
 
 NANO = Path(convert.__file__).parent / "nano"
 _STATISTICS = "normalization.json"
@@ -60,22 +63,58 @@ def make(model: SmolVLA, tokenizer: Tokenizer, statistics: Statistics) -> Base:
     return Base(model, tokenizer, statistics, hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16])
 
 
-def load(directory: str | Path | None = None) -> Base:
-    """Reads a base directory; None is the nano SmolVLA that ships with the package.
+def load(
+    directory: str | Path | None = None,
+    statistics: Statistics | None = None,
+    tokenizer: str | Path | None = None,
+    **overrides: Any,
+) -> Base:
+    """Reads a base: a directory that `save` wrote, or a lerobot policy by directory or name on the hub.
+
+    Args:
+      directory: where it is; None or "" is the nano SmolVLA that ships with the package.
+      statistics: to normalise by, in place of those that come with the policy.
+      tokenizer: see `convert.load`.
+      overrides: of the policy's config, such as param_dtype="bfloat16".
 
     Raises:
-      ValueError: a file is missing or damaged, see `convert.load`.
+      ValueError: a file is missing or damaged, see `convert.load`; or the policy comes without statistics.
     """
-    directory = NANO if directory is None else Path(directory)
-    model, tokenizer = convert.load(directory)
+    source = directory or NANO
+    found = convert.load(source, tokenizer, partial(progress, description="reading weights, arrays"), **overrides)
+    if found.tokenizer is None:
+        raise ValueError(f"{source}/tokenizer.json is missing; a base needs the tokenizer it was trained with")
+    if statistics is None:
+        statistics = _statistics(Path(source)) if found.lerobot_config is None else _of_lerobot(source, found)
+    return make(found.model, found.tokenizer, statistics)
+
+
+def _statistics(directory: Path) -> Statistics:
     file = directory / _STATISTICS
-    if tokenizer is None:
-        raise ValueError(f"{directory}/tokenizer.json is missing; a base needs the tokenizer it was trained with")
     if not file.is_file():
         raise ValueError(
             f"{file} is missing; a base needs the statistics it was trained with, never those of your demos"
         )
-    return make(model, tokenizer, Statistics.from_json(json.loads(file.read_text())))
+    return Statistics.from_json(tensor_file.read_json(file))
+
+
+def _of_lerobot(source: str | Path, found: convert.Checkpoint) -> Statistics:
+    """The statistics of a lerobot policy, which are those that lerobot itself would use: the set without a name."""
+    assert found.lerobot_config is not None
+    modes = found.lerobot_config.get("normalization_mapping", {})
+    sets = found.statistics
+    scales = {}
+    for kind, feature in (("STATE", "observation.state"), ("ACTION", "action")):
+        stats = sets.get("", {}).get(feature)
+        if stats is None:
+            named = ", ".join(f"{name} ({' and '.join(each)})" for name, each in sets.items() if name)
+            raise ValueError(
+                f"{source} has no statistics of {feature} that are in force"
+                + (f", only of the data sets {named}" if named else "")
+                + "; give those of your training tasks"
+            )
+        scales[kind] = normalize.shift_and_scale(stats, modes.get(kind, "MEAN_STD"))
+    return Statistics(*scales["STATE"], *scales["ACTION"])
 
 
 def save(directory: str | Path, base: Base) -> None:

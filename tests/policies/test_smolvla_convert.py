@@ -118,7 +118,7 @@ def test_module_names_cover_every_linear_map_of_the_towers():
 
 def test_saved_policies_load(model, tmp_path):
     convert.save(tmp_path / "policy", model)
-    loaded, tokenizer = convert.load(tmp_path / "policy")
+    loaded, tokenizer, *_ = convert.load(tmp_path / "policy")
     assert tokenizer is None
     assert loaded.config == model.config
     assert same(loaded, model)
@@ -128,7 +128,7 @@ def test_the_tokenizer_travels_along_without_its_own_truncation(model, tmp_path)
     tokenizer = Tokenizer(models.WordLevel({"push": 0, "?": 1}, unk_token="?"))
     tokenizer.enable_truncation(3)
     convert.save(tmp_path, model, tokenizer)
-    loaded = convert.load(tmp_path)[1]
+    loaded = convert.load(tmp_path).tokenizer
     assert loaded is not None
     assert loaded.encode("push").ids == [0]
     assert loaded.truncation is None

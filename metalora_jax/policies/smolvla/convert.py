@@ -5,27 +5,31 @@ axis where lerobot has one tensor per layer. The table of names is derived from 
 directions follow from it and nothing can be left over.
 """
 
+import dataclasses
 import json
+import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
+from metalora_jax.policies.smolvla import lerobot, tensor_file
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.model import SmolVLA
 
 ModulePath = tuple[str, ...]
+Progress = Callable[[list], Iterable]
 
-CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", lerobot.TOKENIZER
 
 _VLM = "model.vlm_with_expert.vlm.model"
 _EXPERT = "model.vlm_with_expert.lm_expert"
@@ -43,6 +47,7 @@ _MODULES: dict[ModulePath, str] = {
     ("expert",): _EXPERT,
     (): "model",
 }
+_LARGE = 100e6  # [bytes] files below load in no time
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
 _PATCH_KERNEL = ("vision", "patch_embedding", "kernel")
 
@@ -57,31 +62,50 @@ class Slot(NamedTuple):
     layer: int | None  # index on the leading axis of a stacked parameter; None for a parameter of its own
 
 
-def load_lerobot_tensors(config: SmolVLAConfig, tensors: Mapping[str, np.ndarray]) -> SmolVLA:
-    """Builds the policy from a lerobot state dict.
+def load_lerobot_tensors(
+    config: SmolVLAConfig, tensors: Mapping[str, np.ndarray], progress: Progress = iter
+) -> SmolVLA:
+    """Builds the policy from a lerobot state dict, which may read its tensors from a file as they are asked for.
+
+    One of our parameters is on the way at a time, the largest first: the memory needed is that of the result, plus
+    little.
+
+    Args:
+      config: describes the tensors; its param_dtype is what they become.
+      tensors: by lerobot's names.
+      progress: goes over the parameters, and may show how far it is.
 
     Raises:
       ValueError: a tensor is missing, unknown, misshapen, or not finite; the message names it.
     """
-    abstract = nnx.eval_shape(lambda: SmolVLA(config, rngs=nnx.Rngs(0)))
-    graph, state = nnx.split(abstract)
+    graph, state = nnx.split(nnx.eval_shape(lambda: SmolVLA(config, rngs=nnx.Rngs(0))))
     shapes = {path: leaf.shape for path, leaf in _flat(state).items()}
     table = tensor_names(config)
     if missing := sorted(set(table) - set(tensors)):
         raise ValueError(f"SmolVLA weights: {_some(missing)} missing; does config.json describe these weights?")
     if extra := sorted(set(tensors) - set(table) - set(UNUSED)):
         raise ValueError(f"SmolVLA weights: {_some(extra)} unknown; does config.json describe these weights?")
-    values = {path: np.empty(shape, jnp.dtype(config.param_dtype)) for path, shape in shapes.items()}
+    parts: dict[ModulePath, dict[str, int | None]] = defaultdict(dict)
     for name, (path, layer) in table.items():
-        tensor = np.asarray(tensors[name])
-        where: tuple[int, ...] = () if layer is None else (layer,)
-        expected = _to_torch(path, values[path][where], config).shape
-        if tensor.shape != expected:
-            raise ValueError(f"SmolVLA weights: {name} has shape {tensor.shape}, the config asks for {expected}")
-        if not np.isfinite(tensor.astype(np.float32)).all():
-            raise ValueError(f"SmolVLA weights: {name} holds NaN or infinity; the file is damaged")
-        values[path][where] = _from_torch(path, tensor)
-    return nnx.merge(graph, nnx.from_flat_state((path, nnx.Param(jnp.asarray(v))) for path, v in values.items()))
+        parts[path][name] = layer
+    leaves = []
+    for path in progress(sorted(parts, key=lambda path: -math.prod(shapes[path]))):
+        value = np.empty(shapes[path], jnp.dtype(config.param_dtype))
+        for name, layer in parts[path].items():
+            where: tuple[int, ...] = () if layer is None else (layer,)
+            value[where] = _checked(name, tensors[name], path, _to_torch(path, value[where], config).shape)
+        leaves.append((path, nnx.Param(jnp.asarray(value))))
+    return nnx.merge(graph, nnx.from_flat_state(leaves))
+
+
+def _checked(name: str, tensor: np.ndarray, path: ModulePath, expected: tuple[int, ...]) -> np.ndarray:
+    """One tensor in our layout."""
+    tensor = np.asarray(tensor)
+    if tensor.shape != expected:
+        raise ValueError(f"SmolVLA weights: {name} has shape {tensor.shape}, the config asks for {expected}")
+    if not np.isfinite(tensor).all():
+        raise ValueError(f"SmolVLA weights: {name} holds NaN or infinity; the file is damaged")
+    return _from_torch(path, tensor)
 
 
 def to_lerobot_tensors(model: SmolVLA) -> dict[str, np.ndarray]:
@@ -141,30 +165,52 @@ def save(directory: str | os.PathLike[str], model: SmolVLA, tokenizer: Tokenizer
             file.replace(target / file.name)
 
 
-def load(directory: str | os.PathLike[str]) -> tuple[SmolVLA, Tokenizer | None]:
-    """Reads what `save` wrote; the tokenizer is None where the directory has none.
+class Checkpoint(NamedTuple):
+    """What a policy directory holds."""
+
+    model: SmolVLA
+    tokenizer: Tokenizer | None
+    statistics: lerobot.StatisticsSets  # those of a lerobot policy, by data set; {} for a directory that `save` wrote
+    lerobot_config: dict[str, Any] | None  # config.json of a lerobot policy, as it is
+
+
+def load(
+    path_or_hub_id: str | os.PathLike[str],
+    tokenizer: str | Path | None = None,
+    progress: Progress = iter,
+    **overrides: Any,
+) -> Checkpoint:
+    """Reads a policy: lerobot's directory, its name on the hub ("lerobot/smolvla_base"), or what `save` wrote.
+
+    Args:
+      path_or_hub_id: where it is. Without a network a name on the hub works if it is in the hub's local cache.
+      tokenizer: tokenizer.json, or the directory that holds it, where it is not with the policy or on the hub.
+      progress: goes over the parameters of a large policy, and may show how far it is.
+      overrides: of the config, such as param_dtype="bfloat16".
 
     Raises:
-      ValueError: a file is missing or damaged, or weights and config do not fit each other.
+      ValueError: a file is missing or damaged, or weights and config do not fit each other; the message names it.
     """
-    source = Path(directory)
-    for name in (CONFIG, WEIGHTS):
-        if not (source / name).is_file():
-            raise ValueError(f"{source / name} is missing; a policy directory holds {CONFIG} and {WEIGHTS}")
+    source = lerobot.local_directory(Path(path_or_hub_id))
+    if not (source / CONFIG).is_file():
+        raise ValueError(f"{source / CONFIG} is missing; a policy directory holds {CONFIG} and {WEIGHTS}")
+    values = tensor_file.read_json(source / CONFIG)
+    file: Mapping[str, np.ndarray] = tensor_file.TensorFile(source / WEIGHTS)
+    if (source / WEIGHTS).stat().st_size < _LARGE:
+        progress = iter
+    if lerobot.is_policy(values):
+        config = lerobot.read_config(values, source / CONFIG, **overrides)
+        found = lerobot.find_tokenizer(source, values.get("vlm_model_name"), tokenizer)
+        statistics = lerobot.read_statistics(source, {k: file[k] for k in file if lerobot.is_statistic(k)})
+        weights = lerobot.Weights(file)
+        return Checkpoint(load_lerobot_tensors(config, weights, progress), found, statistics, values)
     try:
-        config = SmolVLAConfig.from_dict(json.loads((source / CONFIG).read_text()))
-    except ValueError as error:  # not JSON, or not a config
+        config = dataclasses.replace(SmolVLAConfig.from_dict(values), **overrides)
+    except ValueError as error:
         raise ValueError(f"{source / CONFIG}: {error}") from error
-    try:
-        tensors = load_file(source / WEIGHTS)
-    except SafetensorError as error:
-        raise ValueError(f"{source / WEIGHTS} is damaged, fetch it again: {error}") from error
-    tokenizer = None
-    if (source / TOKENIZER).is_file():
-        tokenizer = Tokenizer.from_file(str(source / TOKENIZER))
-        tokenizer.no_truncation()  # a file may ask for both; here `prepare_text` decides
-        tokenizer.no_padding()
-    return load_lerobot_tensors(config, tensors), tokenizer
+    given = tokenizer is not None or (source / TOKENIZER).is_file()
+    found_here = lerobot.find_tokenizer(source, None, tokenizer) if given else None
+    return Checkpoint(load_lerobot_tensors(config, file, progress), found_here, {}, None)
 
 
 def _names(config: SmolVLAConfig, path: ModulePath) -> Iterator[tuple[str, Slot]]:

@@ -1,0 +1,279 @@
+"""lerobot's SmolVLA policy directories: config.json, processor files, and where a tokenizer is found.
+
+Read off lerobot 0.4.4. A policy's config.json does not hold the sizes of the vision-language model, only its name: they
+come from a table of the public ones, or from config.json of a local directory that the name points to.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+from huggingface_hub import hf_hub_download, snapshot_download
+from tokenizers import Tokenizer
+
+from metalora_jax.policies.smolvla import tensor_file
+from metalora_jax.policies.smolvla.config import SmolVLAConfig
+
+PREPROCESSOR = "policy_preprocessor.json"
+TOKENIZER = "tokenizer.json"
+WANTED = ("config.json", "model.safetensors", "policy_*", TOKENIZER, "README.md")
+_NORMALIZER = "normalizer_processor"
+
+StatisticsSets = dict[str, dict[str, dict[str, np.ndarray]]]
+"""Data set's name ("" where there is one only) -> "observation.state" or "action" -> "mean", "std", ... -> (width,)."""
+
+_PUBLIC: dict[str, dict[str, Any]] = {  # the vision-language models on the hub that lerobot's policies are built on
+    "HuggingFaceTB/SmolVLM2-500M-Video-Instruct": {},
+    "HuggingFaceTB/SmolVLM2-500M-Instruct": {},
+    "HuggingFaceTB/SmolVLM2-256M-Video-Instruct": dict(text_hidden=576, heads=9, kv_heads=3, text_mlp=1536),
+}
+_SAME = (
+    "chunk_size",
+    "max_state_dim",
+    "max_action_dim",
+    "num_steps",
+    "add_image_special_tokens",
+    "attention_mode",
+    "prefix_length",
+    "self_attn_every_n_layers",
+    "expert_width_multiplier",
+    "min_period",
+    "max_period",
+)
+_OURS = {"tokenizer_max_length": "max_tokens", "num_vlm_layers": "layers"}
+# Only these values compute what is computed here.
+_FIXED: dict[str, tuple[Any, ...]] = {
+    "type": ("smolvla",),
+    "n_obs_steps": (1,),
+    "adapt_to_pi_aloha": (False,),
+    "use_delta_joint_actions_aloha": (False,),
+}
+
+
+class Sizes(NamedTuple):
+    """What a vision-language model's own config.json says: key of its JSON -> field of SmolVLAConfig."""
+
+    text: Mapping[str, str]
+    vision: Mapping[str, str]
+
+
+_VLM = Sizes(
+    text={
+        "hidden_size": "text_hidden",
+        "intermediate_size": "text_mlp",
+        "num_attention_heads": "heads",
+        "num_key_value_heads": "kv_heads",
+        "head_dim": "head_dim",
+        "rms_norm_eps": "rms_norm_eps",
+        "vocab_size": "vocab_size",
+    },
+    vision={
+        "hidden_size": "vision_hidden",
+        "intermediate_size": "vision_mlp",
+        "num_hidden_layers": "vision_layers",
+        "num_attention_heads": "vision_heads",
+        "image_size": "image_size",
+        "patch_size": "patch_size",
+        "layer_norm_eps": "layer_norm_eps",
+    },
+)
+
+
+def is_policy(values: Mapping[str, Any]) -> bool:
+    """Whether a config.json is lerobot's."""
+    return "type" in values
+
+
+def local_directory(path_or_hub_id: str | Path) -> Path:
+    """The directory itself, or the hub's files in its local cache, fetched where there is a network.
+
+    Raises:
+      ValueError: there is no such directory, and the hub does not give it either.
+    """
+    path = Path(path_or_hub_id)
+    if path.is_dir():
+        return path
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path_or_hub_id)):
+        raise ValueError(f"{path} is no directory, and no name on the hub (owner/name) either")
+    try:
+        logging.info("fetching %s from the hub, or its local cache", path_or_hub_id)
+        return Path(snapshot_download(str(path_or_hub_id), allow_patterns=list(WANTED)))
+    except Exception as error:  # the hub's client raises whatever its transport does
+        raise ValueError(
+            f"{path_or_hub_id} is no directory, and not to be had from the hub ({type(error).__name__}). Without a "
+            f"network: put {', '.join(WANTED)} of {path_or_hub_id} into a directory, and give that directory"
+        ) from None
+
+
+def read_config(values: Mapping[str, Any], source: Path, **overrides: Any) -> SmolVLAConfig:
+    """The sizes and switches of a lerobot policy.
+
+    Args:
+      values: its config.json.
+      source: that file, for messages.
+      overrides: fields of SmolVLAConfig that lerobot's file does not know, such as dtype.
+
+    Raises:
+      ValueError: it asks for something that is not computed here, or its vision-language model is unknown.
+    """
+    for key, allowed in _FIXED.items():
+        if values.get(key, allowed[0]) not in allowed:
+            raise ValueError(f"{source}: {key} = {values[key]!r} is not supported, only {allowed[0]!r}")
+    name = values.get("vlm_model_name", next(iter(_PUBLIC)))
+    fields = _sizes(name, source) | {key: values[key] for key in _SAME if key in values}
+    fields |= {ours: values[theirs] for theirs, ours in _OURS.items() if theirs in values}
+    experts = values.get("num_expert_layers", -1)
+    if experts > 0 and experts != fields.get("layers"):
+        raise ValueError(f"{source}: num_expert_layers = {experts} is not supported, only as many as num_vlm_layers")
+    size = fields.get("image_size", SmolVLAConfig.image_size)
+    if values.get("resize_imgs_with_padding", [size, size]) not in ([size, size], None):
+        raise ValueError(f"{source}: resize_imgs_with_padding must be [{size}, {size}], the vision tower's image size")
+    features = values.get("input_features") or {}
+    pictures = sum(feature.get("type") == "VISUAL" for feature in features.values())
+    fields["cameras"] = max(1, pictures + values.get("empty_cameras", 0))
+    return SmolVLAConfig(**(fields | overrides))
+
+
+def write_config(config: SmolVLAConfig, original: Mapping[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    """A config.json that lerobot reads: that of the base, or one of this policy's own, with `fields` set.
+
+    Raises:
+      ValueError: without an original, the sizes are not those of a public vision-language model.
+    """
+    if original is not None:
+        return {**original, **fields}
+    names = [n for n, sizes in _PUBLIC.items() if all(getattr(config, k) == v for k, v in (_BASE | sizes).items())]
+    if not names and "vlm_model_name" not in fields:
+        raise ValueError("these sizes are no public vision-language model's; give vlm_model_name, a directory with its")
+    camera = {"type": "VISUAL", "shape": [3, 256, 256]}
+    values: dict[str, Any] = {"type": "smolvla", "vlm_model_name": names[0] if names else None}
+    values |= {key: getattr(config, key) for key in _SAME}
+    values |= {theirs: getattr(config, ours) for theirs, ours in _OURS.items()}
+    values |= {
+        "resize_imgs_with_padding": [config.image_size] * 2,
+        "load_vlm_weights": False,
+        "pad_language_to": "max_length",
+        "num_expert_layers": 0,
+        "n_action_steps": config.chunk_size,
+        "input_features": {f"observation.images.camera{i + 1}": camera for i in range(config.cameras)}
+        | {"observation.state": {"type": "STATE", "shape": [config.max_state_dim]}},
+        "output_features": {"action": {"type": "ACTION", "shape": [config.max_action_dim]}},
+        "device": "cpu",
+    }
+    return values | fields
+
+
+_BASE = {key: getattr(SmolVLAConfig.base(), key) for part in _VLM for key in part.values()}
+
+
+def read_statistics(directory: Path, old_tensors: Mapping[str, np.ndarray]) -> StatisticsSets:
+    """All statistics that a policy directory holds.
+
+    Args:
+      directory: with policy_preprocessor.json and the state file that its normaliser names, or without.
+      old_tensors: those of model.safetensors that are no weights; before lerobot 0.4 statistics stood among them.
+
+    Raises:
+      ValueError: a file that is named is missing or damaged, or a value is not finite (an old checkpoint saved before
+        its statistics were set holds infinities).
+    """
+    tensors: dict[str, np.ndarray] = dict(old_tensors)
+    pipeline = directory / PREPROCESSOR
+    if pipeline.is_file():
+        steps = tensor_file.read_json(pipeline).get("steps", [])
+        for step in steps:
+            if step.get("registry_name") == _NORMALIZER and "state_file" in step:
+                tensors |= dict(tensor_file.TensorFile(directory / step["state_file"]))
+    sets: StatisticsSets = defaultdict(lambda: defaultdict(dict))
+    for name, value in tensors.items():
+        if (found := _STATISTIC.fullmatch(name)) is None:
+            continue
+        if not np.isfinite(value).all():
+            raise ValueError(f"{directory}: statistic {name!r} holds NaN or infinity; give statistics of your own")
+        feature = "observation.state" if found["feature"].endswith("state") else "action"
+        sets[found["set"] or ""][feature][found["stat"]] = np.asarray(value, np.float32).reshape(-1)
+    return {name: {feature: dict(stats) for feature, stats in each.items()} for name, each in sets.items()}
+
+
+# As in "action.mean"; "so100.buffer.action.mean"; "normalize_inputs.so100-red_buffer_observation_state.mean".
+_STATISTIC = re.compile(
+    r"(?:(?:un)?normalize_(?:inputs|outputs|targets)\.)?(?:(?:(?P<set>[\w-]+?)[._])?buffer[._])?"
+    r"(?P<feature>observation[._]state|action)\.(?P<stat>mean|std|min|max|q01|q99|q10|q90|count)"
+)
+
+
+class Weights(Mapping[str, np.ndarray]):
+    """The weights of a checkpoint, without old statistics and torch.compile's addition to the names."""
+
+    def __init__(self, tensors: Mapping[str, np.ndarray]):
+        self._tensors = tensors
+        self._names = {name.replace("._orig_mod.", "."): name for name in tensors if not is_statistic(name)}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._tensors[self._names[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def is_statistic(name: str) -> bool:
+    """Whether a tensor of an old checkpoint is a normalisation statistic (of any feature, pictures too)."""
+    return re.match(r"(un)?normalize_(inputs|outputs|targets)\.", name) is not None
+
+
+def find_tokenizer(directory: Path, vlm_name: str | None, path: str | Path | None = None) -> Tokenizer:
+    """The tokenizer of a policy: from `path`, the policy's own directory, the model it is built on, or the hub.
+
+    Raises:
+      ValueError: it is in none of these places; the message says where to put it.
+    """
+    places = [Path(path)] if path else [directory, Path(vlm_name or directory)]
+    for place in places:
+        file = place / TOKENIZER if place.is_dir() else place
+        if file.is_file():
+            return _plain(Tokenizer.from_file(str(file)))
+    if path is None and vlm_name in _PUBLIC:
+        try:
+            return _plain(Tokenizer.from_file(hf_hub_download(vlm_name, TOKENIZER)))
+        except Exception as error:  # the hub's client raises whatever its transport does
+            why = f", and not to be had from the hub ({type(error).__name__})"
+    else:
+        why = ""
+    raise ValueError(
+        f"no {TOKENIZER} in {' or '.join(map(str, places))}{why}; "
+        f"put that of {vlm_name or 'the policy'} into {directory}"
+    )
+
+
+def _plain(tokenizer: Tokenizer) -> Tokenizer:
+    tokenizer.no_truncation()  # a file may ask for both; here `prepare_text` decides
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _sizes(name: str, source: Path) -> dict[str, Any]:
+    if name in _PUBLIC:
+        return dict(_PUBLIC[name])
+    file = Path(name) / "config.json"
+    if not file.is_file():
+        raise ValueError(
+            f"{source}: the sizes of vlm_model_name = {name!r} are unknown; known are {', '.join(_PUBLIC)}, and "
+            "directories with such a model's config.json"
+        )
+    values = tensor_file.read_json(file)
+    fields: dict[str, Any] = {"pixel_shuffle": values.get("scale_factor")}
+    for part, keys in (("text_config", _VLM.text), ("vision_config", _VLM.vision)):
+        for theirs, ours in keys.items():
+            fields[ours] = values.get(part, {}).get(theirs)
+            if fields[ours] is None:
+                raise ValueError(f"{file}: {part}.{theirs} is missing; write it out, defaults are not guessed")
+    if fields["pixel_shuffle"] is None:
+        raise ValueError(f"{file}: scale_factor is missing; write it out, defaults are not guessed")
+    return fields
