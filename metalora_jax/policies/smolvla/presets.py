@@ -1,0 +1,53 @@
+"""Placements of adapters on SmolVLA that people use, by name."""
+
+from metalora_jax.adapters.placement import Placement, Rule
+
+_ATTENTION = r"self_attn/(q|k|v|o)_proj"
+_MLP = r"mlp/(gate|up|down)_proj"
+_EXPERT = r"expert/(self|cross)_layers"
+_HEADS = r"action_(in_proj|out_proj|time_mlp_in|time_mlp_out)"
+
+NAMES = ("plan", "head", "decoder", "expert", "lerobot", "all_linear")
+
+
+def preset(name: str, *, rank: int | None = None, b_std: float = 0.0, dead: bool = False) -> Placement:
+    """A placement for `adapters.attach`.
+
+    - "plan": decoder r = 4, action expert r = 8, action heads r = 8, dropout 0.05.
+    - "head": the action heads alone, r = 8 (what ANIL adapts).
+    - "decoder": the language model's layers alone, r = 4.
+    - "expert": the action expert alone, r = 8; the whole prefix then lies in the frozen front.
+    - "lerobot": what lerobot 0.4.4 adapts by default: q and v of the expert, the heads and state_proj, r = 16, alpha 8.
+    - "all_linear": every linear map of all towers, r = 8.
+
+    Alpha is twice the rank but for "lerobot".
+
+    Args:
+      name: one of `NAMES`.
+      rank: in place of the preset's own, for all its maps.
+      b_std: spread of B's start, see `Rule`; a meta-learned start wants one above 0.
+      dead: in the decoder's last layer only k_proj and v_proj act on the policy, and adapters on its other five maps
+        never get a gradient (57,600 of the plan's 2,834,304 parameters). They are left out unless this is True.
+
+    Raises:
+      ValueError: the name is unknown.
+    """
+
+    def rule(pattern: str, own_rank: int, alpha: float | None = None, dropout: float = 0.0) -> Rule:
+        r = rank or own_rank
+        return Rule(pattern, rank=r, alpha=alpha or 2.0 * r, dropout=dropout, b_std=b_std)
+
+    last = rf"text/last/({_ATTENTION}|{_MLP})" if dead else r"text/last/self_attn/(k|v)_proj"
+    decoder = rf"text/layers/({_ATTENTION}|{_MLP})|{last}"
+    expert = rf"{_EXPERT}/({_ATTENTION}|{_MLP})"
+    placements: dict[str, Placement] = {
+        "plan": (rule(decoder, 4, dropout=0.05), rule(expert, 8, dropout=0.05), rule(_HEADS, 8, dropout=0.05)),
+        "head": (rule(_HEADS, 8),),
+        "decoder": (rule(decoder, 4),),
+        "expert": (rule(expert, 8),),
+        "lerobot": (rule(rf"{_EXPERT}/self_attn/(q|v)_proj|{_HEADS}|state_proj", 16, alpha=8.0),),
+        "all_linear": (rule(rf"(vision/.*|connector|{decoder}|{expert}|{_HEADS}|state_proj)", 8),),
+    }
+    if name not in placements:
+        raise ValueError(f"no placement is named {name!r}; choose one of {', '.join(NAMES)}")
+    return placements[name]

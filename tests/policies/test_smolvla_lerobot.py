@@ -1,0 +1,139 @@
+"""lerobot's policy directories: read as they are, refused by name where they are not as they should be."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors.numpy import load_file, save_file
+
+from metalora_jax.policies.smolvla import convert, lerobot
+from metalora_jax.policies.smolvla.config import SmolVLAConfig
+from metalora_jax.policies.smolvla.model import SmolVLA
+from tests import lerobot_directory
+
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return lerobot_directory.write(tmp_path / "policy", lerobot_directory.small())
+
+
+def edit(file, **fields):
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+def test_the_public_checkpoint_has_the_tensors_that_we_read():
+    config = SmolVLAConfig.base()
+    state = nnx.state(nnx.eval_shape(lambda: SmolVLA(config, rngs=nnx.Rngs(0))))
+    ours = {tuple(map(str, path)): leaf.shape for path, leaf in nnx.to_flat_state(state)}
+    listed = lerobot_directory.full_size()
+    table = convert.tensor_names(config)
+    assert set(listed) == set(table) | set(convert.UNUSED)
+    for name, slot in table.items():
+        shape = ours[slot.path][0 if slot.layer is None else 1 :]
+        assert np.prod(shape) == np.prod(listed[name][0]), name
+
+
+def test_a_directory_is_read_whole(directory):
+    config = lerobot_directory.small()
+    found = convert.load(directory)
+    assert found.model.config == config
+    assert found.tokenizer is not None
+    tensors = load_file(directory / WEIGHTS)
+    written = convert.to_lerobot_tensors(found.model)
+    assert set(written) == set(tensors) - set(convert.UNUSED)
+    for name, value in written.items():
+        np.testing.assert_array_equal(value, tensors[name].astype(np.float32))
+    np.testing.assert_array_equal(found.statistics[""]["action"]["std"], np.full(6, 2.0))
+
+
+def test_weights_can_stay_in_bfloat16(directory):
+    found = convert.load(directory, param_dtype="bfloat16")
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(nnx.state(found.model))} == {"bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"type": "pi0"}, "type = 'pi0' is not supported"),
+        ({"adapt_to_pi_aloha": True}, "adapt_to_pi_aloha = True is not supported"),
+        ({"num_expert_layers": 1}, "num_expert_layers = 1 is not supported"),
+        ({"resize_imgs_with_padding": [8, 8]}, r"resize_imgs_with_padding must be \[16, 16\]"),
+        ({"vlm_model_name": "someone/else"}, "sizes of vlm_model_name = 'someone/else' are unknown"),
+        ({"num_vlm_layers": 3}, "missing; does config.json describe these weights"),
+    ],
+)
+def test_what_is_not_computed_here_is_refused(directory, fields, complaint):
+    edit(directory / "config.json", **fields)
+    with pytest.raises(ValueError, match=complaint):
+        convert.load(directory)
+
+
+def test_a_pickle_in_disguise_is_refused(directory):
+    (directory / WEIGHTS).write_bytes(b"\x80\x02}q\x00X\x04\x00\x00\x00evil")
+    with pytest.raises(ValueError, match=r"model\.safetensors is a PyTorch pickle with another name"):
+        convert.load(directory)
+    (directory / WEIGHTS).rename(directory / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"model\.safetensors is missing \(pytorch_model\.bin is a pickle"):
+        convert.load(directory)
+
+
+def test_a_truncated_file_is_refused(directory):
+    whole = (directory / WEIGHTS).read_bytes()
+    (directory / WEIGHTS).write_bytes(whole[:-100])
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged, fetch it again"):
+        convert.load(directory)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "name"), [("so100.buffer.", "so100"), ("so100-red_buffer_", "so100-red"), ("buffer_", "")]
+)
+def test_older_statistics_are_found_by_their_data_set(tmp_path, prefix, name):
+    statistics = {f"{prefix}action.mean": np.arange(6, dtype=np.float32), f"{prefix}action.std": np.ones(6, np.float32)}
+    found = convert.load(lerobot_directory.write(tmp_path, lerobot_directory.small(), statistics))
+    np.testing.assert_array_equal(found.statistics[name]["action"]["mean"], np.arange(6))
+
+
+def test_statistics_among_the_weights_are_found_and_names_of_compiled_models_understood(directory):
+    tensors = load_file(directory / WEIGHTS)
+    tensors = {name.replace("model.", "model._orig_mod.", 1): value for name, value in tensors.items()}
+    tensors["normalize_inputs.so100_buffer_observation_state.mean"] = np.zeros(6, np.float32)
+    tensors["normalize_inputs.buffer_observation_images_top.mean"] = np.zeros((3, 1, 1), np.float32)
+    save_file(tensors, directory / WEIGHTS)
+    assert set(convert.load(directory).statistics["so100"]) == {"observation.state"}
+
+
+def test_statistics_that_were_never_set_are_refused(tmp_path):
+    statistics = {"action.mean": np.full(6, np.inf, np.float32)}
+    policy = lerobot_directory.write(tmp_path, lerobot_directory.small(), statistics)
+    with pytest.raises(ValueError, match=r"'action\.mean' holds NaN or infinity; give statistics of your own"):
+        convert.load(policy)
+
+
+def test_a_tokenizer_is_taken_from_where_one_says(directory, tmp_path):
+    (directory / "tokenizer.json").rename(tmp_path / "other.json")
+    assert convert.load(directory, tokenizer=tmp_path / "other.json").tokenizer is not None
+    with pytest.raises(ValueError, match=rf"no tokenizer\.json in .*; put that of .* into {re.escape(str(directory))}"):
+        convert.load(directory)
+
+
+def test_without_a_network_the_message_says_which_files_to_put_where(monkeypatch):
+    def offline(*_, **__):
+        raise OSError("offline")
+
+    monkeypatch.setattr(lerobot, "snapshot_download", offline)
+    with pytest.raises(
+        ValueError, match=r"not to be had from the hub .* put config\.json, model\.safetensors, .* into a"
+    ):
+        convert.load("lerobot/smolvla_base")
+    with pytest.raises(ValueError, match="is no directory, and no name on the hub"):
+        convert.load("/nowhere/at/all")
+
+
+def test_the_hub_is_asked_for_what_is_read(monkeypatch, directory):
+    monkeypatch.setattr(lerobot, "snapshot_download", lambda name, allow_patterns: str(directory))
+    assert convert.load("lerobot/smolvla_base").model.config == lerobot_directory.small()
