@@ -10,7 +10,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.setup-done
 GL     := $(PY) -c 'from metalora_jax.envs import gl; print("off-screen rendering with", gl.choose())'
 
-.PHONY: setup quickstart test lint format report
+.PHONY: setup quickstart test lint format report peer
 
 setup: $(STAMP)
 
@@ -42,6 +42,16 @@ lint: setup
 format: setup
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+# lerobot with peft, for comparison: it pins an older PyTorch and much that SmolVLA does not use, hence --no-deps.
+peer: .venv-peer/.done
+
+.venv-peer/.done: experiments/peer/requirements.txt
+	$(PYTHON) -m venv .venv-peer
+	.venv-peer/bin/pip install --quiet torch==2.13.0
+	.venv-peer/bin/pip install --quiet --no-deps lerobot==0.4.4
+	.venv-peer/bin/pip install --quiet -r $<
+	@touch $@
 
 report: setup
 	$(PY) -m metalora_jax.evaluation.report $(RUN)

@@ -12,6 +12,8 @@ os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('
 import jax
 import pytest
 
+from experiments.peer.client import HOW, PYTHON
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
@@ -36,8 +38,8 @@ def _libero() -> str | None:
     return None if _installed("libero") else f"LIBERO is not installed; enable with: {install}"
 
 
-def _torch() -> str | None:
-    return None if _installed("torch") else "PyTorch is not installed; enable with: pip install torch"
+def _lerobot() -> str | None:
+    return None if os.environ.get(PYTHON) else f"no environment with lerobot is named; enable with: {HOW} pytest"
 
 
 def _gpu() -> str | None:
@@ -47,7 +49,7 @@ def _gpu() -> str | None:
 
 
 # Each returns why its tests cannot run here, or None. Asked only when a test carries the marker.
-REQUIREMENTS = {"metaworld": _metaworld, "libero": _libero, "torch": _torch, "gpu": _gpu}
+REQUIREMENTS = {"metaworld": _metaworld, "libero": _libero, "lerobot": _lerobot, "gpu": _gpu}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,0 +1,48 @@
+"""Asks `lerobot_peer.py`, which runs in an environment of its own."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+PYTHON = "METALORA_PEER"  # environment variable: the interpreter of lerobot's environment
+HOW = f"make peer, then {PYTHON}=.venv-peer/bin/python"
+
+
+class Peer:
+    """A running peer; every method of `lerobot_peer.Peer` is one of this, with named arguments."""
+
+    def __init__(self, python: str, threads: int | None = None):
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        if threads:
+            environment["OMP_NUM_THREADS"] = str(threads)
+        self._process = subprocess.Popen(
+            [python, Path(__file__).with_name("lerobot_peer.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda **arguments: self._ask({"do": name, **arguments})
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the peer ended with code {self._process.wait()}; its messages stand above")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise RuntimeError(f"the peer says: {answer['error']}")
+        return answer
+
+    def __enter__(self) -> "Peer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()  # closes its input, at whose end it ends

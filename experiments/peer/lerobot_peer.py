@@ -1,0 +1,239 @@
+"""lerobot's SmolVLA with peft, as a process that is asked questions: for comparison, in an environment of its own.
+
+It reads one JSON object a line on standard input, and answers with one on standard output. It imports neither JAX nor
+metalora_jax. `experiments/benchmark.py` and `tests/policies/test_against_lerobot.py` start it; `make peer` makes its
+environment.
+"""
+
+import contextlib
+import importlib.abc
+import importlib.machinery
+import json
+import resource
+import sys
+import time
+import types
+
+import numpy as np
+import torch
+
+_UNUSED = (  # what lerobot imports for data sets and other policies
+    *("torchvision", "datasets", "jsonlines", "pyarrow", "av", "deepdiff", "wandb", "imageio", "cv2", "gymnasium"),
+    *("serial", "diffusers"),
+)
+
+
+class _Nothing(type):
+    """A class all of whose attributes are such classes."""
+
+    def __getattr__(cls, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _nothing(name)
+
+
+def _nothing(name):
+    return _Nothing(name, (), {"__init__": lambda self, *args, **kwargs: None})
+
+
+class _Anything(types.ModuleType):
+    """A module of `_UNUSED`, or one below it; every attribute is an empty class."""
+
+    __path__: tuple = ()
+
+    def __getattr__(self, name):
+        if name == "__version__":
+            return "0"
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _nothing(name)
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the modules that lerobot imports for its data sets, and that SmolVLA never uses."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in _UNUSED:
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        return None
+
+    def create_module(self, spec):
+        return _Anything(spec.name)
+
+    def exec_module(self, module):
+        pass
+
+
+def _import_lerobot():
+    from transformers.models.smolvlm import modeling_smolvlm  # noqa: F401  looks for torchvision, and must find none
+
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.append(_Finder())
+    from lerobot.policies.smolvla import modeling_smolvla, smolvlm_with_expert
+
+    return modeling_smolvla, smolvlm_with_expert
+
+
+class Peer:
+    """One policy, perhaps with an adapter, and the batch that it was given."""
+
+    def load(self, policy, vlm, adapter=None, lora=None):
+        """Loads lerobot's policy in float32, then peft's adapter: from a directory, or a fresh one of a LoraConfig."""
+        modeling, towers = _import_lerobot()
+        from lerobot.configs.policies import PreTrainedConfig
+        from transformers.models.smolvlm import modeling_smolvlm
+
+        def embed(self, pixel_values, patch_attention_mask):
+            # transformers computes other position ids in float32 than in bfloat16, off by one along each axis.
+            patches = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
+            return patches + self.position_embedding(torch.arange(patches.shape[1]))[None]
+
+        modeling_smolvlm.SmolVLMVisionEmbeddings.forward = embed
+        tokenizer = types.SimpleNamespace(fake_image_token_id=49189, global_image_token_id=49152)
+        towers.AutoProcessor = types.SimpleNamespace(
+            from_pretrained=lambda _: types.SimpleNamespace(tokenizer=tokenizer)
+        )
+        config = PreTrainedConfig.from_pretrained(policy)
+        config.load_vlm_weights, config.vlm_model_name, config.device, config.use_peft = False, vlm, "cpu", False
+        with contextlib.redirect_stdout(sys.stderr):
+            self.policy = modeling.SmolVLAPolicy.from_pretrained(policy, config=config, strict=True).float()
+        self.policy.requires_grad_(False)
+        if adapter or lora:
+            import peft
+
+            if adapter:
+                self.policy = peft.PeftModel.from_pretrained(self.policy, adapter, is_trainable=True)
+            else:
+                self.policy = peft.get_peft_model(self.policy, peft.LoraConfig(**lora))
+        self.model = self.policy.base_model.model.model if adapter or lora else self.policy.model
+        self.theta = {name: p for name, p in self.policy.named_parameters() if p.requires_grad}
+        return {"trainable": sum(p.numel() for p in self.theta.values()), "tensors": len(self.theta)}
+
+    def batch(self, file):
+        """Inputs of the flow-matching model: images (B, C, 3, H, W) in [-1, 1], and the rest under the names below."""
+        data = {name: torch.from_numpy(value) for name, value in np.load(file).items()}
+        images, masks = data["images"].unbind(1), data["image_mask"].unbind(1)
+        self.prefix = [list(images), list(masks), data["tokens"].long(), data["token_mask"], data["state"]]
+        self.target = [data["actions"], data["noise"], data["t"]]
+        return {}
+
+    def _loss(self, rows=slice(None)):
+        prefix = [[x[rows] for x in part] if isinstance(part, list) else part[rows] for part in self.prefix]
+        return self.model.forward(*prefix, *(x[rows] for x in self.target)).mean()
+
+    def loss(self):
+        """The mean over all elements, with the batch's own noise and time."""
+        with torch.no_grad():
+            return {"loss": self._loss().item()}
+
+    def gradients(self, file):
+        """The gradient of every trainable tensor, by peft's names."""
+        loss = self._loss()
+        grads = torch.autograd.grad(loss, list(self.theta.values()), allow_unused=True)
+        pairs = zip(self.theta.items(), grads, strict=True)
+        np.savez(file, **{name: (torch.zeros_like(p) if g is None else g).numpy() for (name, p), g in pairs})
+        return {"loss": loss.item()}
+
+    def save_adapter(self, directory):
+        """peft's files of the adapter."""
+        self.policy.save_pretrained(directory)
+        return {}
+
+    def tokenize(self, tokenizer, texts, length):
+        """As lerobot's TokenizerProcessorStep does, after its newline step."""
+        from transformers import PreTrainedTokenizerFast
+
+        made = PreTrainedTokenizerFast(tokenizer_file=tokenizer, pad_token="<pad>", truncation_side="left")
+        lines = [text if text.endswith("\n") else f"{text}\n" for text in texts]
+        out = made(lines, max_length=length, truncation=True, padding="max_length", padding_side="right")
+        return {"ids": out["input_ids"], "mask": out["attention_mask"]}
+
+    def prepare(self, source, size, file):
+        """lerobot's resize_with_pad, and the change of range."""
+        modeling, _ = _import_lerobot()
+        images = torch.from_numpy(np.load(source))  # (B, 3, H, W) in [0, 1]
+        np.save(file, (modeling.resize_with_pad(images, size, size, pad_value=0) * 2 - 1).numpy())
+        return {}
+
+    def timed(self, work, **options):
+        """Seconds of one piece of work: wall clock, processor, and the process's peak memory so far."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        getattr(self, f"work_{work}")(**options)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        return {"wall": wall, "cpu": cpu, "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+
+    def cache_vision(self):
+        """From here on the vision tower's output is looked up, as a user of torch could do, too."""
+        tower, seen = self.model.vlm_with_expert, {}
+        compute = type(tower).embed_image
+
+        def embed_image(image):
+            key = (image.data_ptr(), image.shape[0])
+            if key not in seen:
+                with torch.no_grad():
+                    seen[key] = compute(tower, image)
+            return seen[key]
+
+        tower.embed_image = embed_image
+        return {}
+
+    def work_step(self, rate=1e-4):
+        """One LoRA step: loss, gradient, SGD in place."""
+        self._step(slice(None), rate)
+
+    def work_meta_step(self, tasks=4, steps=5, frames=4, rate=1e-4):
+        """First-order MAML: `steps` steps on a task's support frames, then the query's gradient, for every task."""
+        start = {name: p.detach().clone() for name, p in self.theta.items()}
+        total = {name: torch.zeros_like(p) for name, p in self.theta.items()}
+        for task in range(tasks):
+            support = slice(2 * frames * task, 2 * frames * task + frames)
+            for _ in range(steps):
+                self._step(support, rate)
+            gradient = self._gradient(slice(support.stop, support.stop + frames))
+            with torch.no_grad():
+                for name, p in self.theta.items():
+                    total[name] += gradient[name] / tasks
+                    p.copy_(start[name])
+
+    def work_sample(self):
+        """A chunk of actions for the first frame."""
+        with torch.no_grad():
+            prefix = [[x[:1] for x in part] if isinstance(part, list) else part[:1] for part in self.prefix]
+            self.model.sample_actions(*prefix, noise=self.target[1][:1])
+
+    def work_matmul(self, size=2048, repeats=8):
+        """This machine's ceiling, as torch reaches it."""
+        a = torch.ones(size, size)
+        for _ in range(repeats):
+            a @ a
+
+    def _gradient(self, rows):
+        grads = torch.autograd.grad(self._loss(rows), list(self.theta.values()), allow_unused=True)
+        return {
+            name: torch.zeros_like(p) if g is None else g
+            for (name, p), g in zip(self.theta.items(), grads, strict=True)
+        }
+
+    def _step(self, rows, rate):
+        gradient = self._gradient(rows)
+        with torch.no_grad():
+            for name, p in self.theta.items():
+                p.sub_(rate * gradient[name])
+
+
+def main():
+    peer = Peer()
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # libraries print
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = getattr(peer, request.pop("do"))(**request)
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()
