@@ -36,7 +36,8 @@ def main(_: list[str]) -> None:
         tokens, mask = preprocess.prepare_text(tokenizer, [text], size)
         return tokens[0], mask[0]
 
-    frames = gather(demos, statistics, encode, Sizes(size.max_state_dim, size.max_action_dim, size.chunk_size))
+    sizes = Sizes(size.max_state_dim, size.max_action_dim, size.chunk_size, size.image_size)
+    frames = gather(demos, statistics, encode, sizes)
     graph, params = nnx.split(SmolVLA(size, rngs=nnx.Rngs(config.seed)))
     optimizer = pretrain.optimizer(config.rate, config.steps, config.warmup, config.weight_decay)
     action_dim = len(statistics.action_mean)

@@ -13,13 +13,15 @@ from typing import Any, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from metalora_jax.adapters.attach import Theta
 from metalora_jax.adapters.placement import Placement, Rule, resolve
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+_MANIFEST = "metalora_jax"  # key in the header
 
 Names = Mapping[str, tuple[tuple[str, ...], int | None]]
 """PEFT's module path -> (our module path, layer index in a stack or None), for every linear map of the policy."""
@@ -92,7 +94,12 @@ def read(directory: str | Path, names: Names) -> tuple[Placement, Theta]:
 
 
 def write(
-    directory: str | Path, placement: Placement, theta: Theta, names: Names, base_model: str | None = None
+    directory: str | Path,
+    placement: Placement,
+    theta: Theta,
+    names: Names,
+    base_model: str | None = None,
+    manifest: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes an adapter that PEFT loads, and that `read` turns back into the same theta.
 
@@ -102,6 +109,7 @@ def write(
       theta: as `split` gives it.
       names: the policy's table of linear maps.
       base_model: name or path of the base checkpoint (lerobot refuses an adapter without one).
+      manifest: JSON that travels along in the header of the weights' file, where PEFT does not look.
 
     Raises:
       ValueError: theta has a path that `names` or the placement lacks, or the rules differ where PEFT allows one value.
@@ -147,9 +155,20 @@ def write(
         "fan_in_fan_out": False,
     }
     directory.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+    metadata = {"format": "pt"} | ({} if manifest is None else {_MANIFEST: json.dumps(manifest)})
+    save_file(tensors, directory / WEIGHTS, metadata=metadata)
     (directory / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone
     (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def read_manifest(directory: str | Path) -> dict[str, Any] | None:
+    """The manifest that `write` was given; None for a file of other origin."""
+    try:
+        with safe_open(Path(directory) / WEIGHTS, "np") as file:
+            text = (file.metadata() or {}).get(_MANIFEST)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{Path(directory) / WEIGHTS}: not a readable safetensors file ({error})") from None
+    return None if text is None else json.loads(text)
 
 
 def _read_config(file: Path) -> dict[str, Any]:

@@ -1,12 +1,16 @@
 """All frames of many demonstrations in a few arrays, and minibatches of them by row number."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metalora_jax.data.chunks import chunk_actions
 from metalora_jax.data.normalize import Statistics, normalize_actions, normalize_state
+from metalora_jax.policies.smolvla.preprocess import prepare_image
 from metalora_jax.types import ActionChunk, Demo, Observation
 
 Relabel = Callable[[np.ndarray], np.ndarray]  # recorded actions (T, D) -> what to command instead (T, D)
@@ -19,6 +23,7 @@ class Sizes(NamedTuple):
     state: int
     action: int
     chunk: int
+    image: int  # [px] side of the square that pictures are brought to
 
 
 class Frames(NamedTuple):
@@ -39,10 +44,19 @@ class Frames(NamedTuple):
         return {task: len(rows) for task, rows in self.first_row.items()}
 
     def observe(self, rows: np.ndarray) -> Observation:
-        """The observations at `rows` (any shape), images in [-1, 1]."""
-        images = self.images[rows].astype(np.float32) / 127.5 - 1.0
+        """The observations at `rows` (any shape), images in [-1, 1] and of the model's size."""
+        images = self.images[rows]
+        if images.shape[-3:-1] == (self.sizes.image, self.sizes.image):
+            images = images.astype(np.float32) / 127.5 - 1.0
+        else:
+            images = np.asarray(_prepared(images, self.sizes.image))
         mask = np.ones(images.shape[:-3], bool)
         return Observation(images, mask, self.tokens[rows], self.token_mask[rows], self.state[rows])
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _prepared(images: np.ndarray, size: int) -> jax.Array:
+    return prepare_image(images.astype(jnp.float32) / 255.0, size)
 
 
 def gather(demos: Mapping[str, Sequence[Demo]], statistics: Statistics, encode: Encode, sizes: Sizes) -> Frames:

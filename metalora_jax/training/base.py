@@ -43,8 +43,9 @@ class Base(NamedTuple):
 
     @property
     def sizes(self) -> Sizes:
-        """Widths that demonstrations are padded to."""
-        return Sizes(self.config.max_state_dim, self.config.max_action_dim, self.config.chunk_size)
+        """Widths and sizes that demonstrations are brought to."""
+        config = self.config
+        return Sizes(config.max_state_dim, config.max_action_dim, config.chunk_size, config.image_size)
 
     def encode_text(self, instruction: str) -> tuple[np.ndarray, np.ndarray]:
         """Token ids (max_tokens,) and their mask; a ValueError where the instruction is too long."""

@@ -156,13 +156,18 @@ def save(directory: str | os.PathLike[str], model: SmolVLA, tokenizer: Tokenizer
     target.mkdir(parents=True, exist_ok=True)
     tensors = to_lerobot_tensors(model)
     with tempfile.TemporaryDirectory(dir=target, prefix=".save-") as scratch:
-        save_file(tensors, Path(scratch, WEIGHTS), metadata={"format": "pt"})
-        Path(scratch, WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone
+        write_tensors(Path(scratch, WEIGHTS), tensors)
         Path(scratch, CONFIG).write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
         if tokenizer is not None:
             tokenizer.save(str(Path(scratch, TOKENIZER)))
         for file in sorted(Path(scratch).iterdir()):
             file.replace(target / file.name)
+
+
+def write_tensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """A safetensors file that torch's readers take."""
+    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, file, metadata={"format": "pt"})
+    file.chmod(0o644)  # safetensors writes for the owner alone
 
 
 class Checkpoint(NamedTuple):

@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -54,33 +54,24 @@ _FIXED: dict[str, tuple[Any, ...]] = {
 }
 
 
-class Sizes(NamedTuple):
-    """What a vision-language model's own config.json says: key of its JSON -> field of SmolVLAConfig."""
-
-    text: Mapping[str, str]
-    vision: Mapping[str, str]
-
-
-_VLM = Sizes(
-    text={
-        "hidden_size": "text_hidden",
-        "intermediate_size": "text_mlp",
-        "num_attention_heads": "heads",
-        "num_key_value_heads": "kv_heads",
-        "head_dim": "head_dim",
-        "rms_norm_eps": "rms_norm_eps",
-        "vocab_size": "vocab_size",
-    },
-    vision={
-        "hidden_size": "vision_hidden",
-        "intermediate_size": "vision_mlp",
-        "num_hidden_layers": "vision_layers",
-        "num_attention_heads": "vision_heads",
-        "image_size": "image_size",
-        "patch_size": "patch_size",
-        "layer_norm_eps": "layer_norm_eps",
-    },
-)
+_TEXT = {  # keys of a vision-language model's own config.json -> fields of SmolVLAConfig
+    "hidden_size": "text_hidden",
+    "intermediate_size": "text_mlp",
+    "num_attention_heads": "heads",
+    "num_key_value_heads": "kv_heads",
+    "head_dim": "head_dim",
+    "rms_norm_eps": "rms_norm_eps",
+    "vocab_size": "vocab_size",
+}
+_VISION = {
+    "hidden_size": "vision_hidden",
+    "intermediate_size": "vision_mlp",
+    "num_hidden_layers": "vision_layers",
+    "num_attention_heads": "vision_heads",
+    "image_size": "image_size",
+    "patch_size": "patch_size",
+    "layer_norm_eps": "layer_norm_eps",
+}
 
 
 def is_policy(values: Mapping[str, Any]) -> bool:
@@ -136,38 +127,6 @@ def read_config(values: Mapping[str, Any], source: Path, **overrides: Any) -> Sm
     pictures = sum(feature.get("type") == "VISUAL" for feature in features.values())
     fields["cameras"] = max(1, pictures + values.get("empty_cameras", 0))
     return SmolVLAConfig(**(fields | overrides))
-
-
-def write_config(config: SmolVLAConfig, original: Mapping[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
-    """A config.json that lerobot reads: that of the base, or one of this policy's own, with `fields` set.
-
-    Raises:
-      ValueError: without an original, the sizes are not those of a public vision-language model.
-    """
-    if original is not None:
-        return {**original, **fields}
-    names = [n for n, sizes in _PUBLIC.items() if all(getattr(config, k) == v for k, v in (_BASE | sizes).items())]
-    if not names and "vlm_model_name" not in fields:
-        raise ValueError("these sizes are no public vision-language model's; give vlm_model_name, a directory with its")
-    camera = {"type": "VISUAL", "shape": [3, 256, 256]}
-    values: dict[str, Any] = {"type": "smolvla", "vlm_model_name": names[0] if names else None}
-    values |= {key: getattr(config, key) for key in _SAME}
-    values |= {theirs: getattr(config, ours) for theirs, ours in _OURS.items()}
-    values |= {
-        "resize_imgs_with_padding": [config.image_size] * 2,
-        "load_vlm_weights": False,
-        "pad_language_to": "max_length",
-        "num_expert_layers": 0,
-        "n_action_steps": config.chunk_size,
-        "input_features": {f"observation.images.camera{i + 1}": camera for i in range(config.cameras)}
-        | {"observation.state": {"type": "STATE", "shape": [config.max_state_dim]}},
-        "output_features": {"action": {"type": "ACTION", "shape": [config.max_action_dim]}},
-        "device": "cpu",
-    }
-    return values | fields
-
-
-_BASE = {key: getattr(SmolVLAConfig.base(), key) for part in _VLM for key in part.values()}
 
 
 def read_statistics(directory: Path, old_tensors: Mapping[str, np.ndarray]) -> StatisticsSets:
@@ -269,7 +228,7 @@ def _sizes(name: str, source: Path) -> dict[str, Any]:
         )
     values = tensor_file.read_json(file)
     fields: dict[str, Any] = {"pixel_shuffle": values.get("scale_factor")}
-    for part, keys in (("text_config", _VLM.text), ("vision_config", _VLM.vision)):
+    for part, keys in (("text_config", _TEXT), ("vision_config", _VISION)):
         for theirs, ours in keys.items():
             fields[ours] = values.get(part, {}).get(theirs)
             if fields[ours] is None:

@@ -1,0 +1,53 @@
+"""Makes a base of a lerobot SmolVLA policy, with the normalisation statistics of your training demonstrations.
+
+    python experiments/convert.py --policy=lerobot/smolvla_base --demos='runs/demos/clean/*.hdf5' --output=runs/base
+
+Everything else then takes the result as `--base` or `config.base`. A policy that was fine-tuned on one data set brings
+statistics of its own: leave --demos out to keep them. lerobot/smolvla_base brings none that are in force.
+"""
+
+import glob
+from pathlib import Path
+
+from absl import flags
+from flax import nnx
+
+from metalora_jax import trees
+from metalora_jax.data import libero_hdf5, normalize
+from metalora_jax.training import base as bases
+from metalora_jax.training import command
+from metalora_jax.training.progress import progress
+
+_POLICY = flags.DEFINE_string("policy", None, "lerobot policy: a directory, or a name on the hub.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "Directory to write the base to.", required=True)
+_DEMOS = flags.DEFINE_string("demos", "", "HDF5 files of the training tasks, a pattern; empty keeps the policy's own.")
+_CAMERAS = flags.DEFINE_list("cameras", ["agentview"], "Any that the files have.")
+_TOKENIZER = flags.DEFINE_string("tokenizer", None, "tokenizer.json, where it is not with the policy or on the hub.")
+_DTYPE = flags.DEFINE_enum("param_dtype", "float32", ["float32", "bfloat16"], "Of the weights on disk and in memory.")
+
+
+def main(_: list[str]) -> None:
+    output = Path(_OUTPUT.value)
+    if output.exists():
+        raise ValueError(f"{output} exists; choose another --output")
+    statistics = None
+    if _DEMOS.value:
+        files = sorted(map(Path, glob.glob(_DEMOS.value)))
+        if not files:
+            raise ValueError(f"no file matches --demos={_DEMOS.value}")
+        recorded = progress(files, description="reading demonstration files")
+        demos = (demo for file in recorded for demo in libero_hdf5.read(file, _CAMERAS.value))
+        statistics = normalize.compute([demo._replace(images=demo.images[:0]) for demo in demos])
+    base = bases.load(_POLICY.value, statistics, _TOKENIZER.value, param_dtype=_DTYPE.value)
+    bases.save(output, base)
+    config = base.config
+    print(f"parameters:  {trees.count(nnx.to_pure_dict(nnx.state(base.model)))} in {config.param_dtype}")
+    print(f"sees:        {config.cameras} cameras of {config.image_size} px, {config.max_tokens} tokens")
+    print(f"state:       {len(base.statistics.state_mean)} of {config.max_state_dim} dimensions in use")
+    print(f"action:      {len(base.statistics.action_mean)} of {config.max_action_dim}, chunks of {config.chunk_size}")
+    print(f"fingerprint: {base.fingerprint}")
+    print(f"base:        {output}")
+
+
+if __name__ == "__main__":
+    command.run(main)

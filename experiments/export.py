@@ -1,0 +1,63 @@
+"""Writes an adapter for lerobot: folded into its base, or as peft's files.
+
+    python experiments/export.py --adapter=runs/drawer --base=runs/base --policy=lerobot/smolvla_base --output=runs/out
+
+`--format=merged` makes a policy directory of its own (1.8 GB in float32); `--format=peft` a few megabytes that name
+--policy as their base. `--dtype=base` stores each tensor in the type it has in --policy (bfloat16, in the public one),
+and says what that costs.
+"""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags
+
+from metalora_jax import adapters
+from metalora_jax.adapters import directory
+from metalora_jax.policies.smolvla import convert, export, lerobot
+from metalora_jax.training import base as bases
+from metalora_jax.training import command
+from metalora_jax.training.learner import learner, zeros
+from metalora_jax.training.meta_train import load_adapter, probe
+
+_ADAPTER = flags.DEFINE_string("adapter", None, "Adapter directory.", required=True)
+_BASE = flags.DEFINE_string("base", None, "The base that it was learned on.", required=True)
+_POLICY = flags.DEFINE_string("policy", None, "The lerobot policy that the base was made of.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "Directory to write to.", required=True)
+_FORMAT = flags.DEFINE_enum("format", "merged", ["merged", "peft"], "What to write.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "base"], "Of merged weights.")
+
+
+def main(_: list[str]) -> None:
+    output = Path(_OUTPUT.value)
+    base = bases.load(_BASE.value)
+    learn, rules, params = load_adapter(Path(_ADAPTER.value), base)
+    theta, policy = params["theta"], lerobot.local_directory(_POLICY.value)
+    known = base.statistics
+    statistics = {
+        "observation.state.mean": known.state_mean,
+        "observation.state.std": known.state_std,
+        "action.mean": known.action_mean,
+        "action.std": known.action_std,
+    }
+    if _FORMAT.value == "peft":
+        manifest = directory.read_manifest(_ADAPTER.value)
+        export.peft(output, rules, theta, base.model, _POLICY.value, policy, statistics, manifest)
+        print(f"peft adapter: {output}  ({adapters.count(theta).total} parameters, base {_POLICY.value})")
+        return
+    export.merged(output, adapters.fuse(learn.model(theta, learn.phi)), policy, statistics, _DTYPE.value)
+    velocity = probe(base, learn).run
+    read_back = bases.make(convert.load(output, policy / convert.TOKENIZER).model, base.tokenizer, known)
+    written = probe(read_back, learner(read_back, (), jax.random.key(0))).run({"theta": {}})
+    largest, share = export.rounding(
+        *(np.asarray(x) for x in (velocity({"theta": zeros(theta)}), velocity({"theta": theta}), written))
+    )
+    print(
+        f"rounding: the velocity is off by {largest:.2g} at most, {100 * share:.2g} % of what the adapter changes (rms)"
+    )
+    print(f"policy:   {output}")
+
+
+if __name__ == "__main__":
+    command.run(main)

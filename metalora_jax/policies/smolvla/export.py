@@ -1,0 +1,142 @@
+"""Writes policies for lerobot (0.4.4): a base with an adapter folded in, or an adapter for peft with what lerobot asks
+beside it."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from metalora_jax.adapters import peft_format
+from metalora_jax.adapters.attach import Theta
+from metalora_jax.adapters.placement import Placement
+from metalora_jax.policies.smolvla import convert, lerobot, tensor_file
+from metalora_jax.policies.smolvla.model import SmolVLA
+
+Dtype = Literal["float32", "base"]
+
+_PRE = "policy_preprocessor_step_5_normalizer_processor.safetensors"
+_POST = "policy_postprocessor_step_0_unnormalizer_processor.safetensors"
+_MODES = {"VISUAL": "IDENTITY", "STATE": "MEAN_STD", "ACTION": "MEAN_STD"}
+
+
+def merged(directory: Path, model: SmolVLA, base: Path, statistics: Mapping[str, np.ndarray], dtype: Dtype) -> None:
+    """Writes a lerobot policy directory whose weights are the model's.
+
+    Args:
+      directory: made here; must not hold a policy already.
+      model: without adapters, see `adapters.fuse`.
+      base: the lerobot policy that it came from; gives config.json and the tensors that no output depends on.
+      statistics: "observation.state.mean", ".std", "action.mean", ".std" -> (width,), that the policy normalises by.
+      dtype: "float32", or "base" for each tensor in the type that the base's file has (the public one: bfloat16).
+
+    Raises:
+      ValueError: the directory holds a policy, or the base is no lerobot policy.
+    """
+    config = _lerobot_config(base)
+    _refuse_existing(directory)
+    original = lerobot.Weights(tensor_file.TensorFile(base / convert.WEIGHTS))
+    tensors = convert.to_lerobot_tensors(model) | {name: original[name] for name in convert.UNUSED if name in original}
+    for name, value in tensors.items():
+        tensors[name] = value.astype(np.float32 if dtype == "float32" else original[name].dtype)
+    directory.mkdir(parents=True, exist_ok=True)
+    _write_around(directory, config, base, statistics)
+    convert.write_tensors(directory / convert.WEIGHTS, tensors)
+
+
+def peft(
+    directory: Path,
+    placement: Placement,
+    theta: Theta,
+    model: SmolVLA,
+    base_name: str,
+    base: Path,
+    statistics: Mapping[str, np.ndarray],
+    manifest: Mapping[str, Any],
+) -> None:
+    """Writes an adapter that lerobot's `make_policy` loads through peft.
+
+    Args:
+      directory: made here; must not hold an adapter already.
+      placement, theta: the adapter.
+      model: the base, for its names.
+      base_name: what lerobot is to load the base by: a directory, or its name on the hub.
+      base: its directory here.
+      statistics: see `merged`.
+      manifest: JSON that travels along in the header of the weights, where peft does not look.
+    """
+    config = _lerobot_config(base)
+    names = convert.module_names(model.config)
+    peft_format.write(directory, placement, theta, names, base_model=base_name, manifest=manifest)
+    _write_around(directory, config | {"use_peft": True}, base, statistics)
+
+
+def rounding(before: np.ndarray, exact: np.ndarray, written: np.ndarray) -> tuple[float, float]:
+    """What storing in fewer bits costs.
+
+    Args:
+      before: an output of the base; `exact`: of the adapted policy in float32; `written`: of the policy read back.
+
+    Returns:
+      The largest deviation of `written` from `exact`, and the same as a share of what the adapter changes, both in root
+      mean square: above a few percent the adapter is drowned in rounding.
+    """
+    error, effect = (float(np.sqrt(np.mean(np.square(x - exact)))) for x in (written, before))
+    return float(np.abs(written - exact).max()), error / effect if effect else float("inf")
+
+
+def _lerobot_config(base: Path) -> dict[str, Any]:
+    values = tensor_file.read_json(base / convert.CONFIG)
+    if not lerobot.is_policy(values):
+        raise ValueError(f"{base} is no lerobot policy, so lerobot cannot load what is built on it")
+    return values
+
+
+def _refuse_existing(directory: Path) -> None:
+    if (directory / convert.WEIGHTS).exists():
+        raise ValueError(f"{directory} holds a policy already; choose another directory")
+
+
+def _write_around(directory: Path, config: dict[str, Any], base: Path, statistics: Mapping[str, np.ndarray]) -> None:
+    """config.json, the processors with their statistics, and the tokenizer where the base has it."""
+    widths = {"observation.state": "STATE", "action": "ACTION"}
+    features = {name: {"type": kind, "shape": list(statistics[f"{name}.mean"].shape)} for name, kind in widths.items()}
+    cameras = {k: v for k, v in config.get("input_features", {}).items() if v.get("type") == "VISUAL"}
+    config = config | {
+        "normalization_mapping": _MODES,
+        "input_features": {"observation.state": features["observation.state"], **cameras},
+        "output_features": {"action": features["action"]},
+    }
+    normalizer = {"eps": 1e-8, "norm_map": _MODES}
+    device = _step("device_processor", device="cpu", float_dtype=None)
+    tokenizer = dict(max_length=config["tokenizer_max_length"], task_key="task", padding_side="right")
+    tokenizer |= dict(padding=config.get("pad_language_to", "longest"), truncation=True)
+    before = [
+        _step("rename_observations_processor", rename_map={}),
+        _step("to_batch_processor"),
+        _step("smolvla_new_line_processor"),
+        _step("tokenizer_processor", **tokenizer, tokenizer_name=config["vlm_model_name"]),
+        device,
+        _step("normalizer_processor", **normalizer, features=features | cameras) | {"state_file": _PRE},
+    ]
+    after = [
+        _step("unnormalizer_processor", **normalizer, features={"action": features["action"]}) | {"state_file": _POST},
+        device,
+    ]
+    for name, steps in (("policy_preprocessor", before), ("policy_postprocessor", after)):
+        _write_json(directory / f"{name}.json", {"name": name, "steps": steps})
+    for file in (_PRE, _POST):
+        convert.write_tensors(directory / file, {k: np.asarray(v, np.float32) for k, v in statistics.items()})
+    if (base / convert.TOKENIZER).is_file():
+        shutil.copyfile(base / convert.TOKENIZER, directory / convert.TOKENIZER)
+    _write_json(directory / convert.CONFIG, config)
+
+
+def _step(name: str, **config: Any) -> dict[str, Any]:
+    return {"registry_name": name, "config": config}
+
+
+def _write_json(file: Path, values: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(values, indent=2) + "\n")
