@@ -148,6 +148,25 @@ class Peer:
         out = made(lines, max_length=length, truncation=True, padding="max_length", padding_side="right")
         return {"ids": out["input_ids"], "mask": out["attention_mask"]}
 
+    def normalize(self, directory, state, action):
+        """A state through the saved preprocessor, and an action through the saved postprocessor, without the text."""
+        _import_lerobot()
+        from lerobot.policies.smolvla import processor_smolvla  # noqa: F401  registers its steps
+        from lerobot.processor import PolicyProcessorPipeline, TokenizerProcessorStep
+        from lerobot.processor.converters import policy_action_to_transition, transition_to_policy_action
+
+        TokenizerProcessorStep.__post_init__ = lambda self: None
+        TokenizerProcessorStep.__call__ = lambda self, transition: transition
+        before = PolicyProcessorPipeline.from_pretrained(directory, config_filename="policy_preprocessor.json")
+        after = PolicyProcessorPipeline.from_pretrained(
+            directory,
+            config_filename="policy_postprocessor.json",
+            to_transition=policy_action_to_transition,
+            to_output=transition_to_policy_action,
+        )
+        seen = before({"observation.state": torch.tensor(state), "task": "push"})
+        return {"state": seen["observation.state"][0].tolist(), "action": after(torch.tensor([action]))[0].tolist()}
+
     def prepare(self, source, size, file):
         """lerobot's resize_with_pad, and the change of range."""
         modeling, _ = _import_lerobot()

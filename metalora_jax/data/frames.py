@@ -56,7 +56,7 @@ class Frames(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=1)
 def _prepared(images: np.ndarray, size: int) -> jax.Array:
-    return prepare_image(images.astype(jnp.float32) / 255.0, size)
+    return prepare_image(jnp.asarray(images, jnp.float32) / 255.0, size)
 
 
 def gather(demos: Mapping[str, Sequence[Demo]], statistics: Statistics, encode: Encode, sizes: Sizes) -> Frames:

@@ -1,5 +1,6 @@
 """Side by side with lerobot and peft, which run in an environment of their own."""
 
+import dataclasses
 import os
 
 import jax
@@ -11,7 +12,7 @@ from experiments.peer.client import PYTHON, Peer
 from metalora_jax import adapters
 from metalora_jax.adapters import peft_format
 from metalora_jax.policies import flow
-from metalora_jax.policies.smolvla import convert, preprocess
+from metalora_jax.policies.smolvla import convert, export, preprocess
 from metalora_jax.policies.smolvla.presets import preset
 from tests import lerobot_directory
 
@@ -83,10 +84,7 @@ def test_the_base_has_the_same_loss(peer, policy, model, batch):
 
 @pytest.mark.parametrize("name", ["plan", "lerobot"])
 def test_our_adapter_has_the_same_loss_and_gradient_there(peer, policy, model, batch, tmp_path, name):
-    placement = preset(name, b_std=0.1)
-    placement = tuple(
-        adapters.placement.from_json([r | {"dropout": 0.0} for r in adapters.placement.to_json(placement)])
-    )
+    placement = tuple(dataclasses.replace(rule, dropout=0.0) for rule in preset(name, b_std=0.1))
     graph, theta, phi = adapters.split(adapters.attach(model, placement, jax.random.key(0)))
     names = convert.module_names(model.config)
     peft_format.write(tmp_path / "adapter", placement, theta, names, base_model=str(policy))
@@ -116,6 +114,28 @@ def test_their_adapter_has_the_same_loss_here(peer, policy, model, batch, tmp_pa
     loss = loss_of(adapters.join(graph, theta, phi), batch[1])
     assert float(loss) == pytest.approx(expected, rel=1e-5)
     assert float(loss) != pytest.approx(float(loss_of(model, batch[1])), rel=1e-3)
+
+
+def test_exports_load_there_with_the_same_loss(peer, policy, model, batch, tmp_path):
+    placement = tuple(dataclasses.replace(rule, dropout=0.0) for rule in preset("plan", b_std=0.1))
+    adapted = adapters.attach(model, placement, jax.random.key(0))
+    expected = pytest.approx(float(loss_of(adapted, batch[1])), rel=1e-5)
+    statistics = {
+        f"{feature}.{stat}": np.full(6, value, np.float32)
+        for feature in ("observation.state", "action")
+        for stat, value in (("mean", 0.5), ("std", 2.0))
+    }
+    export.merged(tmp_path / "merged", adapters.fuse(adapted), policy, statistics, "float32")
+    theta = adapters.split(adapted).theta
+    export.peft(tmp_path / "peft", placement, theta, model, str(policy), policy, statistics, {})
+    peer.load(policy=str(tmp_path / "merged"), vlm=str(policy / "vlm"))
+    peer.batch(file=str(batch[0]))
+    assert peer.loss()["loss"] == expected
+    assert peer_loss(peer, policy, batch, tmp_path / "peft") == expected
+    for directory in ("merged", "peft"):
+        answer = peer.normalize(directory=str(tmp_path / directory), state=[2.5] * 6, action=[1.0] * 6)
+        np.testing.assert_allclose(answer["state"], 1.0, rtol=1e-6)  # (2.5 - 0.5) / 2
+        np.testing.assert_allclose(answer["action"], 2.5, rtol=1e-6)  # 1 * 2 + 0.5
 
 
 def test_tokens_are_the_same(peer, policy, model):
