@@ -1,19 +1,51 @@
 """The frozen front, computed once per frame: what lies below the lowest adapter is the same in every gradient step."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
 
+from metalora_jax.data.feature_cache import Entry, FeatureCache
 from metalora_jax.data.frames import Frames
 from metalora_jax.policies.stages import Stage, advance
 from metalora_jax.types import PyTree
 
-BATCH = 64  # frames at a time; fixed, so that one compilation serves every data set
+BATCH = 16  # frames at a time, and in an entry of the cache; fixed, so that one compilation serves every data set
+IN_MEMORY = 4 * 2**30  # [bytes] larger banks stay on the disk, mapped
+_VERSION = "1"  # of what a key stands for; to be raised when preprocessing or a stage changes what it computes
+
+
+class Blocks:
+    """One array (N, ...) in several pieces along its first axis, indexed like a whole one by arrays of row numbers."""
+
+    def __init__(self, pieces: Sequence[np.ndarray]):
+        self._pieces = pieces
+        self._ends = np.cumsum([len(piece) for piece in pieces])
+        self.shape = (int(self._ends[-1]), *pieces[0].shape[1:])
+        self.dtype = pieces[0].dtype
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """(...) int -> (..., *shape[1:]), in memory."""
+        rows = np.asarray(rows)
+        flat = rows.reshape(-1)
+        out = np.empty((len(flat), *self.shape[1:]), self.dtype)
+        where = np.searchsorted(self._ends, flat, side="right")
+        for number in np.unique(where):
+            chosen = where == number
+            piece = self._pieces[number]
+            out[chosen] = piece[flat[chosen] - (self._ends[number] - len(piece))]
+        return out.reshape(*rows.shape, *self.shape[1:])
 
 
 def bank(
-    frames: Frames, model_of: Callable[[PyTree], PyTree], phi: PyTree, stage: Stage, progress: Callable[[int], None]
+    frames: Frames,
+    model_of: Callable[[PyTree], PyTree],
+    phi: PyTree,
+    stage: Stage,
+    progress: Callable[[int], None],
+    cache: FeatureCache | None = None,
+    fingerprint: str = "",
 ) -> PyTree:
     """The output of the frozen stages for all N frames, on the host: leaves (N, ...).
 
@@ -23,11 +55,60 @@ def bank(
       phi: frozen weights.
       stage: see `policies.stages.last_frozen`.
       progress: called with the number of frames done since the last call.
+      cache: where outputs are looked up, and kept; None computes them all.
+      fingerprint: of the policy, for the cache's keys.
+
+    Returns:
+      A tree of arrays; of `Blocks` where they are larger than `IN_MEMORY`.
     """
     run = jax.jit(lambda phi, observation: advance(model_of(phi), observation, stage))
-    count, parts = len(frames.state), []
-    for start in range(0, count, BATCH):
-        rows = np.minimum(np.arange(start, start + BATCH), count - 1)
-        parts.append(jax.tree.map(np.asarray, run(phi, frames.observe(rows))))
-        progress(min(BATCH, count - start))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
+    structure, pieces = None, []
+    for rows in _blocks(frames):
+        entry = key = None
+        if cache is not None and stage != "observation":
+            key = _key(frames, rows, stage, fingerprint)
+            entry = cache.get(key)
+        if entry is None or structure is None:
+            padded = np.concatenate([rows, np.full(BATCH - len(rows), rows[-1])])
+            shapes = jax.eval_shape(run, phi, frames.observe(padded[:1]))
+            structure = jax.tree.structure(shapes)
+        if entry is None:
+            leaves = jax.tree.leaves(run(phi, frames.observe(padded)))
+            entry = {f"leaf{i}": np.asarray(leaf)[: len(rows)] for i, leaf in enumerate(leaves)}
+            if cache is not None and key is not None:
+                entry = cache.put(key, entry)
+        pieces.append(entry)
+        progress(len(rows))
+    whole = _whole if sum(_bytes(entry) for entry in pieces) <= IN_MEMORY else Blocks
+    assert structure is not None
+    return jax.tree.unflatten(structure, [whole([entry[name] for entry in pieces]) for name in pieces[0]])
+
+
+def on_host(bank: PyTree) -> bool:
+    """Whether a bank is too large for the device, so that rows are looked up before a step, not inside it."""
+    return any(isinstance(leaf, Blocks) for leaf in jax.tree.leaves(bank))
+
+
+def _blocks(frames: Frames) -> Iterator[np.ndarray]:
+    """Rows of at most BATCH frames, none of two demonstrations: a new one leaves the keys of the others as they are."""
+    for task, starts in frames.first_row.items():
+        for start, actions in zip(starts, frames.actions[task], strict=True):
+            for first in range(0, len(actions), BATCH):
+                yield start + np.arange(first, min(first + BATCH, len(actions)))
+
+
+def _key(frames: Frames, rows: np.ndarray, stage: Stage, fingerprint: str) -> str:
+    sha = hashlib.sha256(f"{_VERSION}\0{stage}\0{fingerprint}\0{frames.sizes.image}\0".encode())
+    for part in (frames.images, frames.state, frames.tokens, frames.token_mask):
+        values = np.ascontiguousarray(part[rows])
+        sha.update(f"{values.dtype}{values.shape}".encode())
+        sha.update(values.tobytes())
+    return sha.hexdigest()[:32]
+
+
+def _whole(pieces: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(pieces)
+
+
+def _bytes(entry: Entry) -> int:
+    return sum(value.nbytes for value in entry.values())

@@ -1,6 +1,7 @@
 """Meta-training: learns theta on a base from many tasks or many deployment conditions, into an adapter directory."""
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from flax import nnx
 from metalora_jax import adapters, trees
 from metalora_jax.adapters import directory, placement
 from metalora_jax.data import features, libero_hdf5
+from metalora_jax.data.feature_cache import FOLDER, FeatureCache
 from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
 from metalora_jax.data.tasks import draw_tasks
 from metalora_jax.envs.conditions import Condition, ConditionRange, command_labels
@@ -25,7 +27,9 @@ from metalora_jax.training import loop, methods, task_batches
 from metalora_jax.training.base import Base
 from metalora_jax.training.learner import Learner, learner, loss_fn
 from metalora_jax.training.progress import progress
-from metalora_jax.types import ActionChunk, Array, Demo, Observation, PyTree, TaskBatch, from_fields
+from metalora_jax.types import ActionChunk, Array, Demo, Observation, PyTree, from_fields
+
+SLOW = 50_000_000  # parameters from which on a policy's frozen front is cached on the disk
 
 
 class DataConfig(NamedTuple):
@@ -108,18 +112,25 @@ def relabel_of(condition: Condition | None) -> Relabel | None:
 
 
 def frozen_bank(base: Base, frames: Frames, stage: Stage) -> PyTree:
-    """The frozen front's output for all frames, on the device."""
+    """The frozen front's output for all frames: on the device, or mapped from the disk where it is large.
+
+    It is cached on the disk where it takes long to compute, or where METALORA_CACHE names a folder for it.
+    """
     graph, params = nnx.split(base.model)
+    wanted = FOLDER in os.environ or trees.count(nnx.to_pure_dict(params)) > SLOW
+    cache = FeatureCache.from_environment() if wanted else None
     with progress(description="frozen front, frames", total=len(frames.state)) as bar:
-        bank = features.bank(frames, lambda phi: nnx.merge(graph, phi), params, stage, bar.update)
-    return jax.tree.map(jnp.asarray, bank)
+        bank = features.bank(
+            frames, lambda phi: nnx.merge(graph, phi), params, stage, bar.update, cache, base.fingerprint
+        )
+    return bank if features.on_host(bank) else jax.tree.map(jnp.asarray, bank)
 
 
 def make_gradient(method: MetaMethod, bank: PyTree) -> loop.Gradient:
-    """A meta-method's gradient as the loop wants it, over batches of row numbers."""
+    """A meta-method's gradient as the loop wants it, over batches of row numbers of `bank`; None: over filled ones."""
 
-    def gradient(params: PyTree, batch: task_batches.TaskRows, key: jax.Array) -> tuple[PyTree, dict[str, Array]]:
-        filled = TaskBatch(*(task_batches.fill(rows, bank) for rows in batch))
+    def gradient(params: PyTree, batch: Any, key: jax.Array) -> tuple[PyTree, dict[str, Array]]:
+        filled = batch if bank is None else task_batches.fill_tasks(batch, bank)
         grads, metrics = method.gradient(params, filled, key)
         numbers: dict[str, Array] = {"loss": metrics["query_loss"], "distance": metrics["distance"]}
         if metrics["support_losses"].size:
@@ -204,6 +215,11 @@ def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], 
         donate_argnums=0,
     )
 
+    def one_step(state: loop.TrainState, rows: task_batches.TaskRows, key: jax.Array) -> Any:
+        if features.on_host(bank):
+            return step(state, task_batches.fill_tasks(rows, bank), key, None)
+        return step(state, rows, key, bank)
+
     def batch_of(number: int) -> task_batches.TaskRows:
         tasks, conditions = list(known.frames.demos), known.conditions
         draws = draw_tasks(
@@ -221,7 +237,7 @@ def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], 
     state = loop.run(
         workdir,
         loop.init(method.init(learn.theta), optimizer),
-        lambda state, rows, key: step(state, rows, key, bank),
+        one_step,
         batch_of,
         steps=outer.steps,
         seed=config["seed"],

@@ -8,7 +8,7 @@ import numpy as np
 
 from metalora_jax.data.frames import Frames, Relabel, pick, rows_and_labels
 from metalora_jax.data.tasks import Draw, Shift
-from metalora_jax.types import ActionChunk, Batch, PyTree
+from metalora_jax.types import ActionChunk, Batch, PyTree, TaskBatch
 
 
 class Rows(NamedTuple):
@@ -26,8 +26,13 @@ class TaskRows(NamedTuple):
 
 
 def fill(batch: Rows, bank: PyTree) -> Batch:
-    """Looks the rows up; inside jit."""
+    """Looks the rows up; inside jit, or before it where the bank is not on the device."""
     return Batch(jax.tree.map(lambda leaf: leaf[batch.rows], bank), batch.target)
+
+
+def fill_tasks(batch: TaskRows, bank: PyTree) -> TaskBatch:
+    """The same for a meta-batch."""
+    return TaskBatch(fill(batch.support, bank), fill(batch.query, bank))
 
 
 def support_rows(

@@ -127,3 +127,12 @@ def test_a_rate_of_rates_belongs_to_learned_rates(rate, learned):
 def test_a_placement_that_fits_nothing(config):
     with pytest.raises(ValueError, match=r"rule 'experts/\.\*' places nothing; near paths"):
         setting(config | {"placement": (EXPERT | {"pattern": "experts/.*"},)})
+
+
+def test_a_bank_on_the_disk_trains_the_same_adapter(config, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(module.features, "IN_MEMORY", 0)
+    monkeypatch.setenv("METALORA_CACHE", str(tmp_path / "cache"))
+    again = meta_train(config, tmp_path / "run")
+    assert list((tmp_path / "cache").iterdir())
+    params = [load_adapter(path, make_base())[2] for path in (trained, again)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), *params)
