@@ -24,7 +24,9 @@ def get_config() -> ConfigDict:
     for split, names in (("validation", tasks.VALIDATION), ("test", tasks.TEST)):
         config[split] = dict(directory="runs/demos/clean", tasks=names, demos=15, cameras=("agentview",))
     config.protocol.distribution = "tasks"
-    config.protocol.draws_per_task = 5
+    config.protocol.steps = (0, 1, 3, 5, 10)
+    config.protocol.shots = (1, 5)
+    config.protocol.draws_per_task = 3
     config.films.tasks = ("door-unlock", "plate-slide-back-side")
     config.report.title = "New tasks, one demonstration"
     return config
