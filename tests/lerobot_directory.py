@@ -114,8 +114,9 @@ def write(
       fields: put over those of `policy_config`.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    own = small_fields(config or SmolVLAConfig.base(), directory / "vlm")  # where the hub cannot be asked
     if config is not None:
-        fields = small_fields(config, directory / "vlm") | fields
+        fields = own | fields
     shapes = full_size() if config is None else shapes_of(config)
     save_file(random_tensors(shapes, seed), directory / convert.WEIGHTS, metadata={"format": "pt"})
     (directory / convert.CONFIG).write_text(json.dumps(policy_config(**fields), indent=2))

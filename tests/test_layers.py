@@ -10,7 +10,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = "metalora_jax"
 ROOMS = (
-    *("types", "trees", "processes", "adapters", "meta", "policies", "data", "envs", "training", "evaluation"),
+    *(
+        "types",
+        "trees",
+        "caches",
+        "processes",
+        "adapters",
+        "meta",
+        "policies",
+        "data",
+        "envs",
+        "training",
+        "evaluation",
+    ),
     *("serving", "robot"),
 )
 STRANGERS = {frozenset({"meta", "policies"})}  # a meta-method knows a loss, never a model

@@ -20,8 +20,10 @@ import ml_dtypes
 import numpy as np
 from absl import logging
 
-FOLDER, LIMIT = "METALORA_CACHE", "METALORA_CACHE_GIB"  # environment variables
-_DEFAULT_FOLDER, _DEFAULT_GIB = "~/.cache/metalora_jax/frozen_front", 50.0
+from metalora_jax import caches
+
+LIMIT = "METALORA_CACHE_GIB"  # environment variable
+_DEFAULT_GIB = 50.0
 _STAGING, _ABANDONED = ".writing-", 3600.0  # [s]
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)  # numpy's files know it as two raw bytes
 
@@ -39,7 +41,7 @@ class FeatureCache:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(
-                f"{root} cannot hold the cache ({error.strerror}); set {FOLDER} to another folder"
+                f"{root} cannot hold the cache ({error.strerror}); set {caches.FOLDER} to another folder"
             ) from None
         for staging in root.glob(f"{_STAGING}*"):  # of writers that were killed
             with contextlib.suppress(FileNotFoundError):
@@ -50,13 +52,13 @@ class FeatureCache:
 
     @classmethod
     def from_environment(cls) -> "FeatureCache":
-        """In the folder that METALORA_CACHE names, of at most METALORA_CACHE_GIB."""
+        """Below the folder that METALORA_CACHE names, of at most METALORA_CACHE_GIB."""
         text = os.environ.get(LIMIT, str(_DEFAULT_GIB))
         try:
             limit = int(float(text) * 2**30)
         except ValueError:
             raise ValueError(f"{LIMIT}={text!r} is no number of GiB") from None
-        return cls(Path(os.environ.get(FOLDER) or _DEFAULT_FOLDER).expanduser(), limit)
+        return cls(caches.folder("frozen_front"), limit)
 
     def get(self, key: str) -> Entry | None:
         """The entry, its arrays mapped from the file; None where there is none, or none that can be trusted."""

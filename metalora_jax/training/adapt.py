@@ -93,13 +93,16 @@ def adapt(base: Base, learner: Learner, meta_params: PyTree, demos: Sequence[Dem
     start = time.perf_counter()
     theta = jax.block_until_ready(run(*arguments).theta)
     seconds = time.perf_counter() - start
-    loss = loss_fn(learner, learner.phi, 8, dropout=False)
-    judge = jax.jit(lambda theta, batch: loss(theta, batch, jax.random.key(1)))
+
+    @jax.jit
+    def judge(theta: PyTree, phi: PyTree, batch: Batch) -> jax.Array:
+        return loss_fn(learner, phi, 8, dropout=False)(theta, batch, jax.random.key(1))
 
     def losses(part: tuple) -> tuple[float, float]:
         if not len(part[0]):
             return float("nan"), float("nan")
         batch = fill(Rows(*part), bank)
-        return float(judge(meta_params["theta"], batch)), float(judge(theta, batch))
+        before, after = (float(judge(at, learner.phi, batch)) for at in (meta_params["theta"], theta))
+        return before, after
 
     return Adapted(theta, losses(known), losses(unseen), (len(known[0]), len(unseen[0])), seconds)

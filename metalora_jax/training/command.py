@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from absl import app, logging
 
+from metalora_jax import caches
+
 
 def run(main: Callable[[list[str]], None]) -> None:
     """`absl.app.run`, with errors that a user can mend shown as one line; `--verbosity=1` shows the traceback too."""
@@ -22,4 +24,5 @@ def run(main: Callable[[list[str]], None]) -> None:
 
     # JAX reports at length, at level INFO, the accelerators that a machine does not have.
     python_logging.getLogger("jax._src.xla_bridge").setLevel(python_logging.WARNING)
+    caches.keep_compiled()
     app.run(guarded)

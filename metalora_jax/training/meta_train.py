@@ -13,21 +13,21 @@ import optax
 from absl import logging
 from flax import nnx
 
-from metalora_jax import adapters, trees
+from metalora_jax import adapters, caches, trees
 from metalora_jax.adapters import directory, placement
 from metalora_jax.data import features, libero_hdf5
-from metalora_jax.data.feature_cache import FOLDER, FeatureCache
+from metalora_jax.data.feature_cache import FeatureCache
 from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
 from metalora_jax.data.tasks import draw_tasks
 from metalora_jax.envs.conditions import Condition, ConditionRange, command_labels
-from metalora_jax.meta import LossFn, MetaMethod
+from metalora_jax.meta import MetaMethod
 from metalora_jax.policies.stages import Stage
 from metalora_jax.training import base as bases
 from metalora_jax.training import loop, methods, task_batches
 from metalora_jax.training.base import Base
 from metalora_jax.training.learner import Learner, learner, loss_fn
 from metalora_jax.training.progress import progress
-from metalora_jax.types import ActionChunk, Array, Demo, Observation, PyTree, from_fields
+from metalora_jax.types import ActionChunk, Array, Batch, Demo, Observation, PyTree, from_fields
 
 SLOW = 50_000_000  # parameters from which on a policy's frozen front is cached on the disk
 
@@ -117,7 +117,7 @@ def frozen_bank(base: Base, frames: Frames, stage: Stage) -> PyTree:
     It is cached on the disk where it takes long to compute, or where METALORA_CACHE names a folder for it.
     """
     graph, params = nnx.split(base.model)
-    wanted = FOLDER in os.environ or trees.count(nnx.to_pure_dict(params)) > SLOW
+    wanted = caches.FOLDER in os.environ or trees.count(nnx.to_pure_dict(params)) > SLOW
     cache = FeatureCache.from_environment() if wanted else None
     with progress(description="frozen front, frames", total=len(frames.state)) as bar:
         bank = features.bank(
@@ -141,7 +141,7 @@ def make_gradient(method: MetaMethod, bank: PyTree) -> loop.Gradient:
     return gradient
 
 
-def report_placement(known: Setting, loss: LossFn, bank: PyTree) -> None:
+def report_placement(known: Setting, bank: PyTree) -> None:
     """Says how much is adapted, from where on, and which adapters can never learn."""
     theta = known.learner.theta
     logging.info(
@@ -149,7 +149,11 @@ def report_placement(known: Setting, loss: LossFn, bank: PyTree) -> None:
     )
     rows, labels = rows_and_labels(known.frames, next(iter(known.frames.demos)), (0,))
     batch = task_batches.fill(task_batches.Rows(rows[:4], ActionChunk(*(x[:4] for x in labels))), bank)
-    dead = adapters.dead_adapters(jax.jit(jax.grad(loss))(theta, batch, jax.random.key(0)))
+
+    def loss(theta: PyTree, phi: PyTree, batch: Batch) -> jax.Array:
+        return loss_fn(known.learner, phi, 1, dropout=False)(theta, batch, jax.random.key(0))
+
+    dead = adapters.dead_adapters(jax.jit(jax.grad(loss))(theta, known.learner.phi, batch))
     if dead:
         logging.warning("no gradient reaches the adapters on %s; leave them out of the placement", ", ".join(dead))
 
@@ -205,20 +209,24 @@ def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], 
     meta = dict(config["meta"])
     inner_steps = meta.pop("inner_steps")
     outer = OuterConfig.from_config(config["outer"])
-    loss = loss_fn(learn, learn.phi, batch.draws, dropout=any(rule.dropout for rule in known.placement))
-    method = methods.build(loss, **meta)
+    dropout = any(rule.dropout for rule in known.placement)
+
+    def method(phi: PyTree) -> MetaMethod:
+        return methods.build(loss_fn(learn, phi, batch.draws, dropout), **meta)
+
     optimizer = outer_optimizer(outer, meta["optimizer"] == "learned")
     bank = frozen_bank(base, known.frames, learn.stage)
-    report_placement(known, loss, bank)
+    report_placement(known, bank)
+    # phi is an argument: what a jitted function closes over becomes part of its program.
     step = jax.jit(
-        lambda state, rows, key, bank: loop.update(state, rows, key, make_gradient(method, bank), optimizer),
+        lambda state, rows, key, bank, phi: loop.update(state, rows, key, make_gradient(method(phi), bank), optimizer),
         donate_argnums=0,
     )
 
     def one_step(state: loop.TrainState, rows: task_batches.TaskRows, key: jax.Array) -> Any:
         if features.on_host(bank):
-            return step(state, task_batches.fill_tasks(rows, bank), key, None)
-        return step(state, rows, key, bank)
+            return step(state, task_batches.fill_tasks(rows, bank), key, None, learn.phi)
+        return step(state, rows, key, bank, learn.phi)
 
     def batch_of(number: int) -> task_batches.TaskRows:
         tasks, conditions = list(known.frames.demos), known.conditions
@@ -236,7 +244,7 @@ def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], 
 
     state = loop.run(
         workdir,
-        loop.init(method.init(learn.theta), optimizer),
+        loop.init(method(learn.phi).init(learn.theta), optimizer),
         one_step,
         batch_of,
         steps=outer.steps,

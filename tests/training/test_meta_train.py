@@ -133,6 +133,6 @@ def test_a_bank_on_the_disk_trains_the_same_adapter(config, trained, tmp_path, m
     monkeypatch.setattr(module.features, "IN_MEMORY", 0)
     monkeypatch.setenv("METALORA_CACHE", str(tmp_path / "cache"))
     again = meta_train(config, tmp_path / "run")
-    assert list((tmp_path / "cache").iterdir())
+    assert list((tmp_path / "cache" / "frozen_front").iterdir())
     params = [load_adapter(path, make_base())[2] for path in (trained, again)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), *params)

@@ -1,0 +1,39 @@
+"""Where things are kept that can be computed again: the folder METALORA_CACHE, or ~/.cache/metalora_jax."""
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+import jax
+
+FOLDER = "METALORA_CACHE"  # environment variable
+_WORTH = 5.0  # [s] of compilation
+
+
+def folder(name: str) -> Path:
+    """The folder of one cache; not made here."""
+    return Path(os.environ.get(FOLDER) or "~/.cache/metalora_jax").expanduser() / name
+
+
+def keep_compiled() -> None:
+    """Lets this process and those that it starts keep compiled programs, and find them again.
+
+    JAX_COMPILATION_CACHE_DIR, JAX's own variable, takes precedence. Programs for a CPU hold instructions that another
+    one may lack, so each kind of processor has a folder of its own: home directories are shared.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        kind = hashlib.sha256(f"{platform.machine()} {_instructions()} {jax.__version__}".encode()).hexdigest()[:12]
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder(f"compiled-{kind}"))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", str(_WORTH))
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    shortest = os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", str(_WORTH))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float(shortest))
+
+
+def _instructions() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
