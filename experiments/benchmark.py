@@ -28,6 +28,7 @@ _PEER = flags.DEFINE_string("peer", None, "Interpreter of lerobot's environment,
 _OUTPUT = flags.DEFINE_string("output", None, "Directory for the raw figures and the table.", required=True)
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Of each work, alternating with the peer.", lower_bound=1)
 _META_REPEATS = flags.DEFINE_integer("meta_repeats", 1, "Of the meta-step, which takes minutes.", lower_bound=0)
+_PEER_TASKS = flags.DEFINE_integer("peer_tasks", 4, "Tasks of the peer's meta-step; fewer are scaled up.", 1, 4)
 
 
 def main(_: list[str]) -> None:
@@ -49,7 +50,8 @@ def main(_: list[str]) -> None:
             with Peer(_PEER.value) as peer:
                 peer.load(policy=_POLICY.value, vlm=_VLM.value or f"{_POLICY.value}/vlm", lora=benchmark.PEFT[name])
                 peer.batch(file=str(output / "batch.npz"))
-                benchmark.alternate(name, work, peer, record, _REPEATS.value, _META_REPEATS.value)
+                counts = (_REPEATS.value, _META_REPEATS.value, _PEER_TASKS.value)
+                benchmark.alternate(name, work, peer, record, *counts)
                 raw.append({"work": "matmul", "side": "peer", "rate": peer.matmul_rate()["rate"]})
     table = benchmark_table.table(raw, benchmark_table.operations(model.config))
     (output / "table.md").write_text(table)

@@ -200,9 +200,9 @@ class Peer:
         tower.embed_image = embed_image
         return {}
 
-    def work_step(self, rate=1e-4):
+    def work_step(self, frames=4, rate=1e-4):
         """One LoRA step: loss, gradient, SGD in place."""
-        self._step(slice(None), rate)
+        self._step(slice(0, frames), rate)
 
     def work_meta_step(self, tasks=4, steps=5, frames=4, rate=1e-4):
         """First-order MAML: `steps` steps on a task's support frames, then the query's gradient, for every task."""

@@ -19,6 +19,7 @@ from metalora_jax.policies import flow
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.model import SmolVLA
 from metalora_jax.policies.stages import advance, context_of, last_frozen
+from metalora_jax.processes import give_back_memory
 from metalora_jax.types import Observation, PyTree, TaskBatch
 
 FRAMES, CAMERAS, TASKS, STEPS = 4, 2, 4, 5  # frames of a step; tasks and inner steps of a meta-step
@@ -153,6 +154,7 @@ class Work:
 
 def timed(work: Callable[[], None]) -> Seconds:
     """Runs `work` once."""
+    give_back_memory()  # compilation leaves hundreds of megabytes behind
     forget_peak()
     wall, cpu = time.perf_counter(), time.process_time()
     work()
@@ -205,9 +207,23 @@ PEFT = {  # the same placements for peft
 
 
 def alternate(
-    placement: str, work: Work, peer: Any, record: Callable[..., None], repeats: int, meta_repeats: int
+    placement: str,
+    work: Work,
+    peer: Any,
+    record: Callable[..., None],
+    repeats: int,
+    meta_repeats: int,
+    peer_tasks: int,
 ) -> None:
-    """Times all pieces of work of a placement, by turns with the peer; `record(placement, side, work, seconds)`."""
+    """Times all pieces of work of a placement, by turns with the peer.
+
+    Args:
+      placement: its name, for the records.
+      work, peer: the two sides.
+      record: called with placement, side, name of the work, and seconds.
+      repeats: of each; `meta_repeats` of the meta-step.
+      peer_tasks: of the peer's meta-step; its time is multiplied up to TASKS (its tasks are one loop, each alike).
+    """
 
     def ours(name: str) -> None:
         record(placement, "ours", name, timed(getattr(work, f"run_{name}"))._asdict())
@@ -232,7 +248,10 @@ def alternate(
         work.compile_meta_step()
     for _ in range(meta_repeats):
         ours("meta_step")
-        theirs("meta_step")
+        part = peer.timed(work="meta_step", tasks=peer_tasks)
+        scale = TASKS / peer_tasks
+        whole = part | {"cpu": scale * part["cpu"], "wall": scale * part["wall"], "scaled": scale}
+        record(placement, "peer", "meta_step", whole)
         ours("meta_step_cold")
     peer.cache_vision()
     peer.timed(work="step")

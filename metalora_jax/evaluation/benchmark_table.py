@@ -133,4 +133,9 @@ def table(raw: Sequence[Mapping[str, Any]], ops: Operations) -> str:
             f"{cpu:.2f} | {wall:.2f} | {peer_cpu:.2f} | {peer_wall:.2f} | {peer_cpu / cpu:.1f} | {bar} | {floor:.0f} %"
         )
         lines.append(f"| {row.title} | {cells} | {memory} | {len(sides[0])} |")
+    if scaled := {r["scaled"] for r in raw if r.get("scaled", 1) != 1}:
+        lines.append(
+            f"\nThe peer's meta-step was run for {TASKS / max(scaled):.0f} of its {TASKS} tasks, and scaled up."
+        )
+    lines.append("\nA PyTorch user could cache the vision features as well: the third row holds us against that.")
     return "\n".join(lines) + "\n"

@@ -15,6 +15,7 @@ from metalora_jax.envs.metaworld import CAMERAS, INSTRUCTIONS
 from metalora_jax.evaluation.experiment import check_splits
 from metalora_jax.evaluation.few_shot import Protocol
 from metalora_jax.evaluation.rollout import Control
+from metalora_jax.policies.smolvla import presets
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.training import methods
 from metalora_jax.training.meta_train import BatchConfig, DataConfig, OuterConfig, outer_optimizer
@@ -32,7 +33,8 @@ def all_configs():
     methods_of = NAMES["metaworld_conditions"]["METHODS"]
     for name, namespace in NAMES.items():
         get_config: Callable = namespace["get_config"]
-        recipes = methods_of if get_config.__code__.co_argcount else [None]
+        choices = presets.NAMES if name == "smolvla" else methods_of
+        recipes = choices if get_config.__code__.co_argcount else [None]
         for recipe in recipes:
             made = get_config() if recipe is None else get_config(recipe)
             yield f"{name}:{recipe}" if recipe else name, made.to_dict()

@@ -1,0 +1,28 @@
+"""Meta-learns adapters on the real SmolVLA, from Meta-World demonstrations seen by two cameras.
+
+    python experiments/convert.py --policy=lerobot/smolvla_base --demos='runs/demos/clean/*.hdf5' --output=runs/base
+    python experiments/meta_train.py --config=configs/smolvla.py --workdir=runs/smolvla
+
+A placement follows a colon, `--config=configs/smolvla.py:expert`: plan (the default), expert, decoder, head, lerobot,
+all_linear. The frozen front takes seconds a frame on a CPU, once: it is kept in ~/.cache/metalora_jax (METALORA_CACHE).
+"""
+
+import dataclasses
+from pathlib import Path
+from runpy import run_path
+
+from ml_collections import ConfigDict
+
+from metalora_jax.policies.smolvla.presets import preset
+
+
+def get_config(placement: str = "plan") -> ConfigDict:
+    """FOMAML with learned rates, one task at a time."""
+    config = run_path(str(Path(__file__).with_name("metaworld_conditions.py")))["get_config"]("fomaml_rates")
+    config.base = "runs/base"
+    config.data.cameras = ("agentview", "topview")
+    config.placement = tuple(dataclasses.asdict(rule) for rule in preset(placement, b_std=0.02))
+    config.batch.update(meta_batch=4, frames=4, query_frames=4, draws=4)
+    config.meta.inner_steps = 5
+    config.meta.micro_batch = 1
+    return config

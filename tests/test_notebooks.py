@@ -1,0 +1,32 @@
+"""The notebooks run from their first cell to their last, at nano size."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.metaworld
+def test_few_shot_smolvla(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    matplotlib.use("agg")
+    cells = json.loads((ROOT / "experiments/notebooks/few_shot_smolvla.ipynb").read_text())["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    program = "\n".join(source for source in sources if not re.search(r"^[!%]", source, re.MULTILINE))
+    smaller = {"TASKS": '("door-open", "window-open")', "DEMOS": "2", "OUTER_STEPS": "2", "STEPS": "(3,)"}
+    for name, value in smaller.items():
+        program, found = re.subn(rf"^{name} = [^#\n]*", f"{name} = {value}  ", program, flags=re.MULTILINE)
+        assert found == 1
+    names: dict = {}
+    exec(compile(program, "few_shot_smolvla.ipynb", "exec"), names)
+    assert set(names["curve"]) == {0, 3}
+    assert all(0 < loss < 100 for loss in names["curve"].values())
+    assert names["axes"].lines
+    plt.close("all")
