@@ -35,8 +35,8 @@ def main(_: list[str]) -> None:
     output = Path(_OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
     model = convert.load(_POLICY.value).model
-    arrays = benchmark.batch_arrays(model.config, 2 * benchmark.FRAMES * benchmark.TASKS)
-    np.savez(output / "batch.npz", **arrays)
+    batch = output / "batch.npz"
+    np.savez(batch, **benchmark.batch_arrays(model.config, 2 * benchmark.FRAMES * benchmark.TASKS))
     raw: list[dict] = [{"work": "matmul", "side": "ours", "rate": benchmark.matmul_rate()}]
     with progress(description="pieces of work") as bar:
 
@@ -46,10 +46,10 @@ def main(_: list[str]) -> None:
             bar.update()
 
         for name in ("plan", "expert"):
-            work = benchmark.Work(model, preset(name), arrays)
+            work = benchmark.Work(model, preset(name), np.load(batch))
             with Peer(_PEER.value) as peer:
                 peer.load(policy=_POLICY.value, vlm=_VLM.value or f"{_POLICY.value}/vlm", lora=benchmark.PEFT[name])
-                peer.batch(file=str(output / "batch.npz"))
+                peer.batch(file=str(batch))
                 counts = (_REPEATS.value, _META_REPEATS.value, _PEER_TASKS.value)
                 benchmark.alternate(name, work, peer, record, *counts)
                 raw.append({"work": "matmul", "side": "peer", "rate": peer.matmul_rate()["rate"]})

@@ -1,5 +1,6 @@
 """The parts that the three towers of SmolVLA share: stacked layers, attention, rotary positions, the Llama layer."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -100,7 +101,9 @@ def _head_by_head(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | No
             total = weights.sum(axis=-1, keepdims=True)  # divides the short product, not the long row of weights
             return ((weights.astype(v.dtype) @ v) / total).astype(v.dtype).reshape(q.shape)
 
-        return jnp.moveaxis(jax.lax.map(head, tuple(jnp.moveaxis(x, 1, 0) for x in (q, k, v))), 0, 1)
+        # The weights are computed again for the gradient: kept, they would take more memory than all else in a layer.
+        each = jax.checkpoint(head, prevent_cse=False)
+        return jnp.moveaxis(jax.lax.map(each, tuple(jnp.moveaxis(x, 1, 0) for x in (q, k, v))), 0, 1)
 
     return jax.lax.map(frame, (q, k, v, mask))
 
@@ -172,7 +175,12 @@ class Mlp(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(..., width) -> (..., width)."""
-        return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(_gated(self.gate_proj(x), self.up_proj(x)))
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False)  # keeps its two inputs for the gradient, and nothing in between
+def _gated(gate: jax.Array, up: jax.Array) -> jax.Array:
+    return jax.nn.silu(gate) * up
 
 
 class LlamaLayer(nnx.Module):
