@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from runpy import run_path
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -24,8 +25,8 @@ def test_few_shot_smolvla(tmp_path, monkeypatch):
     for name, value in smaller.items():
         program, found = re.subn(rf"^{name} = [^#\n]*", f"{name} = {value}  ", program, flags=re.MULTILINE)
         assert found == 1
-    names: dict = {}
-    exec(compile(program, "few_shot_smolvla.ipynb", "exec"), names)
+    (tmp_path / "few_shot_smolvla.py").write_text(program)
+    names = run_path(str(tmp_path / "few_shot_smolvla.py"))
     assert set(names["curve"]) == {0, 3}
     assert all(0 < loss < 100 for loss in names["curve"].values())
     assert names["axes"].lines
