@@ -46,7 +46,7 @@ class LoRALinear(Adapter):
         if self.dropout_key is not None:
             keep = jax.random.bernoulli(self.dropout_key[...], 1 - self.dropout, x.shape)
             x = jnp.where(keep, x / (1 - self.dropout), 0)
-        update = self.scale * ((x @ self.a[...]) @ self.b[...])
+        update = self.scale * _low_rank(x, self.a[...], self.b[...])
         return y + update.astype(y.dtype)
 
     def parts(self) -> dict[str, AdapterParam]:
@@ -65,3 +65,29 @@ class LoRALinear(Adapter):
         update = self.scale * (self.a[...] @ self.b[...])
         fused.kernel[...] = (fused.kernel[...] + update).astype(fused.kernel.dtype)
         return fused
+
+
+@jax.custom_vjp
+def _low_rank(x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """(x @ a) @ b with its gradient written out.
+
+    The products are those of the chain rule. Their order is what matters: left to itself, XLA turns the gradients of a
+    and b into products with the transposes of x and of y's gradient, the two largest arrays here, and copies them.
+    """
+    return (x @ a) @ b
+
+
+def _forward(x: jax.Array, a: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    low = x @ a
+    return low @ b, (x, low, a, b)
+
+
+def _backward(kept: tuple[jax.Array, ...], dy: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x, low, a, b = kept
+    d_low = dy @ b.T
+    dx = (d_low @ a.T).astype(x.dtype)
+    x, low, dy, d_low = (each.reshape(-1, each.shape[-1]) for each in (x, low, dy, d_low))
+    return dx, (d_low.T @ x).T.astype(a.dtype), (low.T @ dy).astype(b.dtype)
+
+
+_low_rank.defvjp(_forward, _backward)
