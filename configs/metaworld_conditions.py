@@ -35,6 +35,7 @@ def get_config(method: str = "maml_rates") -> ConfigDict:
     config.seed = 0
     config.data = dict(directory="runs/demos/clean", tasks=TASKS, demos=15, cameras=("agentview",))
     config.conditions = dict(yaw=YAW)
+    config.augment = placeholder(dict)  # such as dict(variants=4): see metalora_jax/data/augment.py
     # B starts non-zero where it is meta-learned: at B = 0 no gradient reaches A.
     config.placement = (lora(EXPERT, 0.0 if method == "multitask" else 0.02),)
     config.batch = dict(meta_batch=6, shots=1, frames=16, query_demos=2, query_frames=32, draws=1)

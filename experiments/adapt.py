@@ -2,7 +2,8 @@
 
     python experiments/adapt.py --adapter=runs/conditions/adapter --demos=drawer-open_demo.hdf5 --output=runs/drawer
 
-The adapter to start from is one that `meta_train.py` made; the demonstrations lie in LIBERO's HDF5 layout.
+The adapter to start from is one that `meta_train.py` made, or a directory of peft's (then with --optimizer=adam and a
+--rate, since only a meta-learned one brings rates of its own); the demonstrations lie in LIBERO's HDF5 layout.
 """
 
 from pathlib import Path
@@ -11,11 +12,10 @@ from absl import flags, logging
 
 from metalora_jax.adapters import count, directory, placement
 from metalora_jax.data import libero_hdf5
+from metalora_jax.training import adapter, command
 from metalora_jax.training import base as bases
-from metalora_jax.training import command
 from metalora_jax.training.adapt import Options, adapt
 from metalora_jax.training.conventions import doubts
-from metalora_jax.training.meta_train import load_adapter, probe
 
 _DEFAULT = Options()
 _ADAPTER = flags.DEFINE_string("adapter", None, "Directory of the adapter to start from.", required=True)
@@ -36,35 +36,33 @@ def main(_: list[str]) -> None:
     if output.exists():
         raise ValueError(f"{output} exists; choose another --output")
     base = bases.load(_BASE.value or None)
-    learn, rules, params = load_adapter(Path(_ADAPTER.value), base)
+    start = adapter.load(Path(_ADAPTER.value), base)
     demos = libero_hdf5.read(Path(_DEMOS.value), _CAMERAS.value, _SHOTS.value)
     for doubt in doubts(base, demos):
         logging.warning("%s", doubt)
-    manifest = directory.read_manifest(Path(_ADAPTER.value))
-    head = manifest["config"].get("meta", {}).get("head")  # what an adapter learned with ANIL moves
     options = _DEFAULT._replace(
         optimizer=_OPTIMIZER.value,
         rate=_RATE.value,
         steps=_STEPS.value,
         frames=_FRAMES.value,
         seed=_SEED.value,
-        fast=None if head is None else tuple(head),
+        fast=start.head,
     )
-    result = adapt(base, learn, params, demos, options)
+    result = adapt(base, start.learner, start.meta_params, demos, options)
     output.parent.mkdir(parents=True, exist_ok=True)
     directory.save(
         output,
         {"theta": result.theta},
         base_fingerprint=base.fingerprint,
-        placement=placement.to_json(rules),
+        placement=placement.to_json(start.placement),
         normalisation=base.statistics.to_json(),
-        config={"from": manifest["tree_digest"], "demos": _DEMOS.value, "shots": _SHOTS.value, **options._asdict()},
-        probe=probe(base, learn),
+        config={"from": start.digest, "demos": _DEMOS.value, "shots": _SHOTS.value, **options._asdict()},
+        probe=adapter.probe(base, start.learner),
     )
     (first, last), (held_first, held_last) = result.support_loss, result.held_out_loss
     print(f"task:           {demos[0].instruction}")
     print(f"demonstrations: {len(demos)}, {sum(result.frames)} frames")
-    print(f"adapted:        {count(result.theta).total} parameters on {len(learn.theta)} maps")
+    print(f"adapted:        {count(result.theta).total} parameters on {len(start.learner.theta)} maps")
     print(f"steps:          {_STEPS.value} in {result.seconds:.2f} s, besides compilation")
     print(f"support loss:   {first:.3f} -> {last:.3f} on {result.frames[0]} frames")
     print(

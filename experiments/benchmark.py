@@ -1,16 +1,20 @@
-"""Times gradient steps on SmolVLA at its real size, side by side with lerobot and peft: float32, on this machine's CPU.
+"""Times gradient steps on SmolVLA at its real size, side by side with lerobot and peft.
 
     python -m tests.lerobot_directory runs/smolvla_random    (random weights cost what the public ones do)
     make peer
     python experiments/benchmark.py --policy=runs/smolvla_random --peer=.venv-peer/bin/python --output=runs/benchmark
 
-Both do the same work on the same frames, by turns.
+Both do the same work on the same frames, by turns, in float32. On an accelerator, in bfloat16, with the largest
+meta-batch that fits: the same command with --dtype=bfloat16 (--peer_device=cuda, or no --peer for ours alone).
 """
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import jax
 import numpy as np
 from absl import flags
 
@@ -24,8 +28,11 @@ from metalora_jax.training.progress import progress
 
 _POLICY = flags.DEFINE_string("policy", None, "lerobot SmolVLA directory.", required=True)
 _VLM = flags.DEFINE_string("vlm", "", "Directory with the vision-language model's config.json; empty is <policy>/vlm.")
-_PEER = flags.DEFINE_string("peer", None, "Interpreter of lerobot's environment, see `make peer`.", required=True)
+_PEER = flags.DEFINE_string("peer", "", "Interpreter of lerobot's environment, see `make peer`; empty is ours alone.")
+_PEER_DEVICE = flags.DEFINE_string("peer_device", "cpu", "Of torch.")
 _OUTPUT = flags.DEFINE_string("output", None, "Directory for the raw figures and the table.", required=True)
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of weights and arithmetic; theta is float32.")
+_MATMUL = flags.DEFINE_integer("matmul", 2048, "Side of the matrices that the ceiling is measured with.", 64)
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Of each work, alternating with the peer.", lower_bound=1)
 _META_REPEATS = flags.DEFINE_integer("meta_repeats", 1, "Of the meta-step, which takes minutes.", lower_bound=0)
 _PEER_TASKS = flags.DEFINE_integer("peer_tasks", 4, "Tasks of the peer's meta-step; fewer are scaled up.", 1, 4)
@@ -34,26 +41,39 @@ _PEER_TASKS = flags.DEFINE_integer("peer_tasks", 4, "Tasks of the peer's meta-st
 def main(_: list[str]) -> None:
     output = Path(_OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
-    model = convert.load(_POLICY.value).model
-    batch = output / "batch.npz"
+    model = convert.load(_POLICY.value, dtype=_DTYPE.value, param_dtype=_DTYPE.value).model
+    scratch = TemporaryDirectory(prefix="metalora-benchmark-")
+    batch = Path(scratch.name, "batch.npz")
     np.savez(batch, **benchmark.batch_arrays(model.config, 2 * benchmark.FRAMES * benchmark.TASKS))
-    raw: list[dict] = [{"work": "matmul", "side": "ours", "rate": benchmark.matmul_rate()}]
+    memory = jax.local_devices()[0].memory_stats() or {}  # None on a CPU
+    raw: list[dict] = []
     with progress(description="pieces of work") as bar:
 
-        def record(placement: str, side: str, work: str, seconds: dict) -> None:
-            raw.append({"placement": placement, "side": side, "work": work, **seconds})
+        def record(placement: str, side: str, work: str, figures: dict) -> None:
+            raw.append({"placement": placement, "side": side, "work": work, **figures})
             (output / "raw.json").write_text(json.dumps(raw, indent=1) + "\n")
             bar.update()
 
+        def ceiling(side: str, rates: dict) -> None:
+            record("", side, "matmul", rates | {"size": _MATMUL.value, "dtype": _DTYPE.value})
+
+        ceiling("ours", benchmark.matmul_rate(_MATMUL.value, _DTYPE.value))
         for name in ("plan", "expert"):
             work = benchmark.Work(model, preset(name), np.load(batch))
-            with Peer(_PEER.value) as peer:
-                peer.load(policy=_POLICY.value, vlm=_VLM.value or f"{_POLICY.value}/vlm", lora=benchmark.PEFT[name])
-                peer.batch(file=str(batch))
+            with Peer(_PEER.value) if _PEER.value else nullcontext() as peer:
+                if peer is not None:
+                    vlm = _VLM.value or f"{_POLICY.value}/vlm"
+                    peer.load(policy=_POLICY.value, vlm=vlm, lora=benchmark.PEFT[name], device=_PEER_DEVICE.value)
+                    peer.batch(file=str(batch))
                 counts = (_REPEATS.value, _META_REPEATS.value, _PEER_TASKS.value)
                 benchmark.alternate(name, work, peer, record, *counts)
-                raw.append({"work": "matmul", "side": "peer", "rate": peer.matmul_rate()["rate"]})
-    table = benchmark_table.table(raw, benchmark_table.operations(model.config))
+                if peer is not None:
+                    ceiling("peer", peer.matmul_rate(size=_MATMUL.value))
+            if limit := memory.get("bytes_limit"):
+                tasks = benchmark.largest(lambda count, work=work: work.meta_step_bytes(count) <= limit)
+                record(name, "ours", "largest_meta_batch", {"tasks": tasks})
+    clock = "cpu" if jax.default_backend() == "cpu" else "wall"
+    table = benchmark_table.table(raw, benchmark_table.operations(model.config), clock)
     (output / "table.md").write_text(table)
     print(f"{table}\ntable: {output / 'table.md'}\nraw figures: {output / 'raw.json'}")
 

@@ -16,10 +16,10 @@ from absl import flags
 from metalora_jax import adapters
 from metalora_jax.adapters import directory
 from metalora_jax.policies.smolvla import convert, export, lerobot
+from metalora_jax.training import adapter, command
 from metalora_jax.training import base as bases
-from metalora_jax.training import command
+from metalora_jax.training.adapter import probe
 from metalora_jax.training.learner import learner, zeros
-from metalora_jax.training.meta_train import load_adapter, probe
 
 _ADAPTER = flags.DEFINE_string("adapter", None, "Adapter directory.", required=True)
 _BASE = flags.DEFINE_string("base", None, "The base that it was learned on.", required=True)
@@ -32,7 +32,7 @@ _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "base"], "Of merged w
 def main(_: list[str]) -> None:
     output = Path(_OUTPUT.value)
     base = bases.load(_BASE.value)
-    learn, rules, params = load_adapter(Path(_ADAPTER.value), base)
+    learn, rules, params, *_ = adapter.load(Path(_ADAPTER.value), base)
     theta, policy = params["theta"], lerobot.local_directory(_POLICY.value)
     known = base.statistics
     statistics = {

@@ -13,16 +13,13 @@ HOW = f"make peer, then {PYTHON}=.venv-peer/bin/python"
 class Peer:
     """A running peer; every method of `lerobot_peer.Peer` is one of this, with named arguments."""
 
-    def __init__(self, python: str, threads: int | None = None):
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        if threads:
-            environment["OMP_NUM_THREADS"] = str(threads)
+    def __init__(self, python: str):
         self._process = subprocess.Popen(
             [python, Path(__file__).with_name("lerobot_peer.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
         )
 
     def __getattr__(self, name: str) -> Any:

@@ -19,7 +19,7 @@ import torch
 
 _UNUSED = (  # what lerobot imports for data sets and other policies
     *("torchvision", "datasets", "jsonlines", "pyarrow", "av", "deepdiff", "wandb", "imageio", "cv2", "gymnasium"),
-    *("serial", "diffusers"),
+    *("serial", "diffusers", "pandas"),
 )
 
 
@@ -77,8 +77,12 @@ def _import_lerobot():
 class Peer:
     """One policy, perhaps with an adapter, and the batch that it was given."""
 
-    def load(self, policy, vlm, adapter=None, lora=None):
-        """Loads lerobot's policy in float32, then peft's adapter: from a directory, or a fresh one of a LoraConfig."""
+    def load(self, policy, vlm, adapter=None, lora=None, device="cpu"):
+        """Loads lerobot's policy in float32, then peft's adapter: from a directory, or a fresh one of a LoraConfig.
+
+        On another device than the CPU it computes in bfloat16, by torch's autocast.
+        """
+        self.device = device
         modeling, towers = _import_lerobot()
         from lerobot.configs.policies import PreTrainedConfig
         from transformers.models.smolvlm import modeling_smolvlm
@@ -106,12 +110,13 @@ class Peer:
             else:
                 self.policy = peft.get_peft_model(self.policy, peft.LoraConfig(**lora))
         self.model = self.policy.base_model.model.model if adapter or lora else self.policy.model
+        self.policy.to(device)
         self.theta = {name: p for name, p in self.policy.named_parameters() if p.requires_grad}
         return {"trainable": sum(p.numel() for p in self.theta.values()), "tensors": len(self.theta)}
 
     def batch(self, file):
         """Inputs of the flow-matching model: images (B, C, 3, H, W) in [-1, 1], and the rest under the names below."""
-        data = {name: torch.from_numpy(value) for name, value in np.load(file).items()}
+        data = {name: torch.from_numpy(value).to(self.device) for name, value in np.load(file).items()}
         images, masks = data["images"].unbind(1), data["image_mask"].unbind(1)
         self.prefix = [list(images), list(masks), data["tokens"].long(), data["token_mask"], data["state"]]
         self.target = [data["actions"], data["noise"], data["t"]]
@@ -119,7 +124,15 @@ class Peer:
 
     def _loss(self, rows=slice(None)):
         prefix = [[x[rows] for x in part] if isinstance(part, list) else part[rows] for part in self.prefix]
-        return self.model.forward(*prefix, *(x[rows] for x in self.target)).mean()
+        with self._precision():
+            return self.model.forward(*prefix, *(x[rows] for x in self.target)).mean()
+
+    def _precision(self):
+        return contextlib.nullcontext() if self.device == "cpu" else torch.autocast(self.device, torch.bfloat16)
+
+    def _wait(self):
+        if self.device != "cpu":
+            torch.cuda.synchronize()
 
     def loss(self):
         """The mean over all elements, with the batch's own noise and time."""
@@ -175,15 +188,20 @@ class Peer:
         return {}
 
     def timed(self, work, **options):
-        """Seconds of a piece of work, on the wall and of the processor; the process's highest memory meanwhile."""
+        """Seconds of a piece of work, on the wall and of the processor; the device's highest memory meanwhile."""
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # the highest memory counts from here on
+        if self.device != "cpu":
+            torch.cuda.reset_peak_memory_stats()
+        self._wait()
         wall, cpu = time.perf_counter(), time.process_time()
         getattr(self, f"work_{work}")(**options)
+        self._wait()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         lines = Path("/proc/self/status").read_text().splitlines()
         peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-        return {"wall": wall, "cpu": cpu, "peak_gib": peak / 2**20}
+        peak_gib = peak / 2**20 if self.device == "cpu" else torch.cuda.max_memory_allocated() / 2**30
+        return {"wall": wall, "cpu": cpu, "peak_gib": peak_gib}
 
     def cache_vision(self):
         """From here on the vision tower's output is looked up, as a user of torch could do, too."""
@@ -220,18 +238,22 @@ class Peer:
 
     def work_sample(self):
         """A chunk of actions for the first frame."""
-        with torch.no_grad():
+        with torch.no_grad(), self._precision():
             prefix = [[x[:1] for x in part] if isinstance(part, list) else part[:1] for part in self.prefix]
             self.model.sample_actions(*prefix, noise=self.target[1][:1])
 
-    def matmul_rate(self, size=2048, repeats=8):
-        """This machine's ceiling as torch reaches it: operations of a large product per processor second."""
-        a = torch.ones(size, size)
+    def matmul_rate(self, size, repeats=8):
+        """The device's ceiling as torch reaches it: operations of a large product per processor and per wall second."""
+        dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
+        a = torch.ones(size, size, device=self.device, dtype=dtype)
         a @ a
-        cpu = time.process_time()
+        self._wait()
+        wall, cpu = time.perf_counter(), time.process_time()
         for _ in range(repeats):
             a @ a
-        return {"rate": 2 * size**3 * repeats / (time.process_time() - cpu)}
+        self._wait()
+        seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+        return {clock: 2 * size**3 * repeats / each for clock, each in seconds.items()}
 
     def _gradient(self, rows):
         grads = torch.autograd.grad(self._loss(rows), list(self.theta.values()), allow_unused=True)

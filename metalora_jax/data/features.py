@@ -47,7 +47,7 @@ def bank(
     cache: FeatureCache | None = None,
     fingerprint: str = "",
 ) -> PyTree:
-    """The output of the frozen stages for all N frames, on the host: leaves (N, ...).
+    """The output of the frozen stages for all N frames in V variants, on the host: leaves (V * N, ...).
 
     Args:
       frames: the data set.
@@ -61,26 +61,22 @@ def bank(
     Returns:
       A tree of arrays; of `Blocks` where they are larger than `IN_MEMORY`.
     """
+    if stage == "observation":  # nothing is computed, so nothing is worth keeping
+        cache = None
     run = jax.jit(lambda phi, observation: advance(model_of(phi), observation, stage))
-    structure, pieces = None, []
+    structure = jax.tree.structure(jax.eval_shape(run, phi, frames.observe(np.zeros(BATCH, int))))
+    pieces: list[Entry] = []
     for rows in _blocks(frames):
-        entry = key = None
-        if cache is not None and stage != "observation":
-            key = _key(frames, rows, stage, fingerprint)
-            entry = cache.get(key)
-        if entry is None or structure is None:
-            padded = np.concatenate([rows, np.full(BATCH - len(rows), rows[-1])])
-            shapes = jax.eval_shape(run, phi, frames.observe(padded[:1]))
-            structure = jax.tree.structure(shapes)
+        key = _key(frames, rows, stage, fingerprint)
+        entry = cache.get(key) if cache else None
         if entry is None:
+            padded = np.concatenate([rows, np.full(BATCH - len(rows), rows[-1])])
             leaves = jax.tree.leaves(run(phi, frames.observe(padded)))
             entry = {f"leaf{i}": np.asarray(leaf)[: len(rows)] for i, leaf in enumerate(leaves)}
-            if cache is not None and key is not None:
-                entry = cache.put(key, entry)
+            entry = cache.put(key, entry) if cache else entry
         pieces.append(entry)
         progress(len(rows))
     whole = _whole if sum(_bytes(entry) for entry in pieces) <= IN_MEMORY else Blocks
-    assert structure is not None
     return jax.tree.unflatten(structure, [whole([entry[name] for entry in pieces]) for name in pieces[0]])
 
 
@@ -91,16 +87,19 @@ def on_host(bank: PyTree) -> bool:
 
 def _blocks(frames: Frames) -> Iterator[np.ndarray]:
     """Rows of at most BATCH frames, none of two demonstrations: a new one leaves the keys of the others as they are."""
-    for task, starts in frames.first_row.items():
-        for start, actions in zip(starts, frames.actions[task], strict=True):
-            for first in range(0, len(actions), BATCH):
-                yield start + np.arange(first, min(first + BATCH, len(actions)))
+    for variant in range(frames.variants):
+        for task, starts in frames.first_row.items():
+            for start, actions in zip(starts, frames.actions[task], strict=True):
+                for first in range(0, len(actions), BATCH):
+                    rows = start + np.arange(first, min(first + BATCH, len(actions)))
+                    yield variant * len(frames.state) + rows
 
 
 def _key(frames: Frames, rows: np.ndarray, stage: Stage, fingerprint: str) -> str:
     sha = hashlib.sha256(f"{_VERSION}\0{stage}\0{fingerprint}\0{frames.sizes.image}\0".encode())
-    for part in (frames.images, frames.state, frames.tokens, frames.token_mask):
-        values = np.ascontiguousarray(part[rows])
+    row = rows % len(frames.state)
+    for part in (frames.pictures(rows), frames.state[row], frames.tokens[row], frames.token_mask[row]):
+        values = np.ascontiguousarray(part)
         sha.update(f"{values.dtype}{values.shape}".encode())
         sha.update(values.tobytes())
     return sha.hexdigest()[:32]

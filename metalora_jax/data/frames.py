@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.chunks import chunk_actions
 from metalora_jax.data.normalize import Statistics, normalize_actions, normalize_state
 from metalora_jax.policies.smolvla.preprocess import prepare_image
@@ -37,6 +38,27 @@ class Frames(NamedTuple):
     actions: dict[str, tuple[np.ndarray, ...]]  # task -> recorded actions (T, action_dim) of each demonstration
     statistics: Statistics
     sizes: Sizes
+    augment: ImageAugmentation | None = None
+
+    @property
+    def variants(self) -> int:
+        """Of every frame. Row `variant * N + row` is a variant of `row`; all but its pictures is the same."""
+        return self.augment.variants if self.augment else 1
+
+    def vary(self, rng: np.random.Generator, rows: np.ndarray) -> np.ndarray:
+        """A variant of each row, drawn evenly; takes nothing from `rng` where there are no others."""
+        if self.variants == 1:
+            return rows
+        return rows + len(self.state) * rng.integers(self.variants, size=rows.shape)
+
+    def pictures(self, rows: np.ndarray) -> np.ndarray:
+        """The images (..., C, H, W, 3) uint8 at `rows`."""
+        variant, row = np.divmod(rows, len(self.state))
+        images = self.images[row]
+        if self.augment is None or not variant.any():
+            return images
+        numbers = zip(images.reshape(-1, *images.shape[-4:]), row.ravel(), variant.ravel(), strict=True)
+        return np.stack([self.augment.apply(image, int(r), int(v)) for image, r, v in numbers]).reshape(images.shape)
 
     @property
     def demos(self) -> dict[str, int]:
@@ -45,13 +67,14 @@ class Frames(NamedTuple):
 
     def observe(self, rows: np.ndarray) -> Observation:
         """The observations at `rows` (any shape), images in [-1, 1] and of the model's size."""
-        images = self.images[rows]
+        rows = np.asarray(rows)
+        images, row = self.pictures(rows), rows % len(self.state)
         if images.shape[-3:-1] == (self.sizes.image, self.sizes.image):
             images = images.astype(np.float32) / 127.5 - 1.0
         else:
             images = np.asarray(_prepared(images, self.sizes.image))
         mask = np.ones(images.shape[:-3], bool)
-        return Observation(images, mask, self.tokens[rows], self.token_mask[rows], self.state[rows])
+        return Observation(images, mask, self.tokens[row], self.token_mask[row], self.state[row])
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -59,7 +82,13 @@ def _prepared(images: np.ndarray, size: int) -> jax.Array:
     return prepare_image(jnp.asarray(images, jnp.float32) / 255.0, size)
 
 
-def gather(demos: Mapping[str, Sequence[Demo]], statistics: Statistics, encode: Encode, sizes: Sizes) -> Frames:
+def gather(
+    demos: Mapping[str, Sequence[Demo]],
+    statistics: Statistics,
+    encode: Encode,
+    sizes: Sizes,
+    augment: ImageAugmentation | None = None,
+) -> Frames:
     """Puts the demonstrations of every task into one Frames. `encode` raises where an instruction is too long."""
     images, state, tokens, masks, row = [], [], [], [], 0
     first_row: dict[str, tuple[int, ...]] = {}
@@ -88,6 +117,7 @@ def gather(demos: Mapping[str, Sequence[Demo]], statistics: Statistics, encode: 
         actions=actions,
         statistics=statistics,
         sizes=sizes,
+        augment=augment,
     )
 
 

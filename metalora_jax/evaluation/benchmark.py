@@ -31,7 +31,7 @@ class Seconds(NamedTuple):
 
     wall: float
     cpu: float  # of all threads
-    peak_gib: float  # resident memory, at its highest since the last `forget_peak`
+    peak_gib: float  # on a CPU resident memory, at its highest since the last `forget_peak`; else the device's, ever
 
 
 def batch_arrays(config: SmolVLAConfig, frames: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -90,7 +90,8 @@ class Work:
             return jax.tree.map(lambda p, g: p - RATE * g, theta, gradient)
 
         def meta_step(theta: PyTree, phi: PyTree, tasks: TaskBatch) -> PyTree:
-            method = fomaml(lambda theta, batch, _: loss(theta, phi, batch), optax.sgd(RATE), micro_batch=1)
+            at_once = 1 if jax.default_backend() == "cpu" else None
+            method = fomaml(lambda theta, batch, _: loss(theta, phi, batch), optax.sgd(RATE), micro_batch=at_once)
             return method.gradient({"theta": theta}, tasks, jax.random.key(0))[0]
 
         def sample(theta: PyTree, phi: PyTree, observation: Observation, noise: jax.Array) -> jax.Array:
@@ -100,7 +101,8 @@ class Work:
 
         self._front = jax.jit(lambda theta, phi, seen: advance(model_of(theta, phi), seen, self.stage))
         self._step, self._sample = jax.jit(step), jax.jit(sample)
-        self._meta_step: Any = jax.jit(meta_step)
+        self._meta_step = jax.jit(meta_step)
+        self._compiled_meta_step: Any = None
         self.warm: Any = None
         self.fill_cache()
 
@@ -128,7 +130,8 @@ class Work:
 
     def run_meta_step(self) -> None:
         """First-order MAML: TASKS tasks, STEPS steps on each one's support frames, then its query frames."""
-        jax.block_until_ready(self._meta_step(self.theta, self.phi, self._tasks()))
+        run = self._compiled_meta_step or self._meta_step
+        jax.block_until_ready(run(self.theta, self.phi, self._tasks()))
 
     def _tasks(self) -> TaskBatch:
         each = Example(self.warm, self.target)
@@ -139,7 +142,17 @@ class Work:
 
     def compile_meta_step(self) -> None:
         """Compiles without running: it takes long enough."""
-        self._meta_step = self._meta_step.lower(self.theta, self.phi, self._tasks()).compile()
+        self._compiled_meta_step = self._meta_step.lower(self.theta, self.phi, self._tasks()).compile()
+
+    def meta_step_bytes(self, tasks: int) -> int:
+        """What a meta-step of so many tasks takes on the device, by the compiler's own account."""
+
+        def resized(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((tasks, *leaf.shape[1:]), leaf.dtype)
+
+        batch = jax.tree.map(resized, jax.eval_shape(self._tasks))
+        memory: Any = self._meta_step.lower(self.theta, self.phi, batch).compile().memory_analysis()
+        return memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
 
     def run_meta_step_cold(self) -> None:
         """The same, the frozen front of its frames computed first, each frame once."""
@@ -152,7 +165,7 @@ class Work:
         jax.block_until_ready(self._sample(self.theta, self.phi, _rows(self.observation, one), self.target.noise[one]))
 
 
-def timed(work: Callable[[], None]) -> Seconds:
+def timed(work: Callable[[], Any]) -> Seconds:
     """Runs `work` once."""
     forget_peak()
     wall, cpu = time.perf_counter(), time.process_time()
@@ -167,22 +180,30 @@ def forget_peak() -> None:
 
 
 def peak_gib() -> float:
-    """Highest resident memory of this process."""
+    """Highest resident memory of this process, or highest memory of its accelerator."""
+    if jax.default_backend() != "cpu":
+        return jax.local_devices()[0].memory_stats()["peak_bytes_in_use"] / 2**30
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def matmul_rate(size: int = 2048, repeats: int = 8) -> float:
-    """This machine's ceiling: float32 operations of a large matrix product per processor second."""
-    a = jnp.ones((size, size))
+def matmul_rate(size: int, dtype: str, repeats: int = 8) -> dict[str, float]:
+    """The device's ceiling: operations of a large matrix product per second on the wall, and of the processor."""
+    a = jnp.ones((size, size), dtype)
     product = jax.jit(lambda a: a @ a)
     jax.block_until_ready(product(a))
-    cpu = time.process_time()
-    for _ in range(repeats):
-        jax.block_until_ready(product(a))
-    return 2 * size**3 * repeats / (time.process_time() - cpu)
+    seconds = timed(lambda: [jax.block_until_ready(product(a)) for _ in range(repeats)])
+    return {"wall": 2 * size**3 * repeats / seconds.wall, "cpu": 2 * size**3 * repeats / seconds.cpu}
+
+
+def largest(fits: Callable[[int], bool]) -> int:
+    """The largest power of two that fits; 0 where not even 1 does."""
+    size = 1
+    while fits(size):
+        size *= 2
+    return size // 2
 
 
 def _rows(tree: PyTree, rows: slice) -> PyTree:
@@ -208,7 +229,7 @@ PEFT = {  # the same placements for peft
 def alternate(
     placement: str,
     work: Work,
-    peer: Any,
+    peer: Any | None,
     record: Callable[..., None],
     repeats: int,
     meta_repeats: int,
@@ -218,7 +239,7 @@ def alternate(
 
     Args:
       placement: its name, for the records.
-      work, peer: the two sides.
+      work, peer: the two sides; None measures ours alone.
       record: called with placement, side, name of the work, and seconds.
       repeats: of each; `meta_repeats` of the meta-step.
       peer_tasks: of the peer's meta-step; its time is multiplied up to TASKS (its tasks are one loop, each alike).
@@ -228,11 +249,13 @@ def alternate(
         record(placement, "ours", name, timed(getattr(work, f"run_{name}"))._asdict())
 
     def theirs(name: str, label: str | None = None) -> None:
-        record(placement, "peer", label or name, peer.timed(work=name))
+        if peer is not None:
+            record(placement, "peer", label or name, peer.timed(work=name))
 
     for name in ("step", "step_cold"):  # compiles, and touches all memory
         getattr(work, f"run_{name}")()
-    peer.timed(work="step")
+    if peer is not None:
+        peer.timed(work="step")
     give_back_memory()  # compilation leaves hundreds of megabytes behind
     work.run_step()
     for _ in range(repeats):
@@ -249,12 +272,13 @@ def alternate(
         work.compile_meta_step()
     for _ in range(meta_repeats):
         ours("meta_step")
-        part = peer.timed(work="meta_step", tasks=peer_tasks)
-        scale = TASKS / peer_tasks
-        whole = part | {"cpu": scale * part["cpu"], "wall": scale * part["wall"], "scaled": scale}
-        record(placement, "peer", "meta_step", whole)
+        if peer is not None:
+            part, scale = peer.timed(work="meta_step", tasks=peer_tasks), TASKS / peer_tasks
+            whole = part | {"cpu": scale * part["cpu"], "wall": scale * part["wall"], "scaled": scale}
+            record(placement, "peer", "meta_step", whole)
         ours("meta_step_cold")
-    peer.cache_vision()
-    peer.timed(work="step")
+    if peer is not None:
+        peer.cache_vision()
+        peer.timed(work="step")
     for _ in range(repeats):
         theirs("step", "step_cached_vision")

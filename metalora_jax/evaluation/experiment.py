@@ -22,14 +22,13 @@ from metalora_jax.evaluation.records import Episode, EpisodeLog, code_digest, fi
 from metalora_jax.evaluation.rollout import Control, Job, Rollout, one_core_each
 from metalora_jax.policies.stages import Stage, earliest
 from metalora_jax.processes import in_processes
+from metalora_jax.training import adapter, checkpoint
 from metalora_jax.training import base as bases
-from metalora_jax.training import checkpoint
 from metalora_jax.training.base import Base
 from metalora_jax.training.learner import learner
 from metalora_jax.training.meta_train import (
     DataConfig,
     frozen_bank,
-    load_adapter,
     meta_train,
     read_demos,
 )
@@ -122,10 +121,9 @@ def build_arm(config: Mapping[str, Any], name: str, base: Base, workdir: Path) -
             learn = learner(base, rules, jax.random.key(seed))
             made.append(Arm(name, seed, learn, rules, {"theta": learn.theta}, config["protocol"]["max_norm"]))
         else:
-            learn, rules, params = load_adapter(home / "adapter", base)
-            words = recipe["meta"]
-            head = None if words["head"] is None else tuple(words["head"])
-            made.append(Arm(name, seed, learn, rules, params, words["max_norm"], head))
+            learned = adapter.load(home / "adapter", base)
+            clip = recipe["meta"]["max_norm"]
+            made.append(Arm(name, seed, learned.learner, learned.placement, learned.meta_params, clip, learned.head))
     return made
 
 

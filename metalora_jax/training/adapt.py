@@ -101,8 +101,13 @@ def adapt(base: Base, learner: Learner, meta_params: PyTree, demos: Sequence[Dem
     def losses(part: tuple) -> tuple[float, float]:
         if not len(part[0]):
             return float("nan"), float("nan")
-        batch = fill(Rows(*part), bank)
-        before, after = (float(judge(at, learner.phi, batch)) for at in (meta_params["theta"], theta))
+        count = len(part[0])
+        # Batches of one size, whatever the demonstrations' lengths: the last is filled up with the first frames.
+        order = np.resize(np.arange(count), (-(-count // options.frames), options.frames))
+        batches = [fill(Rows(part[0][rows], trees.index(part[1], rows)), bank) for rows in order]
+        before, after = (
+            float(np.mean([judge(at, learner.phi, batch) for batch in batches])) for at in (meta_params["theta"], theta)
+        )
         return before, after
 
     return Adapted(theta, losses(known), losses(unseen), (len(known[0]), len(unseen[0])), seconds)

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from absl import logging
 from flax import nnx
@@ -16,6 +15,7 @@ from flax import nnx
 from metalora_jax import adapters, caches, trees
 from metalora_jax.adapters import directory, placement
 from metalora_jax.data import features, libero_hdf5
+from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.feature_cache import FeatureCache
 from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
 from metalora_jax.data.tasks import draw_tasks
@@ -24,10 +24,11 @@ from metalora_jax.meta import MetaMethod
 from metalora_jax.policies.stages import Stage
 from metalora_jax.training import base as bases
 from metalora_jax.training import loop, methods, task_batches
+from metalora_jax.training.adapter import probe
 from metalora_jax.training.base import Base
 from metalora_jax.training.learner import Learner, learner, loss_fn
 from metalora_jax.training.progress import progress
-from metalora_jax.types import ActionChunk, Array, Batch, Demo, Observation, PyTree, from_fields
+from metalora_jax.types import ActionChunk, Array, Batch, Demo, PyTree, from_fields
 
 SLOW = 50_000_000  # parameters from which on a policy's frozen front is cached on the disk
 
@@ -97,7 +98,10 @@ def setting(config: Mapping[str, Any]) -> Setting:
     """Reads base, demonstrations and placement. Unknown and missing fields raise ValueError, by name."""
     base = bases.load(config["base"] or None)
     rules = placement.from_json([dict(rule) for rule in config["placement"]])
-    frames = gather(read_demos(DataConfig.from_config(config["data"])), base.statistics, base.encode_text, base.sizes)
+    augment = config.get("augment")
+    augment = augment and ImageAugmentation.from_config(augment)
+    demos = read_demos(DataConfig.from_config(config["data"]))
+    frames = gather(demos, base.statistics, base.encode_text, base.sizes, augment)
     conditions = None if config["conditions"] is None else ConditionRange.from_config(config["conditions"])
     key = jax.random.key(config["seed"])
     batch = BatchConfig.from_config(config["batch"])
@@ -119,7 +123,7 @@ def frozen_bank(base: Base, frames: Frames, stage: Stage) -> PyTree:
     graph, params = nnx.split(base.model)
     wanted = caches.FOLDER in os.environ or trees.count(nnx.to_pure_dict(params)) > SLOW
     cache = FeatureCache.from_environment() if wanted else None
-    with progress(description="frozen front, frames", total=len(frames.state)) as bar:
+    with progress(description="frozen front, frames", total=frames.variants * len(frames.state)) as bar:
         bank = features.bank(
             frames, lambda phi: nnx.merge(graph, phi), params, stage, bar.update, cache, base.fingerprint
         )
@@ -176,24 +180,6 @@ def outer_optimizer(outer: OuterConfig, learned: bool) -> optax.GradientTransfor
         optax.clip_by_global_norm(outer.max_norm),
         optax.multi_transform(rates, lambda params: {name: name for name in params}),
     )
-
-
-def probe(base: Base, learner: Learner) -> directory.Probe:
-    """The golden probe of an adapter: the velocity that it gives on a fixed input."""
-
-    def run(params: PyTree) -> jax.Array:
-        config = base.config
-        size = (1, config.cameras, config.image_size, config.image_size, 3)
-        rng = np.random.default_rng(0)
-        images = rng.uniform(-1, 1, size).astype(np.float32)
-        tokens = np.arange(config.max_tokens, dtype=np.int32)[None] % config.vocab_size
-        state = np.zeros((1, config.max_state_dim), np.float32)
-        observation = Observation(images, np.ones(size[:2], bool), tokens, np.ones_like(tokens, bool), state)
-        model = learner.model(params["theta"], learner.phi)
-        x_t = rng.normal(size=(1, config.chunk_size, config.max_action_dim)).astype(np.float32)
-        return model.velocity(model.context(observation), jnp.asarray(x_t), jnp.array([0.5]))
-
-    return directory.Probe("uniform images and normal x_t of numpy's default_rng(0), t = 0.5", run)
 
 
 def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], list] = lambda _: []) -> Path:
@@ -263,15 +249,3 @@ def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], 
         probe=probe(base, learn),
     )
     return target
-
-
-def load_adapter(path: Path, base: Base) -> tuple[Learner, adapters.Placement, PyTree]:
-    """Reads an adapter directory for `base`: what it sits on, where, and its meta-parameters.
-
-    Raises:
-      directory.AdapterError: it does not fit, see `directory.load`.
-    """
-    rules = placement.from_json(directory.read_manifest(path)["placement"])
-    learn = learner(base, rules, jax.random.key(0))
-    adapter = directory.load(path, base_fingerprint=base.fingerprint, probe=probe(base, learn).run)
-    return learn, rules, adapter.theta

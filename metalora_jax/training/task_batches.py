@@ -46,7 +46,7 @@ def support_rows(
 ) -> Rows:
     """Minibatches for `steps` inner steps: leaves (steps, size, ...)."""
     rows, labels = rows_and_labels(frames, task, demos, relabel)
-    return Rows(*pick(rng, rows, labels, (steps, size)))
+    return _drawn(frames, rng, rows, labels, (steps, size))
 
 
 def query_rows(
@@ -54,7 +54,14 @@ def query_rows(
 ) -> Rows:
     """One minibatch: leaves (size, ...)."""
     rows, labels = rows_and_labels(frames, task, demos, relabel)
-    return Rows(*pick(rng, rows, labels, (size,)))
+    return _drawn(frames, rng, rows, labels, (size,))
+
+
+def _drawn(
+    frames: Frames, rng: np.random.Generator, rows: np.ndarray, labels: ActionChunk, shape: tuple[int, ...]
+) -> Rows:
+    picked, target = pick(rng, rows, labels, shape)
+    return Rows(frames.vary(rng, picked), target)
 
 
 def task_batch(

@@ -288,3 +288,24 @@ def test_finite_differences(name):
         slope = (value(trees.axpy(1e-5, direction, params)) - value(trees.axpy(-1e-5, direction, params))) / 2e-5
         inner_product = sum(jnp.sum(g * d) for g, d in zip(jax.tree.leaves(gradient), random, strict=True))
         np.testing.assert_allclose(inner_product, slope, rtol=1e-6)
+
+
+def test_memory_of_maml_is_flat_in_steps_with_rematerialisation():
+    """Bytes of temporaries of the compiled gradient: without it, every step keeps its activations."""
+
+    def temporaries(steps: int, remat: bool) -> int:
+        def loss(theta, batch, key):
+            hidden = batch
+            for _ in range(4):
+                hidden = jnp.tanh(hidden @ theta["w"])
+            return jnp.square(hidden).mean()
+
+        method = meta.maml(loss, optax.sgd(0.1), remat=remat)
+        tasks = TaskBatch(jnp.ones((1, steps, 256, 16)), jnp.ones((1, 256, 16)))
+        theta, key = {"w": jnp.eye(16)}, jax.random.key(0)
+        compiled = jax.jit(method.gradient).lower({"theta": theta}, tasks, key).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    given = 4 * (256 * 16 + 16 * 16)  # a step's minibatch and theta
+    assert temporaries(32, remat=True) - temporaries(2, remat=True) < 1.2 * 30 * given
+    assert temporaries(32, remat=False) - temporaries(2, remat=False) > 4 * 30 * given

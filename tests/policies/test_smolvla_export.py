@@ -69,7 +69,7 @@ def test_a_peft_export_is_an_adapter_with_its_manifest(base, adapted, tmp_path):
 
 def test_nothing_is_overwritten_and_only_lerobots_policies_are_built_on(base, adapted, tmp_path):
     fused = adapters.fuse(adapted[1])
-    with pytest.raises(ValueError, match="holds a policy already"):
+    with pytest.raises(ValueError, match="exists; choose another"):
         export.merged(base, fused, base, STATISTICS, "float32")
     convert.save(tmp_path / "own", fused)
     with pytest.raises(ValueError, match="is no lerobot policy"):

@@ -51,6 +51,25 @@ def test_a_directory_is_read_whole(directory):
     np.testing.assert_array_equal(found.statistics[""]["action"]["std"], np.full(6, 2.0))
 
 
+def test_fields_without_effect_are_named(directory, monkeypatch):
+    said = []
+    monkeypatch.setattr(lerobot.logging, "warning", lambda text, *args: said.append(text % args))
+    convert.load(directory)
+    assert not said
+    edit(directory / "config.json", optimizer_lr=1e-3, device="cuda", new_attention="flash")
+    convert.load(directory)
+    (line,) = said
+    assert "new_attention: unknown to this version, and without effect" in line
+
+
+def test_old_statistics_among_the_weights_are_no_weights(directory):
+    tensors = load_file(directory / WEIGHTS)
+    tensors["so100.buffer.action.mean"] = np.ones(6, np.float32)
+    save_file(tensors, directory / WEIGHTS)
+    found = convert.load(directory)
+    np.testing.assert_array_equal(found.statistics["so100"]["action"]["mean"], np.ones(6))
+
+
 def test_weights_can_stay_in_bfloat16(directory):
     found = convert.load(directory, param_dtype="bfloat16")
     assert {leaf.dtype.name for leaf in jax.tree.leaves(nnx.state(found.model))} == {"bfloat16"}

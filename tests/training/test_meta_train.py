@@ -12,7 +12,8 @@ from metalora_jax.data import libero_hdf5
 from metalora_jax.training import base as bases
 from metalora_jax.training import meta_train as module
 from metalora_jax.training import task_batches
-from metalora_jax.training.meta_train import OuterConfig, load_adapter, meta_train, setting
+from metalora_jax.training.adapter import load as load_adapter
+from metalora_jax.training.meta_train import OuterConfig, meta_train, setting
 from metalora_jax.training.metrics import read_metrics
 from tests.tiny_base import EXPERT, INSTRUCTIONS, make_base, make_demos
 
@@ -52,7 +53,7 @@ def trained(config, tmp_path_factory):
 
 
 def test_adapter_holds_what_was_learned(config, trained):
-    learn, rules, params = load_adapter(trained, make_base())
+    learn, rules, params, *_ = load_adapter(trained, make_base())
     assert set(params) == {"theta", "log_rates"}
     assert rules == setting(config).placement
     trees.check_same(params["theta"], learn.theta)

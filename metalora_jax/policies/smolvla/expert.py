@@ -65,10 +65,18 @@ class Expert(nnx.Module):
         self_graph, self_state = nnx.split(self.self_layers)
         cross_graph, cross_state = nnx.split(self.cross_layers)
 
+        def self_of(state: Any, h: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            return self_layer(nnx.merge(self_graph, state), h, (k, v))[0]
+
+        def cross_of(state: Any, h: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            return scan_layers(nnx.merge(cross_graph, state), cross_layer, h, (k, v))[0]
+
         def one_group(h: jax.Array, group: Any) -> tuple[jax.Array, None]:
             self_state, cross_state, k, v = group
-            h, _ = self_layer(nnx.merge(self_graph, self_state), h, (k[0], v[0]))
-            return scan_layers(nnx.merge(cross_graph, cross_state), cross_layer, h, (k[1:], v[1:]))
+            h = self_of(self_state, h, k[0], v[0])
+            if self.group == 2:  # without a loop, which would copy the layer's weights
+                return cross_layer(nnx.merge(cross_graph, cross_state), h, (k[1], v[1]))
+            return cross_of(cross_state, h, k[1:], v[1:]), None
 
         groups, rest = divmod(k.shape[0], self.group)
         in_groups = partial(_fold, groups=groups)
@@ -83,9 +91,9 @@ class Expert(nnx.Module):
             ),
         )
         if rest:
-            after = groups * (self.group - 1)
-            last = jax.tree.map(lambda x: x[groups], self_state), jax.tree.map(lambda x: x[after:], cross_state)
-            h, _ = one_group(h, (*last, k[-rest:], v[-rest:]))
+            k, v = k[-rest:], v[-rest:]
+            h = self_of(jax.tree.map(lambda x: x[groups], self_state), h, k[0], v[0])
+            h = cross_of(jax.tree.map(lambda x: x[groups * (self.group - 1) :], cross_state), h, k[1:], v[1:])
         return self.norm(h)
 
 
@@ -98,5 +106,6 @@ def suffix_mask(prefix_valid: jax.Array, tokens: int) -> jax.Array:
 
 
 def _fold(x: jax.Array, groups: int, size: int) -> jax.Array:
-    """(layers, ...) -> (groups, size, ...), leaving off what does not fill a group."""
-    return x[: groups * size].reshape(groups, size, *x.shape[1:])
+    """(layers, ...) -> (groups, size, ...), or (groups, ...) for size 1, leaving off what does not fill a group."""
+    full = x[: groups * size]
+    return full if size == 1 else full.reshape(groups, size, *x.shape[1:])

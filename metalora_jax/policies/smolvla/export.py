@@ -1,14 +1,16 @@
 """Writes policies for lerobot (0.4.4): a base with an adapter folded in, or an adapter for peft with what lerobot asks
 beside it."""
 
+import contextlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from metalora_jax.adapters import directory as directories
 from metalora_jax.adapters import peft_format
 from metalora_jax.adapters.attach import Theta
 from metalora_jax.adapters.placement import Placement
@@ -26,24 +28,23 @@ def merged(directory: Path, model: SmolVLA, base: Path, statistics: Mapping[str,
     """Writes a lerobot policy directory whose weights are the model's.
 
     Args:
-      directory: made here; must not hold a policy already.
+      directory: made here, as a whole or not at all; must not exist.
       model: without adapters, see `adapters.fuse`.
       base: the lerobot policy that it came from; gives config.json and the tensors that no output depends on.
       statistics: "observation.state.mean", ".std", "action.mean", ".std" -> (width,), that the policy normalises by.
       dtype: "float32", or "base" for each tensor in the type that the base's file has (the public one: bfloat16).
 
     Raises:
-      ValueError: the directory holds a policy, or the base is no lerobot policy.
+      ValueError: the directory exists, or the base is no lerobot policy.
     """
     config = _lerobot_config(base)
-    _refuse_existing(directory)
     original = lerobot.Weights(tensor_file.TensorFile(base / convert.WEIGHTS))
     tensors = convert.to_lerobot_tensors(model) | {name: original[name] for name in convert.UNUSED if name in original}
     for name, value in tensors.items():
         tensors[name] = value.astype(np.float32 if dtype == "float32" else original[name].dtype)
-    directory.mkdir(parents=True, exist_ok=True)
-    _write_around(directory, config, base, statistics)
-    convert.write_tensors(directory / convert.WEIGHTS, tensors)
+    with _whole_or_not_at_all(directory) as staging:
+        convert.write_tensors(staging / convert.WEIGHTS, tensors)
+        _write_around(staging, config, base, statistics)
 
 
 def peft(
@@ -59,7 +60,7 @@ def peft(
     """Writes an adapter that lerobot's `make_policy` loads through peft.
 
     Args:
-      directory: made here; must not hold an adapter already.
+      directory: made here, as a whole or not at all; must not exist.
       placement, theta: the adapter.
       model: the base, for its names.
       base_name: what lerobot is to load the base by: a directory, or its name on the hub.
@@ -69,8 +70,9 @@ def peft(
     """
     config = _lerobot_config(base)
     names = convert.module_names(model.config)
-    peft_format.write(directory, placement, theta, names, base_model=base_name, manifest=manifest)
-    _write_around(directory, config | {"use_peft": True}, base, statistics)
+    with _whole_or_not_at_all(directory) as staging:
+        peft_format.write(staging, placement, theta, names, base_model=base_name, manifest=manifest)
+        _write_around(staging, config | {"use_peft": True}, base, statistics)
 
 
 def rounding(before: np.ndarray, exact: np.ndarray, written: np.ndarray) -> tuple[float, float]:
@@ -94,9 +96,13 @@ def _lerobot_config(base: Path) -> dict[str, Any]:
     return values
 
 
-def _refuse_existing(directory: Path) -> None:
-    if (directory / convert.WEIGHTS).exists():
-        raise ValueError(f"{directory} holds a policy already; choose another directory")
+@contextlib.contextmanager
+def _whole_or_not_at_all(path: Path) -> Iterator[Path]:
+    if path.exists():
+        raise ValueError(f"{path} exists; choose another directory")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with directories.atomic_directory(path) as staging:
+        yield staging
 
 
 def _write_around(directory: Path, config: dict[str, Any], base: Path, statistics: Mapping[str, np.ndarray]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, HTTPError
 from tokenizers import Tokenizer
 
 from metalora_jax.policies.smolvla import tensor_file
@@ -22,6 +23,7 @@ PREPROCESSOR = "policy_preprocessor.json"
 TOKENIZER = "tokenizer.json"
 WANTED = ("config.json", "model.safetensors", "policy_*", TOKENIZER, "README.md")
 _NORMALIZER = "normalizer_processor"
+_HUB_FAILURES = (OSError, HTTPError, EntryNotFoundError)  # no network, no such name, no leave, not in the local cache
 
 StatisticsSets = dict[str, dict[str, dict[str, np.ndarray]]]
 """Data set's name ("" where there is one only) -> "observation.state" or "action" -> "mean", "std", ... -> (width,)."""
@@ -52,7 +54,14 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "adapt_to_pi_aloha": (False,),
     "use_delta_joint_actions_aloha": (False,),
 }
-
+# How lerobot trains, saves and executes; nothing that its networks compute.
+_ELSEWHERE = (
+    r"(optimizer|scheduler)_\w+|compile_\w+|device|use_amp|push_to_hub|repo_id|private|tags|license|pretrained_path|"
+    r"n_action_steps|use_cache|freeze_vision_encoder|train_expert_only|train_state_proj|load_vlm_weights|rtc_config|"
+    r"use_peft|output_features|normalization_mapping|pad_language_to"
+)
+_READ = {*_SAME, *_OURS, *_FIXED, "vlm_model_name", "num_expert_layers", "resize_imgs_with_padding", "input_features"}
+_READ |= {"empty_cameras"}
 
 _TEXT = {  # keys of a vision-language model's own config.json -> fields of SmolVLAConfig
     "hidden_size": "text_hidden",
@@ -93,11 +102,11 @@ def local_directory(path_or_hub_id: str | Path) -> Path:
     try:
         logging.info("fetching %s from the hub, or its local cache", path_or_hub_id)
         return Path(snapshot_download(str(path_or_hub_id), allow_patterns=list(WANTED)))
-    except Exception as error:  # the hub's client raises whatever its transport does
+    except _HUB_FAILURES as error:
         raise ValueError(
-            f"{path_or_hub_id} is no directory, and not to be had from the hub ({type(error).__name__}). Without a "
-            f"network: put {', '.join(WANTED)} of {path_or_hub_id} into a directory, and give that directory"
-        ) from None
+            f"{path_or_hub_id} is no directory, and not to be had from the hub ({_short(error)}). Without a network: "
+            f"put {', '.join(WANTED)} of {path_or_hub_id} into a directory, and give that directory"
+        ) from error
 
 
 def read_config(values: Mapping[str, Any], source: Path, **overrides: Any) -> SmolVLAConfig:
@@ -120,6 +129,8 @@ def read_config(values: Mapping[str, Any], source: Path, **overrides: Any) -> Sm
     experts = values.get("num_expert_layers", -1)
     if experts > 0 and experts != fields.get("layers"):
         raise ValueError(f"{source}: num_expert_layers = {experts} is not supported, only as many as num_vlm_layers")
+    if strange := sorted(key for key in values.keys() - _READ if not re.fullmatch(_ELSEWHERE, key)):
+        logging.warning("%s: %s: unknown to this version, and without effect here", source, ", ".join(strange))
     size = fields.get("image_size", SmolVLAConfig.image_size)
     if values.get("resize_imgs_with_padding", [size, size]) not in ([size, size], None):
         raise ValueError(f"{source}: resize_imgs_with_padding must be [{size}, {size}], the vision tower's image size")
@@ -184,7 +195,7 @@ class Weights(Mapping[str, np.ndarray]):
 
 def is_statistic(name: str) -> bool:
     """Whether a tensor of an old checkpoint is a normalisation statistic (of any feature, pictures too)."""
-    return re.match(r"(un)?normalize_(inputs|outputs|targets)\.", name) is not None
+    return re.match(r"(un)?normalize_(inputs|outputs|targets)\.|[\w-]+\.buffer\.", name) is not None
 
 
 def find_tokenizer(directory: Path, vlm_name: str | None, path: str | Path | None = None) -> Tokenizer:
@@ -197,12 +208,14 @@ def find_tokenizer(directory: Path, vlm_name: str | None, path: str | Path | Non
     for place in places:
         file = place / TOKENIZER if place.is_dir() else place
         if file.is_file():
-            return _plain(Tokenizer.from_file(str(file)))
+            return _read_tokenizer(file)
     if path is None and vlm_name in _PUBLIC:
         try:
-            return _plain(Tokenizer.from_file(hf_hub_download(vlm_name, TOKENIZER)))
-        except Exception as error:  # the hub's client raises whatever its transport does
-            why = f", and not to be had from the hub ({type(error).__name__})"
+            file = Path(hf_hub_download(vlm_name, TOKENIZER))
+        except _HUB_FAILURES as error:
+            why = f", and not to be had from the hub ({_short(error)})"
+        else:
+            return _read_tokenizer(file)
     else:
         why = ""
     raise ValueError(
@@ -211,10 +224,19 @@ def find_tokenizer(directory: Path, vlm_name: str | None, path: str | Path | Non
     )
 
 
-def _plain(tokenizer: Tokenizer) -> Tokenizer:
+def _read_tokenizer(file: Path) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(f"{file} is no readable tokenizer ({_short(error)}); fetch it again") from error
     tokenizer.no_truncation()  # a file may ask for both; here `prepare_text` decides
     tokenizer.no_padding()
     return tokenizer
+
+
+def _short(error: Exception) -> str:
+    first = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
 
 
 def _sizes(name: str, source: Path) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """Placements of adapters on SmolVLA that people use, by name."""
 
+import re
+from collections.abc import Iterable
+
 from metalora_jax.adapters.placement import Placement, Rule
 
 _ATTENTION = r"self_attn/(q|k|v|o)_proj"
@@ -51,3 +54,8 @@ def preset(name: str, *, rank: int | None = None, b_std: float = 0.0, dead: bool
     if name not in placements:
         raise ValueError(f"no placement is named {name!r}; choose one of {', '.join(NAMES)}")
     return placements[name]
+
+
+def dead(paths: Iterable[str]) -> list[str]:
+    """Those of the adapted maps that no output depends on: the decoder's last layer, but for its keys and values."""
+    return [path for path in paths if re.fullmatch(r"text/last/(self_attn/(q|o)_proj|mlp/.*)", path)]

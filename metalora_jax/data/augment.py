@@ -1,0 +1,58 @@
+"""Image augmentation that the frozen front can be cached under: a fixed number of variants of every frame.
+
+A variant depends on the seed, the row of its frame and its own number alone, so it is the same in every run, and its
+features are computed once. Only what leaves the right action unchanged is here: colour, noise, and shifts of a few
+pixels. Flips and rotations need the matching change of the action.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from metalora_jax.types import from_fields
+
+
+class ImageAugmentation(NamedTuple):
+    """How the variants differ from the picture; every range is drawn from uniformly, 0 leaves its part out."""
+
+    variants: int  # of every frame; the first is the picture itself
+    shift: float = 0.05  # largest move along each axis, as a share of the side; borders are repeated
+    brightness: float = 0.2  # largest relative change
+    contrast: float = 0.2  # largest relative change, about the picture's mean
+    colour: float = 0.1  # largest relative change of each channel
+    noise: float = 4.0  # standard deviation [of 255]
+    seed: int = 0
+
+    @classmethod
+    def from_config(cls, fields: Mapping[str, Any]) -> "ImageAugmentation":
+        """Reads the section `augment`; see `types.from_fields`. ValueError where a range makes no sense."""
+        self = from_fields(cls, fields, "augment")
+        if self.variants < 1:
+            raise ValueError(f"augment.variants = {self.variants} must be at least 1 (the picture itself)")
+        for name in ("shift", "brightness", "contrast", "colour"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"augment.{name} = {getattr(self, name)} must lie in [0, 1)")
+        if not 0 <= self.noise <= 255:
+            raise ValueError(f"augment.noise = {self.noise} must lie in [0, 255]")
+        return self
+
+    def apply(self, images: np.ndarray, row: int, variant: int) -> np.ndarray:
+        """One variant of one frame: (C, H, W, 3) uint8 -> the same; all cameras change colour alike."""
+        if variant == 0:
+            return images
+        rng = np.random.default_rng([self.seed, row, variant])
+        shifted = np.stack([self._shifted(rng, image) for image in images]).astype(np.float32)
+        gain = 1 + rng.uniform(-self.colour, self.colour, 3)
+        gain = gain * (1 + rng.uniform(-self.brightness, self.brightness))
+        contrast = 1 + rng.uniform(-self.contrast, self.contrast)
+        mean = shifted.mean(axis=(1, 2, 3), keepdims=True)
+        changed = (mean + contrast * (shifted - mean)) * gain.reshape(1, 1, 1, 3).astype(np.float32)
+        changed += self.noise * rng.standard_normal(changed.shape, np.float32)
+        return np.clip(np.rint(changed), 0, 255).astype(np.uint8)
+
+    def _shifted(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[:2]
+        y, x = (np.rint(rng.uniform(-self.shift, self.shift) * side).astype(int) for side in (height, width))
+        rows, columns = (np.clip(np.arange(side) + by, 0, side - 1) for side, by in ((height, y), (width, x)))
+        return image[rows[:, None], columns[None]]

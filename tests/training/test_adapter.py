@@ -1,0 +1,71 @@
+"""Adapters read for a base: peft's files as well as ours."""
+
+import dataclasses
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from absl import logging
+from flax import nnx
+
+from metalora_jax import adapters
+from metalora_jax.adapters import Rule, peft_format
+from metalora_jax.policies.smolvla import convert
+from metalora_jax.policies.smolvla.model import SmolVLA
+from metalora_jax.policies.smolvla.presets import preset
+from metalora_jax.training import adapter
+from metalora_jax.training import base as bases
+from metalora_jax.training.learner import learner
+from tests.tiny_base import make_base
+
+
+def write_peft(directory, rules):
+    base = make_base()
+    theta = learner(base, rules, jax.random.key(3)).theta
+    peft_format.write(directory, rules, theta, convert.module_names(base.config), base_model="someone/smolvla")
+    return theta
+
+
+@pytest.fixture
+def warnings_logged(monkeypatch):
+    found = []
+    monkeypatch.setattr(logging, "warning", lambda text, *args: found.append(text % args))
+    return found
+
+
+def test_pefts_files_become_the_adapter_that_was_written(tmp_path, warnings_logged):
+    rules = preset("expert", b_std=0.1)
+    theta = write_peft(tmp_path / "peft", rules)
+    found = adapter.load(tmp_path / "peft", make_base())
+    assert found.learner.stage == "context"
+    jax.tree.map(np.testing.assert_array_equal, found.meta_params["theta"], theta)
+    assert adapters.count(found.learner.theta) == adapters.count(theta)
+    assert any("does not say which weights it was learned on" in line for line in warnings_logged)
+    assert not any("no effect" in line for line in warnings_logged)
+
+
+def test_what_has_no_effect_is_reported(tmp_path, warnings_logged):
+    write_peft(tmp_path / "peft", preset("plan", dead=True))
+    adapter.load(tmp_path / "peft", make_base())
+    (line,) = (line for line in warnings_logged if "no effect" in line)
+    assert "text/last/self_attn/q_proj" in line
+    assert "k_proj" not in line
+
+
+def test_pefts_files_of_another_width_are_refused(tmp_path):
+    write_peft(tmp_path / "peft", (Rule(r"action_out_proj", rank=2),))
+    base = make_base()
+    wider = dataclasses.replace(base.config, max_action_dim=base.config.max_action_dim + 1)
+    other = bases.make(SmolVLA(wider, rngs=nnx.Rngs(0)), base.tokenizer, base.statistics)
+    with pytest.raises(ValueError, match=r"adapter_model\.safetensors.*action_out_proj"):
+        adapter.load(tmp_path / "peft", other)
+
+
+def test_damaged_files_of_peft_are_refused(tmp_path):
+    write_peft(tmp_path / "peft", preset("head"))
+    shutil.copytree(tmp_path / "peft", tmp_path / "cut")
+    weights = tmp_path / "cut" / peft_format.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        adapter.load(tmp_path / "cut", make_base())

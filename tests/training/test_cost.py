@@ -1,0 +1,165 @@
+"""What a step costs, read off the compiled program: no gradient below the lowest adapter, no second compilation."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from metalora_jax import meta
+from metalora_jax.adapters import Rule
+from metalora_jax.data.frames import rows_and_labels
+from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
+from metalora_jax.policies.smolvla.presets import preset
+from metalora_jax.policies.stages import advance
+from metalora_jax.training import base as bases
+from metalora_jax.training.learner import learner, loss_fn
+from metalora_jax.training.task_batches import TaskRows, fill, fill_tasks, query_rows, support_rows
+from metalora_jax.types import ActionChunk, Batch
+from tests.policies.tiny_smolvla import build
+from tests.tiny_base import EXPERT, SIZES, make_base, make_frames
+
+EXPERT_ONLY = preset("expert")
+
+
+def operations(function, *args) -> float:
+    """Floating-point operations of the compiled program; the body of a loop counts once."""
+    return jax.jit(function).lower(*args).compile().cost_analysis()["flops"]
+
+
+@functools.cache
+def deep():
+    """Towers of comparable cost, so that a needless backward pass through any of them shows."""
+    base = make_base()
+    return bases.make(build(**SIZES, layers=4, text_mlp=96, vision_mlp=96), base.tokenizer, base.statistics)
+
+
+@functools.cache
+def inputs(stage):
+    """The output of a stage for two frames, and their labels."""
+    base, frames = deep(), make_frames()
+    rows, labels = rows_and_labels(frames, "push", (0,))
+    observation = jax.tree.map(jnp.asarray, frames.observe(rows[:2]))
+    front = jax.jit(lambda seen: advance(base.model, seen, stage))(observation)
+    return front, ActionChunk(*(x[:2] for x in labels))
+
+
+@functools.cache
+def step_operations(rules, stage) -> float:
+    """Of one gradient of theta that starts at the output of `stage`."""
+    learn = learner(deep(), rules, jax.random.key(0))
+    front, target = inputs(stage)
+
+    def gradient(theta, phi, front):
+        return jax.grad(loss_fn(learn, phi, 1, dropout=False))(theta, Batch(front, target), jax.random.key(0))
+
+    return operations(gradient, learn.theta, learn.phi, front)
+
+
+@functools.cache
+def front_operations(start, end) -> float:
+    """Of the forward pass from the output of one stage to that of a later one."""
+    graph, phi = nnx.split(deep().model)
+    front, _ = inputs(start)
+
+    def forward(phi, front):
+        model = nnx.merge(graph, phi)
+        features = advance(model, front, "features") if start == "observation" else front
+        return features if end == "features" else model.condition(*features)
+
+    return operations(forward, phi, front)
+
+
+@pytest.mark.parametrize(
+    ("rules", "above"),
+    [(EXPERT_ONLY, "context"), (preset("plan"), "features")],
+    ids=["expert: vision and decoder", "plan: vision"],
+)
+def test_frozen_stages_run_forward_only(rules, above):
+    extra = step_operations(rules, "observation") - step_operations(rules, above)
+    assert extra == pytest.approx(front_operations("observation", above), rel=0.02)
+
+
+def test_adapters_in_the_decoder_do_cost_a_backward_pass():
+    """The measure of the test above sees one where there is one."""
+    extra = step_operations(preset("plan"), "features") - step_operations(EXPERT_ONLY, "context")
+    assert extra > 1.7 * front_operations("features", "context")
+
+
+def test_an_adapter_on_the_output_leaves_the_expert_forward_only():
+    model = deep().model
+    front, _ = inputs("context")
+    graph, phi = nnx.split(model)
+    x_t = jnp.zeros((2, model.config.chunk_size, model.config.max_action_dim))
+    alone = operations(lambda phi, front: nnx.merge(graph, phi).velocity(front, x_t, jnp.zeros(2)), phi, front)
+    assert step_operations((Rule(r"action_out_proj", rank=2, b_std=0.1),), "context") < 1.15 * alone
+    assert step_operations(EXPERT_ONLY, "context") > 1.7 * alone
+
+
+def compilations(events: list[str]) -> int:
+    return sum("backend_compile" in name for name in events)
+
+
+@pytest.fixture
+def events():
+    """Names of what JAX times, compilations among them."""
+    seen: list[str] = []
+
+    def listen(name, duration, **_):
+        seen.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_other_shots_and_tasks_adapt_without_a_compilation(events):
+    frames = make_frames()
+    learn = learner(make_base(), (Rule(**EXPERT),), jax.random.key(0))
+    bank = jax.tree.map(np.asarray, frames.observe(np.arange(len(frames.state))))
+    arm = Arm("fomaml", 0, learn, (Rule(**EXPERT),), {"theta": learn.theta}, 1.0)
+    adapt = Adaptation(draws=2)
+
+    def run(task, shots):
+        rng = np.random.default_rng(shots)
+        support = fill(support_rows(frames, task, tuple(range(shots)), None, 2, 4, rng), bank)
+        return adapt(arm, Choice("sgd", 0.1), support, 0, (1, 2))
+
+    run("reach", 1)
+    assert compilations(events)
+    events.clear()
+    for task, shots in (("reach", 3), ("push", 1), ("push", 3)):
+        run(task, shots)
+    assert not compilations(events)
+
+
+def test_other_shots_and_tasks_take_a_meta_step_without_a_compilation(events):
+    frames = make_frames()
+    learn = learner(make_base(), (Rule(**EXPERT),), jax.random.key(0))
+    bank = jax.tree.map(jnp.asarray, frames.observe(np.arange(len(frames.state))))
+
+    @jax.jit
+    def step(theta, phi, rows, bank, key):
+        method = meta.fomaml(loss_fn(learn, phi, 1, dropout=False), optax.sgd(0.1))
+        return method.gradient({"theta": theta}, fill_tasks(rows, bank), key)[0]
+
+    def run(tasks, shots):
+        rng = np.random.default_rng(shots)
+        parts = [
+            TaskRows(
+                support_rows(frames, task, range(shots), None, 2, 4, rng), query_rows(frames, task, (3,), None, 4, rng)
+            )
+            for task in tasks
+        ]
+        rows = jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
+        return jax.block_until_ready(step(learn.theta, learn.phi, rows, bank, jax.random.key(0)))
+
+    run(("reach", "push"), 1)
+    assert compilations(events)
+    events.clear()
+    run(("push", "push"), 3)
+    run(("reach", "push"), 2)
+    assert not compilations(events)
