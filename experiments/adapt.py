@@ -14,7 +14,7 @@ from metalora_jax.adapters import count, directory, placement
 from metalora_jax.data import libero_hdf5
 from metalora_jax.training import adapter, command
 from metalora_jax.training import base as bases
-from metalora_jax.training.adapt import Options, adapt
+from metalora_jax.training.adapt import JUDGED, Options, adapt
 from metalora_jax.training.conventions import doubts
 
 _DEFAULT = Options()
@@ -64,10 +64,11 @@ def main(_: list[str]) -> None:
     print(f"demonstrations: {len(demos)}, {sum(result.frames)} frames")
     print(f"adapted:        {count(result.theta).total} parameters on {len(start.learner.theta)} maps")
     print(f"steps:          {_STEPS.value} in {result.seconds:.2f} s, besides compilation")
-    print(f"support loss:   {first:.3f} -> {last:.3f} on {result.frames[0]} frames")
+    print(f"support loss:   {first:.3f} -> {last:.3f} on the {result.frames[0]} frames that it learned from")
     print(
-        f"held-out loss:  {held_first:.3f} -> {held_last:.3f} on {result.frames[1]} frames that it did not learn from"
+        f"held-out loss:  {held_first:.3f} -> {held_last:.3f} on {result.frames[1]} others of the same demonstrations"
     )
+    print(f"                (each measured on up to {JUDGED} minibatches, spread over its frames)")
     print(f"adapter:        {output}")
 
 

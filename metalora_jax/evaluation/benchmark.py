@@ -100,7 +100,7 @@ class Work:
             return flow.sample(lambda x, t: policy.velocity(context, x, t), noise, policy.config.num_steps)
 
         self._front = jax.jit(lambda theta, phi, seen: advance(model_of(theta, phi), seen, self.stage))
-        self._step, self._sample = jax.jit(step), jax.jit(sample)
+        self._step, self._sample, self._loss = jax.jit(step), jax.jit(sample), jax.jit(jax.value_and_grad(loss))
         self._meta_step = jax.jit(meta_step)
         self._compiled_meta_step: Any = None
         self.warm: Any = None
@@ -114,6 +114,12 @@ class Work:
             for i in range(0, count, FRAMES)
         ]
         self.warm = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+    def loss_and_gradient(self) -> tuple[float, PyTree]:
+        """Of the first FRAMES frames."""
+        rows = slice(0, FRAMES)
+        value, gradient = self._loss(self.theta, self.phi, Example(_rows(self.warm, rows), _rows(self.target, rows)))
+        return float(value), gradient
 
     def run_step(self) -> None:
         """One LoRA step on the first FRAMES frames, with a warm cache."""

@@ -19,6 +19,7 @@ from metalora_jax.training.task_batches import Rows, fill
 from metalora_jax.types import Batch, Demo, PyTree
 
 HOLD_OUT = 10  # every tenth frame is kept back, to see whether the adapter has learned or memorised
+JUDGED = 8  # minibatches at most, spread over the frames, that a loss is measured on: it must not outlast the adapting
 _TASK = "demonstrated"
 
 
@@ -39,7 +40,7 @@ class Adapted(NamedTuple):
     """What `adapt` returns."""
 
     theta: PyTree
-    support_loss: tuple[float, float]  # before and after, on the frames it learned from
+    support_loss: tuple[float, float]  # before and after, on frames it learned from
     held_out_loss: tuple[float, float]  # before and after, on frames kept back from the same demonstrations
     frames: tuple[int, int]  # learned from, and kept back
     seconds: float  # of the gradient steps, without compilation
@@ -102,8 +103,10 @@ def adapt(base: Base, learner: Learner, meta_params: PyTree, demos: Sequence[Dem
         if not len(part[0]):
             return float("nan"), float("nan")
         count = len(part[0])
-        # Batches of one size, whatever the demonstrations' lengths: the last is filled up with the first frames.
-        order = np.resize(np.arange(count), (-(-count // options.frames), options.frames))
+        # Minibatches of one size, whatever the demonstrations' lengths: the last is filled up with the first frames.
+        number = min(JUDGED, -(-count // options.frames))
+        spread = np.linspace(0, count - 1, min(count, number * options.frames)).astype(int)
+        order = np.resize(spread, (number, options.frames))
         batches = [fill(Rows(part[0][rows], trees.index(part[1], rows)), bank) for rows in order]
         before, after = (
             float(np.mean([judge(at, learner.phi, batch) for batch in batches])) for at in (meta_params["theta"], theta)

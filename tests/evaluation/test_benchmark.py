@@ -75,11 +75,7 @@ def test_the_step_is_one_of_sgd_on_the_flow_loss(work):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), have, stepped(theta))
 
 
-def test_operations_are_those_of_the_compiled_program(monkeypatch):
-    def without_loops_over_heads(*operands, default, **_):
-        return default(*operands)
-
-    monkeypatch.setattr(jax.lax, "platform_dependent", without_loops_over_heads)
+def test_operations_are_those_of_the_compiled_program():
     model = build(**TINY)
     ops = benchmark_table.operations(model.config)
     graph, phi = nnx.split(model)

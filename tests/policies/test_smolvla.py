@@ -8,6 +8,7 @@ from flax import nnx
 from tiny_smolvla import LowRank, build, tiny
 
 from metalora_jax.policies import flow
+from metalora_jax.policies.smolvla import layers
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.layers import attend, rotate
 from metalora_jax.policies.smolvla.model import Context, SmolVLA, time_embedding
@@ -308,3 +309,23 @@ def test_config_round_trips_and_refuses_strangers():
         SmolVLAConfig.from_dict(config.to_dict() | {"colour": 1})
     with pytest.raises(ValueError, match="layers"):
         SmolVLAConfig.from_dict({k: v for k, v in config.to_dict().items() if k != "layers"})
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_head_by_head_is_attention(masked, monkeypatch):
+    """Small logits are computed at once, large ones a head at a time on a CPU: the same numbers and gradients."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    q = jax.random.normal(keys[0], (2, 7, 6, 8))
+    k, v = (jax.random.normal(key, (2, 5, 3, 8)) for key in keys[1:3])
+    mask = jax.random.bernoulli(keys[3], 0.6, (2, 7, 5)).at[..., 0].set(True) if masked else None
+
+    def both(cache):
+        monkeypatch.setattr(layers, "CACHE", cache)
+
+        @jax.jit
+        def run(q, k, v):
+            return jax.value_and_grad(lambda *x: jnp.sin(attend(*x, mask)).sum(), (0, 1, 2))(q, k, v)
+
+        return run(q, k, v)
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), both(0), both(2**20))
