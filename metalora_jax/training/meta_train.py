@@ -98,8 +98,7 @@ def setting(config: Mapping[str, Any]) -> Setting:
     """Reads base, demonstrations and placement. Unknown and missing fields raise ValueError, by name."""
     base = bases.load(config["base"] or None)
     rules = placement.from_json([dict(rule) for rule in config["placement"]])
-    augment = config.get("augment")
-    augment = augment and ImageAugmentation.from_config(augment)
+    augment = ImageAugmentation.from_config(config["augment"]) if "augment" in config else None
     demos = read_demos(DataConfig.from_config(config["data"]))
     frames = gather(demos, base.statistics, base.encode_text, base.sizes, augment)
     conditions = None if config["conditions"] is None else ConditionRange.from_config(config["conditions"])
