@@ -9,9 +9,10 @@ import numpy as np
 from metalora_jax.data.feature_cache import Entry, FeatureCache
 from metalora_jax.data.frames import Frames
 from metalora_jax.policies.stages import Stage, advance
-from metalora_jax.types import PyTree
+from metalora_jax.types import Observation, PyTree
 
-BATCH = 16  # frames at a time, and in an entry of the cache; fixed, so that one compilation serves every data set
+BATCH = 16  # frames in an entry of the cache; fixed, so that one compilation serves every data set
+AT_ONCE = 4  # frames that go through the policy together, of a BATCH: more overflow a CPU's cache at SmolVLA's size
 IN_MEMORY = 4 * 2**30  # [bytes] larger banks stay on the disk, mapped
 _VERSION = "1"  # of what a key stands for; to be raised when preprocessing or a stage changes what it computes
 
@@ -63,7 +64,13 @@ def bank(
     """
     if stage == "observation":  # nothing is computed, so nothing is worth keeping
         cache = None
-    run = jax.jit(lambda phi, observation: advance(model_of(phi), observation, stage))
+
+    @jax.jit
+    def run(phi: PyTree, observation: Observation) -> PyTree:
+        few = jax.tree.map(lambda x: x.reshape(-1, AT_ONCE, *x.shape[1:]), observation)
+        out = jax.lax.map(lambda some: advance(model_of(phi), some, stage), few)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
+
     structure = jax.tree.structure(jax.eval_shape(run, phi, frames.observe(np.zeros(BATCH, int))))
     pieces: list[Entry] = []
     for rows in _blocks(frames):

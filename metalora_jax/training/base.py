@@ -26,6 +26,7 @@ from metalora_jax.training.progress import progress
 
 NANO = Path(convert.__file__).parent / "nano"
 _STATISTICS = "normalization.json"
+_LARGE = 50_000_000  # parameters
 
 
 class Base(NamedTuple):
@@ -40,6 +41,11 @@ class Base(NamedTuple):
     def config(self) -> SmolVLAConfig:
         """Sizes and switches of the policy."""
         return self.model.config
+
+    @property
+    def large(self) -> bool:
+        """Whether a frame takes seconds on a CPU, so that work on frames is kept, or kept short."""
+        return trees.count(nnx.to_pure_dict(nnx.state(self.model, nnx.Param))) > _LARGE
 
     @property
     def sizes(self) -> Sizes:

@@ -12,21 +12,26 @@ from metalora_jax.data.frames import gather, rows_and_labels
 from metalora_jax.policies import flow
 from metalora_jax.policies.smolvla.model import SmolVLA
 from metalora_jax.training.base import Base
+from metalora_jax.training.progress import progress
 from metalora_jax.types import ActionChunk, Demo, Observation
 
 FAR_STATE = 5.0  # standard deviations between the demonstrations' mean and the base's
 FAR_ACTION = 10.0  # standard deviations between any action and the base's mean
 BETTER = 0.8  # share of the loss to which another convention must bring it down
 
-_VIEWS: dict[str, Any] = {
-    "upside down": np.s_[::-1],
+MANY, FEW = 64, 8  # frames that the base is asked about; few where it takes seconds a frame
+
+_AS_IT_IS = "as it is"
+_VIEWS: dict[str, tuple[slice, slice]] = {
+    _AS_IT_IS: np.s_[:, :],
+    "upside down": np.s_[::-1, :],
     "mirrored": np.s_[:, ::-1],
     "turned by 180 degrees": np.s_[::-1, ::-1],
 }
 _TASK = "demonstrated"
 
 
-def doubts(base: Base, demos: Sequence[Demo], frames: int = 64) -> list[str]:
+def doubts(base: Base, demos: Sequence[Demo]) -> list[str]:
     """What looks wrong, one sentence for each; empty when all is well.
 
     State and actions are held against the base's statistics. For conventions that no statistic shows the base itself is
@@ -35,9 +40,8 @@ def doubts(base: Base, demos: Sequence[Demo], frames: int = 64) -> list[str]:
     Args:
       base: the policy to be adapted.
       demos: of one task.
-      frames: how many of them the base is asked about.
     """
-    return _against_statistics(base, demos) + _against_predictions(base, demos, frames)
+    return _against_statistics(base, demos) + _against_predictions(base, demos)
 
 
 def _against_statistics(base: Base, demos: Sequence[Demo]) -> list[str]:
@@ -52,31 +56,37 @@ def _against_statistics(base: Base, demos: Sequence[Demo]) -> list[str]:
     return found
 
 
-def _against_predictions(base: Base, demos: Sequence[Demo], count: int) -> list[str]:
+def _against_predictions(base: Base, demos: Sequence[Demo]) -> list[str]:
     frames = gather({_TASK: list(demos)}, base.statistics, base.encode_text, base.sizes)
     graph, params = nnx.split(base.model)
-    width = len(base.statistics.action_mean)
+    signs = np.ones(len(base.statistics.action_mean), np.float32)
+    reversed_gripper = np.append(signs[:-1], np.float32(-1))
 
     @jax.jit
-    def loss(params: Any, observation: Observation, target: ActionChunk) -> jax.Array:
+    def losses(params: Any, observation: Observation, targets: list[ActionChunk]) -> list[jax.Array]:
         model: SmolVLA = nnx.merge(graph, params)
-        context = model.context(observation)
-        return flow.draws_loss(lambda x, t: model.velocity(context, x, t), target, jax.random.key(0), 4, width)
+        context, key = model.context(observation), jax.random.key(0)
+        return [
+            flow.draws_loss(lambda x, t: model.velocity(context, x, t), target, key, 4, len(signs))
+            for target in targets
+        ]
 
-    def under(view: Any = np.s_[:], gripper: float = 1.0) -> float:
-        signs = np.append(np.ones(width - 1, np.float32), np.float32(gripper))
-        rows, labels = rows_and_labels(frames, _TASK, range(len(demos)), lambda actions: actions * signs)
-        picks = np.linspace(0, len(rows) - 1, count).astype(int)
-        seen = frames.observe(rows[picks])
-        turned = seen.images[(np.s_[:], np.s_[:], *(view if isinstance(view, tuple) else (view,)))]
-        return float(loss(params, seen._replace(images=turned), trees.index(labels, picks)))
-
-    plain, found = under(), []
-    views = {name: under(view) for name, view in _VIEWS.items()}
-    best = min(views, key=lambda name: views[name])
-    if views[best] < BETTER * plain:
-        found.append(f"the base understands the pictures better {best} (loss {views[best]:.2f} not {plain:.2f})")
-    reverse = under(gripper=-1.0)
-    if reverse < BETTER * plain:
-        found.append(f"the base understands the gripper better reversed in sign (loss {reverse:.2f}, not {plain:.2f})")
-    return found
+    rows, plain = rows_and_labels(frames, _TASK, range(len(demos)))
+    _, reverse = rows_and_labels(frames, _TASK, range(len(demos)), lambda actions: actions * reversed_gripper)
+    picks = np.linspace(0, len(rows) - 1, FEW if base.large else MANY).astype(int)
+    seen, targets = frames.observe(rows[picks]), [trees.index(labels, picks) for labels in (plain, reverse)]
+    found: dict[str, list[float]] = {}
+    views = _VIEWS.items()
+    for name, view in progress(list(views), description="conventions, views") if base.large else views:
+        turned = seen.images[(np.s_[:], np.s_[:], *view)]
+        found[name] = [float(loss) for loss in losses(params, seen._replace(images=turned), targets)]
+    known, reverse_loss = found[_AS_IT_IS]
+    best = min(found, key=lambda name: found[name][0])
+    said = []
+    if found[best][0] < BETTER * known:
+        said.append(f"the base understands the pictures better {best} (loss {found[best][0]:.2f} not {known:.2f})")
+    if reverse_loss < BETTER * known:
+        said.append(
+            f"the base understands the gripper better reversed in sign (loss {reverse_loss:.2f}, not {known:.2f})"
+        )
+    return said

@@ -30,8 +30,6 @@ from metalora_jax.training.learner import Learner, learner, loss_fn
 from metalora_jax.training.progress import progress
 from metalora_jax.types import ActionChunk, Array, Batch, Demo, PyTree, from_fields
 
-SLOW = 50_000_000  # parameters from which on a policy's frozen front is cached on the disk
-
 
 class DataConfig(NamedTuple):
     """Which demonstrations are learned from."""
@@ -120,8 +118,7 @@ def frozen_bank(base: Base, frames: Frames, stage: Stage) -> PyTree:
     It is cached on the disk where it takes long to compute, or where METALORA_CACHE names a folder for it.
     """
     graph, params = nnx.split(base.model)
-    wanted = caches.FOLDER in os.environ or trees.count(nnx.to_pure_dict(params)) > SLOW
-    cache = FeatureCache.from_environment() if wanted else None
+    cache = FeatureCache.from_environment() if base.large or caches.FOLDER in os.environ else None
     with progress(description="frozen front, frames", total=frames.variants * len(frames.state)) as bar:
         bank = features.bank(
             frames, lambda phi: nnx.merge(graph, phi), params, stage, bar.update, cache, base.fingerprint
