@@ -17,6 +17,8 @@ def get_config() -> ConfigDict:
     known = conditions.TASKS
     config = ConfigDict()
     config.directory = "runs/demos"
+    config.world = "metaworld"
+    config.image_size = 64
     config.workers = 2
     config.parts = dict(
         clean=dict(tasks=known + new.NEW + new.VALIDATION + new.TEST, demos=15, first_seed=10_000, noise=0.0),

@@ -31,6 +31,8 @@ def get_config() -> ConfigDict:
     root = "runs/quickstart/demos"
     config.demos = dict(
         directory=root,
+        world="metaworld",
+        image_size=64,
         workers=2,
         parts=dict(
             clean=dict(tasks=TASKS, demos=8, first_seed=10_000, noise=0.0),

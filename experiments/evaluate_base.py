@@ -9,6 +9,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
+from metalora_jax.envs.world import world
 from metalora_jax.evaluation import experiment, rollout, statistics
 from metalora_jax.evaluation.records import EpisodeLog, code_digest, fingerprint, read_episodes
 from metalora_jax.training import base as bases
@@ -26,7 +27,8 @@ def main(_: list[str]) -> None:
     part = config.data.clean
     control = rollout.Control(tuple(part.cameras), **config.control)
     stamp = fingerprint(code=code_digest(), base=base.fingerprint, control=control._asdict())
-    jobs = [experiment.base_job(task, number, stamp) for task in part.tasks for number in range(_EPISODES.value)]
+    where = world(control.world)
+    jobs = [experiment.base_job(task, number, where, stamp) for task in part.tasks for number in range(_EPISODES.value)]
     file = Path(_WORKDIR.value, "episodes.jsonl")
     with EpisodeLog(file) as log:
         todo = [job for job in jobs if not log.done(job.rollouts[0].key[0].key, stamp)]

@@ -12,7 +12,7 @@ from ml_collections import config_flags
 
 from metalora_jax.data import normalize
 from metalora_jax.data.frames import Sizes, gather
-from metalora_jax.envs.metaworld import INSTRUCTIONS
+from metalora_jax.envs.world import world
 from metalora_jax.policies.smolvla import preprocess
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.model import SmolVLA
@@ -30,7 +30,9 @@ def main(_: list[str]) -> None:
     demos = {task: [demo for part in parts for demo in part.get(task, [])] for task in parts[0]}
     statistics = normalize.compute([demo for recorded in demos.values() for demo in recorded])
     size = SmolVLAConfig.nano(**config.model)
-    tokenizer = pretrain.train_tokenizer(list(INSTRUCTIONS.values()), size.vocab_size)
+    where = world(config.control.get("world", "metaworld"))
+    instructions = [where.instruction(task) for task in where.tasks()]
+    tokenizer = pretrain.train_tokenizer(instructions, size.vocab_size)
 
     def encode(text: str) -> tuple:
         tokens, mask = preprocess.prepare_text(tokenizer, [text], size)

@@ -69,12 +69,16 @@ class Frames(NamedTuple):
         """The observations at `rows` (any shape), images in [-1, 1] and of the model's size."""
         rows = np.asarray(rows)
         images, row = self.pictures(rows), rows % len(self.state)
-        if images.shape[-3:-1] == (self.sizes.image, self.sizes.image):
-            images = images.astype(np.float32) / 127.5 - 1.0
-        else:
-            images = np.asarray(_prepared(images, self.sizes.image))
         mask = np.ones(images.shape[:-3], bool)
-        return Observation(images, mask, self.tokens[row], self.token_mask[row], self.state[row])
+        prepared = prepare(images, self.sizes.image)
+        return Observation(prepared, mask, self.tokens[row], self.token_mask[row], self.state[row])
+
+
+def prepare(images: np.ndarray, size: int) -> np.ndarray:
+    """Pictures (..., H, W, 3) uint8 -> (..., size, size, 3) float32 in [-1, 1], as the model takes them."""
+    if images.shape[-3:-1] == (size, size):
+        return images.astype(np.float32) / 127.5 - 1.0
+    return np.asarray(_prepared(images, size))
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from metalora_jax.data import libero_hdf5
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.experts import record
-from metalora_jax.envs.metaworld import CAMERAS, MetaWorld, check_task
+from metalora_jax.envs.world import world
 from metalora_jax.processes import in_processes
 from metalora_jax.types import Demo
 
@@ -20,6 +20,8 @@ class Job(NamedTuple):
     demos: int
     first_seed: int
     noise: float
+    world: str
+    image_size: int  # [px]
     condition: Condition = Condition()
 
 
@@ -31,10 +33,16 @@ class Recorded(NamedTuple):
 
 
 def jobs_of(config: Mapping[str, Any]) -> list[Job]:
-    """The jobs of a config section: `directory`, and `parts` with tasks, demos, first_seed and noise."""
+    """The jobs of a config section: `directory`, `world`, `image_size`, and `parts` of tasks with their fields."""
     return [
         Job(
-            task, Path(config["directory"], name, f"{task}_demo.hdf5"), part["demos"], part["first_seed"], part["noise"]
+            task,
+            Path(config["directory"], name, f"{task}_demo.hdf5"),
+            part["demos"],
+            part["first_seed"],
+            part["noise"],
+            config["world"],
+            config["image_size"],
         )
         for name, part in config["parts"].items()
         for task in part["tasks"]
@@ -49,9 +57,11 @@ def record_file(job: Job) -> Recorded:
     """
     demos: list[Demo] = []
     seeds, seed = [], job.first_seed
-    with MetaWorld(job.task) as env:
+    known = world(job.world)
+    steps = known.demo_steps(job.task)
+    with known.open(job.task, known.cameras, job.image_size) as env:
         while len(demos) < job.demos:
-            demo = record(env, seed, job.condition, job.noise)
+            demo = record(env, seed, job.condition, job.noise, steps)
             if demo is not None:
                 demos.append(demo)
                 seeds.append(seed)
@@ -60,14 +70,14 @@ def record_file(job: Job) -> Recorded:
                 raise RuntimeError(
                     f"the expert of {job.task} failed {seed - job.first_seed - len(demos)} times; drop the task"
                 )
-    provenance = {"seeds": seeds, "noise": job.noise, "condition": job.condition.to_json(), "expert": "metaworld"}
-    libero_hdf5.write(job.path, demos, tuple(CAMERAS), job.task, provenance)
+    provenance = {"seeds": seeds, "noise": job.noise, "condition": job.condition.to_json(), "expert": job.world}
+    libero_hdf5.write(job.path, demos, known.cameras, job.task, provenance)
     return Recorded(job, seed - job.first_seed - len(demos))
 
 
 def collect(jobs: Sequence[Job], workers: int) -> Iterator[Recorded]:
     """Records all jobs whose file is not there yet, in `workers` fresh processes; yields each as it is done."""
     for job in jobs:
-        check_task(job.task)
+        world(job.world).instruction(job.task)
     todo = [job for job in jobs if libero_hdf5.count(job.path) < job.demos]
     yield from in_processes(record_file, [(job,) for job in todo], workers, jobs_each=8)

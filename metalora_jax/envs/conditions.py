@@ -67,20 +67,34 @@ def _rotation(yaw: float) -> np.ndarray:
 
 
 def execute(command: np.ndarray, condition: Condition) -> np.ndarray:
-    """What the shifted robot does on a command (..., 4): [x, y, z, gripper]. Without latency, which needs a queue."""
-    moved = (command[..., :3] * np.asarray(condition.gain)) @ _rotation(condition.yaw).T
-    return np.clip(np.concatenate([moved, command[..., 3:]], axis=-1), -1.0, 1.0)
+    """What the shifted robot does on a command; without latency, which needs a queue.
+
+    Args:
+      command: (..., 4) [x, y, z, gripper] or (..., 7) [x, y, z, axis-angle, gripper]; the turn is about the same axes
+        as the displacement, and is rotated with it.
+      condition: the shift.
+    """
+    rotation = _rotation(condition.yaw).T
+    moved = (command[..., :3] * np.asarray(condition.gain)) @ rotation
+    return np.clip(np.concatenate([moved, _turned(command, rotation), command[..., -1:]], axis=-1), -1.0, 1.0)
 
 
 def command_labels(executed: np.ndarray, condition: Condition) -> np.ndarray:
-    """The commands (T, 4) that make the shifted robot execute the recorded actions (T, 4): the inverse of the shift.
+    """The commands (T, 4 or 7) that make the shifted robot execute the recorded actions: the inverse of the shift.
 
     Under latency the command for step t is the action of step t + latency; the last ones repeat the final action.
     """
     ahead = np.minimum(np.arange(len(executed)) + condition.latency, len(executed) - 1)
     wanted = executed[ahead]
-    unrotated = wanted[:, :3] @ _rotation(condition.yaw)
-    return np.concatenate([unrotated / np.asarray(condition.gain), wanted[:, 3:]], axis=-1).astype(np.float32)
+    rotation = _rotation(condition.yaw)
+    moved = wanted[:, :3] @ rotation / np.asarray(condition.gain)
+    return np.concatenate([moved, _turned(wanted, rotation), wanted[:, -1:]], axis=-1).astype(np.float32)
+
+
+def _turned(command: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+    """The axis-angle part of a command, rotated; (..., 0) where the robot cannot turn."""
+    turn = command[..., 3:-1]
+    return turn @ rotation if turn.shape[-1] else turn
 
 
 @dataclasses.dataclass(frozen=True)

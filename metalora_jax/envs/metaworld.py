@@ -5,14 +5,16 @@ Meta-World setting (`corner2` moved to (0.75, 0.075, 0.7), turned upright); the 
 """
 
 import difflib
+import warnings
+import zlib
 from collections import deque
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from metalora_jax.envs import gl
 from metalora_jax.envs.conditions import Condition, execute
+from metalora_jax.envs.world import Frame, Step, World
 
 INSTRUCTIONS = {
     "button-press": "press the red button on the yellow box from the front",
@@ -51,34 +53,29 @@ STATE_DIM = 4
 ACTION_DIM = 4
 
 
-class Frame(NamedTuple):
-    """What the robot sees at one moment."""
-
-    images: np.ndarray  # (C, H, W, 3) uint8, upright
-    state: np.ndarray  # (4,) float32: hand x, y, z [m], gripper opening [0, 1]
-
-
-class Step(NamedTuple):
-    """What came of one command."""
-
-    reward: float
-    success: bool
-
-
-def check_task(task: str) -> str:
-    """Returns `task`, or raises a ValueError that names the nearest tasks."""
+def instruction(task: str) -> str:
+    """What the robot is told; a ValueError that names the nearest tasks where there is no such task."""
     if task not in INSTRUCTIONS:
         near = difflib.get_close_matches(task, INSTRUCTIONS, n=3, cutoff=0.4)
         raise ValueError(
             f"no Meta-World task named {task!r}; " + (f"near: {', '.join(near)}" if near else "see INSTRUCTIONS")
         )
-    return task
+    return INSTRUCTIONS[task]
+
+
+def episode_start(task: str, draw: int, number: int) -> int:
+    """The seed of an episode for evaluation: never one that demonstrations were recorded from.
+
+    It differs between tasks: one seed places the objects of every task at the same fraction of their range, and
+    episodes that share it are not independent.
+    """
+    return 1_000_000 + 100_000 * (zlib.crc32(task.encode()) % 1000) + 1000 * draw + number
 
 
 class MetaWorld:
-    """One task. Use as a context manager: only one renderer may live in a process, OSMesa contexts disturb each other.
+    """One task, see `world.Simulator`. A start is the seed that objects and goals are drawn from.
 
-    Objects and goals are drawn from `seed` at every `reset`: equal seeds give equal episodes, whatever ran before.
+    The state is the hand's x, y, z [m] and the gripper's opening [0, 1]; images are upright.
     """
 
     def __init__(self, task: str, cameras: Sequence[str] = tuple(CAMERAS), image_size: int = 64):
@@ -89,8 +86,8 @@ class MetaWorld:
         import mujoco
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
-        self.task = check_task(task)
-        self.instruction = INSTRUCTIONS[task]
+        self.task = task
+        self.instruction = instruction(task)
         self._env = ALL_V3_ENVIRONMENTS[f"{task}-v3"]()
         self._env._freeze_rand_vec = False
         self._env.seeded_rand_vec = True
@@ -128,11 +125,11 @@ class MetaWorld:
         self._renderer.close()
         self._env.close()
 
-    def reset(self, seed: int, condition: Condition = Condition()) -> None:  # noqa: B008 (frozen)
-        """Starts the episode that `seed` names, under `condition`."""
+    def reset(self, start: int, condition: Condition = Condition()) -> None:  # noqa: B008 (frozen)
+        """See `world.Simulator`."""
         self._condition = condition
         self._queue = deque([np.zeros(ACTION_DIM)] * condition.latency)
-        self._env.seed(seed)
+        self._env.seed(start)
         self._full_state, _ = self._env.reset()
         model, data = self._env.model, self._env.data
         model.cam_pos[self._cameras] = self._eyes + np.asarray(condition.camera)
@@ -144,7 +141,7 @@ class MetaWorld:
     def full_state(self) -> np.ndarray:
         """The simulator's whole observation (39,), goal included: for the scripted experts, never for a policy."""
         if self._full_state is None:
-            raise RuntimeError(f"{self.task} has no state yet; call reset(seed) first")
+            raise RuntimeError(f"{self.task} has no state yet; call reset(start) first")
         return self._full_state
 
     def observe(self) -> Frame:
@@ -173,3 +170,21 @@ class MetaWorld:
         self._full_state, reward, _, _, info = self._env.step(action.astype(np.float32))
         # The simulator's own step limit (500) is never met: episodes are capped well below by the caller.
         return Step(float(reward), bool(info["success"]))
+
+    def expert(self) -> Callable[[], np.ndarray]:
+        """Meta-World's own scripted policy for the task."""
+        from metaworld.policies import ENV_POLICY_MAP
+        from metaworld.policies.policy import Policy
+
+        make: Callable[[], Policy] = ENV_POLICY_MAP[f"{self.task}-v3"]
+        policy = make()
+
+        def act() -> np.ndarray:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it warns that it asks for more than 1, which is then clipped
+                return np.clip(policy.get_action(self.full_state), -1.0, 1.0)
+
+        return act
+
+
+WORLD = World(tuple(CAMERAS), lambda: tuple(INSTRUCTIONS), instruction, MetaWorld, episode_start, lambda task: 200)

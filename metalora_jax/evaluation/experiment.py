@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from metalora_jax.adapters import placement
 from metalora_jax.data.frames import Frames, gather
 from metalora_jax.data.tasks import Splits, check_disjoint
 from metalora_jax.envs.conditions import Condition, ConditionRange
-from metalora_jax.envs.metaworld import INSTRUCTIONS, check_task
+from metalora_jax.envs.world import World, world
 from metalora_jax.evaluation import few_shot, rollout
 from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.few_shot import Cell, Protocol
@@ -64,8 +63,8 @@ def run(config: Mapping[str, Any], workdir: Path) -> Path:
     choices = searched(config, arms, adapt, validation, protocol, workdir / "rates.json")
     with EpisodeLog(workdir / "episodes.jsonl") as log:
         common = {"code": code_digest(), "config": fingerprint(**config), "base": base.fingerprint}
-        jobs = plan(arms, choices, adapt, test, protocol, log, common)
         control = Control(tuple(config["test"]["cameras"]), **config["control"])
+        jobs = plan(arms, choices, adapt, test, protocol, world(control.world), log, common)
         execute(jobs, config["base"], control, config["workers"], log)
     return workdir
 
@@ -77,11 +76,10 @@ def check_splits(config: Mapping[str, Any]) -> None:
     """
     learned = {task for arm in config["arms"].values() if "data" in arm for task in arm["data"]["tasks"]}
     splits = Splits(tuple(sorted(learned)), tuple(config["validation"]["tasks"]), tuple(config["test"]["tasks"]))
-    for tasks in splits:
-        for task in tasks:
-            check_task(task)
+    known = world(config["control"].get("world", Control._field_defaults["world"]))
+    instructions = {task: known.instruction(task) for tasks in splits for task in tasks}
     if config["protocol"]["distribution"] == "tasks":
-        check_disjoint(splits, INSTRUCTIONS)
+        check_disjoint(splits, instructions)
 
 
 def train(config: Mapping[str, Any], workdir: Path) -> None:
@@ -173,18 +171,19 @@ def plan(
     adapt: Adaptation,
     test: DataSet,
     protocol: Protocol,
+    where: World,
     log: EpisodeLog,
     common: Mapping[str, str],
 ) -> list[Job]:
     """Adapts every arm to every cell that still lacks episodes, and lists those episodes."""
-    jobs = _base_jobs(test, protocol, log, common)
+    jobs = _base_jobs(test, protocol, where, log, common)
     work = [(arm, cell) for arm in arms for shots in protocol.shots for cell in test.cells[shots]]
 
     def adapted(item: tuple[Arm, Cell]) -> list[Job]:
         arm, cell = item
         wanted = protocol.steps if cell.shots == protocol.shots[0] else protocol.shots_steps
         stamp = fingerprint(**common, arm=arm.fingerprint, choices={b: list(c) for b, c in choices[arm.name].items()})
-        plans = {step: _pending(arm, cell, step, protocol, stamp, log) for step in wanted}
+        plans = {step: _pending(arm, cell, step, protocol, where, stamp, log) for step in wanted}
         missing = [step for step, pending in plans.items() if pending]
         results = few_shot.adapted_at(arm, adapt, choices[arm.name], cell, test.frames, test.bank, protocol, missing)
         return [
@@ -219,31 +218,26 @@ def execute(jobs: Sequence[Job], base_directory: str, control: Control, workers:
         log.append(completed)
 
 
-def episode_seed(task: str, draw: int, number: int) -> int:
-    """The simulator's seed of an episode: equal for all arms, and never one that demonstrations were recorded from.
-
-    It differs between tasks: one seed places the objects of every task at the same fraction of their range, and
-    episodes that share it are not independent.
-    """
-    return 1_000_000 + 100_000 * (zlib.crc32(task.encode()) % 1000) + 1000 * draw + number
-
-
-def _pending(arm: Arm, cell: Cell, step: int, protocol: Protocol, stamp: str, log: EpisodeLog) -> list[Episode]:
+def _pending(
+    arm: Arm, cell: Cell, step: int, protocol: Protocol, where: World, stamp: str, log: EpisodeLog
+) -> list[Episode]:
     shifted = cell.condition or Condition()
-    pending = _episodes(arm.name, arm.meta_seed, cell, shifted, cell.split, step, protocol, stamp)
+    pending = _episodes(arm.name, arm.meta_seed, cell, shifted, cell.split, step, protocol, where, stamp)
     if step == protocol.retention_steps and cell.shots == protocol.shots[0] and step:
-        pending += _episodes(arm.name, arm.meta_seed, cell, Condition(), "base", step, protocol, stamp)
+        pending += _episodes(arm.name, arm.meta_seed, cell, Condition(), "base", step, protocol, where, stamp)
     return [record for record in pending if not log.done(record.key, record.fingerprint)]
 
 
-def _base_jobs(test: DataSet, protocol: Protocol, log: EpisodeLog, common: Mapping[str, str]) -> list[Job]:
+def _base_jobs(
+    test: DataSet, protocol: Protocol, where: World, log: EpisodeLog, common: Mapping[str, str]
+) -> list[Job]:
     """The frozen policy: under every test condition, and without a shift (retention with the adapter off)."""
     stamp, jobs = fingerprint(**common), []
     for cell in test.cells[protocol.shots[0]]:
         plain = cell._replace(shots=0)
-        pending = _episodes(BASE, 0, plain, cell.condition or Condition(), cell.split, 0, protocol, stamp)
+        pending = _episodes(BASE, 0, plain, cell.condition or Condition(), cell.split, 0, protocol, where, stamp)
         if protocol.retention_steps:
-            pending += _episodes(BASE, 0, plain, Condition(), "base", 0, protocol, stamp, adapter_on=False)
+            pending += _episodes(BASE, 0, plain, Condition(), "base", 0, protocol, where, stamp, adapter_on=False)
         todo = [record for record in pending if not log.done(record.key, record.fingerprint)]
         if todo:
             jobs.append(Job(cell.task, (), None, tuple(_rollout(record, 0.0, None) for record in todo)))
@@ -258,12 +252,13 @@ def _episodes(
     split: str,
     step: int,
     protocol: Protocol,
+    where: World,
     stamp: str,
     adapter_on: bool = True,
 ) -> list[Episode]:
     made = []
     for number in range(protocol.episodes):
-        record = _blank(cell.task, condition, episode_seed(cell.task, cell.draw, number), stamp)
+        record = _blank(cell.task, condition, where.episode_start(cell.task, cell.draw, number), stamp)
         made.append(
             dataclasses.replace(
                 record,
@@ -285,10 +280,10 @@ def _rollout(record: Episode, seconds: float, loss: float | None) -> Rollout:
     return Rollout((record, seconds, loss), Condition.from_json(record.condition), record.episode_seed)
 
 
-def base_job(task: str, number: int, stamp: str) -> Job:
+def base_job(task: str, number: int, where: World, stamp: str) -> Job:
     """One episode of the plain base without a shift, for judging the base itself."""
-    seed = episode_seed(task, 99, number)  # a draw that no comparison uses
-    record = _blank(task, Condition(), seed, stamp)
+    start = where.episode_start(task, 99, number)  # a draw that no comparison uses
+    record = _blank(task, Condition(), start, stamp)
     return Job(task, (), None, (_rollout(record, 0.0, None),))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from metalora_jax.envs.conditions import Condition
+from metalora_jax.envs.world import world
 from metalora_jax.evaluation import experiment, few_shot, rollout
 from metalora_jax.evaluation.arms import Adaptation, Choice
 from metalora_jax.evaluation.few_shot import Protocol
@@ -38,30 +39,33 @@ def before_and_after(config: Mapping[str, Any], workdir: Path) -> list[Path]:
     choices = {budget: Choice(**choice) for budget, choice in chosen.items()}
     adapt = Adaptation(protocol.flow_draws)
     data = experiment.data_set(config, "test", base, protocol, protocol.shots[:1], arm.learner.stage)
+    control = Control(tuple(config["test"]["cameras"]), **config["control"])
+    start_of = world(control.world).episode_start
     jobs, takes = [], {}
     for cell in data.cells[protocol.shots[0]]:
         if cell.task not in todo or cell.draw != 0:
             continue
         found = few_shot.adapted_at(arm, adapt, choices, cell, data.frames, data.bank, protocol, [films["steps"]])
         thetas = {step: theta for step, theta, _, _ in found}
-        take = Rollout(
-            (cell.task, "before"), cell.condition or Condition(), experiment.episode_seed(cell.task, cell.draw, 0)
-        )
+        take = Rollout((cell.task, "before"), cell.condition or Condition(), start_of(cell.task, cell.draw, 0))
         takes[cell.task] = take
         jobs.append(Job(cell.task, (), None, (take,)))
         jobs.append(Job(cell.task, arm.placement, thetas[films["steps"]], (take._replace(key=(cell.task, "after")),)))
-    control = Control(tuple(config["test"]["cameras"]), **config["control"])
     base_directory = Path(config["base"]) if config["base"] else None
     outcomes = {o.key: o for o in rollout.run(jobs, base_directory, control, config["workers"])}
     halves = [(takes[task], outcomes[task, "before"].commands, outcomes[task, "after"].commands) for task in todo]
     paths = [workdir / "videos" / f"{task}.mp4" for task in todo]
     # In a process of its own: the encoder forks, which JAX, once it runs threads, must not see.
-    return list(in_processes(_film, list(zip(paths, todo, halves, strict=True)), workers=1))
+    return list(
+        in_processes(
+            _film, [(path, control.world, *take) for path, *take in zip(paths, todo, halves, strict=True)], workers=1
+        )
+    )
 
 
-def _film(path: Path, task: str, halves: tuple[Rollout, np.ndarray, np.ndarray]) -> Path:
+def _film(path: Path, world_name: str, task: str, halves: tuple[Rollout, np.ndarray, np.ndarray]) -> Path:
     take, *both = halves
-    replayed = [rollout.replay(task, take, commands, "agentview", SIZE, EVERY) for commands in both]
+    replayed = [rollout.replay(world_name, task, take, commands, "agentview", SIZE, EVERY) for commands in both]
     return _write(path, [_captioned(*half) for half in zip(replayed, ("frozen base", "adapted"), strict=True)])
 
 

@@ -15,9 +15,10 @@ import numpy as np
 from flax import nnx
 
 from metalora_jax import adapters
+from metalora_jax.data.frames import prepare
 from metalora_jax.data.normalize import normalize_state, unnormalize_actions
 from metalora_jax.envs.conditions import Condition
-from metalora_jax.envs.metaworld import MetaWorld
+from metalora_jax.envs.world import Simulator, world
 from metalora_jax.policies import flow
 from metalora_jax.processes import in_processes
 from metalora_jax.training import base as bases
@@ -32,6 +33,8 @@ class Control(NamedTuple):
     cameras: tuple[str, ...]  # in the order the base was trained with
     execute: int  # actions of a chunk that are executed before the policy looks again
     max_steps: int  # control steps before an episode counts as failed
+    world: str = "metaworld"
+    image_size: int = 64  # [px] of what the cameras give
 
 
 class Rollout(NamedTuple):
@@ -39,7 +42,7 @@ class Rollout(NamedTuple):
 
     key: Any  # returned with the outcome; whatever tells the caller which one it was
     condition: Condition
-    seed: int  # of the simulator's start and of the policy's noise
+    start: int  # which of the task's starts; the policy's noise is drawn from it, too
 
 
 class Job(NamedTuple):
@@ -70,11 +73,13 @@ def run(jobs: Sequence[Job], base_directory: Path | None, control: Control, work
         yield from outcomes
 
 
-def replay(task: str, rollout: Rollout, commands: np.ndarray, camera: str, image_size: int, every: int) -> np.ndarray:
+def replay(
+    world_name: str, task: str, rollout: Rollout, commands: np.ndarray, camera: str, image_size: int, every: int
+) -> np.ndarray:
     """Frames (n, H, W, 3) uint8 of an episode, seen sharper than the policy sees it: one in `every` control steps."""
     frames = []
-    with MetaWorld(task, (camera,), image_size) as env:
-        env.reset(rollout.seed, rollout.condition)
+    with world(world_name).open(task, (camera,), image_size) as env:
+        env.reset(rollout.start, rollout.condition)
         for t, command in enumerate(commands):
             if t % every == 0:
                 frames.append(env.observe().images[0])
@@ -90,7 +95,7 @@ class _Worker(NamedTuple):
 
 
 _worker: _Worker | None = None
-_env: MetaWorld | None = None
+_env: Simulator | None = None
 
 
 def _start(base_directory: Path | None, control: Control, workers: int) -> None:
@@ -144,23 +149,24 @@ def _run_job(job: Job) -> list[Outcome]:
     if _env is None or _env.task != job.task:
         if _env is not None:
             _env.close()
-        _env = MetaWorld(job.task, _worker.control.cameras)
+        control = _worker.control
+        _env = world(control.world).open(job.task, control.cameras, control.image_size)
     params = _params(job)
     return [_episode(_env, params, rollout) for rollout in job.rollouts]
 
 
-def _episode(env: MetaWorld, params: PyTree, rollout: Rollout) -> Outcome:
+def _episode(env: Simulator, params: PyTree, rollout: Rollout) -> Outcome:
     assert _worker is not None
     base, control = _worker.base, _worker.control
     tokens, token_mask = base.encode_text(env.instruction)
-    key = jax.random.key(rollout.seed)
+    key = jax.random.key(rollout.start)
     commands: list[np.ndarray] = []
     total, success, error = 0.0, False, None
     try:
-        env.reset(rollout.seed, rollout.condition)
+        env.reset(rollout.start, rollout.condition)
         while len(commands) < control.max_steps and not success:
             frame = env.observe()
-            images = frame.images[None].astype(np.float32) / 127.5 - 1.0
+            images = prepare(frame.images[None], base.config.image_size)
             state = normalize_state(base.statistics, frame.state, base.config.max_state_dim)
             mask = np.ones(images.shape[:2], bool)
             observation = Observation(images, mask, tokens[None], token_mask[None], state[None])

@@ -89,3 +89,11 @@ def test_bad_values(make, complaint):
 
 def test_config_section():
     assert ConditionRange.from_config({"yaw": [-1.0, 1.0], "camera": 0.1}) == ConditionRange((-1.0, 1.0), camera=0.1)
+
+
+def test_a_turn_of_the_hand_is_rotated_with_its_displacement():
+    recorded = np.random.default_rng(1).uniform(-0.5, 0.5, (12, 7))
+    condition = Condition(yaw=0.7, gain=(0.8, 1.2, 1.0))
+    np.testing.assert_allclose(execute(command_labels(recorded, condition), condition), recorded, atol=1e-6)
+    quarter = execute(np.array([0, 0, 0, 0.3, 0.0, 0.1, -1.0]), Condition(yaw=math.pi / 2, gain=(0.5, 0.5, 0.5)))
+    np.testing.assert_allclose(quarter, [0, 0, 0, 0, 0.3, 0.1, -1], atol=1e-7)

@@ -9,7 +9,7 @@ from metalora_jax.data import libero_hdf5
 from metalora_jax.envs.collect import Job, collect, record_file
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.experts import record
-from metalora_jax.envs.metaworld import CAMERAS, INSTRUCTIONS, MetaWorld, check_task
+from metalora_jax.envs.metaworld import CAMERAS, INSTRUCTIONS, MetaWorld, instruction
 
 pytestmark = pytest.mark.metaworld
 SEED = 11
@@ -143,21 +143,29 @@ def test_bad_commands(drawer, command):
 
 
 def test_nothing_to_see_before_the_first_reset(drawer):
-    with pytest.raises(RuntimeError, match=r"drawer-close has no state yet; call reset\(seed\) first"):
+    with pytest.raises(RuntimeError, match=r"drawer-close has no state yet; call reset\(start\) first"):
         drawer.observe()
 
 
 def test_unknown_names():
     with pytest.raises(ValueError, match=r"'door-opem'; near: .*door-open"):
-        check_task("door-opem")
+        instruction("door-opem")
     with pytest.raises(ValueError, match="'xyzzy'; see INSTRUCTIONS"):
-        check_task("xyzzy")
+        instruction("xyzzy")
     with pytest.raises(ValueError, match=r"no camera named \['eye'\]; choose from agentview, topview"):
         MetaWorld("reach", cameras=("agentview", "eye"))
 
 
 def test_collecting_keeps_what_is_there_and_says_where_it_came_from(tmp_path):
-    job = Job("drawer-close", tmp_path / "drawer-close_demo.hdf5", demos=2, first_seed=SEED, noise=0.0)
+    job = Job(
+        "drawer-close",
+        tmp_path / "drawer-close_demo.hdf5",
+        demos=2,
+        first_seed=SEED,
+        noise=0.0,
+        world="metaworld",
+        image_size=64,
+    )
     done = record_file(job)
     assert done.failures == 0
     assert [len(d.images) == len(d.actions) for d in libero_hdf5.read(job.path, tuple(CAMERAS))] == [True] * 2

@@ -69,7 +69,7 @@ def test_an_episode_that_breaks_is_a_failure_with_its_reason(outcomes):
 def test_commands_replay_the_episode(outcomes):
     outcome = outcomes[SHIFTED.key]
     with MetaWorld("drawer-close", image_size=16) as env:
-        env.reset(SHIFTED.seed, SHIFTED.condition)
+        env.reset(SHIFTED.start, SHIFTED.condition)
         steps = [env.step(command) for command in outcome.commands]
     assert any(step.success for step in steps) == outcome.success
     assert sum(step.reward for step in steps) == pytest.approx(outcome.episode_return, abs=1e-9)
@@ -77,10 +77,10 @@ def test_commands_replay_the_episode(outcomes):
 
 def test_replay_shows_the_episode(outcomes):
     commands = outcomes[SHIFTED.key].commands
-    frames = rollout.replay("drawer-close", SHIFTED, commands, "topview", 48, every=2)
+    frames = rollout.replay("metaworld", "drawer-close", SHIFTED, commands, "topview", 48, every=2)
     seen = []
     with MetaWorld("drawer-close", ("topview",), image_size=48) as env:
-        env.reset(SHIFTED.seed, SHIFTED.condition)
+        env.reset(SHIFTED.start, SHIFTED.condition)
         for command in commands:
             seen.append(env.observe().images[0])
             env.step(command)

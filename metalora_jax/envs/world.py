@@ -1,0 +1,77 @@
+"""What every simulator offers, and the worlds that there are: Meta-World and LIBERO."""
+
+import importlib
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from metalora_jax.envs.conditions import Condition
+
+
+class Frame(NamedTuple):
+    """What the robot sees at one moment."""
+
+    images: np.ndarray  # (C, H, W, 3) uint8, as the policies of this world are trained to see them
+    state: np.ndarray  # (state_dim,) float32, in the world's own units
+
+
+class Step(NamedTuple):
+    """What came of one command."""
+
+    reward: float
+    success: bool
+
+
+class Simulator(Protocol):
+    """One task. A context manager: only one renderer may live in a process, OSMesa contexts disturb each other."""
+
+    task: str
+    instruction: str
+
+    def __enter__(self) -> "Simulator": ...
+
+    def __exit__(self, *_) -> None: ...
+
+    def close(self) -> None:
+        """Frees the renderer."""
+
+    def reset(self, start: int, condition: Condition = ...) -> None:
+        """Begins the episode that `start` names, whatever ran before, under `condition`."""
+
+    def observe(self) -> Frame:
+        """Renders the cameras. Call it only when someone looks: it costs far more than a step of physics."""
+
+    def step(self, command: np.ndarray) -> Step:
+        """Sends one command (action_dim,), nominally in [-1, 1]; ValueError where it is misshapen or not finite."""
+
+    def expert(self) -> Callable[[], np.ndarray]:
+        """A scripted expert for the episode that has begun: gives the next action (action_dim,), in [-1, 1].
+
+        It reads the simulator's whole state, which no policy sees.
+        """
+
+
+class World(NamedTuple):
+    """A simulator with its tasks and conventions."""
+
+    cameras: tuple[str, ...]
+    tasks: Callable[[], tuple[str, ...]]  # all that there are
+    instruction: Callable[[str], str]  # of a task; a ValueError that names the nearest tasks where there is none
+    open: Callable[..., Simulator]  # (task, cameras, image_size)
+    episode_start: Callable[[str, int, int], int]  # (task, draw, number) -> start of an episode for evaluation
+    demo_steps: Callable[[str], int]  # longest demonstration of a task that is worth keeping
+
+
+WORLDS = ("metaworld", "libero")
+
+
+def world(name: str) -> World:
+    """One of WORLDS; its package is imported when a task is opened.
+
+    Raises:
+      ValueError: there is no such world.
+    """
+    if name not in WORLDS:
+        raise ValueError(f"no world named {name!r}; choose from {', '.join(WORLDS)}")
+    return importlib.import_module(f"metalora_jax.envs.{name}").WORLD
