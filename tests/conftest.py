@@ -3,11 +3,17 @@
 import functools
 import importlib.util
 import os
+import shutil
+import tempfile
 
 # Before the first import of JAX. `JAX_PLATFORMS=cuda pytest -m gpu` overrides it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile much and run little. The user's own flags come last: there they win.
 os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}".strip()
+# What one test, worker or child process of this run has compiled, the next one finds; nothing outlives the run.
+if _FIRST := "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="metalora_jax_tests_")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
 import jax
 import pytest
@@ -64,6 +70,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for name in REQUIREMENTS:
         config.addinivalue_line("markers", f"{name}: needs {name}; skipped, with the remedy, where it is missing")
+
+
+def pytest_unconfigure() -> None:
+    if _FIRST:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -276,6 +276,7 @@ def alternate(
         theirs("sample")
     if meta_repeats:
         work.compile_meta_step()
+        give_back_memory()
     for _ in range(meta_repeats):
         ours("meta_step")
         if peer is not None:
