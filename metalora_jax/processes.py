@@ -117,9 +117,3 @@ def _work(
                 error.add_note(traceback.format_exc())  # a traceback itself does not travel
                 answer = False, error
             jobs.send(answer)
-
-
-def give_back_memory() -> None:
-    """Returns to the system what was freed here: the C library keeps it, after compilation close to a gigabyte."""
-    with contextlib.suppress(AttributeError, OSError):  # glibc has it, others do not
-        ctypes.CDLL(None).malloc_trim(0)

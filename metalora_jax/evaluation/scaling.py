@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from metalora_jax import meta
 from metalora_jax.evaluation.figures import COLOURS, INK, REFERENCE, STYLE
+from metalora_jax.memory import sparing
 from metalora_jax.policies.stages import advance
 from metalora_jax.training.base import Base
 from metalora_jax.training.learner import Learner, loss_fn
@@ -81,7 +82,7 @@ def _program(base: Base, learner: Learner, size: Size, first_order: bool, remat:
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (*leading, *x.shape)), batch)
 
     arguments = (learner.theta, learner.phi, TaskBatch(repeated(size.tasks, size.steps), repeated(size.tasks)))
-    return jax.jit(gradient).lower(*arguments).compile(), arguments
+    return jax.jit(gradient, compiler_options=sparing()).lower(*arguments).compile(), arguments
 
 
 def _made_up(base: Base, learner: Learner, frames: int) -> Batch:

@@ -20,6 +20,7 @@ from metalora_jax.data.feature_cache import FeatureCache
 from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
 from metalora_jax.data.tasks import draw_tasks
 from metalora_jax.envs.conditions import Condition, ConditionRange, command_labels
+from metalora_jax.memory import sparing
 from metalora_jax.meta import MetaMethod
 from metalora_jax.policies.stages import Stage
 from metalora_jax.training import base as bases
@@ -203,6 +204,7 @@ def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], 
     step = jax.jit(
         lambda state, rows, key, bank, phi: loop.update(state, rows, key, make_gradient(method(phi), bank), optimizer),
         donate_argnums=0,
+        compiler_options=sparing(),
     )
 
     def one_step(state: loop.TrainState, rows: task_batches.TaskRows, key: jax.Array) -> Any:
