@@ -87,8 +87,8 @@ class Libero:
             )
         self._cameras = [self._model.camera(CAMERAS[name]).id for name in cameras]
         self._scene = Scene(self._model, self._cameras)
-        changed = (self._model.site_rgba, self._model.body_pos, self._model.body_quat)  # by LIBERO, within an episode
-        self._as_built = [(array, array.copy()) for array in changed]
+        self._fixtures = [self._model.body(each.root_body).id for each in self.simulator.fixtures_dict.values()]
+        self._site_colours = self._model.site_rgba.copy()
         self._renderer: Any = None
         self._condition: Condition | None = None
         self._queue: deque[np.ndarray] = deque()
@@ -113,8 +113,9 @@ class Libero:
         """
         self._condition = condition
         self._queue = deque([IDLE] * condition.latency)
-        for array, value in self._as_built:
-            array[:] = value
+        self._model.site_rgba[:] = self._site_colours  # LIBERO lights the stove's flame with them
+        # As compiled: LIBERO places what is in a fixture by where its parts are while the fixture itself is not placed.
+        self._model.body_pos[self._fixtures], self._model.body_quat[self._fixtures] = 0.0, (1.0, 0.0, 0.0, 0.0)
         self._scene.shift(condition)
         environment = self.simulator
         environment.robots[0].gripper.current_action = np.zeros(environment.robots[0].gripper.dof)

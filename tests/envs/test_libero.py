@@ -1,4 +1,4 @@
-"""LIBERO as an instrument: repeatable, turned as policies are trained, with its own goals, shifted as a condition says."""
+"""LIBERO as an instrument: repeatable, turned as policies are trained, its goals its own, shifted as conditions say."""
 
 from itertools import pairwise
 
