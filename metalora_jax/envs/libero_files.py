@@ -15,6 +15,7 @@ import runpy
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -157,7 +158,11 @@ def read_array(path: Path) -> np.ndarray:
             [entry] = [info for info in archive.infolist() if info.filename.endswith("data.pkl")]
             if entry.file_size > _LARGEST:
                 raise InitStateError(f"{refused} ({entry.file_size} bytes); {remedy}")
-            listed = [(op.name, arg) for op, arg, _ in pickletools.genops(archive.read(entry)) if op.name not in _MEMO]
+            listed: list[tuple[str, Any]] = [
+                (op.name, argument)
+                for op, argument, _ in pickletools.genops(archive.read(entry))
+                if op.name not in _MEMO
+            ]
     except InitStateError:
         raise
     except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
