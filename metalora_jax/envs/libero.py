@@ -1,0 +1,291 @@
+"""LIBERO tasks as vision-language-action policies meet them: two cameras, a state of eight numbers, an action of seven.
+
+The simulator is LIBERO's (Liu et al. 2023, arXiv:2306.03310) on robosuite and MuJoCo: a Franka Panda under
+operational-space control at 20 Hz. Goals, placements, initial states and success are LIBERO's own; the way from one
+episode to the next is not: LIBERO's recompiles the model (4 to 10 s), this one draws or sets a new start (0.05 s).
+"""
+
+import contextlib
+import functools
+import importlib.util
+import sys
+import types
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metalora_jax.envs import gl
+from metalora_jax.envs import libero_files as files
+from metalora_jax.envs.conditions import Condition, execute
+from metalora_jax.envs.scene import Scene
+from metalora_jax.envs.world import Frame, Step, World
+
+CAMERAS = {"agentview": "agentview", "eye_in_hand": "robot0_eye_in_hand"}  # our name -> the model's camera
+STATE_DIM = 8
+ACTION_DIM = 7
+SETTLE_STEPS = 10  # OpenVLA's: objects are set down a little above what they stand on
+IDLE = np.array([0.0] * 6 + [-1.0])  # holds still, gripper open
+_DRAWS = 100  # placements that are tried before a start counts as impossible
+
+
+class Libero:
+    """One task, see `world.Simulator`. A start below 50 is one of LIBERO's initial states, any other a seed.
+
+    `reset(start)` sets the initial state number `start` of the task's 50, or draws objects from the regions that the
+    task gives them, as LIBERO does when it records. Fixtures that the task places (cabinets, the stove) are no part of
+    an initial state: they are drawn with `start` as seed in either case.
+
+    State (8,): the hand's x, y, z [m], its axis-angle [rad] (as OpenVLA computes it), the two finger joints [m].
+    Commands (7,): x, y, z, turn about x, y, z, each in [-1, 1] for at most 5 cm and 0.5 rad; gripper: -1 opens, 1
+    closes.
+    Images are turned by 180 degrees from how robosuite gives them (first row at the bottom): so they stand upright and
+    mirrored left to right, as OpenVLA turned LIBERO's recordings, and every VLA since has been trained to see them.
+
+    Attributes:
+      task, instruction: see `libero_files.instruction`.
+      simulator: LIBERO's environment (robosuite's MujocoEnv), for experts: `sim.model`, `sim.data`, `parsed_problem`,
+        `objects_dict`, `fixtures_dict`, `object_states_dict`. Read it; never step it.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        cameras: Sequence[str] = tuple(CAMERAS),
+        image_size: int = 128,
+        fast: bool = True,
+        settle_steps: int = SETTLE_STEPS,
+    ):
+        """Builds the simulator (3 to 11 s); the renderer is built when a picture is first asked for.
+
+        Args:
+          task: one of `libero_files.tasks()`.
+          cameras: some of CAMERAS, in the order wanted.
+          image_size: height and width [px].
+          fast: no shadows, reflections and multisampling: both cameras take 70 ms of a core, not 250, and pixels change
+            by 1 to 3 / 255 on average (128 px, software rendering; a step takes 20 ms).
+          settle_steps: idle control steps within `reset`.
+
+        Raises:
+          ValueError: an unknown task or camera, or a size or number of steps out of range.
+          libero_files.MissingLibero: LIBERO or its assets are not there.
+        """
+        if unknown := set(cameras) - set(CAMERAS):
+            raise ValueError(f"no camera named {sorted(unknown)}; choose from {', '.join(CAMERAS)}")
+        if image_size < 1 or settle_steps < 0:
+            raise ValueError(f"image_size {image_size} and settle_steps {settle_steps} must be at least 1 and 0")
+        self.task = task
+        self.instruction = files.instruction(task)
+        self._image_size, self._fast, self._settle_steps = image_size, fast, settle_steps
+        self._init_states = files.init_states(task)
+        self.simulator: Any = _build(files.definition(task))
+        self._model, self._data = self.simulator.sim.model._model, self.simulator.sim.data._data
+        if self._init_states.shape[1] != 1 + self._model.nq + self._model.nv:
+            raise ValueError(
+                f"{task}: initial states have {self._init_states.shape[1]} numbers, not those of its scene"
+            )
+        self._cameras = [self._model.camera(CAMERAS[name]).id for name in cameras]
+        self._scene = Scene(self._model, self._cameras)
+        self._fixtures = [self._model.body(each.root_body).id for each in self.simulator.fixtures_dict.values()]
+        self._site_colours = self._model.site_rgba.copy()
+        self._renderer: Any = None
+        self._condition: Condition | None = None
+        self._queue: deque[np.ndarray] = deque()
+
+    def __enter__(self) -> "Libero":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the renderer's GL context and the scene."""
+        if self._renderer is not None:
+            self._renderer.close()
+        self.simulator.close()
+
+    def reset(self, start: int, condition: Condition = Condition()) -> None:  # noqa: B008 (frozen)
+        """See `world.Simulator`; the settling is not under the condition's action shifts.
+
+        Raises:
+          ValueError: `start` is no seed (0 to 2^32 - 1), or objects find no room.
+        """
+        self._condition = condition
+        self._queue = deque([IDLE] * condition.latency)
+        self._model.site_rgba[:] = self._site_colours  # LIBERO lights the stove's flame with them
+        # As compiled: LIBERO places what is in a fixture by where its parts are while the fixture itself is not placed.
+        self._model.body_pos[self._fixtures], self._model.body_quat[self._fixtures] = 0.0, (1.0, 0.0, 0.0, 0.0)
+        self._scene.shift(condition)
+        environment = self.simulator
+        environment.robots[0].gripper.current_action = np.zeros(environment.robots[0].gripper.dof)
+        with _seeded(start):
+            _drawn(environment.reset)
+        if start < files.INIT_STATES:
+            environment.sim.set_state_from_flattened(self._init_states[start])
+            environment.sim.forward()
+        environment._post_process()
+        for _ in range(self._settle_steps):
+            environment.step(IDLE)
+
+    def observe(self) -> Frame:
+        """Renders the cameras and reads the state. It changes nothing: an episode that is not looked at is the same."""
+        self._begun()
+        if self._renderer is None:
+            self._renderer = _renderer(self._model, self._image_size, self._fast)
+        images = []
+        for camera in self._cameras:
+            self._renderer.update_scene(self._data, camera=camera, scene_option=_visible())
+            images.append(self._renderer.render()[:, ::-1])  # the renderer has turned it upright already
+        robot = self.simulator.robots[0]
+        hand = self._data.xquat[self.simulator.sim.model.body_name2id(robot.robot_model.eef_name)]
+        fingers = self._data.qpos[robot._ref_gripper_joint_pos_indexes]
+        state = np.concatenate([self._data.site_xpos[robot.eef_site_id], axis_angle(hand), fingers])
+        return Frame(np.stack(images), state.astype(np.float32))
+
+    def step(self, command: np.ndarray) -> Step:
+        """Sends one command (7,). The reward is 1 where the task's goal is met, else 0.
+
+        Raises:
+          ValueError: if the command has the wrong shape or is not finite.
+        """
+        command = np.asarray(command, np.float64)
+        if command.shape != (ACTION_DIM,) or not np.isfinite(command).all():
+            raise ValueError(f"command {command} to {self.task} must be {ACTION_DIM} finite numbers")
+        condition = self._begun()
+        self._queue.append(command)
+        _, reward, _, _ = self.simulator.step(execute(self._queue.popleft(), condition))
+        return Step(float(reward), reward > 0)
+
+    def expert(self) -> Callable[[], np.ndarray]:
+        """The scripted expert of `libero_expert`."""
+        from metalora_jax.envs.libero_expert import expert
+
+        self._begun()
+        return expert(self)
+
+    def _begun(self) -> Condition:
+        if self._condition is None:
+            raise RuntimeError(f"{self.task} has no state yet; call reset(start) first")
+        return self._condition
+
+
+def axis_angle(quaternion: np.ndarray) -> np.ndarray:
+    """A rotation (3,) [rad] from MuJoCo's quaternion (w, x, y, z), with angles from 0 to 2 pi, as OpenVLA computes it.
+
+    It is not the shortest one: q and -q differ. Policies are trained on what this gives.
+    """
+    w = np.clip(quaternion[0], -1.0, 1.0)
+    sine = np.sqrt(1.0 - w * w)
+    return np.zeros(3) if sine < 1e-9 else quaternion[1:] * 2.0 * np.arccos(w) / sine
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """LIBERO draws from NumPy's global generator: seeds it, and leaves it as it was found."""
+    before = np.random.get_state()  # noqa: NPY002 (LIBERO's)
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
+
+
+def _drawn(place: Callable[[], Any]) -> Any:
+    """What `place` gives once its objects have found room."""
+    from robosuite.utils.errors import RandomizationError
+
+    for _ in range(_DRAWS):
+        with contextlib.suppress(RandomizationError):
+            return place()
+    raise ValueError(f"the task's objects found no room in {_DRAWS} draws; choose another start")
+
+
+def _build(definition: Path) -> Any:
+    problems = _import_libero()
+    from libero.libero.envs import bddl_utils
+    from robosuite import load_controller_config
+
+    make = problems[bddl_utils.get_problem_info(str(definition))["problem_name"]]
+    with _seeded(0):  # what construction draws is drawn again by every reset
+        return _drawn(
+            lambda: make(
+                str(definition),
+                robots=["Panda"],
+                controller_configs=load_controller_config(default_controller="OSC_POSE"),
+                initialization_noise=None,
+                has_offscreen_renderer=False,
+                use_camera_obs=False,
+                ignore_done=True,  # the caller caps the steps
+                hard_reset=False,
+                control_freq=20,
+            )
+        )
+
+
+@functools.cache
+def _import_libero() -> dict[str, Any]:
+    """LIBERO's environments by the name of their problem, imported without questions, and without its log file in /tmp."""
+    files.settle_config()
+    assets = files.assets()
+    gl.choose()  # robosuite would choose EGL, there or not
+    found = importlib.util.find_spec("robosuite")
+    if found is None or found.origin is None:
+        raise files.MissingLibero(f"robosuite is not installed; get it with: {files.INSTALL}")
+    if not Path(found.origin).with_name("macros_private.py").exists():
+        # Its way to be set up. Else it warns that it is not, and logs to /tmp/robosuite.log, whoever owns that.
+        settings = types.ModuleType("robosuite.macros_private")
+        settings.FILE_LOGGING_LEVEL = None  # type: ignore[attr-defined]
+        sys.modules[settings.__name__] = settings
+    import libero.libero
+
+    libero.libero._assets_path_cache = str(assets)
+    from libero.libero.envs import TASK_MAPPING
+
+    return TASK_MAPPING
+
+
+@functools.cache
+def _visible() -> Any:
+    """Visual geometry, without the collision geometry that LIBERO hides, too."""
+    import mujoco
+
+    option = mujoco.MjvOption()
+    option.geomgroup[0] = 0
+    return option
+
+
+def _renderer(model: Any, image_size: int, fast: bool) -> Any:
+    import mujoco
+
+    model.vis.global_.offwidth = model.vis.global_.offheight = image_size
+    if fast:
+        model.vis.quality.shadowsize = model.vis.quality.offsamples = 0
+    renderer = mujoco.Renderer(model, image_size, image_size)
+    if fast:
+        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+            renderer.scene.flags[flag] = 0
+    return renderer
+
+
+def episode_start(task: str, draw: int, number: int) -> int:
+    """One of the 50 initial states: `number` itself for draw 0, as LIBERO's evaluation numbers its trials.
+
+    Draw d begins at 10 d, modulo 50: up to five draws of up to ten episodes share none. Demonstrations are recorded
+    from starts that are no initial state (50 and above).
+
+    Raises:
+      ValueError: `number` is not in 0..49: a 51st episode would repeat the first.
+    """
+    if not 0 <= number < files.INIT_STATES:
+        raise ValueError(f"episode {number} of {task}: LIBERO has initial states 0 to {files.INIT_STATES - 1} only")
+    return (10 * draw + number) % files.INIT_STATES
+
+
+def demo_steps(task: str) -> int:
+    """The step cap of the task's suite."""
+    return files.STEPS[files.suite_of(task)]
+
+
+WORLD = World(tuple(CAMERAS), STATE_DIM, ACTION_DIM, files.tasks, files.instruction, Libero, episode_start, demo_steps)
