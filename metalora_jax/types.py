@@ -57,6 +57,7 @@ class Demo(NamedTuple):
     images: np.ndarray  # (T, C, H, W, 3) uint8
     state: np.ndarray  # (T, state_dim) float32; Meta-World: hand x, y, z [m] and gripper opening [0, 1]
     actions: np.ndarray  # (T, action_dim) float32, in the simulator's units, each in [-1, 1]
+    paraphrases: tuple[str, ...] = ()  # other wordings of the instruction, see `data.instructions`
 
 
 def from_fields(kind: Callable[..., Made], fields: Mapping[str, Any], section: str) -> Made:

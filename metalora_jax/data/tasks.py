@@ -8,6 +8,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from metalora_jax.data.instructions import normal
+
 Shift = TypeVar("Shift")
 
 
@@ -19,8 +21,15 @@ class Splits(NamedTuple):
     test: tuple[str, ...]
 
 
-def check_disjoint(splits: Splits, instructions: Mapping[str, str]) -> Splits:
+def check_disjoint(
+    splits: Splits, instructions: Mapping[str, str], others: Mapping[str, Sequence[str]] | None = None
+) -> Splits:
     """Returns `splits` if no task and no instruction text stands in two of them.
+
+    Args:
+      splits: task names.
+      instructions: the instruction of every task.
+      others: further texts that some tasks are told in: paraphrases, and the words of their mirror images.
 
     Raises:
       ValueError: naming the task or the instruction that leaks, or the split that is empty.
@@ -30,8 +39,8 @@ def check_disjoint(splits: Splits, instructions: Mapping[str, str]) -> Splits:
         if not tasks:
             raise ValueError(f"split {split} holds no task")
         for task in tasks:
-            text = " ".join(instructions[task].lower().split())
-            for key in (f"task {task!r}", f"instruction {text!r}"):
+            texts = (instructions[task], *(others or {}).get(task, ()))
+            for key in (f"task {task!r}", *(f"instruction {normal(text)!r}" for text in texts)):
                 if owner.setdefault(key, split) != split:
                     raise ValueError(f"{key} is in both {owner[key]} and {split}: held-out tasks must be disjoint")
     return splits

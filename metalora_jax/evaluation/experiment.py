@@ -14,7 +14,7 @@ from metalora_jax.data.frames import Frames, gather
 from metalora_jax.data.tasks import Splits, check_disjoint
 from metalora_jax.envs.conditions import Condition, ConditionRange
 from metalora_jax.envs.world import World, world
-from metalora_jax.evaluation import few_shot, rollout
+from metalora_jax.evaluation import execution, few_shot, rollout
 from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.few_shot import Cell, Protocol
 from metalora_jax.evaluation.records import Episode, EpisodeLog, code_digest, fingerprint
@@ -23,6 +23,7 @@ from metalora_jax.policies.stages import Stage, earliest
 from metalora_jax.processes import in_processes
 from metalora_jax.training import adapter, checkpoint
 from metalora_jax.training import base as bases
+from metalora_jax.training.augmentation import other_texts
 from metalora_jax.training.base import Base
 from metalora_jax.training.learner import learner
 from metalora_jax.training.meta_train import (
@@ -52,6 +53,8 @@ def run(config: Mapping[str, Any], workdir: Path) -> Path:
       The run directory, with episodes.jsonl complete.
     """
     base = bases.load(config["base"] or None)
+    control = Control(tuple(config["test"]["cameras"]), **config["control"])
+    execution.check(control.execute, control.ensemble, base.config.chunk_size)
     check_splits(config)
     train(config, workdir)
     protocol = Protocol.from_config(config["protocol"])
@@ -63,14 +66,13 @@ def run(config: Mapping[str, Any], workdir: Path) -> Path:
     choices = searched(config, arms, adapt, validation, protocol, workdir / "rates.json")
     with EpisodeLog(workdir / "episodes.jsonl") as log:
         common = {"code": code_digest(), "config": fingerprint(**config), "base": base.fingerprint}
-        control = Control(tuple(config["test"]["cameras"]), **config["control"])
         jobs = plan(arms, choices, adapt, test, protocol, world(control.world), log, common)
         execute(jobs, config["base"], control, config["workers"], log)
     return workdir
 
 
 def check_splits(config: Mapping[str, Any]) -> None:
-    """Refuses unknown tasks, and on new tasks any that is learned from and tested on, by name or by instruction.
+    """Refuses unknown tasks, and on new tasks any that is learned from and tested on, by name or by any of its texts.
 
     Known tasks under new conditions share their tasks on purpose; there the conditions are held out.
     """
@@ -79,7 +81,11 @@ def check_splits(config: Mapping[str, Any]) -> None:
     known = world(config["control"].get("world", Control._field_defaults["world"]))
     instructions = {task: known.instruction(task) for tasks in splits for task in tasks}
     if config["protocol"]["distribution"] == "tasks":
-        check_disjoint(splits, instructions)
+        others: dict[str, tuple[str, ...]] = {}
+        for arm in config["arms"].values():
+            for task, texts in (other_texts(arm, known.instruction) if "data" in arm else {}).items():
+                others[task] = others.get(task, ()) + texts
+        check_disjoint(splits, instructions, others)
 
 
 def train(config: Mapping[str, Any], workdir: Path) -> None:

@@ -26,6 +26,7 @@ from metalora_jax.policies.stages import Stage
 from metalora_jax.training import base as bases
 from metalora_jax.training import loop, methods, task_batches
 from metalora_jax.training.adapter import probe
+from metalora_jax.training.augmentation import augmented
 from metalora_jax.training.base import Base
 from metalora_jax.training.learner import Learner, learner, loss_fn
 from metalora_jax.training.progress import progress
@@ -98,7 +99,7 @@ def setting(config: Mapping[str, Any]) -> Setting:
     base = bases.load(config["base"] or None)
     rules = placement.from_json([dict(rule) for rule in config["placement"]])
     augment = ImageAugmentation.from_config(config["augment"]) if "augment" in config else None
-    demos = read_demos(DataConfig.from_config(config["data"]))
+    demos = augmented(config, read_demos(DataConfig.from_config(config["data"])))
     frames = gather(demos, base.statistics, base.encode_text, base.sizes, augment)
     conditions = None if config["conditions"] is None else ConditionRange.from_config(config["conditions"])
     key = jax.random.key(config["seed"])

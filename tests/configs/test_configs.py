@@ -1,6 +1,7 @@
 """Every recipe in configs/ loads, names only what exists, and keeps what is held out apart."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from runpy import run_path
@@ -8,16 +9,18 @@ from runpy import run_path
 import pytest
 
 from metalora_jax.adapters import placement
+from metalora_jax.data import instructions
 from metalora_jax.data.tasks import Splits, check_disjoint
 from metalora_jax.envs.collect import jobs_of
 from metalora_jax.envs.conditions import ConditionRange
-from metalora_jax.envs.metaworld import CAMERAS, INSTRUCTIONS
+from metalora_jax.envs.metaworld import CAMERAS, INSTRUCTIONS, instruction
 from metalora_jax.evaluation.experiment import check_splits
 from metalora_jax.evaluation.few_shot import Protocol
 from metalora_jax.evaluation.rollout import Control
 from metalora_jax.policies.smolvla import presets
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.training import methods
+from metalora_jax.training.augmentation import SymmetryConfig, other_texts
 from metalora_jax.training.meta_train import BatchConfig, DataConfig, OuterConfig, outer_optimizer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -53,6 +56,8 @@ def check_training(recipe: dict) -> None:
     assert batch.shots + batch.query_demos <= recipe["data"]["demos"]
     outer_optimizer(OuterConfig.from_config(recipe["outer"]), recipe["meta"]["optimizer"] == "learned")
     placement.from_json(recipe["placement"])
+    SymmetryConfig.from_config(recipe["symmetries"])
+    other_texts(recipe, instruction)
     if recipe["conditions"] is not None:
         ConditionRange.from_config(recipe["conditions"])
     words = {key: value for key, value in recipe["meta"].items() if key != "inner_steps"}
@@ -129,6 +134,27 @@ def test_what_is_read_is_recorded():
 def test_new_tasks_are_new():
     tasks, known = NAMES["metaworld_tasks"], NAMES["nano_smolvla"]["TASKS"]
     check_disjoint(Splits(known + tasks["NEW"], tasks["VALIDATION"], tasks["TEST"]), INSTRUCTIONS)
+
+
+@pytest.mark.parametrize(("name", "texts"), [("metaworld", INSTRUCTIONS), ("libero", None)])
+def test_paraphrases_are_of_known_tasks_and_keep_what_a_mirror_swaps(name, texts):
+    table = instructions.read(CONFIGS / "paraphrases" / f"{name}.json")
+    if texts is None:  # LIBERO's benchmark reads the instruction off the task's name
+        texts = {task: re.sub(r"^[A-Z_]+_SCENE\d+_", "", task).replace("_", " ") for task in table}
+        assert len(table) == 130
+    assert set(table) == set(texts)
+    for task, told in table.items():
+        own = instructions.normal(texts[task])
+        assert len(told) >= 2, task
+        assert own not in map(instructions.normal, told), task
+        sides = [re.findall(r"\b(?:left|right)\b", text) for text in (own, *told)]
+        assert all(found == sides[0] for found in sides), task
+
+
+def test_reworded_new_tasks_are_new():
+    tasks, known = NAMES["metaworld_tasks"], NAMES["nano_smolvla"]["TASKS"]
+    table = instructions.read(CONFIGS / "paraphrases" / "metaworld.json")
+    check_disjoint(Splits(known + tasks["NEW"], tasks["VALIDATION"], tasks["TEST"]), INSTRUCTIONS, table)
 
 
 def test_base_recipe():

@@ -26,6 +26,23 @@ def test_leaks_are_named(splits, complaint):
         check_disjoint(splits, WORDS)
 
 
+@pytest.mark.parametrize(
+    ("others", "leaks"),
+    [
+        ({"a": ("pull the door",), "b": ("shut it",)}, None),
+        ({"a": ("rotate the dial", "Turn  the dial")}, "instruction 'turn the dial' is in both train and test"),
+        ({"b": ("Shut it",), "d": ("shut it",)}, "instruction 'shut it' is in both validation and test"),
+    ],
+)
+def test_paraphrases_leak_too(others, leaks):
+    splits = Splits(("a", "c"), ("b",), ("d",))
+    if leaks is None:
+        assert check_disjoint(splits, WORDS, others) is splits
+    else:
+        with pytest.raises(ValueError, match=leaks):
+            check_disjoint(splits, WORDS, others)
+
+
 DEMOS = {"a": 5, "b": 4, "d": 9}
 
 
