@@ -88,4 +88,4 @@ def wording(demo: Demo, seed: int, row: int, variant: int) -> str:
     if variant == 0 or not demo.paraphrases:
         return demo.instruction
     order = np.random.default_rng([seed, row]).permutation(len(demo.paraphrases))
-    return demo.paraphrases[order[(variant - 1) % len(order)]]
+    return demo.paraphrases[order[variant % len(order)]]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from metalora_jax.data.symmetry import NAMES, enlarged, say, symmetry, twin
+from metalora_jax.data.symmetry import NAMES, Eye, enlarged, say, symmetry, twin
 from metalora_jax.envs.conditions import Condition, command_labels, execute
 from metalora_jax.envs.symmetries import ROBOTS, symmetries
 from metalora_jax.types import Demo
@@ -147,6 +147,26 @@ def test_a_hand_that_points_down_is_its_own_mirror_image():
 def test_what_a_camera_does_not_admit_is_refused(world, cameras, name, message):
     with pytest.raises(ValueError, match=message):
         symmetries(world, cameras, (name,))
+
+
+DOWN = dict(right=(1.0, 0.0, 0.0), up=(0.0, 1.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("eye", "name"),
+    [
+        (Eye((0.3, 0.5, 1.5), **DOWN), "mirror"),  # beside the mirror's plane
+        (Eye((0.0, 0.6, 1.5), **DOWN), "turn_90"),  # beside the axis
+        (Eye((0.0, 0.5, 0.2), right=(0.0, 1.0, 0.0), up=(0.0, 0.0, 1.0)), "mirror"),  # looks out of the plane
+        (Eye((0.0, 0.5, 1.5), right=(0.8, 0.6, 0.0), up=(-0.6, 0.8, 0.0)), "mirror"),  # held askew
+        (Eye((0.0, 0.5, 1.5), right=(1.0, 0.0, 0.0), up=(0.0, 0.8, 0.6)), "turn_180"),  # looks down at an angle
+    ],
+)
+def test_a_camera_beside_or_askew_is_refused(eye, name):
+    robot = ROBOTS["metaworld"]._replace(eyes={"eye": eye})
+    with pytest.raises(ValueError, match=f"{name}: camera 'eye' of Meta-World, at .* would show what it never saw"):
+        symmetry(robot, ("eye",), name)
+    symmetry(robot._replace(eyes={"eye": Eye((0.0, 0.5, 1.5), **DOWN)}), ("eye",), name)
 
 
 def test_a_demonstration_of_another_robot_is_refused():
