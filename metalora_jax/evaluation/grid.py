@@ -126,11 +126,13 @@ def _groups(start: str, found: Sequence[Variant]) -> dict[str, list[str]]:
 
 def _at(inside: Any, part: str, path: str) -> Any:
     """The key or index that `part` of a dotted field stands for."""
-    if isinstance(inside, dict) and part in inside:
-        return part
-    if isinstance(inside, list) and part.isdecimal() and int(part) < len(inside):
-        return int(part)
-    known = list(inside) if isinstance(inside, dict) else [str(i) for i in range(len(inside))] if inside else []
+    known: list[str] = []
+    if isinstance(inside, dict):
+        known = list(inside)
+    elif isinstance(inside, list):
+        known = [str(i) for i in range(len(inside))]
+    if part in known:
+        return part if isinstance(inside, dict) else int(part)
     near = difflib.get_close_matches(part, known) or known
     raise ValueError(f"grid: the arm has no field {path!r}; {part!r} is none of: {', '.join(near) or 'nothing'}")
 
