@@ -11,7 +11,6 @@ grid:
       Reptile: {meta: {...}, outer.rate_of_rates: null}
 """
 
-import copy
 import difflib
 import itertools
 import re
@@ -110,8 +109,8 @@ def changed(arm: Mapping[str, Any], change: Change) -> dict[str, Any]:
         inside = made
         for part in parents:
             inside = inside[_at(inside, part, path)]
-        inside[_at(inside, last, path)] = _mutable(value)
-    return made
+        inside[_at(inside, last, path)] = value
+    return _fixed(made)
 
 
 def _groups(start: str, found: Sequence[Variant]) -> dict[str, list[str]]:
@@ -138,11 +137,17 @@ def _at(inside: Any, part: str, path: str) -> Any:
 
 
 def _mutable(value: Any) -> Any:
+    """A copy in which sequences are lists, whose items can be set."""
     if isinstance(value, Mapping):
         return {key: _mutable(each) for key, each in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_mutable(each) for each in value]
-    return copy.copy(value)
+    return [_mutable(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _fixed(value: Any) -> Any:
+    """A copy in which sequences are tuples, as in the configs."""
+    if isinstance(value, Mapping):
+        return {key: _fixed(each) for key, each in value.items()}
+    return tuple(_fixed(each) for each in value) if isinstance(value, list | tuple) else value
 
 
 def _slug(named: Sequence[tuple[str, str]]) -> str:

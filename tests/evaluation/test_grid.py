@@ -23,7 +23,7 @@ def config(mode="each", start="meta", axes=AXES, **grid):
 def test_one_change_at_a_time():
     made = expand(config())
     assert list(made["arms"]) == ["meta", "lora", "rank_1", "rank_8", "K_five_steps"]
-    assert made["arms"]["rank_1"]["placement"] == [{"rank": 1, "alpha": 2.0}]
+    assert made["arms"]["rank_1"]["placement"] == ({"rank": 1, "alpha": 2.0},)
     assert made["arms"]["rank_1"]["meta"] == ARM["meta"]
     assert made["arms"]["K_five_steps"]["meta"]["inner_steps"] == 5
     assert made["report"]["reference"] == "meta"
@@ -53,7 +53,7 @@ def test_a_whole_section_can_change():
     other = {"method": "reptile"}
     assert changed(ARM, {"meta": other, "outer.rate": None}) == {
         "meta": other,
-        "placement": [{"rank": 4, "alpha": 8.0}],
+        "placement": ({"rank": 4, "alpha": 8.0},),
         "outer": {"rate": None},
     }
 
