@@ -1,7 +1,7 @@
 """What every simulator offers, and the worlds that there are: Meta-World and LIBERO."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -63,6 +63,9 @@ class World(NamedTuple):
     open: Callable[..., Simulator]  # (task, cameras, image_size), and what else the simulator takes
     episode_start: Callable[[str, int, int], int]  # (task, draw, number) -> start of an episode for evaluation
     demo_steps: Callable[[str], int]  # longest demonstration of a task that is worth keeping
+    # What else a task is than its name and instruction, by kind, such as {"scene": ("KITCHEN_SCENE3",)}: held-out tasks
+    # can be required to share none of it with those that are learned from.
+    facts: Callable[[str], Mapping[str, Sequence[str]]] = lambda task: {}
 
 
 WORLDS = ("metaworld", "libero")

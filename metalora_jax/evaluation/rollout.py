@@ -46,6 +46,7 @@ class Rollout(NamedTuple):
     key: Any  # returned with the outcome; whatever tells the caller which one it was
     condition: Condition
     start: int  # which of the task's starts; the policy's noise is drawn from it, too
+    told: str | None = None  # another task's instruction in place of the task's own
 
 
 class Job(NamedTuple):
@@ -162,7 +163,7 @@ def _run_job(job: Job) -> list[Outcome]:
 def _episode(env: Simulator, params: PyTree, rollout: Rollout) -> Outcome:
     assert _worker is not None
     base, control = _worker.base, _worker.control
-    tokens, token_mask = base.encode_text(env.instruction)
+    tokens, token_mask = base.encode_text(env.instruction if rollout.told is None else rollout.told)
     key = jax.random.key(rollout.start)
     commands: list[np.ndarray] = []
     chunks: list[Chunk] = []

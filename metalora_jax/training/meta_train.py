@@ -14,7 +14,7 @@ from flax import nnx
 
 from metalora_jax import adapters, caches, trees
 from metalora_jax.adapters import directory, placement
-from metalora_jax.data import features, libero_hdf5
+from metalora_jax.data import content, features, libero_hdf5
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.feature_cache import FeatureCache
 from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
@@ -40,6 +40,7 @@ class DataConfig(NamedTuple):
     tasks: Sequence[str]
     demos: int  # the first so many of each task
     cameras: Sequence[str]  # in the order of the base
+    digest: str = ""  # of their content, which must then be this one, see `data.content`; empty takes what is there
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "DataConfig":
@@ -84,14 +85,25 @@ class Setting(NamedTuple):
     learner: Learner
     placement: adapters.Placement
     frames: Frames
+    data: str  # digest of the demonstrations
     conditions: ConditionRange | None
     batch: BatchConfig
 
 
 def read_demos(data: DataConfig) -> dict[str, list[Demo]]:
-    """The demonstrations that `data` names."""
+    """The demonstrations that `data` names.
+
+    Raises:
+      ValueError: they are not those of `data.digest`; or see `libero_hdf5.read`.
+    """
     root = Path(data.directory)
-    return {task: libero_hdf5.read(root / f"{task}_demo.hdf5", data.cameras, data.demos) for task in data.tasks}
+    demos = {task: libero_hdf5.read(root / f"{task}_demo.hdf5", data.cameras, data.demos) for task in data.tasks}
+    if data.digest and (found := content.digest(demos)) != data.digest:
+        raise ValueError(
+            f"the demonstrations in {root} have digest {found}, the config wants {data.digest}: get those that it was "
+            "written for, or set `digest` to '' to learn from these"
+        )
+    return demos
 
 
 def setting(config: Mapping[str, Any]) -> Setting:
@@ -104,7 +116,7 @@ def setting(config: Mapping[str, Any]) -> Setting:
     conditions = None if config["conditions"] is None else ConditionRange.from_config(config["conditions"])
     key = jax.random.key(config["seed"])
     batch = BatchConfig.from_config(config["batch"])
-    return Setting(base, learner(base, rules, key), rules, frames, conditions, batch)
+    return Setting(base, learner(base, rules, key), rules, frames, content.digest(demos), conditions, batch)
 
 
 def relabel_of(condition: Condition | None) -> Relabel | None:
@@ -246,5 +258,6 @@ def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], 
         normalisation=base.statistics.to_json(),
         config=json.loads(json.dumps(dict(config))),
         probe=probe(base, learn),
+        data=known.data,
     )
     return target

@@ -10,48 +10,71 @@ import pytest
 
 from metalora_jax.adapters import placement
 from metalora_jax.data import instructions
-from metalora_jax.data.tasks import Splits, check_disjoint
+from metalora_jax.data.libero_tasks import check_recombined
+from metalora_jax.data.tasks import Splits, check_disjoint, hold_out
+from metalora_jax.envs import metaworld
 from metalora_jax.envs.collect import jobs_of
 from metalora_jax.envs.conditions import ConditionRange
-from metalora_jax.envs.metaworld import CAMERAS, INSTRUCTIONS, instruction
+from metalora_jax.envs.metaworld import INSTRUCTIONS, instruction
 from metalora_jax.evaluation.experiment import check_splits
 from metalora_jax.evaluation.few_shot import Protocol
+from metalora_jax.evaluation.grid import expand
+from metalora_jax.evaluation.plan import check_retention
 from metalora_jax.evaluation.rollout import Control
 from metalora_jax.policies.smolvla import presets
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.training import methods
 from metalora_jax.training.augmentation import SymmetryConfig, other_texts
 from metalora_jax.training.meta_train import BatchConfig, DataConfig, OuterConfig, outer_optimizer
+from tests.data.libero_golden import libero_tasks
+from tests.evaluation.fake_world import make_world
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = {path.stem: run_path(str(path)) for path in sorted(CONFIGS.glob("*.py"))}
-FIRST_EVALUATION_SEED = 1_000_000  # see evaluation.experiment.episode_seed
+FIRST_EVALUATION_SEED = 1_000_000  # see metaworld.episode_start
+LIBERO = make_world(
+    {name: task.instruction for name, task in libero_tasks().items()},
+    {name: task.facts for name, task in libero_tasks().items()},
+)
+WORLDS = {"metaworld": metaworld.WORLD, "libero": LIBERO._replace(cameras=("agentview", "eye_in_hand"))}
 
 
 def configs_with(field: str) -> list:
     return [pytest.param(made, id=name) for name, made in all_configs() if field in made]
 
 
+def choices(name: str, get_config: Callable) -> tuple:
+    """What may follow the colon."""
+    if not get_config.__code__.co_argcount:
+        return (None,)
+    own = {
+        "smolvla": presets.NAMES,
+        "libero_few_shot": tuple(NAMES["libero_few_shot"]["SPLITS"]),
+        "smolvla_libero": (*NAMES["libero_few_shot"]["SPLITS"], "dry"),
+    }
+    return own.get(name, NAMES["metaworld_conditions"]["METHODS"])
+
+
 def all_configs():
-    methods_of = NAMES["metaworld_conditions"]["METHODS"]
     for name, namespace in NAMES.items():
-        get_config: Callable = namespace["get_config"]
-        choices = presets.NAMES if name == "smolvla" else methods_of
-        recipes = choices if get_config.__code__.co_argcount else [None]
-        for recipe in recipes:
-            made = get_config() if recipe is None else get_config(recipe)
-            yield f"{name}:{recipe}" if recipe else name, made.to_dict()
+        for choice in choices(name, namespace["get_config"]):
+            made = (namespace["get_config"]() if choice is None else namespace["get_config"](choice)).to_dict()
+            yield f"{name}:{choice}" if choice else name, expand(made) if "grid" in made else made
 
 
-def check_data(data: dict) -> None:
+def world_of(config: dict):
+    return WORLDS[config["control"].get("world", "metaworld")]
+
+
+def check_data(data: dict, known=metaworld.WORLD) -> None:
     checked = DataConfig.from_config(data)
-    assert set(checked.tasks) <= set(INSTRUCTIONS)
+    assert set(checked.tasks) <= set(known.tasks())
     assert len(set(checked.tasks)) == len(checked.tasks)
-    assert set(checked.cameras) <= set(CAMERAS)
+    assert set(checked.cameras) <= set(known.cameras)
 
 
-def check_training(recipe: dict) -> None:
-    check_data(recipe["data"])
+def check_training(recipe: dict, known=metaworld.WORLD) -> None:
+    check_data(recipe["data"], known)
     batch = BatchConfig.from_config(recipe["batch"])
     assert batch.shots + batch.query_demos <= recipe["data"]["demos"]
     outer_optimizer(OuterConfig.from_config(recipe["outer"]), recipe["meta"]["optimizer"] == "learned")
@@ -72,18 +95,22 @@ def test_training_recipes(config):
 
 @pytest.mark.parametrize("config", configs_with("arms"))
 def test_comparisons(config):
-    check_splits(config)
+    known = world_of(config)
+    check_splits(config, known)
     for split in ("validation", "test"):
-        check_data(config[split])
+        check_data(config[split], known)
     protocol = Protocol.from_config(config["protocol"])
     assert max(protocol.shots) < min(config["validation"]["demos"], config["test"]["demos"])
     assert list(protocol.steps) == sorted(set(protocol.steps))
-    assert {*protocol.shots_steps, protocol.retention_steps, config["films"]["steps"]} <= {0, *protocol.steps}
+    asked = {*protocol.shots_steps, protocol.retention_steps, protocol.instruction_steps}
+    assert asked <= {0, *protocol.steps}
+    assert config["films"]["steps"] in protocol.steps or not config["films"]["tasks"]
+    check_retention(protocol)
     Control(tuple(config["test"]["cameras"]), **config["control"])
     for arm in config["arms"].values():
         placement.from_json(arm["placement"])
         if "meta" in arm:
-            check_training(arm)
+            check_training(arm, known)
             # The shift is the question: trained and tested under another one, a comparison says nothing.
             assert arm["conditions"] == config["conditions"]
     assert (config["conditions"] is None) == (protocol.distribution == "tasks")
@@ -94,9 +121,36 @@ def test_comparisons(config):
     assert set(config["arms"]) <= set(report["labels"])
 
 
+@pytest.mark.parametrize("split", NAMES["libero_few_shot"]["SPLITS"])
+def test_libero_splits_hold_out_what_they_say(split):
+    """Training has every task of the four suites that it may have, and no other."""
+    namespace, tasks = NAMES["libero_few_shot"], libero_tasks()
+    held = namespace["SPLITS"][split]
+    labels = {name: [text for fact in ("text", *held.facts) for text in tasks[name].facts[fact]] for name in tasks}
+    allowed = hold_out(namespace["TASKS"], held.validation, held.test, labels)
+    assert allowed == Splits(held.train, held.validation, held.test)
+    check_disjoint(allowed, {name: task.language for name, task in tasks.items()}, labels=labels)
+    if split == "composition":
+        check_recombined(allowed, tasks)
+
+
+def test_the_comparison_on_libero_is_the_whole_protocol():
+    config = NAMES["libero_few_shot"]["get_config"]().to_dict()
+    protocol = Protocol.from_config(config["protocol"])
+    assert protocol.shots == (1, 3, 5)
+    assert 10 <= protocol.draws_per_task * protocol.episodes <= 20
+    assert protocol.retention_steps
+    assert protocol.instruction_steps
+    assert len(config["meta_seeds"]) > 1
+    for arm in ("meta", "control", "full_expert"):
+        assert 4 <= config["arms"][arm]["batch"]["meta_batch"] <= 16
+    assert set(config["arms"]) == {"meta", "control", "lora", "head_lora", "full_head", "full_expert"}
+
+
 @pytest.mark.parametrize("config", configs_with("arms"))
 def test_controls_train_on_the_same_data_for_as_long(config):
     trained = [arm for arm in config["arms"].values() if "meta" in arm]
+    assert trained
     assert len({(arm["data"]["directory"], tuple(arm["data"]["tasks"]), arm["data"]["demos"]) for arm in trained}) == 1
 
 
@@ -119,6 +173,8 @@ def test_recorded_seeds_never_meet(config):
 def test_what_is_read_is_recorded():
     recorded = {job.path: job.demos for job in jobs_of(NAMES["metaworld_demos"]["get_config"]().to_dict())}
     for name, config in all_configs():
+        if "libero" in name:
+            continue
         if name == "quickstart":
             own = {job.path: job.demos for job in jobs_of(config["demos"])}
         sections = [config[key] for key in ("validation", "test") if key in config]

@@ -75,11 +75,23 @@ def test_missing_and_unknown_fields_are_named():
         records.from_line(json.dumps(fields))
 
 
+def test_lines_from_before_the_later_fields_are_read():
+    fields = json.loads(records.to_line(EPISODE))
+    assert fields.pop("told") is None
+    assert fields.pop("adapted_to") is None
+    assert records.from_line(json.dumps(fields)) == EPISODE
+    del fields["adapter_on"]
+    with pytest.raises(RecordError, match=r"missing fields \['adapter_on'\]"):
+        records.from_line(json.dumps(fields))
+
+
 def test_key_holds_what_was_decided_before_the_episode():
     assert change(condition={"latency": 2, "camera_yaw": 0.3}).key == EPISODE.key
     for same in ({"success": False}, {"fingerprint": "other"}, {"adapt_seconds": 9.0}):
         assert change(**same).key == EPISODE.key
     for other in ({"episode_seed": 8}, {"draw": 0}, {"condition": {}}, {"meta_seed": 1}, {"adapter_on": False}):
+        assert change(**other).key != EPISODE.key
+    for other in ({"told": "open the door"}, {"adapted_to": "drawer-open"}):
         assert change(**other).key != EPISODE.key
 
 
