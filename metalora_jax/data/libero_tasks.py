@@ -5,7 +5,6 @@ read as text; no simulator is needed, and `import libero` is never run (without 
 standard input).
 """
 
-import importlib.util
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -101,18 +100,6 @@ def read(folder: Path) -> dict[str, LiberoTask]:
     if not tasks:
         raise ValueError(f"{folder} holds no BDDL files; it should hold a folder for each suite")
     return tasks
-
-
-def installed() -> Path:
-    """The BDDL files of the installed LIBERO.
-
-    Raises:
-      ImportError: LIBERO is not installed.
-    """
-    spec = importlib.util.find_spec("libero")
-    if spec is None or not spec.submodule_search_locations:
-        raise ImportError("LIBERO is not installed: pip install '.[libero]', then pip install --no-deps hf-libero")
-    return Path(next(iter(spec.submodule_search_locations)), "libero", "bddl_files")
 
 
 def compositions(tasks: Mapping[str, LiberoTask]) -> dict[tuple[str, str], tuple[str, ...]]:

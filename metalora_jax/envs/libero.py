@@ -288,4 +288,14 @@ def demo_steps(task: str) -> int:
     return files.STEPS[files.suite_of(task)]
 
 
-WORLD = World(tuple(CAMERAS), STATE_DIM, ACTION_DIM, files.tasks, files.instruction, Libero, episode_start, demo_steps)
+WORLD = World(
+    tuple(CAMERAS),
+    STATE_DIM,
+    ACTION_DIM,
+    files.tasks,
+    files.instruction,
+    Libero,
+    episode_start,
+    demo_steps,
+    files.facts,
+)

@@ -88,7 +88,8 @@ def check_splits(config: Mapping[str, Any], where: World) -> None:
     """Refuses unknown tasks, and on new tasks any that is learned from and tested on.
 
     By name, by any of its texts, and by the facts in protocol.held_out. Earlier tasks, on which retention is measured,
-    count as learned from. Known tasks under new conditions share their tasks on purpose; there the conditions are held out.
+    count as learned from. Known tasks under new conditions share their tasks on purpose; there the conditions are held
+    out.
 
     Raises:
       ValueError: as said, or the world does not know such a fact of its tasks.

@@ -180,7 +180,7 @@ def outer_optimizer(outer: OuterConfig, learned: bool) -> optax.GradientTransfor
     """
     if learned != (outer.rate_of_rates is not None):
         raise ValueError("outer.rate_of_rates belongs to learned inner rates: set it with them, and only with them")
-    warmup = max(1, min(20, outer.steps // 10))
+    warmup = min(20, outer.steps // 10)
 
     def adam(peak: float) -> optax.GradientTransformation:
         return optax.adam(optax.warmup_cosine_decay_schedule(0.0, peak, warmup, outer.steps, peak / 10))

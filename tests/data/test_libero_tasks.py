@@ -2,9 +2,9 @@
 
 import pytest
 
-from metalora_jax.data import libero_tasks as module
 from metalora_jax.data.libero_tasks import check_recombined, compositions, parse, read
 from metalora_jax.data.tasks import Splits, check_disjoint, hold_out
+from metalora_jax.envs import libero_files
 from tests.data.libero_golden import libero_tasks
 
 TEXT = """
@@ -63,7 +63,7 @@ def test_reading_a_folder(tmp_path):
 
 @pytest.mark.libero
 def test_the_table_in_the_tests_is_that_of_the_installed_files():
-    assert read(module.installed()) == libero_tasks()
+    assert read(libero_files.package() / "bddl_files") == libero_tasks()
 
 
 def test_suites():

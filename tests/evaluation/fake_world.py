@@ -23,6 +23,8 @@ def make_world(
     known = {task: {} for task in instructions} if facts is None else facts
     return World(
         ("agentview",),
+        4,
+        4,
         lambda: tuple(instructions),
         instructions.__getitem__,
         never,
