@@ -226,7 +226,7 @@ def _build(definition: Path) -> Any:
 
 @functools.cache
 def _import_libero() -> dict[str, Any]:
-    """LIBERO's environments by the name of their problem, without its questions and its log file in /tmp."""
+    """LIBERO's environments by the name of their problem; imported without questions, and no log file in /tmp."""
     files.settle_config()
     assets = files.assets()
     gl.choose()  # robosuite would choose EGL, there or not
