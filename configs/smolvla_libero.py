@@ -77,7 +77,7 @@ def _dry(config: ConfigDict) -> ConfigDict:
         config.arms[arm].data.update(tasks=few, demos=4)
         config.arms[arm].batch.update(meta_batch=1, frames=1, query_demos=1, query_frames=1, draws=1)
         config.arms[arm].meta.inner_steps = 1
-        config.arms[arm].outer.steps = 1
+        config.arms[arm].outer.steps = 2  # the fewest that a schedule takes
     for part, count in (("validation", 1), ("test", 2)):
         config[part].update(tasks=config[part].tasks[:count], demos=2)
     config.search = dict(learned=(1.0,), sgd=(), adam=(1e-3,))
