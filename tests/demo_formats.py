@@ -170,7 +170,7 @@ def write_rlds(root: Path, demos: list[Demo], encoding: str = "png") -> Path:
             for t in range(last + 1)
         ]
 
-    class LiberoTiny(tfds.core.GeneratorBasedBuilder):
+    class LiberoTiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self):
