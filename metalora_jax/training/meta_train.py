@@ -14,7 +14,7 @@ from flax import nnx
 
 from metalora_jax import adapters, caches, trees
 from metalora_jax.adapters import directory, placement
-from metalora_jax.data import content, features, libero_hdf5
+from metalora_jax.data import content, features, sources
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.feature_cache import FeatureCache
 from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
@@ -36,11 +36,12 @@ from metalora_jax.types import ActionChunk, Array, Batch, Demo, PyTree, from_fie
 class DataConfig(NamedTuple):
     """Which demonstrations are learned from."""
 
-    directory: str  # holds <task>_demo.hdf5
-    tasks: Sequence[str]
+    directory: str  # of <task>_demo.hdf5, a LeRobot dataset or a TFDS dataset; see `data.sources`
+    tasks: Sequence[str]  # by name, or by instruction
     demos: int  # the first so many of each task
     cameras: Sequence[str]  # in the order of the base
     digest: str = ""  # of their content, which must then be this one, see `data.content`; empty takes what is there
+    keys: Mapping[str, str] | None = None  # camera, state or action -> its name in a dataset of one's own
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "DataConfig":
@@ -94,14 +95,13 @@ def read_demos(data: DataConfig) -> dict[str, list[Demo]]:
     """The demonstrations that `data` names.
 
     Raises:
-      ValueError: they are not those of `data.digest`; or see `libero_hdf5.read`.
+      ValueError: they are not those of `data.digest`; or see `data.sources`.
     """
-    root = Path(data.directory)
-    demos = {task: libero_hdf5.read(root / f"{task}_demo.hdf5", data.cameras, data.demos) for task in data.tasks}
+    demos = sources.read(sources.open(data.directory, data.cameras, data.keys), data.tasks, data.demos)
     if data.digest and (found := content.digest(demos)) != data.digest:
         raise ValueError(
-            f"the demonstrations in {root} have digest {found}, the config wants {data.digest}: get those that it was "
-            "written for, or set `digest` to '' to learn from these"
+            f"the demonstrations in {data.directory} have digest {found}, the config wants {data.digest}: get those "
+            "that it was written for, or set `digest` to '' to learn from these"
         )
     return demos
 
