@@ -37,6 +37,8 @@ def _solve(scene: Scene) -> Actions:
 
 def _achieve(scene: Scene, goal: list[str]) -> Actions:
     if goal[0] in ("in", "on"):
+        if scene.shut(goal[2]):
+            yield from operate(scene, ["open", goal[2]])
         yield from pick_and_place(scene, goal)
     else:
         yield from operate(scene, goal)

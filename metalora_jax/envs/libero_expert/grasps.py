@@ -81,7 +81,7 @@ def _cost(mine: np.ndarray, i: int, j: int, z: float) -> float | None:
     a, b = round(OPEN / CELL), round(_PAD / CELL)
     solid = mine[i - a : i + a + 1, j - b : j + b + 1] > z - 0.002
     rows = solid.any(axis=0)
-    if not rows.all():
+    if not rows[b] or rows.sum() < 2:  # a bottle's neck is narrower than the rubber
         return None
     first = solid[:, rows].argmax(axis=0) - a
     last = a - solid[::-1, rows].argmax(axis=0)
@@ -90,7 +90,7 @@ def _cost(mine: np.ndarray, i: int, j: int, z: float) -> float | None:
     slant = CELL * max(np.ptp(first), np.ptp(last))
     if width / 2 + off > OPEN - _AIR or slant > _SLANT:
         return None
-    return off / 0.01 + slant / _SLANT
+    return off / 0.01 + slant / _SLANT + 0.2 * (~rows).mean()
 
 
 def _lattice(side: int) -> np.ndarray:

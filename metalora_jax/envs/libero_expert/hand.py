@@ -20,7 +20,7 @@ WRIST = (-1.9, 3.2)  # [rad] of yaw that the last joint allows
 
 _MOVE = 0.05  # [m] of a full command
 _TURN = 0.5  # [rad]
-_STIFF = 1.6  # commands aim this much further than the error: the arm's own controller lags
+_STIFF = 1.1  # commands aim this much further than the error; with 1.6 the arm overshoots
 _FASTEST_TURN = 0.35  # of a full command; a hand that turns faster sways
 
 

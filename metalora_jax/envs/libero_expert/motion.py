@@ -52,25 +52,23 @@ def descend(
         position, now = scene.hand()
         target = goal()
         aside = np.linalg.norm((target - position)[:2])
-        height = target[2] + 4.0 * max(0.0, aside - 0.005)
-        yield command(
-            position, now, np.array([*target[:2], min(height, max(position[2], target[2]))]), rotation, grip, speed=0.7
-        )
+        high = target + np.array([0.0, 0.0, np.clip(4.0 * (aside - 0.005), 0.0, 0.05)])
+        yield command(position, now, high, rotation, grip, speed=0.7)
         if arrived():
             return
 
 
-def squeeze(scene: Scene) -> Actions:
-    """Closes the hand where it is, until the fingers stand still."""
+def squeeze(scene: Scene, name: str = "") -> Actions:
+    """Closes the hand where it is, until the fingers stand still, and on both sides of `name` if they can."""
     position, rotation = scene.hand()
     before = scene.opening()
     still = 0
-    for step in range(16):
+    for step in range(20):
         yield command(*scene.hand(), position, rotation, CLOSE)
         now = scene.opening()
         still = still + 1 if step > 2 and abs(now - before) < 0.0006 else 0
         before = now
-        if still == 2:
+        if still >= 2 and (not name or scene.grasped(name)):
             return
 
 

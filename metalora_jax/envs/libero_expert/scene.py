@@ -82,7 +82,8 @@ class Scene:
 
     def grasped(self, name: str) -> bool:
         """Whether both fingers touch the object."""
-        return self.env._check_grasp(self.env.robots[0].gripper, self.env.get_object(name))
+        parts = self.env.robots[0].gripper.important_geoms
+        return self.env._check_grasp([parts["left_finger"], parts["right_finger"]], self.env.get_object(name))
 
     def hold(self, name: str) -> np.ndarray:
         """Position (3,) [m] of the object in the hand's own frame."""
@@ -142,6 +143,11 @@ class Scene:
         owner = self.env.object_sites_dict.get(name) or self.env.get_object(name)
         return Joint(self, self.model.joint(owner.joints[0]).id)
 
+    def shut(self, place: str) -> bool:
+        """Whether a place is inside something that opens, and is not open."""
+        site = self.env.object_sites_dict.get(place)
+        return bool(site is not None and site.joints) and not self.holds(["open", place])
+
     def articulation(self, name: str) -> dict[str, list[float]]:
         """Ranges of the joint's values that count as open, closed, on and off, by LIBERO's names for them."""
         site = self.env.object_sites_dict.get(name)
@@ -165,8 +171,12 @@ class Scene:
             center = self.origin(place)
             return center[:2], 0.015, lambda origin: bool(origin[2] >= center[2])
         site = self.env.object_sites_dict[place]
+        guests = [other[1] for other in self.goals() if other[0] in ("in", "on") and other[-1] == place]
         position = np.array(self.env.sim.data.get_site_xpos(place))
         matrix = np.array(self.env.sim.data.get_site_xmat(place))
         inside = site.in_box if predicate == "in" else site.under
         reach = float(np.sort(np.abs(matrix @ site.size))[1:].min())
-        return position[:2], min(reach, 0.08), lambda origin: bool(inside(position, matrix, origin))
+        # Where several shall go, each gets its share, the first the far one.
+        share = (len(guests) - 1) / 2 - guests.index(goal[1])
+        center = position[:2] + [share * reach / max(1, len(guests) - 1), 0.0]
+        return center, min(reach, 0.08), lambda origin: bool(inside(position, matrix, origin))
