@@ -1,10 +1,15 @@
-"""Records scripted demonstrations of Meta-World tasks, one LIBERO-layout HDF5 file for each task.
+"""Records scripted demonstrations, one LIBERO-layout HDF5 file for each task.
 
+    python experiments/collect.py --suite=libero_object --demos=20
     python experiments/collect.py --config=configs/metaworld_demos.py
 
-Finished files are kept: the same command goes on where it stopped.
+Finished files are kept: the same command goes on where it stopped. Only successes are kept; failures are counted.
 """
 
+from pathlib import Path
+from runpy import run_path
+
+from absl import flags
 from ml_collections import config_flags
 
 from metalora_jax.envs.collect import collect, jobs_of
@@ -12,10 +17,27 @@ from metalora_jax.training import command
 from metalora_jax.training.progress import progress
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
+_SUITE = flags.DEFINE_string("suite", None, "a LIBERO suite; short for --config=configs/libero_demos.py:SUITE")
+_DEMOS = flags.DEFINE_integer("demos", None, "demonstrations of each task, instead of the config's", lower_bound=1)
+_NOISE = flags.DEFINE_float("noise", None, "pushes on the hand [action units], instead of the config's", lower_bound=0)
+
+
+def _config() -> dict:
+    if (_CONFIG.value is None) == (_SUITE.value is None):
+        raise ValueError("name what to record by one of --suite=libero_object (or another) and --config=configs/...")
+    config = _CONFIG.value
+    if config is None:
+        recipe = Path(__file__).parents[1] / "configs" / "libero_demos.py"
+        config = run_path(str(recipe))["get_config"](_SUITE.value)
+    config = config.to_dict()
+    for part in config["parts"].values():
+        for field, value in (("demos", _DEMOS.value), ("noise", _NOISE.value)):
+            part[field] = part[field] if value is None else value
+    return config
 
 
 def main(_: list[str]) -> None:
-    config = _CONFIG.value.to_dict()
+    config = _config()
     jobs = jobs_of(config)
     for done in progress(collect(jobs, config["workers"]), description="tasks recorded", total=len(jobs)):
         if done.failures:

@@ -4,7 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from absl import logging
+
 from metalora_jax.data import libero_hdf5
+from metalora_jax.envs import libero_files
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.experts import record
 from metalora_jax.envs.world import world
@@ -32,8 +35,15 @@ class Recorded(NamedTuple):
     failures: int  # episodes in which the expert failed; they are not kept
 
 
+class ExpertFails(RuntimeError):
+    """A scripted expert fails more often than it succeeds; nothing of that task is written."""
+
+
 def jobs_of(config: Mapping[str, Any]) -> list[Job]:
-    """The jobs of a config section: `directory`, `world`, `image_size`, and `parts` of tasks with their fields."""
+    """The jobs of a config section: `directory`, `world`, `image_size`, and `parts` with their fields.
+
+    A part names its `tasks`, or a LIBERO `suite`.
+    """
     return [
         Job(
             task,
@@ -45,7 +55,7 @@ def jobs_of(config: Mapping[str, Any]) -> list[Job]:
             config["image_size"],
         )
         for name, part in config["parts"].items()
-        for task in part["tasks"]
+        for task in (part["tasks"] if "tasks" in part else libero_files.suite_tasks(part["suite"]))
     ]
 
 
@@ -53,7 +63,7 @@ def record_file(job: Job) -> Recorded:
     """Records one file, keeping successes only; the seeds go up from `first_seed`.
 
     Raises:
-      RuntimeError: if the expert fails more often than it succeeds.
+      ExpertFails: more often than it succeeds; nothing is written.
     """
     demos: list[Demo] = []
     seeds, seed = [], job.first_seed
@@ -66,18 +76,38 @@ def record_file(job: Job) -> Recorded:
                 demos.append(demo)
                 seeds.append(seed)
             seed += 1
-            if seed - job.first_seed > 2 * job.demos + 10:
-                raise RuntimeError(
-                    f"the expert of {job.task} failed {seed - job.first_seed - len(demos)} times; drop the task"
-                )
+            failures = seed - job.first_seed - len(demos)
+            logging.info("%s: %d of %d recorded, %d failed", job.task, len(demos), job.demos, failures)
+            if failures > job.demos + 10:
+                raise ExpertFails(f"the expert of {job.task} failed {failures} times; drop the task")
     provenance = {"seeds": seeds, "noise": job.noise, "condition": job.condition.to_json(), "expert": job.world}
     libero_hdf5.write(job.path, demos, known.cameras, job.task, provenance)
     return Recorded(job, seed - job.first_seed - len(demos))
 
 
 def collect(jobs: Sequence[Job], workers: int) -> Iterator[Recorded]:
-    """Records all jobs whose file is not there yet, in `workers` fresh processes; yields each as it is done."""
+    """Records all jobs whose file is not there yet, in `workers` fresh processes; yields each as it is done.
+
+    Each demonstration is logged.
+
+    Raises:
+      ExpertFails: of some task, once all others are recorded.
+    """
     for job in jobs:
         world(job.world).instruction(job.task)
-    todo = [job for job in jobs if libero_hdf5.count(job.path) < job.demos]
-    yield from in_processes(record_file, [(job,) for job in todo], workers, jobs_each=8)
+    todo = [(job,) for job in jobs if libero_hdf5.count(job.path) < job.demos]
+    refusals = []
+    for done in in_processes(_record, todo, workers, logging.set_verbosity, (logging.INFO,), jobs_each=8):
+        if isinstance(done, Recorded):
+            yield done
+        else:
+            refusals.append(str(done))
+    if refusals:
+        raise ExpertFails("; ".join(refusals))
+
+
+def _record(job: Job) -> Recorded | ExpertFails:
+    try:
+        return record_file(job)
+    except ExpertFails as error:
+        return error

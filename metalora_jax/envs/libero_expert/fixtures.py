@@ -1,0 +1,138 @@
+"""Drawers, doors and knobs: pulled by their handle, pushed shut, or grasped and turned."""
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from metalora_jax.envs.libero_expert import hand
+from metalora_jax.envs.libero_expert.grasps import grasps
+from metalora_jax.envs.libero_expert.hand import UP, command
+from metalora_jax.envs.libero_expert.motion import CLOSE, OPEN, Actions, descend, follow, squeeze, straight
+from metalora_jax.envs.libero_expert.placing import course
+from metalora_jax.envs.libero_expert.scene import Joint, Scene
+
+_RANGES = {
+    "open": "default_open_ranges",
+    "close": "default_close_ranges",
+    "turnon": "default_turnon_ranges",
+    "turnoff": "default_turnoff_ranges",
+}
+_PULL_TILT = 0.15  # [rad] of a hand that reaches for a handle, down from the horizontal
+_PUSH_TILT = 0.8  # [rad] of a hand that pushes: fingers first, palm behind
+_BEFORE = 0.08  # [m] in front of a handle or a face
+_LEAD = 0.06  # [m] that a goal lies ahead of what is moved
+_AIR = 0.02  # [m]
+_STEPS = 120  # after which a pull, a push or a twist ends
+
+
+def operate(scene: Scene, goal: list[str]) -> Actions:
+    """Meets `goal` = [predicate, name], with predicate open, close, turnon or turnoff."""
+    predicate, name = goal
+    joint = scene.joint(name)
+    low, high = sorted(scene.articulation(name)[_RANGES[predicate]])
+    sign = 1.0 if joint.value() < (low + high) / 2 else -1.0
+    if predicate in ("turnon", "turnoff"):
+        yield from _twist(scene, joint, sign, goal)
+    elif predicate == "open":
+        yield from _pull(scene, joint, sign, goal)
+    else:
+        yield from _push(scene, joint, sign, goal)
+
+
+def _twist(scene: Scene, joint: Joint, sign: float, goal: list[str]) -> Actions:
+    knob = joint.boxes()
+    middle = knob.centers.mean(axis=0)
+    grasp = grasps(knob, middle, scene.others())[0]
+    down = hand.pointing_down(grasp.yaw)
+    yield from _go(scene, grasp.position + 0.05 * UP, down, OPEN)
+    yield from descend(
+        scene, lambda: grasp.position, down, OPEN, lambda: np.linalg.norm(scene.hand()[0] - grasp.position) < 0.006
+    )
+    yield from squeeze(scene)
+    for _ in range(_STEPS):
+        if scene.holds(goal):
+            break
+        position, now = scene.hand()
+        turned = Rotation.from_rotvec(sign * 0.4 * joint.axis()).as_matrix() @ now
+        yield command(position, now, grasp.position, _upright(turned), CLOSE)
+    yield from straight(scene, lambda: grasp.position, scene.hand()[1], OPEN, steps=4)
+    yield from straight(scene, lambda: grasp.position + 0.1 * UP, scene.hand()[1], OPEN, near=0.03)
+
+
+def _upright(rotation: np.ndarray) -> np.ndarray:
+    """The nearest rotation of a hand that points straight down."""
+    return hand.pointing_down(hand.yaw_of(rotation))
+
+
+def _pull(scene: Scene, joint: Joint, sign: float, goal: list[str]) -> Actions:
+    bar = _outermost(joint, sign)
+    origin, frame = joint.pose()
+    way = sign * joint.motion(bar.centers[0])
+    inward = -np.cos(_PULL_TILT) * way - np.sin(_PULL_TILT) * UP
+    length = bar.axes[0][:, np.argmax(bar.halves[0])]
+    rotation = _facing(inward, np.cross(inward, length), scene.hand()[1])
+    local = frame.T @ (bar.centers[0] - origin), frame.T @ rotation
+
+    def grip() -> tuple[np.ndarray, np.ndarray]:
+        origin, frame = joint.pose()
+        return origin + frame @ local[0], frame @ local[1]
+
+    yield from _go(scene, grip()[0] - _BEFORE * inward, rotation, OPEN)
+    yield from straight(scene, lambda: grip()[0], rotation, OPEN, near=0.006)
+    yield from squeeze(scene)
+    for _ in range(_STEPS):
+        if scene.holds(goal):
+            break
+        place, turned = grip()
+        yield command(*scene.hand(), place + _LEAD * sign * joint.motion(place), turned, CLOSE)
+    away = scene.hand()[0] - _BEFORE * inward
+    yield from straight(scene, lambda: scene.hand()[0], scene.hand()[1], OPEN, steps=5)
+    yield from straight(scene, lambda: away, scene.hand()[1], OPEN, near=0.02)
+
+
+def _push(scene: Scene, joint: Joint, sign: float, goal: list[str]) -> Actions:
+    face = _outermost(joint, -sign)
+    origin, frame = joint.pose()
+    way = sign * joint.motion(face.centers[0])
+    front = face.centers[0] - way * (np.abs(face.axes[0].T @ way) @ face.halves[0])
+    inward = np.cos(_PUSH_TILT) * way - np.sin(_PUSH_TILT) * UP
+    rotation = _facing(inward, np.cross(UP, way), scene.hand()[1])
+    local = frame.T @ (front - hand.TIP * inward - origin), frame.T @ rotation
+
+    def touch() -> tuple[np.ndarray, np.ndarray]:
+        origin, frame = joint.pose()
+        return origin + frame @ local[0], frame @ local[1]
+
+    yield from _go(scene, touch()[0] - _BEFORE * way, rotation, CLOSE)
+    for _ in range(_STEPS):
+        if scene.holds(goal):
+            break
+        place, turned = touch()
+        yield command(*scene.hand(), place + _LEAD * sign * joint.motion(place), turned, CLOSE)
+    away = scene.hand()[0] - _BEFORE * way
+    yield from straight(scene, lambda: away, scene.hand()[1], OPEN, near=0.02)
+
+
+def _outermost(joint: Joint, sign: float):
+    """The box of the part that reaches furthest where it moves as the value grows (sign 1) or shrinks (-1)."""
+    boxes = joint.boxes()
+    reach = []
+    for center, axes, half in zip(*boxes, strict=True):
+        way = sign * joint.motion(center)
+        way = np.array([*way[:2], 0.0])
+        reach.append(way @ (center - joint.pose()[0]) + np.abs(axes.T @ way) @ half)
+    best = int(np.argmax(reach))
+    return type(boxes)(*(part[best : best + 1] for part in boxes))
+
+
+def _facing(inward: np.ndarray, closing: np.ndarray, now: np.ndarray) -> np.ndarray:
+    """Rotation of a hand that points along `inward` and closes along `closing`; of two, the nearer to `now`."""
+    closing = closing / np.linalg.norm(closing)
+    both = [np.column_stack([x, np.cross(inward, x), inward]) for x in (closing, -closing)]
+    return max(both, key=lambda rotation: np.trace(rotation @ now.T))
+
+
+def _go(scene: Scene, goal: np.ndarray, rotation: np.ndarray, grip: float) -> Actions:
+    """Over everything to `goal`, turning underway."""
+    position, _ = scene.hand()
+    way = course(hand.shape(position, rotation, 2 * hand.OPEN), scene.others(), position, goal, 0.0, _AIR)
+    yield from follow(scene, way, rotation, grip, near=0.02)

@@ -1,0 +1,111 @@
+"""Pick and place: whatever the object, wherever the goal wants it, among whatever stands around."""
+
+import numpy as np
+
+from metalora_jax.envs.libero_expert import hand
+from metalora_jax.envs.libero_expert.boxes import Boxes, joined, turn
+from metalora_jax.envs.libero_expert.grasps import Grasp, grasps
+from metalora_jax.envs.libero_expert.hand import UP
+from metalora_jax.envs.libero_expert.motion import CLOSE, OPEN, Actions, descend, follow, release, rise, squeeze
+from metalora_jax.envs.libero_expert.placing import TURNS, Place, course, places
+from metalora_jax.envs.libero_expert.scene import Scene
+
+_ABOVE = 0.05  # [m] over a grasp or a place, from where the hand goes straight down
+_AIR = 0.02  # [m] over what is passed
+_TRIED = 12  # grasps for which a place is sought
+
+
+class Stuck(RuntimeError):
+    """No grasp, or no place, that the hand can reach."""
+
+
+def pick_and_place(scene: Scene, goal: list[str]) -> Actions:
+    """Brings the object of `goal` = [predicate, object, place] where it belongs.
+
+    Raises:
+      Lost: the object slipped out of the hand.
+      Stuck: it cannot be grasped.
+    """
+    name = goal[1]
+    grasp = chosen(scene, goal)
+    yield from pick(scene, name, grasp)
+    if scene.grasped(name):
+        yield from place(scene, goal)
+
+
+def chosen(scene: Scene, goal: list[str]) -> Grasp:
+    """The cheapest grasp, what it means for putting the object down counted in."""
+    name = goal[1]
+    found = grasps(scene.boxes(name), scene.mass_center(name), scene.others(name))
+    if not found:
+        raise Stuck(f"no free grasp of {name}")
+    apart: list[Grasp] = []
+    for grasp in found:
+        if all(
+            np.linalg.norm(grasp.position - other.position) > 0.012 or abs(grasp.yaw - other.yaw) > 0.2
+            for other in apart
+        ):
+            apart.append(grasp)
+        if len(apart) == _TRIED:
+            break
+    costs = []
+    for grasp in apart:
+        fingers = hand.shape(grasp.position, hand.pointing_down(grasp.yaw), 2 * hand.OPEN)
+        spots = _spots(scene, goal, fingers, grasp.yaw, TURNS[::2])
+        costs.append(grasp.cost + (spots[0].cost if spots else 10.0))
+    return apart[int(np.argmin(costs))]
+
+
+def pick(scene: Scene, name: str, grasp: Grasp) -> Actions:
+    """Approaches, closes, and ends with the object between the fingers, not yet lifted."""
+    down = hand.pointing_down(grasp.yaw)
+    above = grasp.position + _ABOVE * UP
+    position, rotation = scene.hand()
+    free = hand.shape(position, rotation, 2 * hand.OPEN)
+    way = course(free, scene.others(), position, above, grasp.yaw - hand.yaw_of(rotation), _AIR)
+    yield from follow(scene, way, down, OPEN, near=0.02)
+    offset = grasp.position - scene.origin(name)
+    yield from descend(
+        scene,
+        lambda: scene.origin(name) + offset,
+        down,
+        OPEN,
+        lambda: np.linalg.norm(scene.hand()[0] - scene.origin(name) - offset) < 0.006,
+    )
+    yield from squeeze(scene)
+
+
+def place(scene: Scene, goal: list[str]) -> Actions:
+    """Lifts, carries, lowers, opens and retreats."""
+    name = goal[1]
+    position, rotation = scene.hand()
+    spots = _spots(scene, goal, hand.shape(position, rotation, 2 * hand.OPEN), hand.yaw_of(rotation))
+    if not spots:
+        raise Stuck(f"no free place for {name}")
+    spot = spots[0]
+    end = spot.origin + turn(spot.turn) @ (position - scene.origin(name)) + spot.drop * UP
+    held = joined(scene.boxes(name), hand.shape(position, rotation, scene.opening()))
+    way = course(held, scene.others(name), position, end + _ABOVE * UP, spot.turn, _AIR)
+    turned = turn(spot.turn) @ rotation
+    yield from follow(scene, way, turned, CLOSE, near=0.02, held=name)
+    final = spot.origin + spot.drop * UP
+    yield from descend(
+        scene,
+        lambda: scene.hand()[0] + final - scene.origin(name) - 0.004 * UP,
+        turned,
+        CLOSE,
+        lambda: scene.supported(name) or bool(scene.origin(name)[2] < final[2] + 0.004),
+    )
+    yield from release(scene, name)
+    yield from rise(scene, 0.08, OPEN)
+
+
+def _spots(scene: Scene, goal: list[str], fingers: Boxes, yaw: float, turns: np.ndarray = TURNS) -> list[Place]:
+    name = goal[1]
+    turns = turns[np.abs(yaw + turns) < hand.WRIST]
+    own, still = scene.boxes(name), scene.others(name)
+    return places(own, fingers, scene.origin(name), still, *scene.region(goal), turns)
+
+
+def _alike(one: Grasp, other: Grasp) -> bool:
+    return bool(np.linalg.norm(one.position - other.position) < 0.012 and abs(one.yaw - other.yaw) < 0.2)
