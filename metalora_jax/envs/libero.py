@@ -20,6 +20,7 @@ import numpy as np
 from metalora_jax.envs import gl
 from metalora_jax.envs import libero_files as files
 from metalora_jax.envs.conditions import Condition, execute
+from metalora_jax.envs.scene import Scene
 from metalora_jax.envs.world import Frame, Step, World
 
 CAMERAS = {"agentview": "agentview", "eye_in_hand": "robot0_eye_in_hand"}  # our name -> the model's camera
@@ -85,9 +86,8 @@ class Libero:
                 f"{task}: initial states have {self._init_states.shape[1]} numbers, not those of its scene"
             )
         self._cameras = [self._model.camera(CAMERAS[name]).id for name in cameras]
-        model, head = self._model, self._model.vis.headlight
-        self._lights = (model.light_ambient, model.light_diffuse, head.ambient, head.diffuse)
-        changed = (*self._lights, model.cam_pos, model.site_rgba, model.body_pos, model.body_quat)  # by episodes
+        self._scene = Scene(self._model, self._cameras)
+        changed = (self._model.site_rgba, self._model.body_pos, self._model.body_quat)  # by LIBERO, within an episode
         self._as_built = [(array, array.copy()) for array in changed]
         self._renderer: Any = None
         self._condition: Condition | None = None
@@ -115,7 +115,7 @@ class Libero:
         self._queue = deque([IDLE] * condition.latency)
         for array, value in self._as_built:
             array[:] = value
-        self._shift(condition)
+        self._scene.shift(condition)
         environment = self.simulator
         environment.robots[0].gripper.current_action = np.zeros(environment.robots[0].gripper.dof)
         with _seeded(start):
@@ -126,17 +126,6 @@ class Libero:
         environment._post_process()
         for _ in range(self._settle_steps):
             environment.step(IDLE)
-
-    def _shift(self, condition: Condition) -> None:
-        model = self._model
-        model.cam_pos[self._cameras] += np.asarray(condition.camera)
-        for light in (
-            model.light_ambient,
-            model.light_diffuse,
-            model.vis.headlight.ambient,
-            model.vis.headlight.diffuse,
-        ):
-            light *= condition.light
 
     def observe(self) -> Frame:
         """Renders the cameras and reads the state. It changes nothing: an episode that is not looked at is the same."""
@@ -299,4 +288,4 @@ def demo_steps(task: str) -> int:
     return files.STEPS[files.suite_of(task)]
 
 
-WORLD = World(tuple(CAMERAS), files.tasks, files.instruction, Libero, episode_start, demo_steps)
+WORLD = World(tuple(CAMERAS), STATE_DIM, ACTION_DIM, files.tasks, files.instruction, Libero, episode_start, demo_steps)
