@@ -14,7 +14,8 @@ from metalora_jax.evaluation.doctor.recordings import Recording
 WINDOW = 5  # steps over which commands and motion are summed: the arm follows with a lag
 METRES = 0.06  # LIBERO's command of 1 is 5 cm; nothing larger means that commands are still in metres
 AGREEMENT = 0.85  # of commands and motion; demonstrations of either world lie above 0.92
-REVERSED = -0.3  # correlation of an axis' commands with its motion
+REVERSED = -0.4  # correlation of an axis' commands with its motion
+FAINT = 0.01  # share of the motion along an axis that says nothing
 TURNED = np.radians(25)  # about the vertical
 ENOUGH = 0.3  # correlation under the best frame, below which motion says nothing about commands
 IDLE = 0.5  # share of steps that do nothing
@@ -177,27 +178,32 @@ class Fit(NamedTuple):
         """What is wrong with the frame or the scale; empty where nothing is, or where motion does not tell."""
         if self.strength < ENOUGH:
             return ""
-        excited = self.motion > 0.05 * self.motion.sum()
         own = np.diag(self.cross) / np.sqrt(self.motion * self.command + 1e-12)
-        swap, signs = self._nearest()
-        if self.agreement < AGREEMENT and swap != (0, 1, 2):
-            return f"the hand's x, y, z follow the commands' {', '.join(_AXES[k] for k in swap)}: axes swapped"
-        if (wrong := [_AXES[k] for k in range(3) if excited[k] and own[k] < REVERSED]) or self.agreement < 0:
-            wrong = wrong or [_AXES[k] for k in range(3) if signs[k] < 0]
-            return f"the hand moves against its command in {' and '.join(wrong)}: sign reversed"
+        against = [_AXES[k] for k in range(3) if own[k] < REVERSED and self.motion[k] > FAINT * self.motion.sum()]
         horizontal = self.cross[:2, :2]
         yaw = np.arctan2(horizontal[1, 0] - horizontal[0, 1], np.trace(horizontal))
-        if abs(yaw) > TURNED or self.agreement < AGREEMENT:
-            return f"the hand moves {np.degrees(yaw):+.0f} degrees about the vertical from its command: another frame"
+        if self.agreement < AGREEMENT or against or abs(yaw) > TURNED:
+            return self._explanation(yaw, against)
         if not 0.25 < self.gain / gain < 4:
-            return f"a command of 1 moves the hand {100 * self.gain:.2g} cm a step, not {100 * gain:.2g}: other scale"
+            return f"the hand moves {self.gain / gain:.2g} times as far as its commands say: another scale"
         return ""
 
-    def _nearest(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The order of axes, and their signs, that explain the motion best."""
-        size = np.abs(self.cross)
-        order = max(itertools.permutations(range(3)), key=lambda p: sum(size[i, p[i]] for i in range(3)))
-        return order, tuple(int(np.sign(self.cross[i, order[i]])) for i in range(3))
+    def _explanation(self, yaw: float, against: Sequence[str]) -> str:
+        """Axes swapped or reversed, or a turn about the vertical: what explains the motion best."""
+        axes = [
+            (sum(s * self.cross[i, k] for i, (s, k) in enumerate(zip(signs, order, strict=True))), signs, order)
+            for order in itertools.permutations(range(3))
+            for signs in itertools.product((1, -1), repeat=3)
+        ]
+        score, signs, order = max(axes)
+        turned = np.cos(yaw) * np.trace(self.cross[:2, :2]) + self.cross[2, 2]
+        turned += np.sin(yaw) * (self.cross[1, 0] - self.cross[0, 1])
+        if order != (0, 1, 2) and score > 0.95 * turned:
+            follows = ", ".join("-" * (sign < 0) + _AXES[k] for sign, k in zip(signs, order, strict=True))
+            return f"the hand's x, y, z follow the commands' {follows}: axes swapped"
+        if reversed_ := against or [_AXES[k] for k in range(3) if score > turned and signs[k] < 0]:
+            return f"the hand moves against its command in {' and '.join(reversed_)}: sign reversed"
+        return f"the hand moves {np.degrees(yaw):+.0f} degrees about the vertical from its command: another frame"
 
 
 def counts(recordings: Sequence[Recording]) -> dict[str, int]:
