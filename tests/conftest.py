@@ -42,6 +42,16 @@ def _lerobot() -> str | None:
     return None if os.environ.get(PYTHON) else f"no environment with lerobot is named; enable with: {HOW} pytest"
 
 
+def _parquet() -> str | None:
+    missing = [module for module in ("pyarrow", "av") if not _installed(module)]
+    return f"{' and '.join(missing)} not installed; enable with: pip install -e '.[lerobot]'" if missing else None
+
+
+def _rlds() -> str | None:
+    missing = [module for module in ("tensorflow", "tensorflow_datasets") if not _installed(module)]
+    return f"{' and '.join(missing)} not installed; enable with: pip install -e '.[rlds]'" if missing else None
+
+
 def _gpu() -> str | None:
     if jax.default_backend() == "gpu":
         return None
@@ -49,7 +59,14 @@ def _gpu() -> str | None:
 
 
 # Each returns why its tests cannot run here, or None. Asked only when a test carries the marker.
-REQUIREMENTS = {"metaworld": _metaworld, "libero": _libero, "lerobot": _lerobot, "gpu": _gpu}
+REQUIREMENTS = {
+    "metaworld": _metaworld,
+    "libero": _libero,
+    "lerobot": _lerobot,
+    "parquet": _parquet,
+    "rlds": _rlds,
+    "gpu": _gpu,
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,10 +2,11 @@
 
 import importlib
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from metalora_jax.data.libero_hdf5 import Moment, Scene
 from metalora_jax.envs.conditions import Condition
 
 
@@ -50,6 +51,17 @@ class Simulator(Protocol):
 
         It reads the simulator's whole state, which no policy sees.
         """
+
+
+@runtime_checkable
+class Traced(Protocol):
+    """What a Simulator has besides, whose demonstrations are kept in LIBERO's official layout, whole."""
+
+    def scene(self) -> Scene:
+        """Of the episode that has begun. Asked once, after `reset`."""
+
+    def moment(self) -> Moment:
+        """Of the present. Asked before every command."""
 
 
 class World(NamedTuple):

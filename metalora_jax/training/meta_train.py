@@ -14,7 +14,7 @@ from flax import nnx
 
 from metalora_jax import adapters, caches, trees
 from metalora_jax.adapters import directory, placement
-from metalora_jax.data import features, libero_hdf5
+from metalora_jax.data import features, sources
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.feature_cache import FeatureCache
 from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
@@ -34,10 +34,11 @@ from metalora_jax.types import ActionChunk, Array, Batch, Demo, PyTree, from_fie
 class DataConfig(NamedTuple):
     """Which demonstrations are learned from."""
 
-    directory: str  # holds <task>_demo.hdf5
-    tasks: Sequence[str]
+    directory: str  # of <task>_demo.hdf5, a LeRobot dataset or a TFDS dataset; see `data.sources`
+    tasks: Sequence[str]  # by name, or by instruction
     demos: int  # the first so many of each task
     cameras: Sequence[str]  # in the order of the base
+    keys: Mapping[str, str] | None = None  # camera, state or action -> its name in a dataset of one's own
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "DataConfig":
@@ -88,8 +89,7 @@ class Setting(NamedTuple):
 
 def read_demos(data: DataConfig) -> dict[str, list[Demo]]:
     """The demonstrations that `data` names."""
-    root = Path(data.directory)
-    return {task: libero_hdf5.read(root / f"{task}_demo.hdf5", data.cameras, data.demos) for task in data.tasks}
+    return sources.read(sources.open(data.directory, data.cameras, data.keys), data.tasks, data.demos)
 
 
 def setting(config: Mapping[str, Any]) -> Setting:
