@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from metalora_jax.envs.conditions import execute
+from metalora_jax.envs.world import World
 from metalora_jax.evaluation.doctor.findings import Outcome, together
 from metalora_jax.evaluation.doctor.recordings import Recording
 
@@ -18,6 +19,7 @@ REVERSED = -0.4  # correlation of an axis' commands with its motion
 FAINT = 0.01  # share of the motion along an axis that says nothing
 TURNED = np.radians(25)  # about the vertical
 ENOUGH = 0.3  # correlation under the best frame, below which motion says nothing about commands
+SURE = 0.6  # how well the fingers answer their command, at least
 IDLE = 0.5  # share of steps that do nothing
 _AXES = "xyz"
 
@@ -34,27 +36,28 @@ HANDS = {
     "libero": Hand(0.012, lambda state: (state[:, 6] - state[:, 7]) / 0.08),
 }
 
-WIDTHS = {"metaworld": (4, 4), "libero": (8, 7)}  # of state and action
-
 _OF_FRAME = "record in the simulator's own frame (x, y, z first), or bring the actions into it when converting"
 _OF_SCALE = "divide displacements by the controller's largest step (LIBERO: 0.05 m, 0.5 rad) when converting"
+_OF_ORDER = "put x, y, z first, then the turn, then the gripper"
 _OF_SIGN = "the simulators open at -1 and close at 1: multiply the last action by -1"
 _OF_ZERO_ONE = "the simulators open at -1 and close at 1: map [0, 1] to it (where 1 opens: 1 - 2 a)"
 
 
-def widths(wrong: Sequence[Recording], recordings: Sequence[Recording], world: str) -> Outcome:
-    """Have state and action the dimensions of the world? `wrong` are those whose have not."""
-    state, action = WIDTHS[world]
+def widths(recordings: Sequence[Recording], world: World) -> tuple[Outcome, list[Recording]]:
+    """Have state and action the dimensions of the world? Also returns those that have."""
+    state, action = world.state_dim, world.action_dim
+    right = [r for r in recordings if (r.state.shape[1], r.actions.shape[1]) == (state, action)]
     found = [
         (
             r.file,
             r.name,
-            f"state and actions are {r.state.shape[1]} and {r.actions.shape[1]} wide, {world}'s {state} and {action}",
+            f"state and actions are {r.state.shape[1]} and {r.actions.shape[1]} wide, the world's {state} and {action}",
             "choose the --world that they were recorded in, or convert them to its state and actions",
         )
-        for r in wrong
+        for r in recordings
+        if (r.state.shape[1], r.actions.shape[1]) != (state, action)
     ]
-    return Outcome("widths", together(found, counts(recordings)), f"state {state}, actions {action}")
+    return Outcome("widths", together(found, counts(recordings)), f"state {state}, actions {action}"), right
 
 
 def ranges(recordings: Sequence[Recording]) -> Outcome:
@@ -98,7 +101,7 @@ def gripper(recordings: Sequence[Recording], world: str) -> Outcome:
 def answer(command: np.ndarray, opening: np.ndarray) -> float:
     """How the fingers answer, in [-1, 1]: 1 where they close on a positive command; NaN where they never move."""
     change = opening[WINDOW:] - opening[:-WINDOW]
-    held = command[: len(change)]
+    held = np.convolve(command[: len(opening) - 1], np.ones(WINDOW) / WINDOW, "valid")
     moved = (np.abs(change) > 0.1) & (np.abs(held) > 0.1)
     if moved.sum() < 2:
         return float("nan")
@@ -108,20 +111,18 @@ def answer(command: np.ndarray, opening: np.ndarray) -> float:
 def _gripper_trouble(actions: np.ndarray, opening: np.ndarray) -> tuple[str, str] | None:
     command = actions[:, -1]
     score = answer(command, opening)
-    if score > -ENOUGH:
-        return None
-    binary = [k for k in range(actions.shape[1] - 1) if set(np.unique(actions[:, k])) == {-1.0, 1.0}]
-    others = [k for k in range(actions.shape[1] - 1) if answer(actions[:, k], opening) > 0.8 and k in binary]
-    if others:
-        remedy = "put x, y, z, then the turn, then the gripper into the actions"
-        return f"the fingers answer action dimension {others[0]}, not the last", remedy
+    if not score > SURE:
+        for k in range(actions.shape[1] - 1):
+            if set(np.unique(actions[:, k])) == {-1.0, 1.0} and answer(actions[:, k], opening) > SURE:
+                return f"the fingers answer action dimension {k}, not the last", _OF_ORDER
     if score < -ENOUGH:
         return "the fingers open where the gripper command says close", _OF_SIGN
-    late = slice(WINDOW * 3, None)  # by then the fingers have followed
-    if len(command) > WINDOW * 4 and command[late].min() > 0.5 and opening[late].min() > 0.9:
-        return "the fingers stay open under a command to close", _OF_SIGN
-    if len(command) > WINDOW * 4 and command[late].max() < -0.5 and opening[late].max() < 0.6:
-        return "the fingers stay closed under a command to open", _OF_SIGN
+    late = slice(3 * WINDOW, None)  # by then fingers that do not move at all have had time to
+    if np.isnan(score) and len(command) > 4 * WINDOW:
+        if command[late].min() > 0.5 and opening[late].min() > 0.9:
+            return "the fingers stay open under a command to close", _OF_SIGN
+        if command[late].max() < -0.5 and opening[late].max() < 0.6:
+            return "the fingers stay closed under a command to open", _OF_SIGN
     return None
 
 

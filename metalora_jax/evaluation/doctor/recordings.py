@@ -9,13 +9,14 @@ import h5py
 import numpy as np
 
 from metalora_jax.data import libero_hdf5, sources
-from metalora_jax.data.demos import DemoError
+from metalora_jax.data.demos import DemoError, reading
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.evaluation.doctor.findings import Finding
 from metalora_jax.types import Demo
 
 NameTask = Callable[[str, str], str]  # (name, instruction) -> the task of the world, or ""
 
+AGAIN = "record it anew, or take it from its source again"
 MOMENTS = 16  # pictures of a demonstration that are compared with each other
 
 
@@ -136,7 +137,7 @@ def demos(path: Path, cameras: Sequence[str], keys: Mapping[str, str], most: int
 def finding(where: str, error: Exception) -> Finding:
     """What the readers refuse, with the remedy that follows the last semicolon of their messages."""
     what, _, remedy = str(error).rpartition("; ")
-    return Finding(where, what or remedy, remedy if what else "record it anew, or take it from its source again")
+    return Finding(where, what or remedy, remedy if what else AGAIN)
 
 
 def _recording(file: str, name: str, task: str, written: str, demo: Demo, start: Start) -> Recording:
@@ -161,25 +162,19 @@ _EVEN = 8  # [1/255] between the darkest and the brightest value of a picture th
 
 
 def _header(path: Path) -> Header:
-    try:
-        with h5py.File(path, "r") as file:
-            attributes = dict(file["data"].attrs)
-        defined = Path(str(attributes.get("bddl_file_name", ""))).stem
-        provenance = json.loads(attributes.get("provenance", "{}"))
+    with reading(path, "LIBERO's", AGAIN), h5py.File(path, "r") as file:
+        attributes = dict(file["data"].attrs)
         written = json.loads(attributes["problem_info"])["language_instruction"]
-    except KeyError as error:
-        raise DemoError(f"{path}: key missing ({error}); write the file in LIBERO's layout") from error
-    except (OSError, ValueError, TypeError) as error:
-        raise DemoError(f"{path}: attributes of data cannot be read ({str(error)[:120]}); record it anew") from error
-    return Header(str(written), defined, provenance if isinstance(provenance, dict) else {})
+        provenance = json.loads(attributes.get("provenance", "{}"))
+        defined = Path(str(attributes.get("bddl_file_name", ""))).stem
+    return Header(str(written), defined, provenance)
 
 
 def _start(path: Path, i: int, provenance: Mapping[str, Any]) -> Start:
-    condition = Condition.from_json(provenance.get("condition", {}))
-    seeds = provenance.get("seeds", ())
-    seed = int(seeds[i]) if i < len(seeds) else None
-    with h5py.File(path, "r") as file:
-        group = file[f"data/demo_{i}"]
+    with reading(path, "LIBERO's", AGAIN), h5py.File(path, "r") as file:
+        group, seeds = file[f"data/demo_{i}"], provenance.get("seeds", ())
+        seed = int(seeds[i]) if i < len(seeds) else None
         state = np.asarray(group["states"][0], np.float64) if "states" in group else None
         model = str(group.attrs.get("model_file", ""))
-    return Start(condition, float(provenance.get("noise", 0.0)), seed, state, model)
+        condition = Condition.from_json(provenance.get("condition", {}))
+        return Start(condition, float(provenance.get("noise", 0.0)), seed, state, model)

@@ -1,6 +1,5 @@
 """All checks in order. None stops the others: what it cannot do becomes a finding, or a reason to skip it."""
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -79,9 +78,10 @@ def _files(
     paths, findings = recordings.files(request.demos)
     if request.task and known and request.task not in known:
         findings.append(Finding("--task", _no_task(request), "name one of the world's tasks, or leave it out"))
-    name = functools.partial(words.name_task, known)
-    if request.task in known:
-        name = lambda *_: request.task  # noqa: E731
+
+    def name(file: str, instruction: str) -> str:
+        return request.task if request.task in known else words.name_task(known, file, instruction)
+
     found: list[Recording] = []
     for path in paths:
         for one in recordings.read(path, cameras, request.keys, name):
@@ -100,10 +100,8 @@ def _no_task(request: Request) -> str:
 
 def _of_motion(found: Sequence[Recording], world: str) -> Iterator[Outcome]:
     """Actions and state, where they are as wide as the world's."""
-    state, action = motion.WIDTHS[world]
-    wrong = [r for r in found if (r.state.shape[1], r.actions.shape[1]) != (state, action)]
-    right = [r for r in found if (r.state.shape[1], r.actions.shape[1]) == (state, action)]
-    yield motion.widths(wrong, found, world)
+    outcome, right = motion.widths(found, world_named(world))
+    yield outcome
     if right:
         yield motion.ranges(right)
         yield motion.gripper(right, world)

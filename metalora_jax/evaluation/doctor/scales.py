@@ -58,9 +58,7 @@ def read(path: Path) -> Scales:
             steps = int(np.ravel(parts["action"]["count"])[0])
         return Scales(*(_numbers(parts[kind]) for kind in _NAMES), steps, demos)
     except (StopIteration, AttributeError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: neither state_mean, nor state and action with their statistics; {_REMEDY}"
-        ) from error
+        raise ValueError(f"{path}: no statistics of state and action are in it; {_REMEDY}") from error
 
 
 def _numbers(part: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -76,14 +74,17 @@ def statistics(given: Scales, where: str, recordings: Sequence[Recording]) -> Ou
     found = []
     for kind, own in (("state", given.state), ("action", given.action)):
         data = [getattr(r, "state" if kind == "state" else "actions").astype(np.float64) for r in recordings]
-        found += _numbers_wrong(where, kind, own)
+        if unsound := _numbers_wrong(where, kind, own):
+            found += unsound
+            continue
         if data and data[0].shape[1] != len(own["mean"]):
             what = f"{kind} has {len(own['mean'])} dimensions, the demonstrations have {data[0].shape[1]}"
             found.append(Finding(where, what, "use the statistics of this robot and of this state"))
             continue
         found += _degenerate(where, kind, own, data)
         found += _uncovered(where, kind, own, data)
-    if said := _too_few(given, recordings):
+    sound = all(len(own["mean"]) == len(own["std"]) for own in (given.state, given.action))
+    if sound and (said := _too_few(given, recordings)):
         found.insert(0, Finding(where, said, _REMEDY))
     note = f"standard deviations: state {_figures(given.state['std'])}, action {_figures(given.action['std'])}"
     return Outcome("statistics", tuple(found), note)

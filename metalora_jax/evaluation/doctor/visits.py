@@ -8,7 +8,7 @@ import numpy as np
 from metalora_jax.evaluation.doctor import pictures, simulated
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome, together
 from metalora_jax.evaluation.doctor.motion import counts
-from metalora_jax.evaluation.doctor.recordings import Recording
+from metalora_jax.evaluation.doctor.recordings import AGAIN, Recording
 from metalora_jax.evaluation.doctor.simulated import Played, Take, Visit
 
 _DIM = 2.0  # [1/255] standard deviation of a picture that shows nothing
@@ -91,8 +91,7 @@ def replay(recordings: Sequence[Recording], seen: Sequence[Seen], most: int) -> 
     for r, played in played_all:
         successes += played.success
         if played.trouble:
-            remedy = "record it anew, or take it from its source again"
-            found.append((r.file, r.name, f"cannot be played: {played.trouble}", remedy))
+            found.append((r.file, r.name, f"cannot be played: {played.trouble}", AGAIN))
         elif not played.success:
             remedy = _remedy(played, r)
             found.append((r.file, r.name, "its actions, played again, do not solve the task", remedy))
