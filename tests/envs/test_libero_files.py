@@ -85,7 +85,7 @@ def test_damaged_files(saved, tmp_path):
 def test_without_libero(monkeypatch):
     monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: None)
     files._suites.cache_clear()
-    with pytest.raises(files.MissingLibero, match=r"LIBERO is not installed; get it with: pip install .*hf-libero"):
+    with pytest.raises(files.MissingLibero, match="LIBERO is not installed; get it with: make libero"):
         files.tasks()
 
 
