@@ -11,7 +11,6 @@ import pytest
 
 from metalora_jax.data import libero_hdf5, normalize
 from metalora_jax.envs.metaworld import instruction
-from metalora_jax.envs.world import WORLDS
 from metalora_jax.evaluation.doctor import page, pictures, run, scales, setup, simulated, visits
 from metalora_jax.evaluation.doctor.findings import Outcome
 from metalora_jax.evaluation.doctor.run import Request, examine
@@ -60,12 +59,14 @@ def simulator(monkeypatch):
     def visit(world, task, cameras, image_size, takes):
         if task != TASK:
             raise RuntimeError("a worker process died without a word")
-        return Visit(scenery(), 4, tuple(play(take) for take in takes))
+        return Visit(scenery()[: len(cameras)], 4, tuple(play(take, len(cameras)) for take in takes))
 
-    def play(take):
+    def play(take, cameras):
         demo = DEMOS[take.start.seed]
         off = np.linalg.norm(take.state[:, :3] - demo.state[: len(take.state), :3], axis=1)
-        return Played(demo.images[0], same(take.actions, demo.actions), demo.state[0], off, mended(take, demo), "")
+        return Played(
+            demo.images[0, :cameras], same(take.actions, demo.actions), demo.state[0], off, mended(take, demo), ""
+        )
 
     def same(actions, executed):
         return actions.shape == executed.shape and np.allclose(actions, executed)
@@ -357,7 +358,9 @@ def test_the_pins_are_those_of_the_project():
     extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for world, pins in setup.PINS.items():
         given = [*extras[world], *(root / "third_party/libero.txt").read_text().splitlines()]
-        assert [f"{package}=={version}" for package, version in pins.items() if f"{package}=={version}" not in given] == []
+        assert [
+            f"{package}=={version}" for package, version in pins.items() if f"{package}=={version}" not in given
+        ] == []
 
 
 def test_a_missing_package_and_another_version(monkeypatch):
