@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from metalora_jax.data.libero_hdf5 import Moment, Recording, Scene
+from metalora_jax.data.libero_hdf5 import Moment, Origin, Recording
 from metalora_jax.types import Demo
 
 CAMERAS = ("agentview", "eye_in_hand")
 TASKS = ("pick up the black bowl on the stove and place it on the plate", "turn on the stove")
 FPS = 10
-SCENE = Scene(
+ORIGIN = Origin(
     model_file="<mujoco/>" * 10_000,  # longer than HDF5 lets a plain attribute be
     env_name="Libero_Tabletop_Manipulation",
     problem_name="libero_tabletop_manipulation",
@@ -42,7 +42,7 @@ def recordings(demos: list[Demo]) -> list[Recording]:
     def moments(demo: Demo) -> tuple[Moment, ...]:
         return tuple(Moment(np.full(77, t), np.full(9, t), np.full(7, t)) for t in range(len(demo.actions)))
 
-    return [Recording(demo, SCENE, moments(demo)) for demo in demos]
+    return [Recording(demo, ORIGIN, moments(demo)) for demo in demos]
 
 
 def write_lerobot_v2(root: Path, demos: list[Demo], video: bool = False) -> None:
@@ -170,7 +170,7 @@ def write_rlds(root: Path, demos: list[Demo], encoding: str = "png") -> Path:
             for t in range(last + 1)
         ]
 
-    class LiberoTiny(tfds.core.GeneratorBasedBuilder):
+    class LiberoTiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self):

@@ -74,6 +74,22 @@ def _import_lerobot():
     return modeling_smolvla, smolvlm_with_expert
 
 
+class _Reader:
+    """torchvision's VideoReader on PyAV, which lerobot calls and newer torchvisions have no more."""
+
+    def __init__(self, path, stream):
+        import av
+
+        self.container = av.open(path)
+
+    def seek(self, time, keyframes_only):
+        self.container.seek(int(time * 1e6), any_frame=not keyframes_only)
+
+    def __iter__(self):
+        for frame in self.container.decode(video=0):
+            yield {"data": torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1), "pts": frame.time}
+
+
 class Peer:
     """One policy, perhaps with an adapter, and the batch that it was given."""
 
@@ -191,8 +207,11 @@ class Peer:
         """Every frame of a dataset, as lerobot's own class gives it; in a process that has loaded no policy."""
         if any(isinstance(finder, _Finder) for finder in sys.meta_path):
             raise RuntimeError("a policy is loaded, and with it stand-ins for what data sets need; ask a fresh process")
+        import torchvision
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
+        if not hasattr(torchvision.io, "VideoReader"):
+            torchvision.io.VideoReader, torchvision.set_video_backend = _Reader, lambda backend: None
         dataset = LeRobotDataset("local/dataset", root=root, video_backend="pyav")
         frames = [dataset[i] for i in range(len(dataset))]
         keys = [key for key, value in frames[0].items() if torch.is_tensor(value)]

@@ -48,7 +48,7 @@ _AS_IT_IS, _TURNED, _MIRRORED = np.s_[:, :, :], np.s_[:, ::-1, ::-1], np.s_[:, :
 _VIEWS = {"opengl": _TURNED, "opencv": _MIRRORED}
 
 
-class Scene(NamedTuple):
+class Origin(NamedTuple):
     """What LIBERO's files keep of an episode besides its steps."""
 
     model_file: str  # the model in MuJoCo's XML
@@ -71,7 +71,7 @@ class Recording(NamedTuple):
     """A demonstration, with the simulator's side where the simulator tells it (`envs.world.Traced`)."""
 
     demo: Demo
-    scene: Scene | None = None
+    origin: Origin | None = None
     moments: tuple[Moment, ...] = ()
 
 
@@ -103,7 +103,7 @@ def write_official(
         LIBERO's (position, axis-angle, two fingers).
     """
     for i, recording in enumerate(recordings):
-        if recording.scene is None or len(recording.moments) != len(recording.demo.actions):
+        if recording.origin is None or len(recording.moments) != len(recording.demo.actions):
             raise DemoError(
                 f"{path}: recording {i} has {len(recording.moments)} moments of the simulator for "
                 f"{len(recording.demo.actions)} steps; record it with a simulator that is envs.world.Traced"
@@ -112,8 +112,8 @@ def write_official(
             raise DemoError(f"{path}: recording {i} has {recording.demo.state.shape[1]} state dimensions, LIBERO has 8")
     demos = [recording.demo for recording in recordings]
     with _whole_file(path, demos, _official_attributes(recordings), provenance) as data:
-        for i, (demo, scene, moments) in enumerate(recordings):
-            assert scene is not None
+        for i, (demo, origin, moments) in enumerate(recordings):
+            assert origin is not None
             states, robot_states, joint_states = (np.stack(values) for values in zip(*moments, strict=True))
             observations = {
                 "ee_pos": demo.state[:, :3],
@@ -125,7 +125,7 @@ def write_official(
             group = _write_one(data, i, demo, cameras, _TURNED, observations)
             group["states"] = states.astype(np.float64)
             group["robot_states"] = robot_states.astype(np.float64)
-            group.attrs["model_file"] = scene.model_file
+            group.attrs["model_file"] = origin.model_file
             group.attrs["init_state"] = states[0]
 
 
@@ -227,21 +227,21 @@ def _read_one(
 def _official_attributes(recordings: Sequence[Recording]) -> dict[str, Any]:
     if not recordings:
         return {}
-    scene = recordings[0].scene
-    assert scene is not None
+    origin = recordings[0].origin
+    assert origin is not None
     arguments = {
         "type": 1,  # robomimic's number for robosuite
-        "env_name": scene.env_name,
-        "problem_name": scene.problem_name,
-        "bddl_file": scene.bddl_file_name,
-        "env_kwargs": dict(scene.env_kwargs),
+        "env_name": origin.env_name,
+        "problem_name": origin.problem_name,
+        "bddl_file": origin.bddl_file_name,
+        "env_kwargs": dict(origin.env_kwargs),
     }
     return {
-        "env_name": scene.env_name,
-        "problem_info": json.dumps({"problem_name": scene.problem_name, "domain_name": "robosuite"}),
+        "env_name": origin.env_name,
+        "problem_info": json.dumps({"problem_name": origin.problem_name, "domain_name": "robosuite"}),
         "macros_image_convention": "opengl",
-        "bddl_file_name": scene.bddl_file_name,
-        "bddl_file_content": scene.bddl_file_content,
+        "bddl_file_name": origin.bddl_file_name,
+        "bddl_file_content": origin.bddl_file_content,
         "env_args": json.dumps(arguments),
     }
 

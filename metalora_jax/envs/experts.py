@@ -43,7 +43,7 @@ def record_whole(
     # The robot is driven unshifted and the actions are relabelled: an expert that knows the shift would move the same.
     env.reset(start, dataclasses.replace(condition, yaw=0.0, gain=(1.0, 1.0, 1.0), latency=0))
     act = env.expert()
-    scene = env.scene() if isinstance(env, Traced) else None
+    origin = env.origin() if isinstance(env, Traced) else None
     moments: list[Moment] = []
     frames, actions, push, left = [], [], np.zeros(3), tail
     succeeded = False
@@ -70,4 +70,4 @@ def record_whole(
         state=np.stack([f.state for f in frames]),
         actions=command_labels(np.stack(actions), condition),
     )
-    return Recording(demo, scene, tuple(moments))
+    return Recording(demo, origin, tuple(moments))

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from metalora_jax.data.libero_hdf5 import Moment, Scene
+from metalora_jax.data.libero_hdf5 import Moment, Origin
 from metalora_jax.envs.conditions import Condition
 
 
@@ -57,7 +57,7 @@ class Simulator(Protocol):
 class Traced(Protocol):
     """What a Simulator has besides, whose demonstrations are kept in LIBERO's official layout, whole."""
 
-    def scene(self) -> Scene:
+    def origin(self) -> Origin:
         """Of the episode that has begun. Asked once, after `reset`."""
 
     def moment(self) -> Moment:

@@ -105,6 +105,15 @@ def test_channels_may_be_declared_first(v3):
     assert read_all(v3)[0].images.shape == (5, 2, 16, 16, 3)
 
 
+def test_a_dataset_of_links(v3, demos, tmp_path):
+    (tmp_path / "links").mkdir()
+    for file in [path for path in v3.rglob("*") if path.is_file()]:  # as the hub's cache keeps it
+        link = tmp_path / "links" / file.relative_to(v3)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(file)
+    assert len(read_all(tmp_path / "links")) == len(demos)
+
+
 def test_own_names(tmp_path, demos):
     keys = {"agentview": "observation.images.front", "state": "observation.pose"}
     lerobot_v3.write(tmp_path / "v3", demos, CAMERAS, FPS, keys=keys)

@@ -11,7 +11,7 @@ from metalora_jax.data.demos import DemoError
 from metalora_jax.data.libero_hdf5 import spoken
 from metalora_jax.envs.experts import record, record_whole
 from metalora_jax.envs.world import Frame, Step
-from tests.demo_formats import CAMERAS, SCENE, TASKS, make_libero_demos, recordings
+from tests.demo_formats import CAMERAS, ORIGIN, TASKS, make_libero_demos, recordings
 
 NAME = f"{TASKS[0].replace(' ', '_')}_demo.hdf5"
 
@@ -61,18 +61,18 @@ def test_everything_that_libero_s_scripts_look_for(file, demos):
         steps = [len(demo.actions) for demo in demos]
         assert (data.attrs["num_demos"], data.attrs["total"]) == (2, sum(steps))
         assert json.loads(data.attrs["problem_info"]) == {
-            "problem_name": SCENE.problem_name,
+            "problem_name": ORIGIN.problem_name,
             "domain_name": "robosuite",
             "language_instruction": TASKS[0],
         }
         arguments = json.loads(data.attrs["env_args"])
         assert arguments["type"] == 1
-        assert arguments["env_name"] == data.attrs["env_name"] == SCENE.env_name
-        assert arguments["bddl_file"] == data.attrs["bddl_file_name"] == SCENE.bddl_file_name
-        assert arguments["env_kwargs"] == SCENE.env_kwargs
-        assert data.attrs["bddl_file_content"] == SCENE.bddl_file_content
+        assert arguments["env_name"] == data.attrs["env_name"] == ORIGIN.env_name
+        assert arguments["bddl_file"] == data.attrs["bddl_file_name"] == ORIGIN.bddl_file_name
+        assert arguments["env_kwargs"] == ORIGIN.env_kwargs
+        assert data.attrs["bddl_file_content"] == ORIGIN.bddl_file_content
         group = data["demo_1"]
-        assert group.attrs["model_file"] == SCENE.model_file
+        assert group.attrs["model_file"] == ORIGIN.model_file
         assert group.attrs["num_samples"] == 6
         np.testing.assert_array_equal(group.attrs["init_state"], group["states"][0])
         assert {name: (group[name].shape, group[name].dtype) for name in group if name != "obs"} == {
@@ -206,9 +206,9 @@ class Simulated:
 
 
 class Traced(Simulated):
-    def scene(self):
+    def origin(self):
         assert self.time == 0
-        return SCENE
+        return ORIGIN
 
     def moment(self):
         return recordings(make_libero_demos(count=1))[0].moments[0]._replace(state=np.full(77, self.time))
@@ -216,7 +216,7 @@ class Traced(Simulated):
 
 def test_the_recorder_asks_a_simulator_that_tells_its_state():
     recording = record_whole(Traced(), 0, tail=1)
-    assert recording.scene is SCENE
+    assert recording.origin is ORIGIN
     assert [moment.state[0] for moment in recording.moments] == [0, 1, 2] == recording.demo.state[:, 0].tolist()
     plain = record_whole(Simulated(), 0, tail=1)
     assert plain[1:] == (None, ())

@@ -24,7 +24,7 @@ every_format = pytest.mark.parametrize("kind", [pytest.param(kind, marks=marks) 
 def assert_same(demos, wanted):
     for demo, other in zip(demos, wanted, strict=True):
         assert demo.instruction == other.instruction
-        for got, array in zip(demo[1:], other[1:], strict=True):
+        for got, array in zip(demo[1:4], other[1:4], strict=True):
             assert got.dtype == array.dtype
             np.testing.assert_array_equal(got, array)
 

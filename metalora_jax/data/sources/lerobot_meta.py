@@ -9,6 +9,7 @@ videos/chunk-000/<key>/episode_000000.mp4, ...    videos/<key>/chunk-000/file-00
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,8 +114,8 @@ def _place(row: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 
 def _inside(root: Path, pattern: str, fields: Mapping[str, Any]) -> Path:
-    path = root / pattern.format(**fields)
-    if not path.resolve().is_relative_to(root.resolve()):
+    path = Path(os.path.normpath(root / pattern.format(**fields)))  # the hub's cache is full of links: not followed
+    if not path.is_relative_to(os.path.normpath(root)):
         raise DemoError(f"{root / INFO}: {pattern!r} leads out of the dataset; {REMEDY}")
     return path
 
@@ -140,7 +141,7 @@ def _tasks_v3(root: Path) -> dict[int, str]:
     path = root / "meta" / "tasks.parquet"
     with reading(path, LAYOUT, REMEDY):
         table = parquet().read_table(path)
-        (text,) = [name for name in table.column_names if name != "task_index"]  # the index of a pandas table
+        text = "task" if "task" in table.column_names else "__index_level_0__"  # a pandas table's index without a name
         return dict(zip(table["task_index"].to_pylist(), table[text].to_pylist(), strict=True))
 
 

@@ -42,6 +42,7 @@ class Recording(NamedTuple):
     name: str  # within the file
     task: str  # of the world, or "" where it is not known
     written: str  # the instruction, as it stands in the file
+    told: str  # the instruction, as it is read: LIBERO's own files have older words for some tasks
     state: np.ndarray  # (T, state_dim) float32
     actions: np.ndarray  # (T, action_dim) float32
     first: np.ndarray  # (C, H, W, 3) uint8, as policies see it
@@ -149,6 +150,7 @@ def _recording(file: str, name: str, task: str, written: str, demo: Demo, start:
         name,
         task,
         written,
+        demo.instruction,
         demo.state,
         demo.actions,
         demo.images[0],
@@ -164,10 +166,10 @@ _EVEN = 8  # [1/255] between the darkest and the brightest value of a picture th
 def _header(path: Path) -> Header:
     with reading(path, "LIBERO's", AGAIN), h5py.File(path, "r") as file:
         attributes = dict(file["data"].attrs)
-        written = json.loads(attributes["problem_info"])["language_instruction"]
+        written = "".join(json.loads(attributes["problem_info"])["language_instruction"]).strip('"')
         provenance = json.loads(attributes.get("provenance", "{}"))
         defined = Path(str(attributes.get("bddl_file_name", ""))).stem
-    return Header(str(written), defined, provenance)
+    return Header(written, defined, provenance)
 
 
 def _start(path: Path, i: int, provenance: Mapping[str, Any]) -> Start:

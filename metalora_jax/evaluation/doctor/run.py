@@ -45,17 +45,17 @@ def examine(request: Request) -> Iterator[Result]:
     yield Result(graphics)
     known, why = _known(request)
     cameras = request.cameras or tuple(world_named(request.world).cameras)
-    paths, outcome, found = _files(request, known, cameras)
+    paths, read, found = _files(request, known, cameras)
     if request.demos:
-        yield Result(outcome)
+        yield Result(read)
     if found:
         yield Result(pictures.contents(found, cameras))
         yield Result(pictures.one_orientation(found, cameras))
         yield Result(words.instructions(found, known, request.world) if known else Outcome("instructions", skipped=why))
         yield from (Result(outcome) for outcome in _of_motion(found, request.world))
-    base, outcome = _base(request, found, cameras, paths)
-    if outcome:
-        yield Result(outcome)
+    base, loaded = _base(request, found, cameras, paths)
+    if loaded:
+        yield Result(loaded)
     yield from (Result(outcome) for outcome in _statistics(request, found, base))
     if not known or (why := "; ".join(str(finding) for finding in graphics.findings)):
         yield Result(Outcome("simulator", skipped=why))

@@ -32,7 +32,8 @@ class Scales(NamedTuple):
 def of(statistics: Statistics) -> Scales:
     """Those of a base."""
     fields = {name: np.asarray(values, np.float64) for name, values in statistics._asdict().items()}
-    return Scales(*({"mean": fields[f"{kind}_mean"], "std": fields[f"{kind}_std"]} for kind in ("state", "action")))
+    state, action = ({"mean": fields[f"{kind}_mean"], "std": fields[f"{kind}_std"]} for kind in ("state", "action"))
+    return Scales(state, action)
 
 
 def read(path: Path) -> Scales:
@@ -56,7 +57,7 @@ def read(path: Path) -> Scales:
         steps, demos = fields.get("num_transitions"), fields.get("num_trajectories")
         if steps is None and "count" in parts["action"]:  # LeRobot's
             steps = int(np.ravel(parts["action"]["count"])[0])
-        return Scales(*(_numbers(parts[kind]) for kind in _NAMES), steps, demos)
+        return Scales(_numbers(parts["state"]), _numbers(parts["action"]), steps, demos)
     except (StopIteration, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: no statistics of state and action are in it; {_REMEDY}") from error
 

@@ -3,7 +3,8 @@
 It runs in a process of its own, so that a crash in a C library is a finding, and not the end.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -66,39 +67,37 @@ def _visit(world_name: str, task: str, cameras: tuple[str, ...], image_size: int
 
 
 def _play(env: Simulator, take: Take) -> Played:
-    nothing = np.zeros((0, 0, 0, 3), np.uint8), False, np.zeros(0), np.zeros(0), ""
+    nothing = Played(np.zeros((0, 0, 0, 3), np.uint8), False, np.zeros(0), np.zeros(0), "", "")
     try:
-        first, state, off, success = _run(env, take, take.actions)
-        mended = ""
-        if not success:
-            other = take.actions * np.append(np.ones(take.actions.shape[1] - 1), -1.0)
-            mended = "the gripper reversed in sign" if _run(env, take, other)[-1] else ""
-        return Played(first, success, state, off, mended, "")
+        played = nothing._replace(trouble=f"{env.task}: no start that this world could be brought to")
+        for begin in _ways(env, take.start):
+            played = _run(env, begin, take, take.actions)
+            if played.success:
+                return played
+        reverse = take.actions * np.append(np.ones(take.actions.shape[1] - 1), -1.0)
+        if any(_run(env, begin, take, reverse).success for begin in _ways(env, take.start)):
+            return played._replace(mended="the gripper reversed in sign")
+        return played
     except ValueError as error:
-        return Played(*nothing, str(error))
+        return nothing._replace(trouble=str(error))
 
 
-def _run(env: Simulator, take: Take, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-    begin(env, take.start)
-    frame = env.observe()
-    first, off, success = frame, [], False
+def _ways(env: Simulator, start: Start) -> list[Callable[[], None]]:
+    """How to bring the simulator to a recorded start: the seed gives it exactly, a state all but what contact feels."""
+    ways: list[Callable[[], None]] = []
+    if start.seed is not None:
+        ways.append(functools.partial(env.reset, start.seed, start.condition))
+    if start.state is not None and isinstance(env, Libero):
+        ways.append(functools.partial(restore, env, start.state, start.model, start.condition))
+    return ways
+
+
+def _run(env: Simulator, begin: Callable[[], None], take: Take, actions: np.ndarray) -> Played:
+    begin()
+    first, off, success = env.observe(), [], False
     for t, action in enumerate([*actions, *[actions[-1]] * (LINGER + take.start.condition.latency)]):
         if t % EVERY == 0 and t < len(take.state):
-            frame = env.observe() if t else first
-            off.append(float(np.linalg.norm(frame.state[:3] - take.state[t, :3])))
+            place = (env.observe() if t else first).state[:3]
+            off.append(float(np.linalg.norm(place - take.state[t, :3])))
         success |= env.step(action).success
-    return first.images, first.state, np.array(off), success
-
-
-def begin(env: Simulator, start: Start) -> None:
-    """Brings the simulator to a recorded start: by seed, where the file tells it, else by the recorded state.
-
-    Raises:
-      ValueError: the file tells neither, or what it tells does not fit the task.
-    """
-    if start.seed is not None:
-        env.reset(start.seed, start.condition)
-    elif start.state is not None and isinstance(env, Libero):
-        restore(env, start.state, start.model, start.condition)
-    else:
-        raise ValueError(f"{env.task}: no start that this world could be brought to")
+    return Played(first.images, success, first.state, np.array(off), "", "")

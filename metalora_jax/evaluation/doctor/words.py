@@ -29,8 +29,8 @@ def name_task(known: Mapping[str, str], name: str, instruction: str) -> str:
 def instructions(recordings: Sequence[Recording], known: Mapping[str, str], world: str) -> Outcome:
     """Is every demonstration's instruction that of its task, to the letter?"""
     found: list[Finding] = []
-    for (file, task, written), own in _grouped(recordings).items():
-        said = _trouble(task, written, known, world) if task else _unknown(written, known)
+    for (_, task, written, told), own in _grouped(recordings).items():
+        said = _trouble(task, written, told, known, world) if task else _unknown(written, known)
         if said:
             found += together([(file, r.name, *said) for r in own], counts(recordings))
     note = f"{len({r.written for r in recordings})} instructions of {len({r.task for r in recordings} - {''})} tasks"
@@ -48,7 +48,7 @@ def lengths(recordings: Sequence[Recording], encode: Callable[[str], object]) ->
     return found
 
 
-def _trouble(task: str, written: str, known: Mapping[str, str], world: str) -> tuple[str, str] | None:
+def _trouble(task: str, written: str, told: str, known: Mapping[str, str], world: str) -> tuple[str, str] | None:
     wanted = known[task]
     accepted = {wanted}
     if world == "libero":  # its recorder writes the words of the task's own file, which differ for some tasks
@@ -61,7 +61,7 @@ def _trouble(task: str, written: str, known: Mapping[str, str], world: str) -> t
     if others := [other for other, words in known.items() if _plain(words) == _plain(written)]:
         what = f"the instruction {written!r} is that of {others[0]}, not of {task}"
         return what, f"{remedy}, or name the file after {others[0]}"
-    return f"the instruction {written!r} is not that of {task}", remedy
+    return None if told == wanted else (f"the instruction {written!r} is not that of {task}", remedy)
 
 
 def _unknown(written: str, known: Mapping[str, str]) -> tuple[str, str] | None:
@@ -79,8 +79,8 @@ def _plain(words: str) -> str:
     return " ".join(words.replace("_", " ").strip("\"' .").lower().split())
 
 
-def _grouped(recordings: Sequence[Recording]) -> dict[tuple[str, str, str], list[Recording]]:
-    grouped: dict[tuple[str, str, str], list[Recording]] = {}
+def _grouped(recordings: Sequence[Recording]) -> dict[tuple[str, ...], list[Recording]]:
+    grouped: dict[tuple[str, ...], list[Recording]] = {}
     for r in recordings:
-        grouped.setdefault((r.file, r.task, r.written), []).append(r)
+        grouped.setdefault((r.file, r.task, r.written, r.told), []).append(r)
     return grouped
