@@ -73,13 +73,14 @@ def test_a_thing_is_turned_to_fit_its_place():
     book = box([0.3, 0.0, 0.05], [0.012, 0.05, 0.05])
     fingers = hand.shape(np.array([0.3, 0.0, 0.09]), hand.pointing_down(np.pi / 2), 0.03)
     slot = joined(TABLE, box([0, 0.035, 0.04], [0.1, 0.01, 0.04]), box([0, -0.035, 0.04], [0.1, 0.01, 0.04]))
-    spot = places(book, fingers, np.array([0.3, 0, 0]), slot, np.zeros(2), 0.02, lambda origin: origin[2] < 0.02)[0]
+    [spots] = places(book, [fingers], np.array([0.3, 0, 0]), slot, np.zeros(2), 0.02, lambda at: at[2] < 0.02)
+    spot = spots[0]
     assert abs(spot.turn) == pytest.approx(np.pi / 2, abs=0.2)
     np.testing.assert_allclose(spot.origin, 0.0, atol=0.012)
 
 
 def test_what_the_judge_refuses_is_no_place():
-    assert places(CHEESE, CHEESE, CHEESE.centers[0], TABLE, np.zeros(2), 0.02, lambda origin: False) == []
+    assert places(CHEESE, [CHEESE], CHEESE.centers[0], TABLE, np.zeros(2), 0.02, lambda origin: False) == [[]]
 
 
 def test_a_course_passes_over_what_stands_in_its_way():

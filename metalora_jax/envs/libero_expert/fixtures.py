@@ -20,7 +20,7 @@ _PULL_TILT = 0.15  # [rad] of a hand that reaches for a handle, down from the ho
 _PUSH_TILT = 0.8  # [rad] of a hand that pushes: fingers first, palm behind
 _BEFORE = 0.08  # [m] in front of a handle or a face
 _LEAD = 0.06  # [m] that a goal lies ahead of what is moved
-_AIR = 0.02  # [m]
+_AIR = 0.03  # [m]
 _STEPS = 120  # after which a pull, a push or a twist ends
 
 

@@ -15,6 +15,7 @@ _FLOAT = 0.003  # [m] free under it
 _SLANT = 0.010  # [m] by which a side may recede across the rubber: fingers slide off a corner
 _PAD = 0.008  # [m] half width of the rubber
 _SAME_SIDE = 4.0  # [1/m] decides between the two sides of a rim, so that demonstrations agree
+_FIRST_YAW = -1.2  # [rad]; the range is cut where things rarely lie, so that they are not grasped now so, now so
 _STRIDE = 2  # cells between the places that are tried
 _WINDOW = PALM[0] + 0.10  # [m]
 
@@ -47,7 +48,7 @@ def _yaws(target: Boxes) -> list[float]:
     largest = target.axes[np.argmax(np.prod(target.halves, axis=1))]
     flat = largest[:2, np.argmax(np.linalg.norm(largest[:2], axis=0))]
     along = np.arctan2(flat[1], flat[0]) + np.pi / 12 * np.arange(12)
-    return [0.0, *((along + np.pi / 2) % np.pi - np.pi / 2)]
+    return [0.0, *((along - _FIRST_YAW) % np.pi + _FIRST_YAW)]
 
 
 def _at_yaw(target: Boxes, mass_center: np.ndarray, others: Boxes, middle: np.ndarray, yaw: float) -> list[Grasp]:

@@ -16,7 +16,7 @@ _DEEP = 0.10  # [m] that the hand is tall above the palm
 UP = np.array([0.0, 0.0, 1.0])
 DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])  # pointing down, closing along y
 
-WRIST = 1.9  # [rad] of yaw, either way, that the wrist allows
+WRIST = (-1.9, 3.2)  # [rad] of yaw that the last joint allows
 
 _MOVE = 0.05  # [m] of a full command
 _TURN = 0.5  # [rad]

@@ -11,7 +11,8 @@ from metalora_jax.envs.libero_expert.scene import Scene
 Actions = Iterator[np.ndarray]
 OPEN, CLOSE = -1.0, 1.0
 
-_AHEAD = 0.06  # [m] between the hand and the point of a course that it heads for
+_AHEAD = 0.035  # [m] between the hand and the point of a course that it heads for
+_SLIP = 0.04  # [m] that a thing may move in the hand and still be held
 _PATIENCE = 60  # steps after which a move ends, wherever it has come to
 
 
@@ -28,7 +29,8 @@ def follow(scene: Scene, points: np.ndarray, rotation: np.ndarray, grip: float, 
     legs = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     _, first = scene.hand()
     whole = Rotation.from_matrix(rotation @ first.T).as_rotvec()
-    done, loose = 0, 0
+    hold = scene.hold(held) if held else None
+    done = 0
     for _ in range(_PATIENCE + 4 * len(points)):
         position, now = scene.hand()
         ahead = np.linalg.norm(points[done:] - position, axis=1)
@@ -38,8 +40,7 @@ def follow(scene: Scene, points: np.ndarray, rotation: np.ndarray, grip: float, 
         goal = points[np.searchsorted(legs, min(legs[done] + _AHEAD, legs[-1]))]
         share = min(1.0, (legs[done] + _AHEAD) / max(legs[-1], _AHEAD))
         yield command(position, now, goal, Rotation.from_rotvec(share * whole).as_matrix() @ first, grip)
-        loose = 0 if not held or scene.grasped(held) else loose + 1
-        if loose > 5:
+        if hold is not None and np.linalg.norm(scene.hold(held) - hold) > _SLIP:
             raise Lost(held)
 
 

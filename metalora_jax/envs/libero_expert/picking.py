@@ -3,7 +3,7 @@
 import numpy as np
 
 from metalora_jax.envs.libero_expert import hand
-from metalora_jax.envs.libero_expert.boxes import Boxes, joined, turn
+from metalora_jax.envs.libero_expert.boxes import joined, turn
 from metalora_jax.envs.libero_expert.grasps import Grasp, grasps
 from metalora_jax.envs.libero_expert.hand import UP
 from metalora_jax.envs.libero_expert.motion import CLOSE, OPEN, Actions, descend, follow, release, rise, squeeze
@@ -11,7 +11,8 @@ from metalora_jax.envs.libero_expert.placing import TURNS, Place, course, places
 from metalora_jax.envs.libero_expert.scene import Scene
 
 _ABOVE = 0.05  # [m] over a grasp or a place, from where the hand goes straight down
-_AIR = 0.02  # [m] over what is passed
+_AIR = 0.03  # [m] over what is passed
+_NOWHERE = 10.0  # cost of a grasp with which there is no place
 _TRIED = 12  # grasps for which a place is sought
 
 
@@ -48,11 +49,8 @@ def chosen(scene: Scene, goal: list[str]) -> Grasp:
             apart.append(grasp)
         if len(apart) == _TRIED:
             break
-    costs = []
-    for grasp in apart:
-        fingers = hand.shape(grasp.position, hand.pointing_down(grasp.yaw), 2 * hand.OPEN)
-        spots = _spots(scene, goal, fingers, grasp.yaw, TURNS[::2])
-        costs.append(grasp.cost + (spots[0].cost if spots else 10.0))
+    spots = _spots(scene, goal, apart, TURNS[::2])
+    costs = [grasp.cost + (places[0].cost if places else _NOWHERE) for grasp, places in zip(apart, spots, strict=True)]
     return apart[int(np.argmin(costs))]
 
 
@@ -79,7 +77,7 @@ def place(scene: Scene, goal: list[str]) -> Actions:
     """Lifts, carries, lowers, opens and retreats."""
     name = goal[1]
     position, rotation = scene.hand()
-    spots = _spots(scene, goal, hand.shape(position, rotation, 2 * hand.OPEN), hand.yaw_of(rotation))
+    [spots] = _spots(scene, goal, [Grasp(position, hand.yaw_of(rotation), 0.0)])
     if not spots:
         raise Stuck(f"no free place for {name}")
     spot = spots[0]
@@ -100,11 +98,17 @@ def place(scene: Scene, goal: list[str]) -> Actions:
     yield from rise(scene, 0.08, OPEN)
 
 
-def _spots(scene: Scene, goal: list[str], fingers: Boxes, yaw: float, turns: np.ndarray = TURNS) -> list[Place]:
+def _spots(scene: Scene, goal: list[str], held_by: list[Grasp], turns: np.ndarray = TURNS) -> list[list[Place]]:
+    """For each grasp, where it can put down the object of `goal`, with a wrist that turns only so far."""
     name = goal[1]
-    turns = turns[np.abs(yaw + turns) < hand.WRIST]
+    hands = [hand.shape(grasp.position, hand.pointing_down(grasp.yaw), 2 * hand.OPEN) for grasp in held_by]
     own, still = scene.boxes(name), scene.others(name)
-    return places(own, fingers, scene.origin(name), still, *scene.region(goal), turns)
+    found = places(own, hands, scene.origin(name), still, *scene.region(goal), turns)
+    low, high = hand.WRIST
+    return [
+        [spot for spot in spots if low < grasp.yaw + spot.turn < high]
+        for grasp, spots in zip(held_by, found, strict=True)
+    ]
 
 
 def _alike(one: Grasp, other: Grasp) -> bool:

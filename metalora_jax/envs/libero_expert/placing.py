@@ -1,16 +1,16 @@
 """Where to put down what the hand holds, and over which course to bring it there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import minimum_filter
 
-from metalora_jax.envs.libero_expert.boxes import CELL, Boxes, Heights, heights, turn
+from metalora_jax.envs.libero_expert.boxes import CELL, Boxes, heights, turn
 
 TURNS = np.pi / 24 * np.arange(-12, 13)  # [rad]
 _STRIDE = 2  # cells between the places that are tried
-_STEEP = 1.5  # rise over run of a course
+_STEEP = 1.0  # rise over run of a course; the arm cuts the corners of a steeper one
 _SPACING = 0.015  # [m] between the points of a course
 
 
@@ -23,54 +23,50 @@ class Place(NamedTuple):
     cost: float
 
 
+class _Underside(NamedTuple):
+    """What a body shows to the ground, seen from a point of it."""
+
+    cells: np.ndarray  # (n, 2) int, of the map, from that point
+    bottoms: np.ndarray  # (n,) lowest points over them [m]
+
+
 def places(
     held: Boxes,
-    hand: Boxes,
+    hands: Sequence[Boxes],
     origin: np.ndarray,
     still: Boxes,
     center: np.ndarray,
     reach: float,
     allowed: Callable[[np.ndarray], bool],
     turns: np.ndarray = TURNS,
-) -> list[Place]:
-    """Places for `held` and the `hand` around it, both given as they are now, the cheapest first.
+) -> list[list[Place]]:
+    """For each of the `hands` that may hold `held`, the places for both of them, the cheapest first.
 
     Args:
+      held, hands: as they are now.
       origin: (3,) of the held thing now [m]. It is what `allowed` judges once the thing has come to rest.
       still: everything that stays where it is.
       center, reach: the square of places that are tried, (2,) and half its side [m].
       turns: about the vertical axis that are tried [rad].
     """
-    radius = 0.02 + max(np.abs(np.stack(boxes.extent())[..., :2] - origin[:2]).max() for boxes in (held, hand))
-    wide = CELL * np.ceil(radius / CELL)
     far = CELL * _STRIDE * round(reach / CELL / _STRIDE)
-    ground = heights(still, center - wide - far, center + wide + far).top
-    found = []
+    wide = far + _radius([held, *hands], origin)
+    ground = heights(still, center - wide, center + wide)
+    line = np.arange(-far, far + CELL / 2, _STRIDE * CELL)
+    spots = np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1).reshape(-1, 2) + center
+    found: list[list[Place]] = [[] for _ in hands]
     for angle in turns:
-        own, fingers = (
-            heights(
-                boxes.moved(turn(angle), origin, np.array([0.0, 0.0, origin[2]])), np.full(2, -wide), np.full(2, wide)
-            )
-            for boxes in (held, hand)
-        )
-        padded = own._replace(bottom=minimum_filter(own.bottom, 3))  # a cell of air around it
-        for i in range(0, 2 * round(far / CELL) + 1, _STRIDE):
-            for j in range(0, 2 * round(far / CELL) + 1, _STRIDE):
-                rise = _clear(padded, ground, i, j)
-                offset = CELL * np.array([i, j]) - far
-                rest = np.array([*(center + offset), origin[2] + rise])
-                if not np.isfinite(rise) or not allowed(rest):
-                    continue
-                drop = max(0.0, _clear(fingers, ground, i, j) - rise)
-                cost = np.linalg.norm(offset) / 0.05 + 0.3 * abs(angle) + drop / 0.02 + rise / 0.05
-                found.append(Place(rest, float(angle), drop, float(cost)))
-    return sorted(found, key=lambda place: place.cost)
-
-
-def _clear(moving: Heights, ground: np.ndarray, i: int, j: int) -> float:
-    """How far `moving` must rise [m] so that it just touches the ground, its map laid over it at cell (i, j)."""
-    rows, columns = moving.bottom.shape
-    return float((ground[i : i + rows, j : j + columns] - moving.bottom).max())
+        rises = _rises(_underside(held, origin, angle, air=1), ground.top, _cells(spots - ground.corner))
+        rests = np.column_stack([spots, origin[2] + rises])
+        fine = np.array([np.isfinite(rest[2]) and allowed(rest) for rest in rests])
+        for hand, places_of in zip(hands, found, strict=True):
+            under = _underside(hand, origin, angle)
+            drops = np.maximum(0.0, _rises(under, ground.top, _cells(spots[fine] - ground.corner)) - rises[fine])
+            for rest, rise, drop in zip(rests[fine], rises[fine], drops, strict=True):
+                offset = np.linalg.norm(rest[:2] - center)
+                cost = offset / 0.05 + 0.3 * abs(angle) + drop / 0.02 + rise / 0.05
+                places_of.append(Place(rest, float(angle), float(drop), float(cost)))
+    return [sorted(places_of, key=lambda place: place.cost) for places_of in found]
 
 
 def course(moving: Boxes, still: Boxes, start: np.ndarray, end: np.ndarray, angle: float, air: float) -> np.ndarray:
@@ -80,26 +76,51 @@ def course(moving: Boxes, still: Boxes, start: np.ndarray, end: np.ndarray, angl
       moving: as it is at `start`; it turns by `angle` [rad] about the vertical axis underway.
       start, end: (3,) of a point that moves with it, the grip site.
 
-    The way leads straight across, and as low as obstacles allow with slopes of bounded steepness.
+    The way leads straight across, and straight from one height to the other unless obstacles make it rise.
     """
     distance = np.linalg.norm((end - start)[:2])
     count = max(2, int(np.ceil(distance / _SPACING)) + 1)
     share = np.linspace(0.0, 1.0, count)
     flat = start[:2] + share[:, None] * (end - start)[:2]
-    low, high = moving.extent()
-    radius = CELL * np.ceil((0.02 + np.linalg.norm(np.maximum(high - start, start - low)[:, :2], axis=1).max()) / CELL)
-    ground = heights(still, flat.min(axis=0) - radius - CELL, flat.max(axis=0) + radius + CELL)
-    need = np.full(count, -np.inf)
-    for k, place in enumerate(flat):
-        to = np.array([0.0, 0.0, start[2]])
-        here = heights(moving.moved(turn(share[k] * angle), start, to), np.full(2, -radius), np.full(2, radius))
-        i, j = np.round((place - radius - ground.corner) / CELL).astype(int)
-        need[k] = start[2] + _clear(here, ground.top, i, j) + air
+    wide = _radius([moving], start)
+    ground = heights(still, flat.min(axis=0) - wide, flat.max(axis=0) + wide)
+    need = np.empty(count)
+    for k, cell in enumerate(_cells(flat - ground.corner)):
+        under = _underside(moving, start, share[k] * angle)
+        need[k] = start[2] + _rises(under, ground.top, cell[None])[0] + air
     line = np.concatenate([[start[2]], need[1:-1], [end[2]]])  # where it is now and where it shall end, it may be
     apart = _STEEP * distance * np.abs(share[:, None] - share[None, :])
-    height = (line[None, :] - apart).max(axis=1)
+    height = np.maximum((line[None, :] - apart).max(axis=1), start[2] + share * (end - start)[2])
     points = np.column_stack([flat, height])
-    return np.concatenate([_upright(start, points[0]), points, _upright(points[-1], end)])
+    return np.concatenate([_upright(start, points[0]), points, _upright(points[-1], end), end[None]])
+
+
+def _radius(bodies: Sequence[Boxes], about: np.ndarray) -> float:
+    """Half side of a square around `about` (3,) that holds the bodies however they turn [m]."""
+    edges = np.concatenate([edge for boxes in bodies for edge in boxes.extent()])
+    return CELL * np.ceil(np.linalg.norm((edges - about)[:, :2], axis=1).max() / CELL) * 1.5 + 2 * CELL
+
+
+def _underside(boxes: Boxes, about: np.ndarray, angle: float, air: int = 0) -> _Underside:
+    """Of `boxes` turned by `angle` about the point `about` (3,), with so many cells of air around them."""
+    turned = boxes.moved(turn(angle), about, np.array([0.0, 0.0, about[2]]))
+    low, high = (edge[:, :2] for edge in turned.extent())
+    first = np.floor(low.min(axis=0) / CELL).astype(int) - air - 1
+    last = np.ceil(high.max(axis=0) / CELL).astype(int) + air + 1
+    bottom = heights(turned, CELL * first, CELL * last).bottom
+    bottom = minimum_filter(bottom, 2 * air + 1)
+    there = np.argwhere(np.isfinite(bottom))
+    return _Underside(there + first, bottom[tuple(there.T)])
+
+
+def _rises(under: _Underside, ground: np.ndarray, spots: np.ndarray) -> np.ndarray:
+    """How far (n,) [m] a body must rise so that it just touches the ground, at cells (n, 2) of the ground's map."""
+    at = spots[:, None] + under.cells
+    return (ground[at[..., 0], at[..., 1]] - under.bottoms).max(axis=1)
+
+
+def _cells(points: np.ndarray) -> np.ndarray:
+    return np.round(points / CELL).astype(int)
 
 
 def _upright(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -84,6 +84,11 @@ class Scene:
         """Whether both fingers touch the object."""
         return self.env._check_grasp(self.env.robots[0].gripper, self.env.get_object(name))
 
+    def hold(self, name: str) -> np.ndarray:
+        """Position (3,) [m] of the object in the hand's own frame."""
+        position, rotation = self.hand()
+        return rotation.T @ (self.origin(name) - position)
+
     # Things.
 
     def origin(self, name: str) -> np.ndarray:
