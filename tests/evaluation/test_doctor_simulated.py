@@ -37,7 +37,7 @@ def test_metaworld_recordings_pass_and_their_damage_is_found(tmp_path):
     rewrite(path, "actions", lambda actions: actions * [1, 1, 1, -1])
     found = wrong(examined("metaworld", path, replays=1))
     assert "agentview is upside down" in found["image orientation"]
-    assert "fingers open where the gripper command says close" in found["gripper"]
+    assert "the fingers stay open under a command to close" in found["gripper"]
 
 
 @pytest.mark.libero

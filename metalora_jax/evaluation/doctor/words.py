@@ -32,7 +32,7 @@ def instructions(recordings: Sequence[Recording], known: Mapping[str, str], worl
     for (_, task, written, told), own in _grouped(recordings).items():
         said = _trouble(task, written, told, known, world) if task else _unknown(written, known)
         if said:
-            found += together([(file, r.name, *said) for r in own], counts(recordings))
+            found += together([(r.file, r.name, *said) for r in own], counts(recordings))
     note = f"{len({r.written for r in recordings})} instructions of {len({r.task for r in recordings} - {''})} tasks"
     return Outcome("instructions", tuple(found), note)
 
