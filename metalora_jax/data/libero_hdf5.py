@@ -135,15 +135,16 @@ def read(path: Path, cameras: Sequence[str], limit: int | None = None) -> list[D
 
 
 def stream(
-    path: Path, cameras: Sequence[str], limit: int | None = None, keys: Mapping[str, str] | None = None
+    path: Path, cameras: Sequence[str], limit: int | None = None, keys: Mapping[str, str] | None = None, first: int = 0
 ) -> Iterator[Demo]:
-    """Reads the first `limit` demonstrations (all of them when None), one at a time.
+    """Reads `limit` demonstrations (all of them when None) from number `first` on, one at a time.
 
     Args:
       path: the file.
       cameras: in this order into `Demo.images`; none leaves the pictures unread.
       limit: how many.
       keys: camera -> key below `obs`, where it is not `<camera>_rgb`.
+      first: number of the first one; those after a damaged one can so be read.
 
     Raises:
       DemoError: if the file is missing, truncated, lacks a key or a demonstration, or holds a value that is not finite.
@@ -153,10 +154,10 @@ def stream(
     with reading(path, _LAYOUT, _REMEDY), h5py.File(path, "r") as file:
         data = file["data"]
         instruction, view = _instruction(path, data), _view(path, data)
-        there = int(data.attrs["num_demos"])
+        there = int(data.attrs["num_demos"]) - first
         if limit is not None and limit > there:
             raise DemoError(f"{path}: {limit} demonstrations wanted, {there} there; record more or ask for fewer")
-        for i in range(there if limit is None else limit):
+        for i in range(first, first + (there if limit is None else limit)):
             yield _read_one(path, data, i, keys, view, instruction)
 
 
