@@ -1,5 +1,7 @@
 """New LIBERO tasks from one, three and five demonstrations: meta-learned adapters against every baseline.
 
+    python experiments/collect.py --config=configs/libero_demos.py:picking
+    python experiments/pretrain.py --config=configs/nano_libero.py --workdir=runs/libero/suite
     python experiments/few_shot.py --config=configs/libero_few_shot.py --workdir=runs/libero/few_shot
 
 What is held out follows a colon, `--config=configs/libero_few_shot.py:composition`; it needs a base of its own, which
@@ -55,6 +57,8 @@ LONG = (
     "STUDY_SCENE1_pick_up_the_book_and_place_it_in_the_back_compartment_of_the_caddy",
 )
 TASKS = OBJECT + SPATIAL + GOAL + LONG
+DEMOS = "runs/libero/demos/clean"
+CAMERAS = ("agentview", "eye_in_hand")
 
 
 class Held(NamedTuple):
@@ -103,11 +107,9 @@ def get_config(split: str = "suite") -> ConfigDict:
     here = Path(__file__)
     conditions = SimpleNamespace(**run_path(str(here.with_name("metaworld_conditions.py"))))
     config = run_path(str(here.with_name("few_shot_conditions.py")))["get_config"]()
-    root = "runs/libero/demos/clean"
-
     def recipe(method: str) -> ConfigDict:
         made = conditions.get_config(method)
-        made.data = dict(directory=root, tasks=held.train, demos=15, cameras=("agentview",))
+        made.data = dict(directory=DEMOS, tasks=held.train, demos=15, cameras=CAMERAS)
         with made.unlocked():
             made.conditions = None
         made.batch.meta_batch = 8
@@ -124,7 +126,7 @@ def get_config(split: str = "suite") -> ConfigDict:
         config.arms.control = recipe("multitask").to_dict()
         config.arms.full_expert = full.to_dict()
     for name, tasks in (("validation", held.validation), ("test", held.test)):
-        config[name] = dict(directory=root, tasks=tasks, demos=10, cameras=("agentview",))
+        config[name] = dict(directory=DEMOS, tasks=tasks, demos=10, cameras=CAMERAS)
     config.protocol.update(
         distribution="tasks",
         steps=(0, 1, 3, 5, 10, 100),

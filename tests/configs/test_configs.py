@@ -49,7 +49,9 @@ def choices(name: str, get_config: Callable) -> tuple:
         return (None,)
     own = {
         "smolvla": presets.NAMES,
+        "libero_demos": ("picking",),
         "libero_few_shot": tuple(NAMES["libero_few_shot"]["SPLITS"]),
+        "nano_libero": tuple(NAMES["libero_few_shot"]["SPLITS"]),
         "smolvla_libero": (*NAMES["libero_few_shot"]["SPLITS"], "dry"),
     }
     return own.get(name, NAMES["metaworld_conditions"]["METHODS"])
@@ -161,7 +163,7 @@ def demonstrations(config: dict) -> dict:
 @pytest.mark.parametrize("config", [*configs_with("parts"), *configs_with("demos")])
 def test_recorded_seeds_never_meet(config):
     jobs = jobs_of(demonstrations(config))
-    assert {job.task for job in jobs} <= set(INSTRUCTIONS)
+    assert {job.task for job in jobs} <= set(WORLDS[jobs[0].world].tasks())
     taken: dict[str, set[int]] = {}
     for job in jobs:
         tried = set(range(job.first_seed, job.first_seed + 2 * job.demos + 11))  # at most, with failures
@@ -171,9 +173,10 @@ def test_recorded_seeds_never_meet(config):
 
 
 def test_what_is_read_is_recorded():
-    recorded = {job.path: job.demos for job in jobs_of(NAMES["metaworld_demos"]["get_config"]().to_dict())}
+    known = (NAMES["metaworld_demos"]["get_config"](), NAMES["libero_demos"]["get_config"]("picking"))
+    recorded = {job.path: job.demos for config in known for job in jobs_of(config.to_dict())}
     for name, config in all_configs():
-        if "libero" in name:
+        if name.startswith("smolvla_libero"):  # the official demonstrations
             continue
         if name == "quickstart":
             own = {job.path: job.demos for job in jobs_of(config["demos"])}
@@ -213,10 +216,10 @@ def test_reworded_new_tasks_are_new():
     check_disjoint(Splits(known + tasks["NEW"], tasks["VALIDATION"], tasks["TEST"]), INSTRUCTIONS, table)
 
 
-def test_base_recipe():
-    config = NAMES["nano_smolvla"]["get_config"]().to_dict()
+@pytest.mark.parametrize("config", [each for each in configs_with("model") if "nano" in str(each.id)])
+def test_base_recipes(config):
     for data in config["data"].values():
-        check_data(data)
+        check_data(data, world_of(config))
         assert len(data["cameras"]) == SmolVLAConfig.nano(**config["model"]).cameras
 
 
