@@ -2,7 +2,7 @@
 
     python experiments/collect.py --config=configs/libero_demos.py:libero_object
 
-`picking` records what configs/libero_few_shot.py reads: all tasks of four suites that ask for picking and placing alone.
+`picking` records what configs/libero_few_shot.py reads: four suites' tasks that ask for picking and placing alone.
 About 20 s of one core for each demonstration, nearly all of it rendering. Any field can be set on the command line,
 such as --config.image_size=256 or --config.parts.clean.noise=0.2.
 """

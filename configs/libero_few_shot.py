@@ -107,6 +107,7 @@ def get_config(split: str = "suite") -> ConfigDict:
     here = Path(__file__)
     conditions = SimpleNamespace(**run_path(str(here.with_name("metaworld_conditions.py"))))
     config = run_path(str(here.with_name("few_shot_conditions.py")))["get_config"]()
+
     def recipe(method: str) -> ConfigDict:
         made = conditions.get_config(method)
         made.data = dict(directory=DEMOS, tasks=held.train, demos=15, cameras=CAMERAS)

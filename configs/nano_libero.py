@@ -3,8 +3,8 @@
     python experiments/collect.py --config=configs/libero_demos.py:picking
     python experiments/pretrain.py --config=configs/nano_libero.py --workdir=runs/libero/suite
 
-The split follows a colon, `--config=configs/nano_libero.py:composition --workdir=runs/libero/composition`: the base must
-not have seen what is held out. `experiments/evaluate_base.py` judges it on what it has seen.
+The split follows a colon, `--config=configs/nano_libero.py:composition --workdir=runs/libero/composition`: the base
+must not have seen what is held out. `experiments/evaluate_base.py` judges it on what it has seen.
 """
 
 from pathlib import Path
