@@ -4,9 +4,10 @@ import numpy as np
 
 from metalora_jax.envs.libero_expert import hand
 from metalora_jax.envs.libero_expert.boxes import joined, turn
+from metalora_jax.envs.libero_expert.dragging import drag
 from metalora_jax.envs.libero_expert.grasps import Grasp, grasps
 from metalora_jax.envs.libero_expert.hand import UP
-from metalora_jax.envs.libero_expert.motion import CLOSE, OPEN, Actions, descend, follow, release, rise, squeeze
+from metalora_jax.envs.libero_expert.motion import CLOSE, OPEN, Actions, Stuck, descend, follow, release, rise, squeeze
 from metalora_jax.envs.libero_expert.placing import TURNS, Place, course, places
 from metalora_jax.envs.libero_expert.scene import Scene
 
@@ -16,30 +17,29 @@ _NOWHERE = 10.0  # cost of a grasp with which there is no place
 _TRIED = 12  # grasps for which a place is sought
 
 
-class Stuck(RuntimeError):
-    """No grasp, or no place, that the hand can reach."""
-
-
 def pick_and_place(scene: Scene, goal: list[str]) -> Actions:
     """Brings the object of `goal` = [predicate, object, place] where it belongs.
 
     Raises:
       Lost: the object slipped out of the hand.
-      Stuck: it cannot be grasped.
+      Stuck: it can neither be grasped nor dragged, or there is no place for it.
     """
     name = goal[1]
     grasp = chosen(scene, goal)
+    if grasp is None:
+        yield from drag(scene, goal)
+        return
     yield from pick(scene, name, grasp)
     if scene.grasped(name):
         yield from place(scene, goal)
 
 
-def chosen(scene: Scene, goal: list[str]) -> Grasp:
-    """The cheapest grasp, what it means for putting the object down counted in."""
+def chosen(scene: Scene, goal: list[str]) -> Grasp | None:
+    """The cheapest grasp, what it means for putting the object down counted in; None where fingers fit nowhere."""
     name = goal[1]
     found = grasps(scene.boxes(name), scene.mass_center(name), scene.others(name))
     if not found:
-        raise Stuck(f"no free grasp of {name}")
+        return None
     apart: list[Grasp] = []
     for grasp in found:
         if all(
