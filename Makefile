@@ -10,16 +10,17 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.setup-done
 GL     := $(PY) -c 'from metalora_jax.envs import gl; print("off-screen rendering with", gl.choose())'
 
-.PHONY: setup quickstart test lint format report peer
+.PHONY: setup quickstart test lint format report peer libero test-libero
 
 setup: $(STAMP)
 
-# The stamp makes setup run again when pyproject.toml changes, and only then.
-$(STAMP): pyproject.toml
+# The stamp makes setup run again when the lists of packages change, and only then.
+$(STAMP): pyproject.toml third_party/libero.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make setup PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
 	$(PY) -m pip install --quiet --editable '.[$(EXTRAS)]'
+	$(if $(findstring libero,$(EXTRAS)),$(PY) -m pip install --quiet --no-deps -r third_party/libero.txt)
 	@$(GL) 2>/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update && { apt-get install -y --no-install-recommends libosmesa6 \
@@ -33,6 +34,13 @@ quickstart: setup
 
 test: setup
 	$(PY) -m pytest -n 2 --dist loadfile $(PYTEST)
+
+# LIBERO's physics wants another MuJoCo than Meta-World's, hence an environment of its own; third_party/libero.md has the pins.
+libero:
+	$(MAKE) setup VENV=.venv-libero EXTRAS=libero,dev
+
+test-libero:
+	$(MAKE) test VENV=.venv-libero EXTRAS=libero,dev PYTEST="-m libero -n 1 $(PYTEST)"
 
 lint: setup
 	$(PY) -m ruff check .

@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+Job = TypeVar("Job")
 
 GRACE = 20.0  # [s] that running jobs get to save their work when the others are given up
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -102,8 +103,7 @@ def _dismiss(crew: dict[Connection, BaseProcess]) -> None:
 def _work(
     jobs: Connection, function: Callable[..., object], start: Callable[..., None] | None, start_args: tuple
 ) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_with_parent()
     # Whoever interrupts this process or closes its pipe wants no answer any more.
     with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
         while True:
@@ -117,6 +117,23 @@ def _work(
                 error.add_note(traceback.format_exc())  # a traceback itself does not travel
                 answer = False, error
             jobs.send(answer)
+
+
+def end_with_parent() -> None:
+    """Lets this process end with the one that started it, even when that is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def share(jobs: Sequence[Job], host: int, hosts: int) -> Sequence[Job]:
+    """The part of `jobs` that falls to one of several hosts: neighbours stay together, and parts differ by one at most.
+
+    Raises:
+      ValueError: `host` is not in 0..hosts-1.
+    """
+    if not 0 <= host < hosts:
+        raise ValueError(f"host {host} of {hosts}: hosts are counted from 0")
+    return jobs[len(jobs) * host // hosts : len(jobs) * (host + 1) // hosts]
 
 
 def give_back_memory() -> None:

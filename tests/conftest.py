@@ -34,8 +34,17 @@ def _metaworld() -> str | None:
 
 
 def _libero() -> str | None:
-    install = "pip install '.[libero]', then pip install --no-deps bddl==1.0.1 hf-libero==0.1.4"
-    return None if _installed("libero") else f"LIBERO is not installed; enable with: {install}"
+    if not _installed("libero"):
+        return "LIBERO is not installed; enable with: make test-libero"
+    from metalora_jax.envs import gl, libero_files
+
+    if not os.environ.get(libero_files.ASSETS):  # from the hub, too, but tests use no network
+        return f"LIBERO's scene assets are not named; enable with: {libero_files.ASSETS}=<folder> make test-libero"
+    try:
+        gl.choose()
+    except gl.MissingGL as error:
+        return str(error)
+    return None
 
 
 def _lerobot() -> str | None:

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from metalora_jax.processes import in_processes
+from metalora_jax.processes import in_processes, share
 
 _started = 0
 
@@ -123,3 +123,12 @@ def alive(pid):
             return file.read().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+@pytest.mark.parametrize(("jobs", "hosts"), [(0, 3), (2, 3), (10, 1), (10, 4)])
+def test_hosts_share_all_jobs_evenly_and_in_order(jobs, hosts):
+    parts = [list(share(range(jobs), host, hosts)) for host in range(hosts)]
+    assert [job for part in parts for job in part] == list(range(jobs))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    with pytest.raises(ValueError, match="counted from 0"):
+        share(range(jobs), hosts, hosts)

@@ -3,7 +3,7 @@
 A condition is hidden: no field of the observation names it, it shows only in what actions do and in what the camera
 sees. Action shifts act between policy and simulator, `executed[t] = clip(Rz(yaw) (gain * command[t - latency]))`, so a
 demonstration recorded without a shift becomes an exact demonstration under one by relabelling (`command_labels`);
-camera and light shifts change the picture and must be recorded anew.
+everything else changes what is seen or how things move, and must be recorded anew.
 """
 
 import dataclasses
@@ -23,8 +23,14 @@ class Condition:
       yaw: rotation of the action frame about the vertical axis [rad].
       gain: factor on the commanded x, y, z displacement [1], each > 0.
       latency: control steps between command and execution.
-      camera: displacement of every camera [m], in world axes.
+      camera: displacement of every camera [m], in the axes of what carries it: the world, or the robot's hand.
       light: factor on the brightness of every light [1].
+      camera_turn: axis-angle turn of every camera about its own axes [rad]: x to the right, y up, z backwards.
+      colour: how far surfaces are recoloured, in [0, 1]: each channel of each is multiplied by 1 - colour to 1.
+      colour_seed: which recolouring.
+      friction: factor on every sliding friction [1].
+      mass: factor on the mass and inertia of every loose object [1].
+      damping: factor on the damping of every joint [1].
     """
 
     yaw: float = 0.0
@@ -32,19 +38,28 @@ class Condition:
     latency: int = 0
     camera: tuple[float, float, float] = (0.0, 0.0, 0.0)
     light: float = 1.0
+    camera_turn: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    colour: float = 0.0
+    colour_seed: int = 0
+    friction: float = 1.0
+    mass: float = 1.0
+    damping: float = 1.0
 
     def __post_init__(self):
         if min(self.gain) <= 0:
             raise ValueError(f"condition gain {self.gain} must be positive in every axis")
         if self.latency < 0:
             raise ValueError(f"condition latency {self.latency} must not be negative")
-        if self.light <= 0:
-            raise ValueError(f"condition light {self.light} must be positive")
+        for name in ("light", "friction", "mass", "damping"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"condition {name} {getattr(self, name)} must be positive")
+        if not 0 <= self.colour <= 1 or self.colour_seed < 0:
+            raise ValueError(f"condition colour {self.colour} must be in [0, 1], and its seed not negative")
 
     @property
-    def changes_picture(self) -> bool:
-        """Whether demonstrations under this condition must be rendered anew."""
-        return self.camera != (0.0, 0.0, 0.0) or self.light != 1.0
+    def changes_scene(self) -> bool:
+        """Whether demonstrations under this condition must be recorded anew."""
+        return dataclasses.replace(self, yaw=0.0, gain=(1.0, 1.0, 1.0), latency=0) != Condition()
 
     def to_json(self) -> dict[str, Any]:
         """Only what differs from the default, so that records stay readable."""
@@ -107,6 +122,8 @@ class ConditionRange:
     Attributes:
       yaw: interval [rad]. gain: interval of each axis' factor [1]. latency: inclusive interval of steps.
       camera: largest displacement along each axis [m]. light: interval of the brightness factor [1].
+      camera_turn: largest turn about each axis [rad]. colour: how far surfaces are recoloured, always anew, in [0, 1].
+      friction, mass, damping: intervals of their factors [1].
     """
 
     yaw: tuple[float, float] = (0.0, 0.0)
@@ -114,6 +131,11 @@ class ConditionRange:
     latency: tuple[int, int] = (0, 0)
     camera: float = 0.0
     light: tuple[float, float] = (1.0, 1.0)
+    camera_turn: float = 0.0
+    colour: float = 0.0
+    friction: tuple[float, float] = (1.0, 1.0)
+    mass: tuple[float, float] = (1.0, 1.0)
+    damping: tuple[float, float] = (1.0, 1.0)
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "ConditionRange":
@@ -131,7 +153,20 @@ class ConditionRange:
         latency = int(rng.integers(self.latency[0], self.latency[1] + 1))
         gx, gy, gz = gain.tolist()
         dx, dy, dz = (camera + 0.0).tolist()  # + 0.0 turns -0.0, which would not equal the default in JSON, into 0.0
-        return Condition(float(yaw), (gx, gy, gz), latency, (dx, dy, dz), float(light))
+        condition = Condition(float(yaw), (gx, gy, gz), latency, (dx, dy, dz), float(light))
+        return dataclasses.replace(condition, **self._further(rng))
+
+    def _further(self, rng: np.random.Generator) -> dict[str, Any]:
+        """The fields that are drawn only where they are asked for, so that draws without them come out as ever."""
+        drawn: dict[str, Any] = {}
+        if self.camera_turn:
+            drawn["camera_turn"] = tuple((self.camera_turn * rng.uniform(-1.0, 1.0, size=3)).tolist())
+        if self.colour:
+            drawn |= {"colour": self.colour, "colour_seed": int(rng.integers(1 << 31))}
+        for name in ("friction", "mass", "damping"):
+            if (interval := getattr(self, name)) != (1.0, 1.0):
+                drawn[name] = float(rng.uniform(*interval))
+        return drawn
 
 
 _ARC_COUNT = 72  # 5 degrees each where yaw goes all around; held-out arcs then cover all directions evenly

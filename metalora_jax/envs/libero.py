@@ -2,7 +2,7 @@
 
 The simulator is LIBERO's (Liu et al. 2023, arXiv:2306.03310) on robosuite and MuJoCo: a Franka Panda under
 operational-space control at 20 Hz. Goals, placements, initial states and success are LIBERO's own; the way from one
-episode to the next is not: LIBERO's recompiles the model (4 to 10 s), this one draws or sets a new start (0.1 s).
+episode to the next is not: LIBERO's recompiles the model (4 to 10 s), this one draws or sets a new start (0.05 s).
 """
 
 import contextlib
@@ -20,6 +20,7 @@ import numpy as np
 from metalora_jax.envs import gl
 from metalora_jax.envs import libero_files as files
 from metalora_jax.envs.conditions import Condition, execute
+from metalora_jax.envs.scene import Scene
 from metalora_jax.envs.world import Frame, Step, World
 
 CAMERAS = {"agentview": "agentview", "eye_in_hand": "robot0_eye_in_hand"}  # our name -> the model's camera
@@ -46,7 +47,7 @@ class Libero:
     Attributes:
       task, instruction: see `libero_files.instruction`.
       simulator: LIBERO's environment (robosuite's MujocoEnv), for experts: `sim.model`, `sim.data`, `parsed_problem`,
-        `objects_dict`, `fixtures_dict`, `object_states_dict`. Its observables are off. Read it; step it never.
+        `objects_dict`, `fixtures_dict`, `object_states_dict`. Read it; never step it.
     """
 
     def __init__(
@@ -63,7 +64,8 @@ class Libero:
           task: one of `libero_files.tasks()`.
           cameras: some of CAMERAS, in the order wanted.
           image_size: height and width [px].
-          fast: no shadows, reflections and multisampling, which are half the cost; pixels change by 1/255 on average.
+          fast: no shadows, reflections and multisampling: both cameras take 70 ms of a core, not 250, and pixels change
+            by 1 to 3 / 255 on average (128 px, software rendering; a step takes 20 ms).
           settle_steps: idle control steps within `reset`.
 
         Raises:
@@ -85,10 +87,9 @@ class Libero:
                 f"{task}: initial states have {self._init_states.shape[1]} numbers, not those of its scene"
             )
         self._cameras = [self._model.camera(CAMERAS[name]).id for name in cameras]
-        model, head = self._model, self._model.vis.headlight
-        self._lights = (model.light_ambient, model.light_diffuse, head.ambient, head.diffuse)
-        changed = (*self._lights, model.cam_pos, model.site_rgba, model.body_pos, model.body_quat)  # by episodes
-        self._as_built = [(array, array.copy()) for array in changed]
+        self._scene = Scene(self._model, self._cameras)
+        self._fixtures = [self._model.body(each.root_body).id for each in self.simulator.fixtures_dict.values()]
+        self._site_colours = self._model.site_rgba.copy()
         self._renderer: Any = None
         self._condition: Condition | None = None
         self._queue: deque[np.ndarray] = deque()
@@ -113,9 +114,10 @@ class Libero:
         """
         self._condition = condition
         self._queue = deque([IDLE] * condition.latency)
-        for array, value in self._as_built:
-            array[:] = value
-        self._shift(condition)
+        self._model.site_rgba[:] = self._site_colours  # LIBERO lights the stove's flame with them
+        # As compiled: LIBERO places what is in a fixture by where its parts are while the fixture itself is not placed.
+        self._model.body_pos[self._fixtures], self._model.body_quat[self._fixtures] = 0.0, (1.0, 0.0, 0.0, 0.0)
+        self._scene.shift(condition)
         environment = self.simulator
         environment.robots[0].gripper.current_action = np.zeros(environment.robots[0].gripper.dof)
         with _seeded(start):
@@ -126,17 +128,6 @@ class Libero:
         environment._post_process()
         for _ in range(self._settle_steps):
             environment.step(IDLE)
-
-    def _shift(self, condition: Condition) -> None:
-        model = self._model
-        model.cam_pos[self._cameras] += np.asarray(condition.camera)
-        for light in (
-            model.light_ambient,
-            model.light_diffuse,
-            model.vis.headlight.ambient,
-            model.vis.headlight.diffuse,
-        ):
-            light *= condition.light
 
     def observe(self) -> Frame:
         """Renders the cameras and reads the state. It changes nothing: an episode that is not looked at is the same."""
@@ -218,7 +209,7 @@ def _build(definition: Path) -> Any:
 
     make = problems[bddl_utils.get_problem_info(str(definition))["problem_name"]]
     with _seeded(0):  # what construction draws is drawn again by every reset
-        environment = _drawn(
+        return _drawn(
             lambda: make(
                 str(definition),
                 robots=["Panda"],
@@ -231,13 +222,11 @@ def _build(definition: Path) -> Any:
                 control_freq=20,
             )
         )
-    environment._observables = {}  # a third of a step's time; `observe` reads what it needs
-    return environment
 
 
 @functools.cache
 def _import_libero() -> dict[str, Any]:
-    """LIBERO's environments by the name of their problem, imported without questions, files in /tmp, or network."""
+    """LIBERO's environments by the name of their problem; imported without questions, and no log file in /tmp."""
     files.settle_config()
     assets = files.assets()
     gl.choose()  # robosuite would choose EGL, there or not
@@ -299,4 +288,4 @@ def demo_steps(task: str) -> int:
     return files.STEPS[files.suite_of(task)]
 
 
-WORLD = World(tuple(CAMERAS), files.tasks, files.instruction, Libero, episode_start, demo_steps)
+WORLD = World(tuple(CAMERAS), STATE_DIM, ACTION_DIM, files.tasks, files.instruction, Libero, episode_start, demo_steps)

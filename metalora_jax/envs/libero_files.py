@@ -15,6 +15,7 @@ import runpy
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -25,7 +26,7 @@ ASSETS = "METALORA_LIBERO_ASSETS"  # environment variable: the folder with LIBER
 HUB = "lerobot/libero-assets"  # a data set on the hub, whence they come where no folder is named
 CONFIG = "LIBERO_CONFIG_PATH"  # LIBERO's own environment variable: the folder of its config.yaml
 INIT_STATES = 50  # a task's initial states
-INSTALL = "pip install 'metalora_jax[libero]', then pip install --no-deps bddl==1.0.1 hf-libero==0.1.4"
+INSTALL = "make libero (or by hand, see third_party/libero.md)"
 # A suite's step cap, without the settling: OpenVLA's, a little above the longest demonstration.
 STEPS = {"libero_spatial": 220, "libero_object": 280, "libero_goal": 300, "libero_10": 520, "libero_90": 400}
 _ASSET_FOLDERS = (
@@ -52,9 +53,10 @@ def package() -> Path:
       MissingLibero: it is not.
     """
     found = importlib.util.find_spec("libero")  # looks for it, and does not import it
-    if found is None or not found.submodule_search_locations:
-        raise MissingLibero(f"LIBERO is not installed; get it with: {INSTALL}")
-    return Path(found.submodule_search_locations[0]) / "libero"
+    for place in found.submodule_search_locations or () if found is not None else ():
+        if (Path(place) / "libero" / "bddl_files").is_dir():  # and no other folder of this name
+            return Path(place) / "libero"
+    raise MissingLibero(f"LIBERO is not installed; get it with: {INSTALL}")
 
 
 @functools.cache
@@ -156,7 +158,11 @@ def read_array(path: Path) -> np.ndarray:
             [entry] = [info for info in archive.infolist() if info.filename.endswith("data.pkl")]
             if entry.file_size > _LARGEST:
                 raise InitStateError(f"{refused} ({entry.file_size} bytes); {remedy}")
-            listed = [(op.name, arg) for op, arg, _ in pickletools.genops(archive.read(entry)) if op.name not in _MEMO]
+            listed: list[tuple[str, Any]] = [
+                (op.name, argument)
+                for op, argument, _ in pickletools.genops(archive.read(entry))
+                if op.name not in _MEMO
+            ]
     except InitStateError:
         raise
     except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:

@@ -14,6 +14,7 @@ import numpy as np
 
 from metalora_jax.envs import gl
 from metalora_jax.envs.conditions import Condition, execute
+from metalora_jax.envs.scene import Scene
 from metalora_jax.envs.world import Frame, Step, World
 
 INSTRUCTIONS = {
@@ -102,13 +103,8 @@ class MetaWorld:
         model.cam_pos[model.camera("corner2").id] = _LEROBOT_EYE
         self._upside_down = [CAMERAS[name] == "corner2" for name in cameras]
         self._cameras = [model.camera(CAMERAS[name]).id for name in cameras]
-        self._eyes = model.cam_pos[self._cameras].copy()
-        head = model.vis.headlight
-        self._lights = [
-            (light, light.copy()) for light in (model.light_ambient, model.light_diffuse, head.ambient, head.diffuse)
-        ]
+        self._scene = Scene(model, self._cameras)
         self._flags = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION)
-        self._mujoco = mujoco
         self._renderer = mujoco.Renderer(model, image_size, image_size)
         self._condition = Condition()
         self._queue: deque[np.ndarray] = deque()
@@ -129,13 +125,9 @@ class MetaWorld:
         """See `world.Simulator`."""
         self._condition = condition
         self._queue = deque([np.zeros(ACTION_DIM)] * condition.latency)
+        self._scene.shift(condition)
         self._env.seed(start)
         self._full_state, _ = self._env.reset()
-        model, data = self._env.model, self._env.data
-        model.cam_pos[self._cameras] = self._eyes + np.asarray(condition.camera)
-        for light, normal in self._lights:
-            light[:] = normal * condition.light
-        self._mujoco.mj_camlight(model, data)  # or the first frame is still seen from the old place
 
     @property
     def full_state(self) -> np.ndarray:
@@ -187,4 +179,14 @@ class MetaWorld:
         return act
 
 
-WORLD = World(tuple(CAMERAS), lambda: tuple(INSTRUCTIONS), instruction, MetaWorld, episode_start, lambda task: 200)
+def tasks() -> tuple[str, ...]:
+    """All tasks that have an instruction."""
+    return tuple(INSTRUCTIONS)
+
+
+def demo_steps(task: str) -> int:
+    """The same for all tasks: the experts need less."""
+    return 200
+
+
+WORLD = World(tuple(CAMERAS), STATE_DIM, ACTION_DIM, tasks, instruction, MetaWorld, episode_start, demo_steps)

@@ -53,12 +53,14 @@ class Simulator(Protocol):
 
 
 class World(NamedTuple):
-    """A simulator with its tasks and conventions."""
+    """A simulator with its tasks and conventions. Its functions are importable: a World travels between processes."""
 
     cameras: tuple[str, ...]
+    state_dim: int
+    action_dim: int
     tasks: Callable[[], tuple[str, ...]]  # all that there are
     instruction: Callable[[str], str]  # of a task; a ValueError that names the nearest tasks where there is none
-    open: Callable[..., Simulator]  # (task, cameras, image_size)
+    open: Callable[..., Simulator]  # (task, cameras, image_size), and what else the simulator takes
     episode_start: Callable[[str, int, int], int]  # (task, draw, number) -> start of an episode for evaluation
     demo_steps: Callable[[str], int]  # longest demonstration of a task that is worth keeping
 

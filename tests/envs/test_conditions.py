@@ -1,5 +1,6 @@
 """Hidden deployment shifts: undone exactly by relabelling, held out by arcs, and kept in records without loss."""
 
+import dataclasses
 import json
 import math
 
@@ -10,6 +11,7 @@ from metalora_jax.envs import conditions
 from metalora_jax.envs.conditions import Condition, ConditionRange, command_labels, execute
 
 TURN = ConditionRange(yaw=(-math.pi, math.pi))
+FAR = Condition(1 / 3, (0.5, 2.0, 1.0), 2, (0.0, -0.1, 0.3), 0.7, (0.1, 0.0, 0.0), 0.5, 3, 0.5, 2.0, 1.5)
 RECORDED = np.random.default_rng(0).uniform(-1, 1, (12, 4))
 
 
@@ -55,20 +57,44 @@ def test_samples_stay_in_their_ranges_and_are_pure():
     assert all(0.6 <= c.light <= 1.4 and max(map(abs, c.camera)) <= 0.1 for c in drawn)
 
 
+def test_later_fields_are_drawn_where_asked_for_and_change_no_other_draw():
+    old = ConditionRange((0.0, 1.0), gain=(0.5, 1.5), latency=(1, 3), camera=0.1, light=(0.6, 1.4))
+    new = dataclasses.replace(
+        old, camera_turn=0.2, colour=0.3, friction=(0.5, 2.0), mass=(0.8, 1.2), damping=(1.5, 2.0)
+    )
+    first, drawn = (wide.sample(np.random.default_rng(3), "train") for wide in (old, new))
+    same = {
+        name: getattr(first, name) for name in ("camera_turn", "colour", "colour_seed", "friction", "mass", "damping")
+    }
+    assert dataclasses.replace(drawn, **same) == first
+    assert same == {name: getattr(Condition(), name) for name in same}
+    assert 0 < max(map(abs, drawn.camera_turn)) <= 0.2
+    assert (drawn.colour, drawn.colour_seed > 0) == (0.3, True)
+    assert 0.5 <= drawn.friction <= 2.0
+    assert 0.8 <= drawn.mass <= 1.2
+    assert 1.5 <= drawn.damping <= 2.0
+
+
+def test_only_what_is_seen_or_moves_differently_must_be_recorded_anew():
+    assert not Condition(yaw=1.0, gain=(2.0, 1.0, 1.0), latency=2).changes_scene
+    fields = {"camera": (0.1, 0.0, 0.0), "light": 0.5, "camera_turn": (0.1, 0.0, 0.0), "colour": 0.1, "mass": 2.0}
+    assert all(Condition(**{name: value}).changes_scene for name, value in fields.items())
+
+
 def test_only_yaw_is_drawn_where_only_yaw_is_asked_for():
     drawn = TURN.sample(np.random.default_rng(0), "test")
     assert drawn == Condition(yaw=drawn.yaw)
-    assert not drawn.changes_picture
+    assert not drawn.changes_scene
 
 
 @pytest.mark.parametrize(
     "condition",
-    [Condition(), Condition(yaw=0.1), Condition(1 / 3, (0.5, 2.0, 1.0), 2, (0.0, -0.1, 0.3), 0.7)],
+    [Condition(), Condition(yaw=0.1), FAR],
 )
 def test_json_round_trip(condition):
     fields = json.loads(json.dumps(condition.to_json()))
     assert Condition.from_json(fields) == condition
-    assert len(fields) == (0 if condition == Condition() else 1 if condition.light == 1 else 5)
+    assert len(fields) == (0 if condition == Condition() else 1 if condition.light == 1 else 11)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +103,8 @@ def test_json_round_trip(condition):
         (lambda: Condition(gain=(1.0, 0.0, 1.0)), "gain .* must be positive"),
         (lambda: Condition(latency=-1), "latency -1 must not be negative"),
         (lambda: Condition(light=0.0), r"light 0\.0 must be positive"),
+        (lambda: Condition(mass=0.0), r"mass 0\.0 must be positive"),
+        (lambda: Condition(colour=1.5), r"colour 1\.5 must be in \[0, 1\]"),
         (lambda: Condition.from_json({"jaw": 1.0}), r"no field condition\.jaw; known: yaw, gain"),
         (lambda: ConditionRange.from_config({"lights": 1.0}), r"no field conditions\.lights; known: yaw"),
         (lambda: TURN.sample(np.random.default_rng(0), "dev"), "no split named 'dev'; choose from train"),

@@ -120,19 +120,40 @@ def test_frames_show_something_and_stand_upright(drawer):
     assert (rows * high).sum() / high.sum() < (rows * low).sum() / low.sum() - 1
 
 
-@pytest.mark.parametrize("condition", [Condition(camera=(0.1, 0.0, 0.0)), Condition(light=0.6)])
+@pytest.mark.parametrize(
+    "condition",
+    [
+        *(Condition(camera=(0.1, 0.0, 0.0)), Condition(light=0.6), Condition(camera_turn=(0.0, 0.0, 0.2))),
+        Condition(colour=0.5, colour_seed=1),
+    ],
+)
 def test_picture_conditions_change_every_camera_and_nothing_else(drawer, condition):
     plain, shifted = first_frame(drawer, Condition()), first_frame(drawer, condition)
-    assert condition.changes_picture
+    assert condition.changes_scene
     for before, after in zip(plain.images, shifted.images, strict=True):
         assert np.abs(before.astype(int) - after).mean() > 1
     np.testing.assert_array_equal(plain.state, shifted.state)
 
 
+def test_dynamics_change_how_things_move_and_not_for_good():
+    commands = np.random.default_rng(0).uniform(-1, 1, (20, 4))
+    with MetaWorld("push", image_size=16) as env:
+        plain, _ = play(env, SEED, commands)
+        for condition in (Condition(damping=50.0), Condition(friction=0.1), Condition(mass=50.0)):
+            model = env._env.model
+            before = [array.copy() for array in (model.dof_damping, model.geom_friction, model.body_mass)]
+            env.reset(SEED, condition)
+            now = (model.dof_damping, model.geom_friction, model.body_mass)
+            assert sum(not np.array_equal(a, b) for a, b in zip(before, now, strict=True)) == 1
+            assert condition.changes_scene
+            again, _ = play(env, SEED, commands)
+            np.testing.assert_array_equal(again, plain)
+
+
 @pytest.mark.parametrize("condition", [Condition(yaw=1.0), Condition(gain=(2.0, 1.0, 1.0)), Condition(latency=2)])
 def test_action_conditions_are_hidden_from_the_picture(drawer, condition):
     np.testing.assert_array_equal(first_frame(drawer, condition).images, first_frame(drawer, Condition()).images)
-    assert not condition.changes_picture
+    assert not condition.changes_scene
 
 
 @pytest.mark.parametrize("command", [np.zeros(3), np.zeros((1, 4)), np.array([0.0, np.nan, 0.0, 0.0])])

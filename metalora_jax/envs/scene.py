@@ -1,0 +1,59 @@
+"""What a condition does to a MuJoCo model: cameras, lights, colours, contact, masses."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from metalora_jax.envs.conditions import Condition
+
+
+class Scene:
+    """A compiled model (`mujoco.MjModel`) that conditions change in place, each starting from the model as built."""
+
+    def __init__(self, model: Any, cameras: Sequence[int]):
+        """Remembers `model` as it is now. `cameras` are the ids of those that the policy looks through."""
+        self._model, self._cameras = model, list(cameras)
+        head = model.vis.headlight
+        self._lights = (model.light_ambient, model.light_diffuse, head.ambient, head.diffuse)
+        dynamics = (model.geom_friction, model.body_mass, model.body_inertia, model.dof_damping)
+        arrays = (*self._lights, model.cam_pos, model.cam_quat, model.mat_rgba, model.geom_rgba, *dynamics)
+        self._as_built = [(array, array.copy()) for array in arrays]
+
+    def shift(self, condition: Condition) -> None:
+        """Brings the model under `condition`, whatever it was under before; the caller renews what follows from it."""
+        for array, value in self._as_built:
+            array[:] = value
+        model = self._model
+        model.cam_pos[self._cameras] += condition.camera
+        for camera in self._cameras:
+            model.cam_quat[camera] = _turned(model.cam_quat[camera], condition.camera_turn)
+        for light in self._lights:
+            light *= condition.light
+        if condition.colour:
+            self._recolour(condition)
+        model.geom_friction[:, 0] *= condition.friction
+        free = np.isin(model.body_rootid, model.jnt_bodyid[model.jnt_type == 0])  # objects that may go anywhere
+        model.body_mass[free] *= condition.mass
+        model.body_inertia[free] *= condition.mass
+        model.dof_damping *= condition.damping
+
+    def _recolour(self, condition: Condition) -> None:
+        """Multiplies the colour of each material, and of what has none, body by body; it tints textures, too."""
+        model, rng = self._model, np.random.default_rng(condition.colour_seed)
+        materials = rng.uniform(1.0 - condition.colour, 1.0, (model.nmat, 3))
+        bodies = rng.uniform(1.0 - condition.colour, 1.0, (model.nbody, 3))
+        model.mat_rgba[:, :3] *= materials
+        # MuJoCo takes a geometry's own colour, and a material's where that was left at its default.
+        own = (model.geom_matid < 0) | (model.geom_rgba != 0.5)[:, :3].any(-1)
+        model.geom_rgba[own, :3] *= bodies[model.geom_bodyid[own]]
+
+
+def _turned(quaternion: np.ndarray, turn: Sequence[float]) -> np.ndarray:
+    """A rotation (w, x, y, z) followed by `turn` (3,) [rad], an axis-angle in the turned frame's axes."""
+    angle = float(np.linalg.norm(turn))
+    if angle == 0.0:
+        return quaternion.copy()
+    w, v = quaternion[0], quaternion[1:]
+    cos, axis = np.cos(angle / 2), np.sin(angle / 2) * np.asarray(turn) / angle
+    return np.concatenate([[w * cos - v @ axis], w * axis + cos * v + np.cross(v, axis)])
