@@ -10,8 +10,9 @@ from metalora_jax.envs.libero_expert.placing import course
 from metalora_jax.envs.libero_expert.scene import Scene
 
 _FIST = 0.016  # [m] half width of the closed fingers
-_FLOAT = 0.003  # [m] of the fingers over what they stand in
-_RIM = 0.004  # [m] that a rim must stand above them, at least
+_RIM = 0.005  # [m] that a rim must stand above the fingers, at least
+_LEVEL = 0.0015  # [m] above the lowest part inside that counts as being as low
+_PRESS = 0.006  # [m] below what the fingers stand on that they aim at, so that they press on it
 _ABOVE = 0.05  # [m]
 _AIR = 0.03  # [m]
 _LEAD = 0.04  # [m] that the hand aims ahead of itself
@@ -36,19 +37,19 @@ def drag(scene: Scene, goal: list[str]) -> Actions:
     fist = hand.shape(position, rotation, 0.0)
     way_there = course(fist, scene.others(), position, inside + _ABOVE * UP, 0.0, _AIR)
     yield from follow(scene, way_there, down, CLOSE, near=0.02)
-    yield from descend(scene, lambda: inside, down, CLOSE, lambda: scene.hand()[0][2] < inside[2] + 0.003)
+    yield from descend(scene, lambda: inside, down, CLOSE, lambda: scene.hand()[0][2] < inside[2] + 0.004)
     for _ in range(_STEPS):
         left = center - scene.origin(name)[:2]
         if scene.holds(goal) and np.linalg.norm(left) < _NEAR:
             break
         position, now = scene.hand()
         ahead = position[:2] + left * min(1.0, _LEAD / np.linalg.norm(left))
-        yield command(position, now, np.array([*ahead, inside[2]]), down, CLOSE)
+        yield command(position, now, np.array([*ahead, inside[2] - _PRESS]), down, CLOSE)
     yield from rise(scene, 0.08, OPEN)
 
 
 def inner_edge(boxes: Boxes, way: np.ndarray) -> np.ndarray | None:
-    """Where the grip site of a closed hand (3,) stands inside the rim of `boxes`, on the side that `way` (2,) leads.
+    """Grip site (3,) of a closed hand that stands inside `boxes`, near to their rim on the side that `way` (2,) leads to.
 
     None where nothing is raised there.
     """
@@ -59,9 +60,11 @@ def inner_edge(boxes: Boxes, way: np.ndarray) -> np.ndarray | None:
     top = heights(boxes.moved(ahead, middle, np.zeros(3)), np.array([0.0, -_FIST]), np.array([far, _FIST])).top
     profile = np.where(np.isfinite(top), top, -np.inf).max(axis=1)  # along the way
     wide = round(_FIST / CELL)
-    for middle_cell in range(len(profile) - wide - 2, wide, -1):
-        floor = profile[max(0, middle_cell - wide) : middle_cell + wide + 1].max()
-        rim = profile[middle_cell + wide + 1 :].max()
-        if np.isfinite(floor) and rim > floor + _FLOAT + _RIM:
-            return middle + ahead.T @ np.array([CELL * middle_cell, 0.0, floor + _FLOAT + hand.TIP])
+    cells = range(wide, len(profile) - wide - 1)
+    floors = np.array([profile[cell - wide : cell + wide + 1].max() for cell in cells])
+    rims = np.array([profile[cell + wide + 1 :].max() for cell in cells])
+    fine = np.isfinite(floors) & (rims - floors > _RIM) & (floors < floors.min() + _LEVEL)
+    if fine.any():
+        best = int(np.flatnonzero(fine)[-1])
+        return middle + ahead.T @ np.array([CELL * cells[best], 0.0, floors[best] + hand.TIP])
     return None

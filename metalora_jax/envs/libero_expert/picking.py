@@ -40,8 +40,10 @@ def chosen(scene: Scene, goal: list[str]) -> Grasp | None:
     found = grasps(scene.boxes(name), scene.mass_center(name), scene.others(name))
     if not found:
         return None
+    strains = scene.strain(np.stack([grasp.position for grasp in found]))
+    found = [grasp._replace(cost=grasp.cost + strain) for grasp, strain in zip(found, strains, strict=True)]
     apart: list[Grasp] = []
-    for grasp in found:
+    for grasp in sorted(found, key=lambda grasp: grasp.cost):
         if all(
             np.linalg.norm(grasp.position - other.position) > 0.012 or abs(grasp.yaw - other.yaw) > 0.2
             for other in apart
@@ -104,11 +106,18 @@ def _spots(scene: Scene, goal: list[str], held_by: list[Grasp], turns: np.ndarra
     hands = [hand.shape(grasp.position, hand.pointing_down(grasp.yaw), 2 * hand.OPEN) for grasp in held_by]
     own, still = scene.boxes(name), scene.others(name)
     found = places(own, hands, scene.origin(name), still, *scene.region(goal), turns)
+    return [_reachable(scene, grasp, spots, scene.origin(name)) for grasp, spots in zip(held_by, found, strict=True)]
+
+
+def _reachable(scene: Scene, grasp: Grasp, spots: list[Place], origin: np.ndarray) -> list[Place]:
+    """Those that the wrist's turn allows, the arm's stretch counted in."""
     low, high = hand.WRIST
-    return [
-        [spot for spot in spots if low < grasp.yaw + spot.turn < high]
-        for grasp, spots in zip(held_by, found, strict=True)
-    ]
+    spots = [spot for spot in spots if low < grasp.yaw + spot.turn < high]
+    if not spots:
+        return []
+    ends = np.stack([spot.origin + turn(spot.turn) @ (grasp.position - origin) + spot.drop * UP for spot in spots])
+    costed = [spot._replace(cost=spot.cost + cost) for spot, cost in zip(spots, scene.strain(ends), strict=True)]
+    return sorted(costed, key=lambda spot: spot.cost)
 
 
 def _alike(one: Grasp, other: Grasp) -> bool:
