@@ -5,6 +5,7 @@ import pytest
 
 from metalora_jax.envs.libero_expert import hand
 from metalora_jax.envs.libero_expert.boxes import CELL, Boxes, heights, joined, turn
+from metalora_jax.envs.libero_expert.dragging import inner_edge
 from metalora_jax.envs.libero_expert.grasps import grasps
 from metalora_jax.envs.libero_expert.placing import course, places
 
@@ -104,3 +105,15 @@ def test_commands_point_straight_at_their_goal_within_limits():
     assert action[5] > 0
     np.testing.assert_allclose(action[3:5], 0.0, atol=1e-9)
     np.testing.assert_allclose(hand.command(goal, now, goal, now, -1.0), [0, 0, 0, 0, 0, 0, -1], atol=1e-9)
+
+
+def test_a_plate_is_dragged_by_the_rim_on_the_side_it_goes_to():
+    rim = joined(*(box([0.065 * np.cos(a), 0.065 * np.sin(a), 0.01], [0.003, 0.01, 0.01], a) for a in ANGLES))
+    plate = joined(box([0, 0, 0.002], [0.06, 0.06, 0.002]), rim)
+    inside = inner_edge(plate, np.array([0.0, -0.3]))
+    assert inside[1] < -0.02
+    assert inside[0] == pytest.approx(0.0, abs=CELL)
+    fist = hand.shape(inside, hand.pointing_down(0.0), 0.0)
+    assert not overlap(fist, plate)
+    assert overlap(fist.moved(np.eye(3), inside, inside - 0.03 * np.eye(3)[1]), rim)
+    assert inner_edge(box([0, 0, 0.005], [0.06, 0.06, 0.005]), np.array([1.0, 0.0])) is None

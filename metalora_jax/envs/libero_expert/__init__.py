@@ -10,8 +10,8 @@ import numpy as np
 
 from metalora_jax.envs.libero_expert.fixtures import operate
 from metalora_jax.envs.libero_expert.hand import command
-from metalora_jax.envs.libero_expert.motion import OPEN, Actions, Lost, rise
-from metalora_jax.envs.libero_expert.picking import Stuck, pick_and_place
+from metalora_jax.envs.libero_expert.motion import OPEN, Actions, Lost, Stuck, rise
+from metalora_jax.envs.libero_expert.picking import pick_and_place
 from metalora_jax.envs.libero_expert.scene import Scene
 
 _ORDER = {"open": 0, "turnon": 1, "turnoff": 1, "in": 2, "on": 2, "close": 3}

@@ -16,6 +16,10 @@ _SLIP = 0.04  # [m] that a thing may move in the hand and still be held
 _PATIENCE = 60  # steps after which a move ends, wherever it has come to
 
 
+class Stuck(RuntimeError):
+    """No grasp, or no place, that the hand can reach."""
+
+
 class Lost(Exception):
     """What the hand was carrying is no longer in it."""
 

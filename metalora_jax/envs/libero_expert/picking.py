@@ -4,9 +4,10 @@ import numpy as np
 
 from metalora_jax.envs.libero_expert import hand
 from metalora_jax.envs.libero_expert.boxes import joined, turn
+from metalora_jax.envs.libero_expert.dragging import drag
 from metalora_jax.envs.libero_expert.grasps import Grasp, grasps
 from metalora_jax.envs.libero_expert.hand import UP
-from metalora_jax.envs.libero_expert.motion import CLOSE, OPEN, Actions, descend, follow, release, rise, squeeze
+from metalora_jax.envs.libero_expert.motion import CLOSE, OPEN, Actions, Stuck, descend, follow, release, rise, squeeze
 from metalora_jax.envs.libero_expert.placing import TURNS, Place, course, places
 from metalora_jax.envs.libero_expert.scene import Scene
 
@@ -16,32 +17,33 @@ _NOWHERE = 10.0  # cost of a grasp with which there is no place
 _TRIED = 12  # grasps for which a place is sought
 
 
-class Stuck(RuntimeError):
-    """No grasp, or no place, that the hand can reach."""
-
-
 def pick_and_place(scene: Scene, goal: list[str]) -> Actions:
     """Brings the object of `goal` = [predicate, object, place] where it belongs.
 
     Raises:
       Lost: the object slipped out of the hand.
-      Stuck: it cannot be grasped.
+      Stuck: it can neither be grasped nor dragged, or there is no place for it.
     """
     name = goal[1]
     grasp = chosen(scene, goal)
+    if grasp is None:
+        yield from drag(scene, goal)
+        return
     yield from pick(scene, name, grasp)
     if scene.grasped(name):
         yield from place(scene, goal)
 
 
-def chosen(scene: Scene, goal: list[str]) -> Grasp:
-    """The cheapest grasp, what it means for putting the object down counted in."""
+def chosen(scene: Scene, goal: list[str]) -> Grasp | None:
+    """The cheapest grasp, what it means for putting the object down counted in; None where fingers fit nowhere."""
     name = goal[1]
     found = grasps(scene.boxes(name), scene.mass_center(name), scene.others(name))
     if not found:
-        raise Stuck(f"no free grasp of {name}")
+        return None
+    strains = scene.strain(np.stack([grasp.position for grasp in found]))
+    found = [grasp._replace(cost=grasp.cost + strain) for grasp, strain in zip(found, strains, strict=True)]
     apart: list[Grasp] = []
-    for grasp in found:
+    for grasp in sorted(found, key=lambda grasp: grasp.cost):
         if all(
             np.linalg.norm(grasp.position - other.position) > 0.012 or abs(grasp.yaw - other.yaw) > 0.2
             for other in apart
@@ -104,11 +106,18 @@ def _spots(scene: Scene, goal: list[str], held_by: list[Grasp], turns: np.ndarra
     hands = [hand.shape(grasp.position, hand.pointing_down(grasp.yaw), 2 * hand.OPEN) for grasp in held_by]
     own, still = scene.boxes(name), scene.others(name)
     found = places(own, hands, scene.origin(name), still, *scene.region(goal), turns)
+    return [_reachable(scene, grasp, spots, scene.origin(name)) for grasp, spots in zip(held_by, found, strict=True)]
+
+
+def _reachable(scene: Scene, grasp: Grasp, spots: list[Place], origin: np.ndarray) -> list[Place]:
+    """Those that the wrist's turn allows, the arm's stretch counted in."""
     low, high = hand.WRIST
-    return [
-        [spot for spot in spots if low < grasp.yaw + spot.turn < high]
-        for grasp, spots in zip(held_by, found, strict=True)
-    ]
+    spots = [spot for spot in spots if low < grasp.yaw + spot.turn < high]
+    if not spots:
+        return []
+    ends = np.stack([spot.origin + turn(spot.turn) @ (grasp.position - origin) + spot.drop * UP for spot in spots])
+    costed = [spot._replace(cost=spot.cost + cost) for spot, cost in zip(spots, scene.strain(ends), strict=True)]
+    return sorted(costed, key=lambda spot: spot.cost)
 
 
 def _alike(one: Grasp, other: Grasp) -> bool:

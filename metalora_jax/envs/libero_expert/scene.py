@@ -8,6 +8,8 @@ import numpy as np
 from metalora_jax.envs.libero_expert.boxes import Boxes
 
 _NEVER = ("robot0", "gripper0", "mount0")  # prefixes of the robot's own bodies
+_WRIST = np.array([0.088, 0.204])  # [m] from the grip site of a hand that points down, inwards and up, to the wrist
+_EASY = 0.66  # [m] from shoulder to wrist
 _FLOOR = 10.0  # [m] half side of the box that stands for an endless plane
 
 
@@ -67,6 +69,7 @@ class Scene:
         self._geoms = np.flatnonzero(solid & ~robot)
         self._plane = model.geom_type[self._geoms] == mujoco.mjtGeom.mjGEOM_PLANE
         robot0 = env.robots[0]
+        self._shoulder = names.index("robot0_link1")
         self._site = robot0.eef_site_id
         self._fingers = [int(i) for i in robot0._ref_gripper_joint_pos_indexes]
 
@@ -89,6 +92,15 @@ class Scene:
         """Position (3,) [m] of the object in the hand's own frame."""
         position, rotation = self.hand()
         return rotation.T @ (self.origin(name) - position)
+
+    def strain(self, positions: np.ndarray) -> np.ndarray:
+        """How much (n,) the arm would be stretched with a hand that points down at positions (n, 3) [m].
+
+        0 where it reaches with ease; beyond about 4 it cannot. The Panda's upper arm and forearm are 0.70 m together.
+        """
+        apart = positions - self.data.xpos[self._shoulder]
+        wrist = np.hypot(np.linalg.norm(apart[:, :2], axis=1) - _WRIST[0], apart[:, 2] + _WRIST[1])
+        return np.maximum(0.0, wrist - _EASY) / 0.01
 
     # Things.
 
@@ -178,5 +190,5 @@ class Scene:
         reach = float(np.sort(np.abs(matrix @ site.size))[1:].min())
         # Where several shall go, each gets its share, the first the far one.
         share = (len(guests) - 1) / 2 - guests.index(goal[1])
-        center = position[:2] + [share * reach / max(1, len(guests) - 1), 0.0]
+        center = position[:2] + share * reach / max(1, len(guests) - 1) * np.array([1.0, 0.0])
         return center, min(reach, 0.08), lambda origin: bool(inside(position, matrix, origin))

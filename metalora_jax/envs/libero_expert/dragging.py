@@ -1,0 +1,70 @@
+"""Things too flat to be grasped, such as plates, are dragged: the closed fingers go inside their rim and pull."""
+
+import numpy as np
+
+from metalora_jax.envs.libero_expert import hand
+from metalora_jax.envs.libero_expert.boxes import CELL, Boxes, heights, turn
+from metalora_jax.envs.libero_expert.hand import UP, command
+from metalora_jax.envs.libero_expert.motion import CLOSE, OPEN, Actions, Stuck, descend, follow, rise
+from metalora_jax.envs.libero_expert.placing import course
+from metalora_jax.envs.libero_expert.scene import Scene
+
+_FIST = 0.016  # [m] half width of the closed fingers
+_RIM = 0.005  # [m] that a rim must stand above the fingers, at least
+_LEVEL = 0.0015  # [m] above the lowest part inside that counts as being as low
+_PRESS = 0.006  # [m] below what the fingers stand on that they aim at, so that they press on it
+_ABOVE = 0.05  # [m]
+_AIR = 0.03  # [m]
+_LEAD = 0.04  # [m] that the hand aims ahead of itself
+_NEAR = 0.015  # [m] from the middle of the region, where dragging ends
+_STEPS = 150
+
+
+def drag(scene: Scene, goal: list[str]) -> Actions:
+    """Drags the object of `goal` = [predicate, object, place] across what it stands on.
+
+    Raises:
+      Stuck: it has no rim to pull at.
+    """
+    name = goal[1]
+    center, _, _ = scene.region(goal)
+    way = center - scene.origin(name)[:2]
+    inside = inner_edge(scene.boxes(name), way)
+    if inside is None:
+        raise Stuck(f"{name} can neither be grasped nor dragged")
+    position, rotation = scene.hand()
+    down = hand.pointing_down(hand.yaw_of(rotation))
+    fist = hand.shape(position, rotation, 0.0)
+    way_there = course(fist, scene.others(), position, inside + _ABOVE * UP, 0.0, _AIR)
+    yield from follow(scene, way_there, down, CLOSE, near=0.02)
+    yield from descend(scene, lambda: inside, down, CLOSE, lambda: scene.hand()[0][2] < inside[2] + 0.004)
+    for _ in range(_STEPS):
+        left = center - scene.origin(name)[:2]
+        if scene.holds(goal) and np.linalg.norm(left) < _NEAR:
+            break
+        position, now = scene.hand()
+        ahead = position[:2] + left * min(1.0, _LEAD / np.linalg.norm(left))
+        yield command(position, now, np.array([*ahead, inside[2] - _PRESS]), down, CLOSE)
+    yield from rise(scene, 0.08, OPEN)
+
+
+def inner_edge(boxes: Boxes, way: np.ndarray) -> np.ndarray | None:
+    """Grip site (3,) of a closed hand that stands inside `boxes`, near to their rim on the side that `way` (2,) leads to.
+
+    None where nothing is raised there.
+    """
+    low, high = (edge[:, :2] for edge in boxes.extent())
+    middle = np.array([*(low.min(axis=0) + high.max(axis=0)) / 2, 0.0])
+    ahead = turn(-np.arctan2(way[1], way[0]))
+    far = np.linalg.norm(high.max(axis=0) - low.min(axis=0)) / 2
+    top = heights(boxes.moved(ahead, middle, np.zeros(3)), np.array([0.0, -_FIST]), np.array([far, _FIST])).top
+    profile = np.where(np.isfinite(top), top, -np.inf).max(axis=1)  # along the way
+    wide = round(_FIST / CELL)
+    cells = range(wide, len(profile) - wide - 1)
+    floors = np.array([profile[cell - wide : cell + wide + 1].max() for cell in cells])
+    rims = np.array([profile[cell + wide + 1 :].max() for cell in cells])
+    fine = np.isfinite(floors) & (rims - floors > _RIM) & (floors < floors.min() + _LEVEL)
+    if fine.any():
+        best = int(np.flatnonzero(fine)[-1])
+        return middle + ahead.T @ np.array([CELL * cells[best], 0.0, floors[best] + hand.TIP])
+    return None
