@@ -75,7 +75,7 @@ def _import_lerobot():
 
 
 class _Reader:
-    """torchvision's VideoReader on PyAV, which lerobot calls and newer torchvisions have no more."""
+    """torchvision's VideoReader on PyAV, as it was; newer torchvisions have none."""
 
     def __init__(self, path, stream):
         import av
@@ -204,14 +204,17 @@ class Peer:
         return {}
 
     def read_dataset(self, root, file):
-        """Every frame of a dataset, as lerobot's own class gives it; in a process that has loaded no policy."""
-        if any(isinstance(finder, _Finder) for finder in sys.meta_path):
-            raise RuntimeError("a policy is loaded, and with it stand-ins for what data sets need; ask a fresh process")
-        import torchvision
+        """Every frame of a dataset, as lerobot's own class gives it."""
+        import datasets  # noqa: F401  the real one, before there are stand-ins
+
+        _import_lerobot()
+        from lerobot.datasets import utils, video_utils
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-        if not hasattr(torchvision.io, "VideoReader"):
-            torchvision.io.VideoReader, torchvision.set_video_backend = _Reader, lambda backend: None
+        # What lerobot takes from torchvision, whose wheels fit one build of torch only.
+        utils.transforms.ToTensor = lambda: lambda image: torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+        video = types.SimpleNamespace(VideoReader=_Reader)
+        video_utils.torchvision = types.SimpleNamespace(io=video, set_video_backend=lambda backend: None)
         dataset = LeRobotDataset("local/dataset", root=root, video_backend="pyav")
         frames = [dataset[i] for i in range(len(dataset))]
         keys = [key for key, value in frames[0].items() if torch.is_tensor(value)]
