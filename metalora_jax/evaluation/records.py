@@ -208,11 +208,6 @@ class EpisodeLog:
         self.close()
 
 
-def fingerprint(**parts: Any) -> str:
-    """Sixteen hex digits over named JSON values: `fingerprint(code=code_digest(), config=..., adapter=...)`."""
-    return hashlib.sha256(canonical(parts).encode()).hexdigest()[:16]
-
-
 def code_digest(root: str | os.PathLike = Path(__file__).parents[1]) -> str:
     """sha256 over the path and text of every Python file below `root`, by default this package."""
     digest = hashlib.sha256()
