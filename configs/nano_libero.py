@@ -25,7 +25,7 @@ def get_config(split: str = "suite") -> ConfigDict:
     config.data = dict(
         clean=dict(directory=few_shot.DEMOS, tasks=tasks, demos=15, cameras=few_shot.CAMERAS),
     )
-    config.model.update(cameras=len(few_shot.CAMERAS), max_tokens=24)
+    config.model.update(cameras=len(few_shot.CAMERAS), max_tokens=24, max_state_dim=8, max_action_dim=7)
     config.control = few_shot.get_config(split).control
     config.steps = 20000
     return config

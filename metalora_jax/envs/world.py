@@ -64,6 +64,10 @@ class Traced(Protocol):
         """Of the present. Asked before every command."""
 
 
+def _no_facts(task: str) -> Mapping[str, Sequence[str]]:
+    return {}
+
+
 class World(NamedTuple):
     """A simulator with its tasks and conventions. Its functions are importable: a World travels between processes."""
 
@@ -77,7 +81,7 @@ class World(NamedTuple):
     demo_steps: Callable[[str], int]  # longest demonstration of a task that is worth keeping
     # What else a task is than its name and instruction, by kind, such as {"scene": ("KITCHEN_SCENE3",)}: held-out tasks
     # can be required to share none of it with those that are learned from.
-    facts: Callable[[str], Mapping[str, Sequence[str]]] = lambda task: {}
+    facts: Callable[[str], Mapping[str, Sequence[str]]] = _no_facts
 
 
 WORLDS = ("metaworld", "libero")

@@ -36,7 +36,10 @@ LIBERO = make_world(
     {name: task.instruction for name, task in libero_tasks().items()},
     {name: task.facts for name, task in libero_tasks().items()},
 )
-WORLDS = {"metaworld": metaworld.WORLD, "libero": LIBERO._replace(cameras=("agentview", "eye_in_hand"))}
+WORLDS = {
+    "metaworld": metaworld.WORLD,
+    "libero": LIBERO._replace(cameras=("agentview", "eye_in_hand"), state_dim=8, action_dim=7),
+}
 
 
 def configs_with(field: str) -> list:
@@ -220,7 +223,10 @@ def test_reworded_new_tasks_are_new():
 def test_base_recipes(config):
     for data in config["data"].values():
         check_data(data, world_of(config))
-        assert len(data["cameras"]) == SmolVLAConfig.nano(**config["model"]).cameras
+        size, known = SmolVLAConfig.nano(**config["model"]), world_of(config)
+        assert len(data["cameras"]) == size.cameras
+        assert (known.state_dim, known.action_dim) == (size.max_state_dim, size.max_action_dim)
+        assert config["control"]["execute"] <= size.chunk_size
 
 
 def test_conditions_go_all_around():

@@ -61,13 +61,15 @@ def test_moved_commands_take_the_hand_the_moved_way(reach, name):
 
 @pytest.mark.metaworld
 def test_a_mirrored_scene_is_seen_as_the_mirrored_picture(reach):
+    import mujoco
+
     def changed(x):
         """Where the picture differs for a puck at (x, 0.75) from one without."""
         pictures = []
         for place in ((x, 0.75, 0.02), (0.0, -2.0, 0.02)):
             reach.reset(START)
             reach._env._set_obj_xyz(np.array(place))
-            reach._mujoco.mj_forward(reach._env.model, reach._env.data)
+            mujoco.mj_forward(reach._env.model, reach._env.data)
             pictures.append(reach.observe().images)
         shown, empty = (picture[None].astype(int) for picture in pictures)
         return np.abs(shown - empty).max(axis=-1, keepdims=True).repeat(3, axis=-1) > 20

@@ -57,6 +57,7 @@ def config(tmp_path_factory):
     config["arms"] = {name: config["arms"][name] for name in ARMS}
     # On the heads alone: gradients through the decoder compile for a minute.
     config["arms"]["meta"]["placement"] = placements()["head_lora"]
+    config["control"]["execute"] = 5  # the chunks of the small policy
     tasks = {*config["arms"]["meta"]["data"]["tasks"], *config["validation"]["tasks"], *config["test"]["tasks"]}
     for task in tasks:
         record(root, task, config["test"]["cameras"])

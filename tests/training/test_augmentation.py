@@ -1,5 +1,8 @@
 """What a recipe makes of its demonstrations, and that what it says in other words is seen by the leak check."""
 
+from pathlib import Path
+from runpy import run_path
+
 import numpy as np
 import pytest
 
@@ -8,6 +11,7 @@ from metalora_jax.data.frames import gather, rows_and_labels
 from metalora_jax.data.normalize import unnormalize_actions
 from metalora_jax.data.symmetry import symmetry
 from metalora_jax.envs.conditions import Condition, command_labels, execute
+from metalora_jax.envs.metaworld import WORLD
 from metalora_jax.envs.symmetries import ROBOTS
 from metalora_jax.evaluation.experiment import check_splits
 from metalora_jax.training import augmentation
@@ -84,13 +88,16 @@ def test_a_comparison_on_new_tasks_refuses_paraphrases_that_leak(paraphrases, le
         "validation": {"tasks": ("dial-turn",)},
         "test": {"tasks": ("window-close",)},
         "control": {},
-        "protocol": {"distribution": "tasks"},
+        "protocol": run_path(str(Path(__file__).parents[2] / "configs/few_shot_tasks.py"))[
+            "get_config"
+        ]().protocol.to_dict()
+        | {"retention_tasks": ()},
     }
     if leaks is None:
-        check_splits(config)
+        check_splits(config, WORLD)
     else:
         with pytest.raises(ValueError, match=leaks):
-            check_splits(config)
+            check_splits(config, WORLD)
 
 
 def test_a_mirrored_task_goes_through_conditions_variants_and_words_like_any_other():
