@@ -33,7 +33,7 @@ quickstart: setup
 	$(PY) experiments/quickstart.py
 
 test: setup
-	$(PY) -m pytest -n 2 --dist loadfile $(PYTEST)
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 # LIBERO's physics wants another MuJoCo than Meta-World's, hence an environment of its own; third_party/libero.md has the pins.
 libero:

@@ -74,6 +74,7 @@ def _gpu() -> str | None:
 
 
 # Each returns why its tests cannot run here, or None. Asked only when a test carries the marker.
+LONG = {"test_notebooks", "test_meta_train", "test_experiment", "test_golden_adapter", "test_cost"}
 REQUIREMENTS = {
     "metaworld": _metaworld,
     "libero": _libero,
@@ -104,6 +105,8 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Files that take long begin first, so that no worker ends alone with one of them.
+    items.sort(key=lambda item: item.path.stem not in LONG)
     reason = functools.cache(lambda name: REQUIREMENTS[name]())
     for item in items:
         for name in REQUIREMENTS:

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from metalora_jax.data.frames import Frames, rows_and_labels
 from metalora_jax.policies import flow
 from metalora_jax.policies.smolvla.model import SmolVLA
+from metalora_jax.policies.smolvla.preprocess import prepare_image
 from metalora_jax.training.loop import Gradient
 from metalora_jax.types import ActionChunk, Array, Batch, Observation, PyTree
 
@@ -60,10 +61,11 @@ def draw_batch(frames: Frames, labelled: Labelled, seed: int, step: int, size: i
     return Batch(Observation(images, mask, frames.tokens[rows], frames.token_mask[rows], frames.state[rows]), target)
 
 
-def augment(key: jax.Array, images: jax.Array, shift: int, brightness: float) -> jax.Array:
-    """uint8 (B, C, H, W, 3) -> float32 in [-1, 1], moved by <= `shift` [px], brightness scaled by 1 +- `brightness`.
+def augment(key: jax.Array, images: jax.Array, size: int, shift: int, brightness: float) -> jax.Array:
+    """uint8 (B, C, H, W, 3) -> float32 (B, C, size, size, 3) in [-1, 1], as the policy takes them.
 
-    All cameras of a frame move alike. The shift is that of DrQ (Kostrikov et al. 2020, arXiv:2004.13649).
+    Moved by <= `shift` [px of H], brightness scaled by 1 +- `brightness`. All cameras of a frame move alike. The shift is
+    that of DrQ (Kostrikov et al. 2020, arXiv:2004.13649).
     """
     shift_key, light_key = jax.random.split(key)
     batch, _, height, width, _ = images.shape
@@ -75,7 +77,8 @@ def augment(key: jax.Array, images: jax.Array, shift: int, brightness: float) ->
 
     x = jax.vmap(crop)(x, offsets).astype(jnp.float32) / 255.0
     factor = jax.random.uniform(light_key, (batch, 1, 1, 1, 1), minval=1 - brightness, maxval=1 + brightness)
-    return jnp.clip(x * factor, 0.0, 1.0) * 2 - 1
+    x = jnp.clip(x * factor, 0.0, 1.0)
+    return x * 2 - 1 if height == width == size else prepare_image(x, size)
 
 
 def gradient(graph: nnx.GraphDef, action_dim: int, draws: int, shift: int, brightness: float) -> Gradient:
@@ -83,7 +86,8 @@ def gradient(graph: nnx.GraphDef, action_dim: int, draws: int, shift: int, brigh
 
     def of(params: PyTree, batch: Batch, key: jax.Array) -> tuple[PyTree, dict[str, Array]]:
         image_key, flow_key = jax.random.split(key)
-        images = augment(image_key, batch.inputs.images, shift, brightness)
+        size = nnx.merge(graph, params).config.image_size
+        images = augment(image_key, batch.inputs.images, size, shift, brightness)
 
         def loss(params: PyTree) -> jax.Array:
             model: SmolVLA = nnx.merge(graph, params)

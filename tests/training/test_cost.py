@@ -105,8 +105,8 @@ def temporaries(compiled) -> int:
 
 
 def test_the_query_s_activations_take_the_place_of_the_inner_loop_s():
-    learn = learner(deep(), preset("plan"), jax.random.key(0))
-    front, target = inputs("features")
+    learn = learner(deep(), EXPERT_ONLY, jax.random.key(0))
+    front, target = inputs("context")
     batch = jax.tree.map(jnp.asarray, Batch(front, target))
     tasks = TaskBatch(jax.tree.map(lambda x: x[None, None], batch), jax.tree.map(lambda x: x[None], batch))
 
@@ -119,7 +119,7 @@ def test_the_query_s_activations_take_the_place_of_the_inner_loop_s():
 
     one = jax.jit(gradient, compiler_options=sparing()).lower(learn.theta, learn.phi, batch).compile()
     whole = jax.jit(meta_gradient, compiler_options=sparing()).lower(learn.theta, learn.phi, tasks).compile()
-    assert temporaries(whole) < 2 * temporaries(one)  # 2.7 as XLA would have it
+    assert temporaries(whole) < 2 * temporaries(one), (temporaries(whole), temporaries(one))  # 2.7 as XLA would have it
 
 
 def compilations(events: list[str]) -> int:
