@@ -49,7 +49,7 @@ def drag(scene: Scene, goal: list[str]) -> Actions:
 
 
 def inner_edge(boxes: Boxes, way: np.ndarray) -> np.ndarray | None:
-    """Grip site (3,) of a closed hand that stands inside `boxes`, near to their rim on the side that `way` (2,) leads to.
+    """Grip site (3,) of a closed hand that stands inside `boxes`, near to their rim on the side where `way` (2,) leads.
 
     None where nothing is raised there.
     """

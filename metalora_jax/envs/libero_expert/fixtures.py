@@ -45,7 +45,11 @@ def _twist(scene: Scene, joint: Joint, sign: float, goal: list[str]) -> Actions:
     down = hand.pointing_down(grasp.yaw)
     yield from _go(scene, grasp.position + 0.05 * UP, down, OPEN)
     yield from descend(
-        scene, lambda: grasp.position, down, OPEN, lambda: np.linalg.norm(scene.hand()[0] - grasp.position) < 0.006
+        scene,
+        lambda: grasp.position,
+        down,
+        OPEN,
+        lambda: bool(np.linalg.norm(scene.hand()[0] - grasp.position) < 0.006),
     )
     yield from squeeze(scene)
     for _ in range(_STEPS):

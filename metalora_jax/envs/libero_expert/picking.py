@@ -70,7 +70,7 @@ def pick(scene: Scene, name: str, grasp: Grasp) -> Actions:
         lambda: scene.origin(name) + offset,
         down,
         OPEN,
-        lambda: np.linalg.norm(scene.hand()[0] - scene.origin(name) - offset) < 0.006,
+        lambda: bool(np.linalg.norm(scene.hand()[0] - scene.origin(name) - offset) < 0.006),
     )
     yield from squeeze(scene, name)
 
