@@ -64,8 +64,8 @@ def draw_batch(frames: Frames, labelled: Labelled, seed: int, step: int, size: i
 def augment(key: jax.Array, images: jax.Array, size: int, shift: int, brightness: float) -> jax.Array:
     """uint8 (B, C, H, W, 3) -> float32 (B, C, size, size, 3) in [-1, 1], as the policy takes them.
 
-    Moved by <= `shift` [px of H], brightness scaled by 1 +- `brightness`. All cameras of a frame move alike. The shift is
-    that of DrQ (Kostrikov et al. 2020, arXiv:2004.13649).
+    Moved by <= `shift` [px of H], brightness scaled by 1 +- `brightness`. All cameras of a frame move alike. The shift
+    is that of DrQ (Kostrikov et al. 2020, arXiv:2004.13649).
     """
     shift_key, light_key = jax.random.split(key)
     batch, _, height, width, _ = images.shape

@@ -79,8 +79,8 @@ def _at_yaw(target: Boxes, mass_center: np.ndarray, others: Boxes, middle: np.nd
 def _cost(mine: np.ndarray, i: int, j: int, z: float) -> float | None:
     """Of what lies between the fingers at (i, j), cut at the height of the rubber; None where it cannot be held."""
     a, b = round(OPEN / CELL), round(_PAD / CELL)
-    solid = np.asarray(mine[i - a : i + a + 1, j - b : j + b + 1] > z - 0.002)
-    rows = solid.any(axis=0)
+    solid = mine[i - a : i + a + 1, j - b : j + b + 1] > z - 0.002
+    rows = np.atleast_1d(solid.any(axis=0))
     if not rows[b] or rows.sum() < 2:  # a bottle's neck is narrower than the rubber
         return None
     first = solid[:, rows].argmax(axis=0) - a
