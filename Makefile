@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-EXTRAS ?= metaworld,dev
+EXTRAS ?= metaworld,lerobot,dev
 PYTEST ?=
 RUN    ?= runs/quickstart/run
 

@@ -11,6 +11,7 @@ from runpy import run_path
 from types import SimpleNamespace
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def get_config() -> ConfigDict:
@@ -45,7 +46,7 @@ def get_config() -> ConfigDict:
         max_norm=1.0,
         short=10,
     )
-    config.control = dict(execute=2, max_steps=200)
+    config.control = dict(execute=2, max_steps=200, ensemble=placeholder(float))
     config.films = dict(tasks=("door-open", "drawer-open", "window-close"), steps=3)
     config.workers = 2
     config.report = dict(

@@ -27,6 +27,8 @@ def get_config() -> ConfigDict:
     config.protocol.steps = (0, 1, 3, 5, 10)
     config.protocol.shots = (1, 5)
     config.protocol.draws_per_task = 3
+    with config.protocol.unlocked():
+        config.protocol.retention_tasks = config.arms.meta.data.tasks
     config.films.tasks = ("door-unlock", "plate-slide-back-side")
     config.report.title = "New tasks, one demonstration"
     return config

@@ -1,21 +1,27 @@
 """Records scripted demonstrations of one LIBERO suite: 20 of each task, 128 px, two cameras, in LIBERO's own layout.
 
-python experiments/collect.py --config=configs/libero_demos.py:libero_object
+    python experiments/collect.py --config=configs/libero_demos.py:libero_object
 
+`picking` records what configs/libero_few_shot.py reads: four suites' tasks that ask for picking and placing alone.
 About 20 s of one core for each demonstration, nearly all of it rendering. Any field can be set on the command line,
-such as --config.image_size=256 or --config.parts.libero_object.noise=0.2.
+such as --config.image_size=256 or --config.parts.clean.noise=0.2.
 """
+
+from pathlib import Path
+from runpy import run_path
 
 from ml_collections import ConfigDict
 
 
 def get_config(suite: str = "libero_object") -> ConfigDict:
-    """`suite`: libero_spatial, libero_object, libero_goal, libero_10 or libero_90."""
+    """`suite`: libero_spatial, libero_object, libero_goal, libero_10, libero_90, or picking."""
     config = ConfigDict()
-    config.directory = "runs/libero_demos"
+    config.directory = "runs/libero/demos"
     config.world = "libero"
     config.image_size = 128
     config.workers = 2
+    few_shot = run_path(str(Path(__file__).with_name("libero_few_shot.py")))
+    what = dict(tasks=few_shot["TASKS"]) if suite == "picking" else dict(suite=suite)
     # Starts below 50 are LIBERO's initial states, which evaluation uses.
-    config.parts = {suite: dict(suite=suite, demos=20, first_seed=1_000, noise=0.0)}
+    config.parts = dict(clean=dict(**what, demos=20, first_seed=1_000, noise=0.0))
     return config

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from metalora_jax.data.augment import ImageAugmentation
+from metalora_jax.training.augmentation import SymmetryConfig
 
 TASKS = run_path(str(Path(__file__).with_name("nano_smolvla.py")))["TASKS"]  # what the base knows
 METHODS = ("maml_rates", "fomaml_rates", "maml", "fomaml", "anil", "reptile", "multitask")
@@ -38,6 +39,7 @@ def get_config(method: str = "maml_rates") -> ConfigDict:
     config.data = dict(directory="runs/demos/clean", tasks=TASKS, demos=15, cameras=("agentview",))
     config.conditions = dict(yaw=YAW)
     config.augment = ImageAugmentation(variants=1)._asdict()  # the picture itself alone
+    config.symmetries = SymmetryConfig("metaworld")._asdict()  # none: the camera stands in a corner
     # B starts non-zero where it is meta-learned: at B = 0 no gradient reaches A.
     config.placement = (lora(EXPERT, 0.0 if method == "multitask" else 0.02),)
     config.batch = dict(meta_batch=6, shots=1, frames=16, query_demos=2, query_frames=32, draws=1)

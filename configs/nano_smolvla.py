@@ -7,6 +7,7 @@ The result is judged by `experiments/evaluate_base.py`; the card in metalora_jax
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 TASKS = (
     "button-press",
@@ -46,7 +47,7 @@ def get_config() -> ConfigDict:
         fake_image_token_id=1,
         global_image_token_id=2,
     )
-    config.control = dict(execute=2, max_steps=200)
+    config.control = dict(execute=2, max_steps=200, ensemble=placeholder(float))
     config.batch = 64
     config.draws = 2
     config.shift = 0

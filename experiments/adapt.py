@@ -3,7 +3,8 @@
     python experiments/adapt.py --adapter=runs/conditions/adapter --demos=drawer-open_demo.hdf5 --output=runs/drawer
 
 The adapter to start from is one that `meta_train.py` made, or a directory of peft's (then with --optimizer=adam and a
---rate, since only a meta-learned one brings rates of its own); the demonstrations lie in LIBERO's HDF5 layout.
+--rate, since only a meta-learned one brings rates of its own). The demonstrations are an HDF5 file in LIBERO's layout;
+or, with --task, a directory of such files, a LeRobot dataset or an RLDS dataset of TFDS.
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from absl import flags, logging
 
 from metalora_jax.adapters import count, directory, placement
-from metalora_jax.data import libero_hdf5
+from metalora_jax.data import sources
 from metalora_jax.training import adapter, command
 from metalora_jax.training import base as bases
 from metalora_jax.training.adapt import JUDGED, Options, adapt
@@ -19,10 +20,12 @@ from metalora_jax.training.conventions import doubts
 
 _DEFAULT = Options()
 _ADAPTER = flags.DEFINE_string("adapter", None, "Directory of the adapter to start from.", required=True)
-_DEMOS = flags.DEFINE_string("demos", None, "HDF5 file with demonstrations of one task.", required=True)
+_DEMOS = flags.DEFINE_string("demos", None, "Demonstrations: an HDF5 file, or a dataset's directory.", required=True)
+_TASK = flags.DEFINE_string("task", "", "Its name or instruction; may be left out where there is one task only.")
+_KEYS = flags.DEFINE_list("keys", [], "camera=FEATURE, state=FEATURE or action=FEATURE, of a dataset with other names.")
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write the adapter to.", required=True)
 _BASE = flags.DEFINE_string("base", "", "Base directory; empty is the nano SmolVLA in the package.")
-_SHOTS = flags.DEFINE_integer("shots", 1, "The first so many demonstrations of the file.", lower_bound=1)
+_SHOTS = flags.DEFINE_integer("shots", 1, "The first so many demonstrations of the task.", lower_bound=1)
 _CAMERAS = flags.DEFINE_list("cameras", ["agentview"], "In the order of the base.")
 _OPTIMIZER = flags.DEFINE_string("optimizer", _DEFAULT.optimizer, "learned, sgd or adam.")
 _RATE = flags.DEFINE_float("rate", _DEFAULT.rate, "Of sgd and adam; a factor on learned rates.", lower_bound=0.0)
@@ -37,7 +40,9 @@ def main(_: list[str]) -> None:
         raise ValueError(f"{output} exists; choose another --output")
     base = bases.load(_BASE.value or None)
     start = adapter.load(Path(_ADAPTER.value), base)
-    demos = libero_hdf5.read(Path(_DEMOS.value), _CAMERAS.value, _SHOTS.value)
+    keys = dict(pair.split("=", 1) for pair in _KEYS.value)
+    source = sources.open(_DEMOS.value, _CAMERAS.value, keys)
+    demos = list(source.demos(_TASK.value or source.only(), _SHOTS.value))
     for doubt in doubts(base, demos):
         logging.warning("%s", doubt)
     options = _DEFAULT._replace(
@@ -56,7 +61,13 @@ def main(_: list[str]) -> None:
         base_fingerprint=base.fingerprint,
         placement=placement.to_json(start.placement),
         normalisation=base.statistics.to_json(),
-        config={"from": start.digest, "demos": _DEMOS.value, "shots": _SHOTS.value, **options._asdict()},
+        config={
+            "from": start.digest,
+            "demos": _DEMOS.value,
+            "task": _TASK.value,
+            "shots": _SHOTS.value,
+            **options._asdict(),
+        },
         probe=adapter.probe(base, start.learner),
     )
     (first, last), (held_first, held_last) = result.support_loss, result.held_out_loss

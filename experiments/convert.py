@@ -13,15 +13,17 @@ from absl import flags
 from flax import nnx
 
 from metalora_jax import trees
-from metalora_jax.data import libero_hdf5, normalize
+from metalora_jax.data import normalize, sources
 from metalora_jax.training import base as bases
 from metalora_jax.training import command
 from metalora_jax.training.progress import progress
 
 _POLICY = flags.DEFINE_string("policy", None, "lerobot policy: a directory, or a name on the hub.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write the base to.", required=True)
-_DEMOS = flags.DEFINE_string("demos", "", "HDF5 files of the training tasks, a pattern; empty keeps the policy's own.")
-_CAMERAS = flags.DEFINE_list("cameras", ["agentview"], "Any that the files have.")
+_DEMOS = flags.DEFINE_string(
+    "demos", "", "HDF5 files, or datasets' directories, of the training tasks: a pattern; empty keeps the policy's own."
+)
+_KEYS = flags.DEFINE_list("keys", [], "state=FEATURE, action=FEATURE, of a dataset with other names.")
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "tokenizer.json, where it is not with the policy or on the hub.")
 _DTYPE = flags.DEFINE_enum("param_dtype", "float32", ["float32", "bfloat16"], "Of the weights on disk and in memory.")
 
@@ -32,12 +34,14 @@ def main(_: list[str]) -> None:
         raise ValueError(f"{output} exists; choose another --output")
     statistics = None
     if _DEMOS.value:
-        files = sorted(map(Path, glob.glob(_DEMOS.value)))
-        if not files:
+        paths = sorted(glob.glob(_DEMOS.value))
+        if not paths:
             raise ValueError(f"no file matches --demos={_DEMOS.value}")
-        recorded = progress(files, description="reading demonstration files")
-        demos = (demo for file in recorded for demo in libero_hdf5.read(file, _CAMERAS.value))
-        statistics = normalize.compute([demo._replace(images=demo.images[:0]) for demo in demos])
+        keys = dict(pair.split("=", 1) for pair in _KEYS.value)
+        found = (sources.open(path, (), keys) for path in progress(paths, description="reading demonstrations"))
+        statistics = normalize.compute(
+            [demo for source in found for task in source.names() for demo in source.demos(task)]
+        )
     base = bases.load(_POLICY.value, statistics, _TOKENIZER.value, param_dtype=_DTYPE.value)
     bases.save(output, base)
     config = base.config

@@ -10,10 +10,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from metalora_jax.envs.world import world
-from metalora_jax.evaluation import experiment, rollout, statistics
-from metalora_jax.evaluation.records import EpisodeLog, code_digest, fingerprint, read_episodes
+from metalora_jax.evaluation import experiment, provenance, rollout, statistics
+from metalora_jax.evaluation.plan import base_job
+from metalora_jax.evaluation.records import EpisodeLog, read_episodes
 from metalora_jax.training import base as bases
-from metalora_jax.training import command
+from metalora_jax.training import checkpoint, command
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _BASE = flags.DEFINE_string("base", "", "Base directory; empty is the nano SmolVLA in the package.")
@@ -26,11 +27,14 @@ def main(_: list[str]) -> None:
     config, base = _CONFIG.value, bases.load(_BASE.value or None)
     part = config.data.clean
     control = rollout.Control(tuple(part.cameras), **config.control)
-    stamp = fingerprint(code=code_digest(), base=base.fingerprint, control=control._asdict())
-    where = world(control.world)
-    jobs = [experiment.base_job(task, number, where, stamp) for task in part.tasks for number in range(_EPISODES.value)]
-    file = Path(_WORKDIR.value, "episodes.jsonl")
+    workdir, judged = Path(_WORKDIR.value), {"control": control._asdict(), "tasks": list(part.tasks)}
+    checkpoint.claim(workdir, judged)
+    inputs = provenance.inputs(judged, base, _BASE.value, {})
+    stamp, where = inputs.fingerprint, world(control.world)
+    jobs = [base_job(task, number, where, stamp) for task in part.tasks for number in range(_EPISODES.value)]
+    file = workdir / "episodes.jsonl"
     with EpisodeLog(file) as log:
+        provenance.keep(workdir, [inputs])
         todo = [job for job in jobs if not log.done(job.rollouts[0].key[0].key, stamp)]
         experiment.execute(todo, _BASE.value, control, _WORKERS.value, log)
     episodes = read_episodes(file)

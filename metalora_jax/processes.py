@@ -134,9 +134,3 @@ def share(jobs: Sequence[Job], host: int, hosts: int) -> Sequence[Job]:
     if not 0 <= host < hosts:
         raise ValueError(f"host {host} of {hosts}: hosts are counted from 0")
     return jobs[len(jobs) * host // hosts : len(jobs) * (host + 1) // hosts]
-
-
-def give_back_memory() -> None:
-    """Returns to the system what was freed here: the C library keeps it, after compilation close to a gigabyte."""
-    with contextlib.suppress(AttributeError, OSError):  # glibc has it, others do not
-        ctypes.CDLL(None).malloc_trim(0)

@@ -54,9 +54,12 @@ class Demo(NamedTuple):
     """One recorded demonstration, in the robot's own units."""
 
     instruction: str
-    images: np.ndarray  # (T, C, H, W, 3) uint8
-    state: np.ndarray  # (T, state_dim) float32; Meta-World: hand x, y, z [m] and gripper opening [0, 1]
+    images: np.ndarray  # (T, C, H, W, 3) uint8, as policies see them
+    # (T, state_dim) float32; Meta-World: hand x, y, z [m], gripper opening [0, 1]; LIBERO: hand x, y, z [m], axis-angle
+    # [rad] (3), fingers [m] (2)
+    state: np.ndarray
     actions: np.ndarray  # (T, action_dim) float32, in the simulator's units, each in [-1, 1]
+    paraphrases: tuple[str, ...] = ()  # other wordings of the instruction, see `data.instructions`
 
 
 def from_fields(kind: Callable[..., Made], fields: Mapping[str, Any], section: str) -> Made:

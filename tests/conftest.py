@@ -3,11 +3,17 @@
 import functools
 import importlib.util
 import os
+import shutil
+import tempfile
 
 # Before the first import of JAX. `JAX_PLATFORMS=cuda pytest -m gpu` overrides it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile much and run little. The user's own flags come last: there they win.
 os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}".strip()
+# What one test, worker or child process of this run has compiled, the next one finds; nothing outlives the run.
+if _FIRST := "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="metalora_jax_tests_")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
 import jax
 import pytest
@@ -51,6 +57,16 @@ def _lerobot() -> str | None:
     return None if os.environ.get(PYTHON) else f"no environment with lerobot is named; enable with: {HOW} pytest"
 
 
+def _parquet() -> str | None:
+    missing = [module for module in ("pyarrow", "av") if not _installed(module)]
+    return f"{' and '.join(missing)} not installed; enable with: pip install -e '.[lerobot]'" if missing else None
+
+
+def _rlds() -> str | None:
+    missing = [module for module in ("tensorflow", "tensorflow_datasets") if not _installed(module)]
+    return f"{' and '.join(missing)} not installed; enable with: pip install -e '.[rlds]'" if missing else None
+
+
 def _gpu() -> str | None:
     if jax.default_backend() == "gpu":
         return None
@@ -58,7 +74,14 @@ def _gpu() -> str | None:
 
 
 # Each returns why its tests cannot run here, or None. Asked only when a test carries the marker.
-REQUIREMENTS = {"metaworld": _metaworld, "libero": _libero, "lerobot": _lerobot, "gpu": _gpu}
+REQUIREMENTS = {
+    "metaworld": _metaworld,
+    "libero": _libero,
+    "lerobot": _lerobot,
+    "parquet": _parquet,
+    "rlds": _rlds,
+    "gpu": _gpu,
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,6 +96,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for name in REQUIREMENTS:
         config.addinivalue_line("markers", f"{name}: needs {name}; skipped, with the remedy, where it is missing")
+
+
+def pytest_unconfigure() -> None:
+    if _FIRST:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,6 +14,7 @@ ROOMS = (
         "types",
         "trees",
         "caches",
+        "memory",
         "processes",
         "adapters",
         "meta",

@@ -74,6 +74,22 @@ def _import_lerobot():
     return modeling_smolvla, smolvlm_with_expert
 
 
+class _Reader:
+    """torchvision's VideoReader on PyAV, as it was; newer torchvisions have none."""
+
+    def __init__(self, path, stream):
+        import av
+
+        self.container = av.open(path)
+
+    def seek(self, time, keyframes_only):
+        self.container.seek(int(time * 1e6), any_frame=not keyframes_only)
+
+    def __iter__(self):
+        for frame in self.container.decode(video=0):
+            yield {"data": torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1), "pts": frame.time}
+
+
 class Peer:
     """One policy, perhaps with an adapter, and the batch that it was given."""
 
@@ -186,6 +202,25 @@ class Peer:
         images = torch.from_numpy(np.load(source))  # (B, 3, H, W) in [0, 1]
         np.save(file, (modeling.resize_with_pad(images, size, size, pad_value=0) * 2 - 1).numpy())
         return {}
+
+    def read_dataset(self, root, file):
+        """Every frame of a dataset, as lerobot's own class gives it."""
+        import datasets  # noqa: F401  the real one, before there are stand-ins
+
+        _import_lerobot()
+        from lerobot.datasets import utils, video_utils
+        from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+        # What lerobot takes from torchvision, whose wheels fit one build of torch only.
+        utils.transforms.ToTensor = lambda: lambda image: torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+        video = types.SimpleNamespace(VideoReader=_Reader)
+        video_utils.torchvision = types.SimpleNamespace(io=video, set_video_backend=lambda backend: None)
+        dataset = LeRobotDataset("local/dataset", root=root, video_backend="pyav")
+        frames = [dataset[i] for i in range(len(dataset))]
+        keys = [key for key, value in frames[0].items() if torch.is_tensor(value)]
+        np.savez(file, **{key: torch.stack([frame[key] for frame in frames]).numpy() for key in keys})
+        told = {"episodes": dataset.num_episodes, "fps": dataset.fps, "robot": dataset.meta.robot_type}
+        return told | {"tasks": [frame["task"] for frame in frames]}
 
     def timed(self, work, **options):
         """Seconds of a piece of work, on the wall and of the processor; the device's highest memory meanwhile."""

@@ -65,6 +65,7 @@ def save(
     normalisation: Mapping[str, Any],
     config: Mapping[str, Any],
     probe: Probe | None,
+    data: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Writes an adapter directory, atomically: readers see the whole old one or the whole new one, after a crash too.
@@ -76,6 +77,7 @@ def save(
       placement: JSON value that rebuilds the adapters around theta.
       normalisation: JSON value, the statistics that theta was learned under.
       config: JSON value, the recipe.
+      data: digest of the demonstrations' content that theta was learned from, see `data.content`; None is unknown.
       probe: run once here, and again by every `load`; None leaves the adapter without one, and `load` then says so.
       overwrite: replace an existing adapter.
 
@@ -96,6 +98,7 @@ def save(
         "placement": placement,
         "normalisation": {"statistics": normalisation, "digest": _json_digest(normalisation)},
         "config": config,
+        "data": data,
         "versions": {p: importlib.metadata.version(p) for p in _PACKAGES} | {"python": platform.python_version()},
         "files": {_TENSORS: hashlib.sha256(payload).hexdigest()},
         "tree_digest": trees.digest(theta),

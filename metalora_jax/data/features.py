@@ -105,7 +105,7 @@ def _blocks(frames: Frames) -> Iterator[np.ndarray]:
 def _key(frames: Frames, rows: np.ndarray, stage: Stage, fingerprint: str) -> str:
     sha = hashlib.sha256(f"{_VERSION}\0{stage}\0{fingerprint}\0{frames.sizes.image}\0".encode())
     row = rows % len(frames.state)
-    for part in (frames.pictures(rows), frames.state[row], frames.tokens[row], frames.token_mask[row]):
+    for part in (frames.pictures(rows), frames.state[row], *frames.text(rows)):
         values = np.ascontiguousarray(part)
         sha.update(f"{values.dtype}{values.shape}".encode())
         sha.update(values.tobytes())

@@ -10,6 +10,7 @@ import numpy as np
 
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.chunks import chunk_actions
+from metalora_jax.data.instructions import wording
 from metalora_jax.data.normalize import Statistics, normalize_actions, normalize_state
 from metalora_jax.policies.smolvla.preprocess import prepare_image
 from metalora_jax.types import ActionChunk, Demo, Observation
@@ -32,8 +33,8 @@ class Frames(NamedTuple):
 
     images: np.ndarray  # (N, C, H, W, 3) uint8
     state: np.ndarray  # (N, state) float32, normalised
-    tokens: np.ndarray  # (N, L) int32
-    token_mask: np.ndarray  # (N, L) bool
+    tokens: np.ndarray  # (N, L) int32; (variants * N, L) where variants differ in their words
+    token_mask: np.ndarray  # like tokens, bool
     first_row: dict[str, tuple[int, ...]]  # task -> row of the first frame of each of its demonstrations
     actions: dict[str, tuple[np.ndarray, ...]]  # task -> recorded actions (T, action_dim) of each demonstration
     statistics: Statistics
@@ -42,7 +43,7 @@ class Frames(NamedTuple):
 
     @property
     def variants(self) -> int:
-        """Of every frame. Row `variant * N + row` is a variant of `row`; all but its pictures is the same."""
+        """Of every frame. Row `variant * N + row` is a variant of `row`: in other colours and words, to do the same."""
         return self.augment.variants if self.augment else 1
 
     def vary(self, rng: np.random.Generator, rows: np.ndarray) -> np.ndarray:
@@ -60,6 +61,11 @@ class Frames(NamedTuple):
         numbers = zip(images.reshape(-1, *images.shape[-4:]), row.ravel(), variant.ravel(), strict=True)
         return np.stack([self.augment.apply(image, int(r), int(v)) for image, r, v in numbers]).reshape(images.shape)
 
+    def text(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens (..., L) and their mask at `rows`."""
+        at = rows % len(self.tokens)
+        return self.tokens[at], self.token_mask[at]
+
     @property
     def demos(self) -> dict[str, int]:
         """How many demonstrations each task has."""
@@ -71,7 +77,7 @@ class Frames(NamedTuple):
         images, row = self.pictures(rows), rows % len(self.state)
         mask = np.ones(images.shape[:-3], bool)
         prepared = prepare(images, self.sizes.image)
-        return Observation(prepared, mask, self.tokens[row], self.token_mask[row], self.state[row])
+        return Observation(prepared, mask, *self.text(rows), self.state[row])
 
 
 def prepare(images: np.ndarray, size: int) -> np.ndarray:
@@ -93,8 +99,12 @@ def gather(
     sizes: Sizes,
     augment: ImageAugmentation | None = None,
 ) -> Frames:
-    """Puts the demonstrations of every task into one Frames. `encode` raises where an instruction is too long."""
-    images, state, tokens, masks, row = [], [], [], [], 0
+    """Puts the demonstrations of every task into one Frames. `encode` raises where an instruction is too long.
+
+    Raises:
+      ValueError: a task has no demonstration, or paraphrases but no variant that could be worded in them.
+    """
+    images, state, row = [], [], 0
     first_row: dict[str, tuple[int, ...]] = {}
     actions: dict[str, tuple[np.ndarray, ...]] = {}
     for task, recorded in demos.items():
@@ -102,27 +112,46 @@ def gather(
             raise ValueError(f"{task}: zero demonstrations; record at least one")
         starts = []
         for demo in recorded:
-            ids, mask = encode(demo.instruction)
-            steps = len(demo.actions)
             starts.append(row)
-            row += steps
+            row += len(demo.actions)
             images.append(demo.images)
             state.append(normalize_state(statistics, demo.state, sizes.state))
-            tokens.append(np.broadcast_to(ids, (steps, len(ids))))
-            masks.append(np.broadcast_to(mask, (steps, len(mask))))
         first_row[task] = tuple(starts)
         actions[task] = tuple(demo.actions for demo in recorded)
+    tokens, token_mask = _words(demos, first_row, encode, augment)
     return Frames(
         images=np.concatenate(images),
         state=np.concatenate(state),
-        tokens=np.concatenate(tokens),
-        token_mask=np.concatenate(masks),
+        tokens=tokens,
+        token_mask=token_mask,
         first_row=first_row,
         actions=actions,
         statistics=statistics,
         sizes=sizes,
         augment=augment,
     )
+
+
+def _words(
+    demos: Mapping[str, Sequence[Demo]],
+    first_row: Mapping[str, Sequence[int]],
+    encode: Encode,
+    augment: ImageAugmentation | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and mask of all frames: of every variant where there are paraphrases, else of the frames alone."""
+    known = [(demo, row) for task, rows in first_row.items() for demo, row in zip(demos[task], rows, strict=True)]
+    variants = 1
+    if any(demo.paraphrases for demo, _ in known):
+        if augment is None or augment.variants == 1:
+            raise ValueError("paraphrases are told to variants of frames: set augment.variants to 2 or more")
+        variants = augment.variants
+    tokens, masks = [], []
+    for variant in range(variants):
+        for demo, row in known:
+            ids, mask = encode(wording(demo, augment.seed if augment else 0, row, variant))
+            tokens.append(np.broadcast_to(ids, (len(demo.actions), len(ids))))
+            masks.append(np.broadcast_to(mask, (len(demo.actions), len(mask))))
+    return np.concatenate(tokens), np.concatenate(masks)
 
 
 def rows_and_labels(

@@ -1,33 +1,83 @@
 """Demonstrations on disk, in LIBERO's HDF5 layout: one file for each task, `<task>_demo.hdf5`.
 
     data                attributes: env_name, problem_info (JSON: language_instruction), num_demos, total,
-                        macros_image_convention ("opencv": first row on top), seeds and other JSON under `provenance`
+                        macros_image_convention; seeds and other JSON under `provenance` where we recorded it
     data/demo_<i>       attribute num_samples
       actions           (T, action_dim) float64, in [-1, 1] for an unshifted robot
       rewards, dones    (T,) uint8; 1 on the last step
       obs/<camera>_rgb  (T, H, W, 3) uint8
       obs/ee_pos        (T, 3) float64 [m]
-      obs/gripper_states (T, state_dim - 3) float64
+      obs/ee_ori        (T, 3) float64 axis-angle [rad]; LIBERO only
+      obs/gripper_states (T, state_dim - 3 or - 6) float64
 
-Files are written whole or not at all, and read strictly.
+A file of LIBERO itself, official or written by `write_official`, also has
+
+    data                attributes: bddl_file_name, bddl_file_content, env_args (JSON)
+    data/demo_<i>       attributes model_file (MuJoCo's XML), init_state
+      states            (T, n) float64, MuJoCo's flattened state before the action
+      robot_states      (T, 9) float64: gripper 2, position 3, quaternion 4
+      obs/ee_states     (T, 6) float64: ee_pos, ee_ori
+      obs/joint_states  (T, 7) float64 [rad]
+
+macros_image_convention is robosuite's: "opengl" pictures lie upside down, and are turned by 180 degrees, as every VLA
+sees them; those of other files ("opencv") are as policies see them. Files are written whole or not at all, and read
+strictly.
 """
 
+import contextlib
 import difflib
 import io
 import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
+from metalora_jax.data.demos import DemoError, checked, reading, stack_cameras
 from metalora_jax.types import Demo
 
+SUFFIX = "_demo.hdf5"
+_LAYOUT, _REMEDY = "LIBERO's", "record it anew"
+_SCENE = re.compile(r"^[A-Z_]*SCENE\d+_")
+_AS_IT_IS, _TURNED, _MIRRORED = np.s_[:, :, :], np.s_[:, ::-1, ::-1], np.s_[:, :, ::-1]
+# Of LIBERO's own files. robosuite's "opencv" flips the rows alone: mirrored, to one who is used to the turned ones.
+_VIEWS = {"opengl": _TURNED, "opencv": _MIRRORED}
 
-class DemoError(ValueError):
-    """A demonstration file that cannot be used; the message names the file, the key and the remedy."""
+
+class Origin(NamedTuple):
+    """What LIBERO's files keep of an episode besides its steps."""
+
+    model_file: str  # the model in MuJoCo's XML
+    env_name: str  # robosuite's name of the environment
+    problem_name: str  # LIBERO's
+    bddl_file_name: str
+    bddl_file_content: str
+    env_kwargs: Mapping[str, Any]  # JSON; what the environment was made with
+
+
+class Moment(NamedTuple):
+    """What LIBERO's files keep of the simulator at one step, before the action."""
+
+    state: np.ndarray  # (n,) float64, MuJoCo's flattened state
+    robot_state: np.ndarray  # (9,) float64: gripper 2, position 3, quaternion 4
+    joint_state: np.ndarray  # (7,) float64 [rad]
+
+
+class Recording(NamedTuple):
+    """A demonstration, with the simulator's side where the simulator tells it (`envs.world.Traced`)."""
+
+    demo: Demo
+    origin: Origin | None = None
+    moments: tuple[Moment, ...] = ()
+
+
+def spoken(task: str) -> str:
+    """The instruction that a task's name spells, as LIBERO's benchmark reads it: without scene and underscores."""
+    return " ".join(_SCENE.sub("", task).replace("_", " ").split())
 
 
 def write(path: Path, demos: Sequence[Demo], cameras: Sequence[str], task: str, provenance: dict[str, Any]) -> None:
@@ -36,6 +86,192 @@ def write(path: Path, demos: Sequence[Demo], cameras: Sequence[str], task: str, 
     Raises:
       DemoError: if there is no demonstration, they do not share one instruction, or the disk is full.
     """
+    attributes = {"env_name": task, "macros_image_convention": "opencv"}
+    with _whole_file(path, demos, attributes, provenance) as data:
+        for i, demo in enumerate(demos):
+            observations = {"ee_pos": demo.state[:, :3], "gripper_states": demo.state[:, 3:]}
+            _write_one(data, i, demo, cameras, _AS_IT_IS, observations)
+
+
+def write_official(
+    path: Path, recordings: Sequence[Recording], cameras: Sequence[str], provenance: dict[str, Any]
+) -> None:
+    """Writes recordings of one LIBERO task to `path` atomically, whole as LIBERO's own scripts write them.
+
+    Raises:
+      DemoError: see `write`; or the simulator told nothing about a recording or not of every step, or its state is not
+        LIBERO's (position, axis-angle, two fingers).
+    """
+    for i, recording in enumerate(recordings):
+        if recording.origin is None or len(recording.moments) != len(recording.demo.actions):
+            raise DemoError(
+                f"{path}: recording {i} has {len(recording.moments)} moments of the simulator for "
+                f"{len(recording.demo.actions)} steps; record it with a simulator that is envs.world.Traced"
+            )
+        if recording.demo.state.shape[1] != 8:
+            raise DemoError(f"{path}: recording {i} has {recording.demo.state.shape[1]} state dimensions, LIBERO has 8")
+    demos = [recording.demo for recording in recordings]
+    with _whole_file(path, demos, _official_attributes(recordings), provenance) as data:
+        for i, (demo, origin, moments) in enumerate(recordings):
+            assert origin is not None
+            states, robot_states, joint_states = (np.stack(values) for values in zip(*moments, strict=True))
+            observations = {
+                "ee_pos": demo.state[:, :3],
+                "ee_ori": demo.state[:, 3:6],
+                "ee_states": demo.state[:, :6],
+                "gripper_states": demo.state[:, 6:],
+                "joint_states": joint_states,
+            }
+            group = _write_one(data, i, demo, cameras, _TURNED, observations)
+            group["states"] = states.astype(np.float64)
+            group["robot_states"] = robot_states.astype(np.float64)
+            group.attrs["model_file"] = origin.model_file
+            group.attrs["init_state"] = states[0]
+
+
+def read(path: Path, cameras: Sequence[str], limit: int | None = None) -> list[Demo]:
+    """Reads the first `limit` demonstrations (all of them when None), checking every array; see `stream`."""
+    return list(stream(path, cameras, limit))
+
+
+def stream(
+    path: Path, cameras: Sequence[str], limit: int | None = None, keys: Mapping[str, str] | None = None, first: int = 0
+) -> Iterator[Demo]:
+    """Reads `limit` demonstrations (all of them when None) from number `first` on, one at a time.
+
+    Args:
+      path: the file.
+      cameras: in this order into `Demo.images`; none leaves the pictures unread.
+      limit: how many.
+      keys: camera -> key below `obs`, where it is not `<camera>_rgb`.
+      first: number of the first one; those after a damaged one can so be read.
+
+    Raises:
+      DemoError: if the file is missing, truncated, lacks a key or a demonstration, or holds a value that is not finite.
+    """
+    _exists(path)
+    keys = {camera: (keys or {}).get(camera, f"{camera}_rgb") for camera in cameras}
+    with reading(path, _LAYOUT, _REMEDY), h5py.File(path, "r") as file:
+        data = file["data"]
+        instruction, view = _instruction(path, data), _view(path, data)
+        there = int(data.attrs["num_demos"]) - first
+        if limit is not None and limit > there:
+            raise DemoError(f"{path}: {limit} demonstrations wanted, {there} there; record more or ask for fewer")
+        for i in range(first, first + (there if limit is None else limit)):
+            yield _read_one(path, data, i, keys, view, instruction)
+
+
+def count(path: Path) -> int:
+    """How many demonstrations `path` holds; 0 where there is no file."""
+    if not path.exists():
+        return 0
+    with reading(path, _LAYOUT, _REMEDY), h5py.File(path, "r") as file:
+        return int(file["data"].attrs["num_demos"])
+
+
+def _exists(path: Path) -> None:
+    if not path.exists():
+        near = difflib.get_close_matches(path.name, sorted(file.name for file in path.parent.glob("*.hdf5")))
+        hint = f" (there is {', '.join(near)})" if near else ""
+        raise DemoError(f"{path}: no such demonstration file{hint}; record it with experiments/collect.py")
+
+
+def _is_libero(data: h5py.Group) -> bool:
+    return "bddl_file_name" in data.attrs or "env_args" in data.attrs
+
+
+def _view(path: Path, data: h5py.Group) -> tuple[slice, ...]:
+    convention = data.attrs["macros_image_convention"]
+    views = _VIEWS if _is_libero(data) else {"opengl": _TURNED, "opencv": _AS_IT_IS}
+    if convention not in views:
+        raise DemoError(f"{path}: macros_image_convention is {convention!r}, wanted {' or '.join(views)}")
+    return views[convention]
+
+
+def _instruction(path: Path, data: h5py.Group) -> str:
+    """What the benchmark tells the robot.
+
+    LIBERO's benchmark, and with it every VLA, takes the instruction from the file's name. For 34 of its 130 tasks
+    `problem_info` has other, older words; the name is trusted where it says nearly the same.
+    """
+    recorded = json.loads(data.attrs["problem_info"])["language_instruction"]
+    if not isinstance(recorded, str):
+        raise DemoError(f"{path}: language_instruction of problem_info is {recorded!r}, wanted a text")
+    recorded = recorded.strip('" ')
+    if not _is_libero(data) or "provenance" in data.attrs:
+        return recorded
+    named, words = spoken(path.name.removesuffix(SUFFIX)), set(recorded.lower().split())
+    return named if 2 * len(words & set(named.split())) > len(words) else recorded
+
+
+def _read_one(
+    path: Path, data: h5py.Group, i: int, keys: Mapping[str, str], view: tuple[slice, ...], instruction: str
+) -> Demo:
+    where, group = f"{path}: data/demo_{i}", data[f"demo_{i}"]
+    observations, actions = group["obs"], group["actions"][()]
+    parts = ("ee_pos", "ee_ori", "gripper_states") if "ee_ori" in observations else ("ee_pos", "gripper_states")
+    state = np.concatenate([observations[part][()] for part in parts], axis=1)
+    pictures = []
+    for key in keys.values():
+        picture = observations[key][()]
+        if picture.ndim != 4:
+            raise DemoError(f"{where}: obs/{key} is {picture.dtype} {picture.shape}, wanted uint8 (T, H, W, 3)")
+        pictures.append(picture[view])
+    images = stack_cameras(where, tuple(keys), pictures, len(actions))
+    demo = checked(where, instruction, images, state, actions)
+    if group.attrs["num_samples"] != len(demo.actions):
+        raise DemoError(f"{where}: num_samples is {group.attrs['num_samples']}, there are {len(demo.actions)} steps")
+    return demo
+
+
+def _official_attributes(recordings: Sequence[Recording]) -> dict[str, Any]:
+    if not recordings:
+        return {}
+    origin = recordings[0].origin
+    assert origin is not None
+    arguments = {
+        "type": 1,  # robomimic's number for robosuite
+        "env_name": origin.env_name,
+        "problem_name": origin.problem_name,
+        "bddl_file": origin.bddl_file_name,
+        "env_kwargs": dict(origin.env_kwargs),
+    }
+    return {
+        "env_name": origin.env_name,
+        "problem_info": json.dumps({"problem_name": origin.problem_name, "domain_name": "robosuite"}),
+        "macros_image_convention": "opengl",
+        "bddl_file_name": origin.bddl_file_name,
+        "bddl_file_content": origin.bddl_file_content,
+        "env_args": json.dumps(arguments),
+    }
+
+
+def _write_one(
+    data: h5py.Group,
+    i: int,
+    demo: Demo,
+    cameras: Sequence[str],
+    view: tuple[slice, ...],
+    observations: Mapping[str, np.ndarray],
+) -> h5py.Group:
+    group, end = data.create_group(f"demo_{i}"), np.zeros(len(demo.actions), np.uint8)
+    end[-1] = 1
+    group.attrs["num_samples"] = len(demo.actions)
+    group["actions"] = demo.actions.astype(np.float64)
+    group["rewards"] = group["dones"] = end
+    for c, camera in enumerate(cameras):
+        pictures = demo.images[:, c][view]
+        group.create_dataset(f"obs/{camera}_rgb", data=pictures, compression="lzf", shuffle=True)
+    for key, values in observations.items():
+        group[f"obs/{key}"] = values.astype(np.float64)
+    return group
+
+
+@contextlib.contextmanager
+def _whole_file(
+    path: Path, demos: Sequence[Demo], attributes: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> Iterator[h5py.Group]:
+    """The group `data` of a file that appears when it is whole."""
     if not demos:
         raise DemoError(f"{path}: no demonstration to write; record at least one")
     if len({d.instruction for d in demos}) != 1:
@@ -43,22 +279,13 @@ def write(path: Path, demos: Sequence[Demo], cameras: Sequence[str], task: str, 
     content = io.BytesIO()  # HDF5 itself brings the process down when the disk is full
     with h5py.File(content, "w") as file:
         data = file.create_group("data")
-        data.attrs["env_name"] = task
-        data.attrs["problem_info"] = json.dumps({"language_instruction": demos[0].instruction})
-        data.attrs["macros_image_convention"] = "opencv"
+        info = json.loads(attributes.get("problem_info", "{}"))
+        data.attrs.update(attributes)
+        data.attrs["problem_info"] = json.dumps({**info, "language_instruction": demos[0].instruction})
         data.attrs["num_demos"] = len(demos)
         data.attrs["total"] = sum(len(d.actions) for d in demos)
         data.attrs["provenance"] = json.dumps(provenance)
-        for i, demo in enumerate(demos):
-            group, end = data.create_group(f"demo_{i}"), np.zeros(len(demo.actions), np.uint8)
-            end[-1] = 1
-            group.attrs["num_samples"] = len(demo.actions)
-            group["actions"] = demo.actions.astype(np.float64)
-            group["rewards"] = group["dones"] = end
-            for c, camera in enumerate(cameras):
-                group.create_dataset(f"obs/{camera}_rgb", data=demo.images[:, c], compression="lzf", shuffle=True)
-            group["obs/ee_pos"] = demo.state[:, :3].astype(np.float64)
-            group["obs/gripper_states"] = demo.state[:, 3:].astype(np.float64)
+        yield data
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -71,58 +298,3 @@ def write(path: Path, demos: Sequence[Demo], cameras: Sequence[str], task: str, 
         raise DemoError(f"{path}: cannot be written ({error.strerror}); make room, and record it again") from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def read(path: Path, cameras: Sequence[str], limit: int | None = None) -> list[Demo]:
-    """Reads the first `limit` demonstrations (all of them when None), checking every array.
-
-    Raises:
-      DemoError: if the file is missing, truncated, lacks a key or a demonstration, or holds a value that is not finite.
-    """
-    if not path.exists():
-        near = difflib.get_close_matches(path.name, sorted(file.name for file in path.parent.glob("*.hdf5")))
-        hint = f" (there is {', '.join(near)})" if near else ""
-        raise DemoError(f"{path}: no such demonstration file{hint}; record it with experiments/collect.py")
-    try:
-        with h5py.File(path, "r") as file:
-            data = file["data"]
-            instruction = json.loads(data.attrs["problem_info"])["language_instruction"]
-            count = int(data.attrs["num_demos"])
-            if limit is not None and limit > count:
-                raise DemoError(f"{path}: {limit} demonstrations wanted, {count} there; record more or ask for fewer")
-            return [_read_one(path, data, i, cameras, instruction) for i in range(count if limit is None else limit)]
-    except DemoError:
-        raise
-    except KeyError as error:
-        raise DemoError(f"{path}: key missing ({str(error)[:120]}); the file is not in LIBERO's layout") from error
-    except (OSError, ValueError) as error:
-        raise DemoError(f"{path}: damaged or truncated ({str(error)[:120]}); record it anew") from error
-
-
-def count(path: Path) -> int:
-    """How many demonstrations `path` holds; 0 where there is no file."""
-    if not path.exists():
-        return 0
-    try:
-        with h5py.File(path, "r") as file:
-            return int(file["data"].attrs["num_demos"])
-    except (OSError, KeyError) as error:
-        raise DemoError(f"{path}: damaged or truncated ({str(error)[:120]}); record it anew") from error
-
-
-def _read_one(path: Path, data: h5py.Group, i: int, cameras: Sequence[str], instruction: str) -> Demo:
-    group = data[f"demo_{i}"]
-    actions = group["actions"][()].astype(np.float32)
-    steps = len(actions)
-    images = np.stack([group[f"obs/{camera}_rgb"][()] for camera in cameras], axis=1)
-    state = np.concatenate([group["obs/ee_pos"][()], group["obs/gripper_states"][()]], axis=1).astype(np.float32)
-    where = f"{path}: data/demo_{i}"
-    if steps == 0 or len(images) != steps or len(state) != steps:
-        raise DemoError(f"{where}: {steps} actions, {len(images)} images and {len(state)} states; record it anew")
-    if images.dtype != np.uint8 or images.ndim != 5 or images.shape[-1] != 3:
-        raise DemoError(f"{where}: images are {images.dtype} {images.shape}, wanted uint8 (T, C, H, W, 3)")
-    for name, values in (("actions", actions), ("state", state)):
-        if not np.isfinite(values).all():
-            step = int(np.argwhere(~np.isfinite(values))[0, 0])
-            raise DemoError(f"{where}: {name} at step {step} is not finite; drop or record the demonstration anew")
-    return Demo(instruction, images, state, actions)

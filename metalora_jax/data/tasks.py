@@ -3,10 +3,12 @@
 All sampling is pure in (seed, step): a resumed run draws what the uninterrupted one would have drawn.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
+
+from metalora_jax.data.instructions import normal
 
 Shift = TypeVar("Shift")
 
@@ -19,22 +21,47 @@ class Splits(NamedTuple):
     test: tuple[str, ...]
 
 
-def check_disjoint(splits: Splits, instructions: Mapping[str, str]) -> Splits:
-    """Returns `splits` if no task and no instruction text stands in two of them.
+def check_disjoint(
+    splits: Splits,
+    instructions: Mapping[str, str],
+    others: Mapping[str, Sequence[str]] | None = None,
+    labels: Mapping[str, Iterable[str]] | None = None,
+) -> Splits:
+    """Returns `splits` if no task, no instruction text and no label of a task stands in two of them.
+
+    Args:
+      splits: task names.
+      instructions: the instruction of every task.
+      others: further texts that some tasks are told in: paraphrases, and the words of their mirror images.
+      labels: what else tasks of two splits may not share, such as "scene KITCHEN_SCENE3", for each task.
 
     Raises:
-      ValueError: naming the task or the instruction that leaks, or the split that is empty.
+      ValueError: naming the task, instruction or label that leaks, or the split that is empty.
     """
     owner: dict[str, str] = {}
     for split, tasks in splits._asdict().items():
         if not tasks:
             raise ValueError(f"split {split} holds no task")
         for task in tasks:
-            text = " ".join(instructions[task].lower().split())
-            for key in (f"task {task!r}", f"instruction {text!r}"):
+            texts = (instructions[task], *(others or {}).get(task, ()))
+            named = (f"task {task!r}", *(f"instruction {normal(text)!r}" for text in texts))
+            for key in (*named, *(labels[task] if labels else ())):
                 if owner.setdefault(key, split) != split:
                     raise ValueError(f"{key} is in both {owner[key]} and {split}: held-out tasks must be disjoint")
     return splits
+
+
+def hold_out(
+    tasks: Sequence[str], validation: Sequence[str], test: Sequence[str], labels: Mapping[str, Iterable[str]]
+) -> Splits:
+    """Splits whose training tasks are all of `tasks` that share no label with a held-out task, in their order.
+
+    What is held out is chosen first and stays; training gives way to it.
+    """
+    held_out = {*validation, *test}
+    taken = {label for task in held_out for label in labels[task]}
+    left = tuple(task for task in tasks if task not in held_out and taken.isdisjoint(labels[task]))
+    return Splits(left, tuple(validation), tuple(test))
 
 
 class Draw(NamedTuple, Generic[Shift]):

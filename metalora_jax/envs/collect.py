@@ -9,10 +9,9 @@ from absl import logging
 from metalora_jax.data import libero_hdf5
 from metalora_jax.envs import libero_files
 from metalora_jax.envs.conditions import Condition
-from metalora_jax.envs.experts import record
-from metalora_jax.envs.world import world
+from metalora_jax.envs.experts import record_whole
+from metalora_jax.envs.world import Traced, world
 from metalora_jax.processes import in_processes
-from metalora_jax.types import Demo
 
 
 class Job(NamedTuple):
@@ -65,24 +64,28 @@ def record_file(job: Job) -> Recorded:
     Raises:
       ExpertFails: more often than it succeeds; nothing is written.
     """
-    demos: list[Demo] = []
+    recordings: list[libero_hdf5.Recording] = []
     seeds, seed = [], job.first_seed
     known = world(job.world)
     steps = known.demo_steps(job.task)
     with known.open(job.task, known.cameras, job.image_size) as env:
-        while len(demos) < job.demos:
-            demo = record(env, seed, job.condition, job.noise, steps)
-            if demo is not None:
-                demos.append(demo)
+        while len(recordings) < job.demos:
+            recording = record_whole(env, seed, job.condition, job.noise, steps)
+            if recording is not None:
+                recordings.append(recording)
                 seeds.append(seed)
             seed += 1
-            failures = seed - job.first_seed - len(demos)
-            logging.info("%s: %d of %d recorded, %d failed", job.task, len(demos), job.demos, failures)
+            failures = seed - job.first_seed - len(recordings)
+            logging.info("%s: %d of %d recorded, %d failed", job.task, len(recordings), job.demos, failures)
             if failures > job.demos + 10:
                 raise ExpertFails(f"the expert of {job.task} failed {failures} times; drop the task")
     provenance = {"seeds": seeds, "noise": job.noise, "condition": job.condition.to_json(), "expert": job.world}
-    libero_hdf5.write(job.path, demos, known.cameras, job.task, provenance)
-    return Recorded(job, seed - job.first_seed - len(demos))
+    if isinstance(env, Traced):
+        libero_hdf5.write_official(job.path, recordings, known.cameras, provenance)
+    else:
+        demos = [recording.demo for recording in recordings]
+        libero_hdf5.write(job.path, demos, known.cameras, job.task, provenance)
+    return Recorded(job, seed - job.first_seed - len(recordings))
 
 
 def collect(jobs: Sequence[Job], workers: int) -> Iterator[Recorded]:

@@ -4,8 +4,9 @@ import dataclasses
 
 import numpy as np
 
+from metalora_jax.data.libero_hdf5 import Moment, Recording
 from metalora_jax.envs.conditions import Condition, command_labels
-from metalora_jax.envs.world import Simulator
+from metalora_jax.envs.world import Simulator, Traced
 from metalora_jax.types import Demo
 
 
@@ -17,7 +18,22 @@ def record(
     max_steps: int = 200,
     tail: int = 3,
 ) -> Demo | None:
+    """The demonstration alone of `record_whole`, or None."""
+    recording = record_whole(env, start, condition, noise, max_steps, tail)
+    return None if recording is None else recording.demo
+
+
+def record_whole(
+    env: Simulator,
+    start: int,
+    condition: Condition = Condition(),  # noqa: B008 (frozen)
+    noise: float = 0.0,
+    max_steps: int = 200,
+    tail: int = 3,
+) -> Recording | None:
     """One successful demonstration of `env`'s task, or None where the expert fails within `max_steps`.
+
+    Where the simulator is `world.Traced`, its own side of the episode is recorded, too.
 
     With `noise` > 0 the hand is pushed off its course (Gaussian, in action units, held for a few steps) while the
     labels stay the expert's own: the demonstration then also shows how to come back (DART, Laskey et al. 2017,
@@ -27,10 +43,14 @@ def record(
     # The robot is driven unshifted and the actions are relabelled: an expert that knows the shift would move the same.
     env.reset(start, dataclasses.replace(condition, yaw=0.0, gain=(1.0, 1.0, 1.0), latency=0))
     act = env.expert()
+    origin = env.origin() if isinstance(env, Traced) else None
+    moments: list[Moment] = []
     frames, actions, push, left = [], [], np.zeros(3), tail
     succeeded = False
     for t in range(max_steps):
         action = act()
+        if isinstance(env, Traced):
+            moments.append(env.moment())
         frames.append(env.observe())
         actions.append(action)
         if noise and t % 5 == 0:
@@ -44,9 +64,10 @@ def record(
                 break
     if not succeeded:
         return None
-    return Demo(
+    demo = Demo(
         instruction=env.instruction,
         images=np.stack([f.images for f in frames]),
         state=np.stack([f.state for f in frames]),
         actions=command_labels(np.stack(actions), condition),
     )
+    return Recording(demo, origin, tuple(moments))

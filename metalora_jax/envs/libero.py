@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from metalora_jax.envs import gl
+from metalora_jax.data.libero_hdf5 import Moment, Origin
+from metalora_jax.envs import gl, libero_trace
 from metalora_jax.envs import libero_files as files
 from metalora_jax.envs.conditions import Condition, execute
 from metalora_jax.envs.scene import Scene
@@ -165,6 +166,16 @@ class Libero:
         self._begun()
         return expert(self)
 
+    def origin(self) -> Origin:
+        """See `world.Traced`."""
+        self._begun()
+        return libero_trace.origin(self.simulator, files.definition(self.task), _options())
+
+    def moment(self) -> Moment:
+        """See `world.Traced`."""
+        self._begun()
+        return libero_trace.moment(self.simulator)
+
     def _begun(self) -> Condition:
         if self._condition is None:
             raise RuntimeError(f"{self.task} has no state yet; call reset(start) first")
@@ -205,23 +216,26 @@ def _drawn(place: Callable[[], Any]) -> Any:
 def _build(definition: Path) -> Any:
     problems = _import_libero()
     from libero.libero.envs import bddl_utils
-    from robosuite import load_controller_config
 
     make = problems[bddl_utils.get_problem_info(str(definition))["problem_name"]]
     with _seeded(0):  # what construction draws is drawn again by every reset
-        return _drawn(
-            lambda: make(
-                str(definition),
-                robots=["Panda"],
-                controller_configs=load_controller_config(default_controller="OSC_POSE"),
-                initialization_noise=None,
-                has_offscreen_renderer=False,
-                use_camera_obs=False,
-                ignore_done=True,  # the caller caps the steps
-                hard_reset=False,
-                control_freq=20,
-            )
-        )
+        return _drawn(lambda: make(str(definition), **_options()))
+
+
+def _options() -> dict[str, Any]:
+    """What every environment is made with, besides its task."""
+    from robosuite import load_controller_config
+
+    return dict(
+        robots=["Panda"],
+        controller_configs=load_controller_config(default_controller="OSC_POSE"),
+        initialization_noise=None,
+        has_offscreen_renderer=False,
+        use_camera_obs=False,
+        ignore_done=True,  # the caller caps the steps
+        hard_reset=False,
+        control_freq=20,
+    )
 
 
 @functools.cache
@@ -288,4 +302,14 @@ def demo_steps(task: str) -> int:
     return files.STEPS[files.suite_of(task)]
 
 
-WORLD = World(tuple(CAMERAS), STATE_DIM, ACTION_DIM, files.tasks, files.instruction, Libero, episode_start, demo_steps)
+WORLD = World(
+    tuple(CAMERAS),
+    STATE_DIM,
+    ACTION_DIM,
+    files.tasks,
+    files.instruction,
+    Libero,
+    episode_start,
+    demo_steps,
+    files.facts,
+)

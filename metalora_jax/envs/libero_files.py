@@ -21,6 +21,7 @@ import numpy as np
 from absl import logging
 
 from metalora_jax import caches
+from metalora_jax.data import libero_tasks
 
 ASSETS = "METALORA_LIBERO_ASSETS"  # environment variable: the folder with LIBERO's scene assets
 HUB = "lerobot/libero-assets"  # a data set on the hub, whence they come where no folder is named
@@ -112,6 +113,11 @@ def language(task: str) -> str:
     if found is None:
         raise ValueError(f"{definition(task)}: no (:language ...); reinstall LIBERO with: {INSTALL}")
     return found[1].strip()
+
+
+def facts(task: str) -> dict[str, tuple[str, ...]]:
+    """What a task is made of, see `data.libero_tasks.LiberoTask.facts`."""
+    return libero_tasks.parse(suite_of(task), task, definition(task).read_text()).facts
 
 
 def init_states(task: str) -> np.ndarray:

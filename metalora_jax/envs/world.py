@@ -1,11 +1,12 @@
 """What every simulator offers, and the worlds that there are: Meta-World and LIBERO."""
 
 import importlib
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from metalora_jax.data.libero_hdf5 import Moment, Origin
 from metalora_jax.envs.conditions import Condition
 
 
@@ -52,6 +53,21 @@ class Simulator(Protocol):
         """
 
 
+@runtime_checkable
+class Traced(Protocol):
+    """What a Simulator has besides, whose demonstrations are kept in LIBERO's official layout, whole."""
+
+    def origin(self) -> Origin:
+        """Of the episode that has begun. Asked once, after `reset`."""
+
+    def moment(self) -> Moment:
+        """Of the present. Asked before every command."""
+
+
+def _no_facts(task: str) -> Mapping[str, Sequence[str]]:
+    return {}
+
+
 class World(NamedTuple):
     """A simulator with its tasks and conventions. Its functions are importable: a World travels between processes."""
 
@@ -63,6 +79,9 @@ class World(NamedTuple):
     open: Callable[..., Simulator]  # (task, cameras, image_size), and what else the simulator takes
     episode_start: Callable[[str, int, int], int]  # (task, draw, number) -> start of an episode for evaluation
     demo_steps: Callable[[str], int]  # longest demonstration of a task that is worth keeping
+    # What else a task is than its name and instruction, by kind, such as {"scene": ("KITCHEN_SCENE3",)}: held-out tasks
+    # can be required to share none of it with those that are learned from.
+    facts: Callable[[str], Mapping[str, Sequence[str]]] = _no_facts
 
 
 WORLDS = ("metaworld", "libero")

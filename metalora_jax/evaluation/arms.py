@@ -26,6 +26,7 @@ class Arm(NamedTuple):
     meta_params: PyTree  # {"theta": ...} and, where they were learned, {"log_rates": ...}
     max_norm: float | None  # clips every inner gradient
     fast: tuple[str, ...] | None = None  # leaf paths that the inner loop moves; None is all (see ANIL)
+    data: str | None = ""  # digest of the demonstrations that the start was learned from; "": none, None: unknown
 
     @property
     def fingerprint(self) -> str:

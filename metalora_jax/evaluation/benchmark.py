@@ -14,12 +14,12 @@ import optax
 
 from metalora_jax import adapters
 from metalora_jax.adapters import Placement
+from metalora_jax.memory import give_back_memory, sparing
 from metalora_jax.meta import fomaml
 from metalora_jax.policies import flow
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.model import SmolVLA
 from metalora_jax.policies.stages import advance, context_of, last_frozen
-from metalora_jax.processes import give_back_memory
 from metalora_jax.types import Observation, PyTree, TaskBatch
 
 FRAMES, CAMERAS, TASKS, STEPS = 4, 2, 4, 5  # frames of a step; tasks and inner steps of a meta-step
@@ -101,7 +101,7 @@ class Work:
 
         self._front = jax.jit(lambda theta, phi, seen: advance(model_of(theta, phi), seen, self.stage))
         self._step, self._sample, self._loss = jax.jit(step), jax.jit(sample), jax.jit(jax.value_and_grad(loss))
-        self._meta_step = jax.jit(meta_step)
+        self._meta_step = jax.jit(meta_step, compiler_options=sparing())
         self._compiled_meta_step: Any = None
         self.warm: Any = None
         self.fill_cache()
@@ -276,6 +276,7 @@ def alternate(
         theirs("sample")
     if meta_repeats:
         work.compile_meta_step()
+        give_back_memory()
     for _ in range(meta_repeats):
         ours("meta_step")
         if peer is not None:

@@ -5,24 +5,30 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+from absl import logging
 
 from metalora_jax.adapters import placement
-from metalora_jax.data.frames import Frames, gather
+from metalora_jax.adapters.directory import atomic_directory
+from metalora_jax.data import content, normalize
+from metalora_jax.data.frames import gather
 from metalora_jax.data.tasks import Splits, check_disjoint
-from metalora_jax.envs.conditions import Condition, ConditionRange
+from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.envs.world import World, world
-from metalora_jax.evaluation import few_shot, rollout
+from metalora_jax.evaluation import execution, few_shot, provenance, rollout
 from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
-from metalora_jax.evaluation.few_shot import Cell, Protocol
-from metalora_jax.evaluation.records import Episode, EpisodeLog, code_digest, fingerprint
-from metalora_jax.evaluation.rollout import Control, Job, Rollout, one_core_each
+from metalora_jax.evaluation.few_shot import Protocol
+from metalora_jax.evaluation.plan import BASE, DataSet, Stamps, check_retention, plan
+from metalora_jax.evaluation.provenance import Inputs
+from metalora_jax.evaluation.records import EpisodeLog
+from metalora_jax.evaluation.rollout import Control, Job, one_core_each
 from metalora_jax.policies.stages import Stage, earliest
 from metalora_jax.processes import in_processes
 from metalora_jax.training import adapter, checkpoint
 from metalora_jax.training import base as bases
+from metalora_jax.training.augmentation import other_texts
 from metalora_jax.training.base import Base
 from metalora_jax.training.learner import learner
 from metalora_jax.training.meta_train import (
@@ -32,17 +38,6 @@ from metalora_jax.training.meta_train import (
     read_demos,
 )
 from metalora_jax.training.progress import progress, take_line
-from metalora_jax.types import PyTree
-
-BASE = "base"  # the method name of the frozen policy, which is not adapted
-
-
-class DataSet(NamedTuple):
-    """Demonstrations of one split, with the frozen front computed."""
-
-    frames: Frames
-    bank: PyTree
-    cells: dict[int, list[Cell]]  # shots -> cells
 
 
 def run(config: Mapping[str, Any], workdir: Path) -> Path:
@@ -51,35 +46,95 @@ def run(config: Mapping[str, Any], workdir: Path) -> Path:
     Returns:
       The run directory, with episodes.jsonl complete.
     """
-    base = bases.load(config["base"] or None)
-    check_splits(config)
-    train(config, workdir)
     protocol = Protocol.from_config(config["protocol"])
+    check_retention(protocol)
+    control = Control(tuple(config["test"]["cameras"]), **config["control"])
+    where = world(control.world)
+    check_splits(config, where)
+    source = config["convert"]["policy"] if "convert" in config else config["base"]
+    for doubt in provenance.doubts(source):
+        logging.warning("a report of this run will be refused, or a draft: %s", doubt)
+    convert(config)
+    base = bases.load(config["base"] or None)
+    execution.check(control.execute, control.ensemble, base.config.chunk_size)
+    train(config, workdir)
     arms = [arm for name in config["arms"] for arm in build_arm(config, name, base, workdir)]
     stage = earliest(arm.learner.stage for arm in arms)
     validation = data_set(config, "validation", base, protocol, protocol.shots[:1], stage)
     test = data_set(config, "test", base, protocol, protocol.shots, stage)
     adapt = Adaptation(protocol.flow_draws)
     choices = searched(config, arms, adapt, validation, protocol, workdir / "rates.json")
+    data = {"validation": validation.digest, "test": test.digest}
+    common = provenance.inputs(config, base, source, data)
     with EpisodeLog(workdir / "episodes.jsonl") as log:
-        common = {"code": code_digest(), "config": fingerprint(**config), "base": base.fingerprint}
-        control = Control(tuple(config["test"]["cameras"]), **config["control"])
-        jobs = plan(arms, choices, adapt, test, protocol, world(control.world), log, common)
-        execute(jobs, config["base"], control, config["workers"], log)
+        stamps = stamp(common, arms, choices, workdir)
+        for jobs in plan(arms, choices, adapt, test, protocol, where, log, stamps):
+            execute(jobs, config["base"], control, config["workers"], log)
     return workdir
 
 
-def check_splits(config: Mapping[str, Any]) -> None:
-    """Refuses unknown tasks, and on new tasks any that is learned from and tested on, by name or by instruction.
+def stamp(common: Inputs, arms: Sequence[Arm], choices: Mapping[str, Mapping[str, Choice]], workdir: Path) -> Stamps:
+    """Writes down what each method's episodes come from; the fingerprints that they are to carry."""
+    made = {(BASE, 0): common}
+    for arm in arms:
+        data = dict(common.data) | ({} if arm.data == "" else {"training": arm.data})
+        chosen = {budget: list(choice) for budget, choice in choices[arm.name].items()}
+        made[arm.name, arm.meta_seed] = common._replace(data=data, adapter=arm.fingerprint, choices=chosen)
+    provenance.keep(workdir, made.values())
+    return {key: each.fingerprint for key, each in made.items()}
 
-    Known tasks under new conditions share their tasks on purpose; there the conditions are held out.
+
+def check_splits(config: Mapping[str, Any], where: World) -> None:
+    """Refuses unknown tasks, and on new tasks any that is learned from and tested on.
+
+    By name, by any of its texts, and by the facts in protocol.held_out. Earlier tasks, on which retention is measured,
+    count as learned from. Known tasks under new conditions share their tasks on purpose; there the conditions are held
+    out.
+
+    Raises:
+      ValueError: as said, or the world does not know such a fact of its tasks.
     """
+    protocol = Protocol.from_config(config["protocol"])
     learned = {task for arm in config["arms"].values() if "data" in arm for task in arm["data"]["tasks"]}
+    learned |= set(protocol.retention_tasks)
     splits = Splits(tuple(sorted(learned)), tuple(config["validation"]["tasks"]), tuple(config["test"]["tasks"]))
-    known = world(config["control"].get("world", Control._field_defaults["world"]))
-    instructions = {task: known.instruction(task) for tasks in splits for task in tasks}
-    if config["protocol"]["distribution"] == "tasks":
-        check_disjoint(splits, instructions)
+    instructions = {task: where.instruction(task) for tasks in splits for task in tasks}
+    if protocol.distribution == "tasks":
+        others: dict[str, tuple[str, ...]] = {}
+        for arm in config["arms"].values():
+            for task, texts in (other_texts(arm, where.instruction) if "data" in arm else {}).items():
+                others[task] = others.get(task, ()) + texts
+        labels = {task: _labels(where.facts(task), protocol) for task in instructions}
+        check_disjoint(splits, instructions, others, labels)
+
+
+def _labels(facts: Mapping[str, Sequence[str]], protocol: Protocol) -> list[str]:
+    if unknown := set(protocol.held_out) - set(facts):
+        known = ", ".join(facts) or "none"
+        raise ValueError(f"protocol.held_out: this world knows no {min(unknown)!r} of its tasks; it knows: {known}")
+    return [f"{fact} {text!r}" for fact in protocol.held_out for text in facts[fact]]
+
+
+def convert(config: Mapping[str, Any]) -> None:
+    """Makes the base of the lerobot policy that the section `convert` names, where it is not there yet.
+
+    Its statistics are those of all demonstrations that an arm is trained on, and of no others.
+    """
+    directory = Path(config["base"])
+    if "convert" not in config or directory.exists():
+        return
+    parts = [DataConfig.from_config(arm["data"]) for arm in config["arms"].values() if "data" in arm]
+    files = dict.fromkeys(part._replace(tasks=(task,), digest="") for part in parts for task in part.tasks)
+    demos = [
+        demo._replace(images=demo.images[:0])
+        for part in progress(list(files), description="statistics, demonstration files")
+        for recorded in read_demos(part).values()
+        for demo in recorded
+    ]
+    base = bases.load(config["convert"]["policy"], normalize.compute(demos), config["convert"]["tokenizer"])
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_directory(directory) as staging:
+        bases.save(staging, base)
 
 
 def train(config: Mapping[str, Any], workdir: Path) -> None:
@@ -121,7 +176,8 @@ def build_arm(config: Mapping[str, Any], name: str, base: Base, workdir: Path) -
         else:
             learned = adapter.load(home / "adapter", base)
             clip = recipe["meta"]["max_norm"]
-            made.append(Arm(name, seed, learned.learner, learned.placement, learned.meta_params, clip, learned.head))
+            start = learned.learner, learned.placement, learned.meta_params
+            made.append(Arm(name, seed, *start, clip, learned.head, learned.data))
     return made
 
 
@@ -129,11 +185,12 @@ def data_set(
     config: Mapping[str, Any], split: str, base: Base, protocol: Protocol, shots: Sequence[int], stage: Stage
 ) -> DataSet:
     """Reads a split's demonstrations, computes their frozen front up to `stage` and lays out the cells."""
-    frames = gather(read_demos(DataConfig.from_config(config[split])), base.statistics, base.encode_text, base.sizes)
+    demos = read_demos(DataConfig.from_config(config[split]))
+    frames = gather(demos, base.statistics, base.encode_text, base.sizes)
     conditions = None if config["conditions"] is None else ConditionRange.from_config(config["conditions"])
     draws = protocol.draws_per_task
     made = {k: few_shot.cells(protocol, split, frames.demos, conditions, k, draws, config["seed"]) for k in shots}
-    return DataSet(frames, frozen_bank(base, frames, stage), made)
+    return DataSet(frames, frozen_bank(base, frames, stage), made, content.digest(demos))
 
 
 def searched(
@@ -165,41 +222,6 @@ def searched(
     return {name: {b: Choice(**c) for b, c in known[name].items()} for name in config["arms"]}
 
 
-def plan(
-    arms: Sequence[Arm],
-    choices: Mapping[str, Mapping[str, Choice]],
-    adapt: Adaptation,
-    test: DataSet,
-    protocol: Protocol,
-    where: World,
-    log: EpisodeLog,
-    common: Mapping[str, str],
-) -> list[Job]:
-    """Adapts every arm to every cell that still lacks episodes, and lists those episodes."""
-    jobs = _base_jobs(test, protocol, where, log, common)
-    work = [(arm, cell) for arm in arms for shots in protocol.shots for cell in test.cells[shots]]
-
-    def adapted(item: tuple[Arm, Cell]) -> list[Job]:
-        arm, cell = item
-        wanted = protocol.steps if cell.shots == protocol.shots[0] else protocol.shots_steps
-        stamp = fingerprint(**common, arm=arm.fingerprint, choices={b: list(c) for b, c in choices[arm.name].items()})
-        plans = {step: _pending(arm, cell, step, protocol, where, stamp, log) for step in wanted}
-        missing = [step for step, pending in plans.items() if pending]
-        results = few_shot.adapted_at(arm, adapt, choices[arm.name], cell, test.frames, test.bank, protocol, missing)
-        return [
-            Job(
-                cell.task,
-                arm.placement,
-                theta,
-                tuple(_rollout(record, seconds, loss) for record in plans[step]),
-            )
-            for step, theta, seconds, loss in results
-        ]
-
-    found = few_shot.side_by_side(adapted, work)
-    return jobs + [job for made in progress(found, description="adaptation, cells", total=len(work)) for job in made]
-
-
 def execute(jobs: Sequence[Job], base_directory: str, control: Control, workers: int, log: EpisodeLog) -> None:
     """Runs the episodes and writes each down as it ends; an empty `base_directory` is the nano base."""
     total = sum(len(job.rollouts) for job in jobs)
@@ -216,96 +238,3 @@ def execute(jobs: Sequence[Job], base_directory: str, control: Control, workers:
             error=outcome.error,
         )
         log.append(completed)
-
-
-def _pending(
-    arm: Arm, cell: Cell, step: int, protocol: Protocol, where: World, stamp: str, log: EpisodeLog
-) -> list[Episode]:
-    shifted = cell.condition or Condition()
-    pending = _episodes(arm.name, arm.meta_seed, cell, shifted, cell.split, step, protocol, where, stamp)
-    if step == protocol.retention_steps and cell.shots == protocol.shots[0] and step:
-        pending += _episodes(arm.name, arm.meta_seed, cell, Condition(), "base", step, protocol, where, stamp)
-    return [record for record in pending if not log.done(record.key, record.fingerprint)]
-
-
-def _base_jobs(
-    test: DataSet, protocol: Protocol, where: World, log: EpisodeLog, common: Mapping[str, str]
-) -> list[Job]:
-    """The frozen policy: under every test condition, and without a shift (retention with the adapter off)."""
-    stamp, jobs = fingerprint(**common), []
-    for cell in test.cells[protocol.shots[0]]:
-        plain = cell._replace(shots=0)
-        pending = _episodes(BASE, 0, plain, cell.condition or Condition(), cell.split, 0, protocol, where, stamp)
-        if protocol.retention_steps:
-            pending += _episodes(BASE, 0, plain, Condition(), "base", 0, protocol, where, stamp, adapter_on=False)
-        todo = [record for record in pending if not log.done(record.key, record.fingerprint)]
-        if todo:
-            jobs.append(Job(cell.task, (), None, tuple(_rollout(record, 0.0, None) for record in todo)))
-    return jobs
-
-
-def _episodes(
-    method: str,
-    meta_seed: int,
-    cell: Cell,
-    condition: Condition,
-    split: str,
-    step: int,
-    protocol: Protocol,
-    where: World,
-    stamp: str,
-    adapter_on: bool = True,
-) -> list[Episode]:
-    made = []
-    for number in range(protocol.episodes):
-        record = _blank(cell.task, condition, where.episode_start(cell.task, cell.draw, number), stamp)
-        made.append(
-            dataclasses.replace(
-                record,
-                method=method,
-                meta_seed=meta_seed,
-                distribution=protocol.distribution,
-                split=split,
-                shots=cell.shots,
-                draw=cell.draw,
-                steps=step,
-                adapter_on=adapter_on,
-            )
-        )
-    return made
-
-
-def _rollout(record: Episode, seconds: float, loss: float | None) -> Rollout:
-    """The episode that completes `record`, whose policy took `seconds` to adapt."""
-    return Rollout((record, seconds, loss), Condition.from_json(record.condition), record.episode_seed)
-
-
-def base_job(task: str, number: int, where: World, stamp: str) -> Job:
-    """One episode of the plain base without a shift, for judging the base itself."""
-    start = where.episode_start(task, 99, number)  # a draw that no comparison uses
-    record = _blank(task, Condition(), start, stamp)
-    return Job(task, (), None, (_rollout(record, 0.0, None),))
-
-
-def _blank(task: str, condition: Condition, seed: int, stamp: str) -> Episode:
-    """The record of an episode of the frozen base that is still to be run."""
-    return Episode(
-        method=BASE,
-        meta_seed=0,
-        distribution="conditions",
-        split="base",
-        task=task,
-        condition=condition.to_json(),
-        shots=0,
-        draw=0,
-        steps=0,
-        episode_seed=seed,
-        success=False,
-        episode_return=0.0,
-        length=0,
-        adapt_seconds=0.0,
-        support_loss=None,
-        fingerprint=stamp,
-        error=None,
-        adapter_on=False,
-    )

@@ -38,6 +38,9 @@ class Protocol(NamedTuple):
     flow_draws: int  # samples of (t, noise) per frame
     max_norm: float | None  # clip of inner gradients, for arms that were not meta-trained with one of their own
     short: int  # rates are searched apart for up to this many steps, and for more
+    retention_tasks: tuple[str, ...] = ()  # earlier tasks that adapters for a new one are tried on, one a cell in turn
+    instruction_steps: int = 0  # step count at which policies are told another task's instruction; 0 leaves that out
+    held_out: tuple[str, ...] = ()  # facts that tasks of two splits may not share (see `World.facts`), besides the text
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "Protocol":

@@ -1,6 +1,8 @@
 """Figures of a report: from summary numbers to matplotlib figures, which the caller saves."""
 
+import dataclasses
 import math
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -55,13 +57,21 @@ Curve = tuple[str, list[Point]]  # method, points by x
 
 
 def section_figures(section: Section, settings: Settings) -> dict[str, Figure]:
-    """All figures of one section by file name; those without data are left out."""
-    stem = f"{section.distribution}_{section.split}"
-    figures = {f"success_vs_steps_{stem}.png": success_vs_steps(section, settings)}
-    if section.shots_steps is not None:
-        figures[f"success_vs_shots_{stem}.png"] = success_vs_shots(section, settings)
-    if any(cell.mean_return is not None for cell in section.cells):
-        figures[f"return_vs_steps_{stem}.png"] = return_vs_steps(section, settings)
+    """All figures of one section by file name; those without data are left out.
+
+    Where the settings name groups of methods, each has figures of its own.
+    """
+    figures: dict[str, Figure] = {}
+    for group, methods in (settings.groups or {"": section.methods}).items():
+        shown = dataclasses.replace(section, cells=tuple(c for c in section.cells if c.method in methods))
+        stem = "_".join(filter(None, (section.distribution, section.split, re.sub(r"\W+", "-", group))))
+        if not shown.cells:
+            continue
+        figures[f"success_vs_steps_{stem}.png"] = success_vs_steps(shown, settings)
+        if section.shots_steps is not None:
+            figures[f"success_vs_shots_{stem}.png"] = success_vs_shots(shown, settings)
+        if any(cell.mean_return is not None for cell in shown.cells):
+            figures[f"return_vs_steps_{stem}.png"] = return_vs_steps(shown, settings)
     return figures
 
 

@@ -43,9 +43,11 @@ class Episode:
     length: int  # control steps
     adapt_seconds: float  # wall clock of the adaptation, without compilation [s]
     support_loss: float | None  # after adaptation; None when not adapted
-    fingerprint: str  # of code, config, adapter and normalisation statistics (see `fingerprint`)
+    fingerprint: str  # of code, config, adapter, statistics and data: a line of provenance.jsonl (see `provenance`)
     error: str | None  # what ended the episode early; it then counts as a failure
     adapter_on: bool = True  # False: the frozen backbone alone, for retention
+    adapted_to: str | None = None  # the task that was adapted to, where it is another one (retention of earlier tasks)
+    told: str | None = None  # the instruction, where it is another task's (the wrong-instruction control)
 
     @property
     def key(self) -> tuple:
@@ -53,7 +55,11 @@ class Episode:
         return (*(getattr(self, name) for name in _KEY), canonical(self.condition))
 
 
-_KEY = ("method", "meta_seed", "distribution", "split", "task", "shots", "draw", "steps", "episode_seed", "adapter_on")
+_LATER = {"adapted_to", "told"}  # fields that older logs lack
+_KEY = (
+    *("method", "meta_seed", "distribution", "split", "task", "shots", "draw", "steps", "episode_seed"),
+    *("adapter_on", "adapted_to", "told"),
+)
 _TYPES = typing.get_type_hints(Episode)
 
 
@@ -94,7 +100,7 @@ def from_line(line: str) -> Episode:
         raise RecordError(f"not JSON ({error.msg})") from None
     if not isinstance(fields, dict):
         raise RecordError("not a JSON object")
-    if wrong := set(fields) ^ set(_TYPES):
+    if wrong := (set(fields) ^ set(_TYPES)) - (_LATER - set(fields)):
         raise RecordError(f"missing fields {sorted(wrong - set(fields))}, unknown fields {sorted(wrong & set(fields))}")
     return validate(Episode(**fields))
 
@@ -172,7 +178,7 @@ class EpisodeLog:
         if recorded not in (None, fingerprint):
             raise RecordError(
                 f"{self.path}: {key} was recorded under fingerprint {recorded}, this run has {fingerprint}; "
-                "use a new run directory"
+                "provenance.jsonl tells what changed; use a new run directory"
             )
         return recorded is not None
 
@@ -200,11 +206,6 @@ class EpisodeLog:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def fingerprint(**parts: Any) -> str:
-    """Sixteen hex digits over named JSON values: `fingerprint(code=code_digest(), config=..., adapter=...)`."""
-    return hashlib.sha256(canonical(parts).encode()).hexdigest()[:16]
 
 
 def code_digest(root: str | os.PathLike = Path(__file__).parents[1]) -> str:

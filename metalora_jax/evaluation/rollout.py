@@ -19,6 +19,8 @@ from metalora_jax.data.frames import prepare
 from metalora_jax.data.normalize import normalize_state, unnormalize_actions
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.world import Simulator, world
+from metalora_jax.evaluation import execution
+from metalora_jax.evaluation.execution import Chunk, covering
 from metalora_jax.policies import flow
 from metalora_jax.processes import in_processes
 from metalora_jax.training import base as bases
@@ -31,10 +33,11 @@ class Control(NamedTuple):
     """How a policy drives the robot."""
 
     cameras: tuple[str, ...]  # in the order the base was trained with
-    execute: int  # actions of a chunk that are executed before the policy looks again
+    execute: int  # control steps before the policy looks again (n_action_steps); at most a chunk
     max_steps: int  # control steps before an episode counts as failed
     world: str = "metaworld"
     image_size: int = 64  # [px] of what the cameras give
+    ensemble: float | None = None  # overlapping chunks are averaged, see `execution.command`; None: the newest counts
 
 
 class Rollout(NamedTuple):
@@ -43,6 +46,7 @@ class Rollout(NamedTuple):
     key: Any  # returned with the outcome; whatever tells the caller which one it was
     condition: Condition
     start: int  # which of the task's starts; the policy's noise is drawn from it, too
+    told: str | None = None  # another task's instruction in place of the task's own
 
 
 class Job(NamedTuple):
@@ -102,8 +106,9 @@ def _start(base_directory: Path | None, control: Control, workers: int) -> None:
     global _worker
     one_core_each(workers)
     base = bases.load(base_directory)
-    graph, _ = nnx.split(base.model)
     config = base.config
+    execution.check(control.execute, control.ensemble, config.chunk_size)
+    graph, _ = nnx.split(base.model)
 
     @jax.jit
     def act(params: PyTree, observation: Observation, key: jax.Array) -> jax.Array:
@@ -158,26 +163,28 @@ def _run_job(job: Job) -> list[Outcome]:
 def _episode(env: Simulator, params: PyTree, rollout: Rollout) -> Outcome:
     assert _worker is not None
     base, control = _worker.base, _worker.control
-    tokens, token_mask = base.encode_text(env.instruction)
+    tokens, token_mask = base.encode_text(env.instruction if rollout.told is None else rollout.told)
     key = jax.random.key(rollout.start)
     commands: list[np.ndarray] = []
+    chunks: list[Chunk] = []
     total, success, error = 0.0, False, None
     try:
         env.reset(rollout.start, rollout.condition)
-        while len(commands) < control.max_steps and not success:
-            frame = env.observe()
-            images = prepare(frame.images[None], base.config.image_size)
-            state = normalize_state(base.statistics, frame.state, base.config.max_state_dim)
-            mask = np.ones(images.shape[:2], bool)
-            observation = Observation(images, mask, tokens[None], token_mask[None], state[None])
-            chunk = np.asarray(_worker.act(params, observation, jax.random.fold_in(key, len(commands))))
-            for command in unnormalize_actions(base.statistics, chunk)[: control.execute]:
-                step = env.step(command)
-                commands.append(command)
-                total += step.reward
-                success = step.success
-                if success or len(commands) == control.max_steps:
-                    break
+        while (now := len(commands)) < control.max_steps and not success:
+            if now % control.execute == 0:
+                frame = env.observe()
+                images = prepare(frame.images[None], base.config.image_size)
+                state = normalize_state(base.statistics, frame.state, base.config.max_state_dim)
+                mask = np.ones(images.shape[:2], bool)
+                observation = Observation(images, mask, tokens[None], token_mask[None], state[None])
+                planned = np.asarray(_worker.act(params, observation, jax.random.fold_in(key, now)))
+                newest = Chunk(now, unnormalize_actions(base.statistics, planned))
+                chunks = [*covering(chunks, now), newest]
+            command = execution.command(chunks, now, control.ensemble)
+            step = env.step(command)
+            commands.append(command)
+            total += step.reward
+            success = step.success
     except Exception as problem:  # an episode that breaks is a failed episode, and says why
         error, success = f"{type(problem).__name__}: {problem}", False
     done = np.array(commands, np.float32).reshape(-1, len(base.statistics.action_mean))

@@ -14,9 +14,11 @@ from matplotlib.figure import Figure
 
 from metalora_jax import meta
 from metalora_jax.evaluation.figures import COLOURS, INK, REFERENCE, STYLE
+from metalora_jax.memory import sparing
 from metalora_jax.policies.stages import advance
 from metalora_jax.training.base import Base
 from metalora_jax.training.learner import Learner, loss_fn
+from metalora_jax.training.progress import progress
 from metalora_jax.types import ActionChunk, Batch, Observation, PyTree, TaskBatch
 
 
@@ -41,9 +43,13 @@ MEMORY_STEPS = (1, 2, 4, 8, 16)
 def time_points(base: Base, learner: Learner, repeats: int) -> Iterator[dict[str, Any]]:
     """First-order MAML with each entry of VARIED: median and quartiles of the processor time of a meta-step [s]."""
     points = [(name, Size()._replace(**{name: value})) for name, values in VARIED.items() for value in values]
-    programs = {size: _program(base, learner, size, first_order=True, remat=True) for _, size in points}
+    sizes = list(dict.fromkeys(size for _, size in points))
+    programs = {
+        size: _program(base, learner, size, first_order=True, remat=True)
+        for size in progress(sizes, description="compiling, sizes")
+    }
     seconds: dict[Size, list[float]] = {size: [] for size in programs}
-    for _ in range(repeats):  # by turns, so that a slow minute meets all alike
+    for _ in progress(range(repeats), description="timing, rounds"):  # by turns, so that a slow minute meets all alike
         for size, (compiled, arguments) in programs.items():
             start = time.process_time()
             jax.block_until_ready(compiled(*arguments))
@@ -55,11 +61,11 @@ def time_points(base: Base, learner: Learner, repeats: int) -> Iterator[dict[str
 
 def memory_points(base: Base, learner: Learner) -> Iterator[dict[str, Any]]:
     """MAML, second order, for one task and MEMORY_STEPS inner steps: bytes of temporaries of the compiled program."""
-    for remat in (True, False):
-        for steps in MEMORY_STEPS:
-            compiled, _ = _program(base, learner, Size(tasks=1, steps=steps), first_order=False, remat=remat)
-            size = compiled.memory_analysis().temp_size_in_bytes
-            yield dict(varied="memory", value=steps, remat=remat, bytes=size)
+    points = [(remat, steps) for remat in (True, False) for steps in MEMORY_STEPS]
+    for remat, steps in progress(points, description="compiling for memory, sizes"):
+        compiled, _ = _program(base, learner, Size(tasks=1, steps=steps), first_order=False, remat=remat)
+        size = compiled.memory_analysis().temp_size_in_bytes
+        yield dict(varied="memory", value=steps, remat=remat, bytes=size)
 
 
 def _program(base: Base, learner: Learner, size: Size, first_order: bool, remat: bool) -> tuple[Any, tuple]:
@@ -76,7 +82,7 @@ def _program(base: Base, learner: Learner, size: Size, first_order: bool, remat:
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (*leading, *x.shape)), batch)
 
     arguments = (learner.theta, learner.phi, TaskBatch(repeated(size.tasks, size.steps), repeated(size.tasks)))
-    return jax.jit(gradient).lower(*arguments).compile(), arguments
+    return jax.jit(gradient, compiler_options=sparing()).lower(*arguments).compile(), arguments
 
 
 def _made_up(base: Base, learner: Learner, frames: int) -> Batch:

@@ -158,6 +158,15 @@ def pairs_needed(gain: float, discordant: float, *, alpha: float = 0.05, power: 
     return math.ceil((spread / gain) ** 2)
 
 
+def smallest_gain(pairs: int, discordant: float, *, alpha: float = 0.05, power: float = 0.8) -> float | None:
+    """Smallest gain, in steps of a hundredth, that McNemar's test sees in `pairs` episodes; None: not even 1.
+
+    Where a gain is larger than the share of pairs that were seen to differ, as many more must differ: all for it.
+    """
+    gains = (g / 100 for g in range(1, 101))
+    return next((g for g in gains if pairs_needed(g, max(g, discordant), alpha=alpha, power=power) <= pairs), None)
+
+
 def power_note(n: int, rate: float = 0.5, *, alpha: float = 0.05, power: float = 0.8) -> str:
     """What `n` episodes in each arm can show: the smallest gain over `rate` they would find, in one sentence."""
     gain = next((g for g in range(1, 101) if rate + g / 100 <= 1 and _enough(n, rate, g / 100, alpha, power)), None)

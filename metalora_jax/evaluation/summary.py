@@ -1,17 +1,25 @@
 """From raw episodes to the numbers of a report: pure functions, no file and no figure in sight."""
 
 import dataclasses
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from metalora_jax.evaluation import statistics
+from metalora_jax.evaluation.contrasts import (
+    Order,
+    Retention,
+    WrongInstruction,
+    grouped,
+    method_name,
+    pair_key,
+    retention,
+    wrong_instruction,
+)
 from metalora_jax.evaluation.records import Episode, canonical
 from metalora_jax.evaluation.statistics import Interval, Paired
-
-T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +31,7 @@ class Settings:
     thresholds: tuple[float, ...] = (0.5, 0.8)  # success rates for steps-to-threshold
     steps: int | None = None  # steps of the success-vs-shots figure; None: the most that all methods share
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)  # method -> name shown; also sets the order
+    groups: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)  # title -> methods of one figure
 
     def __post_init__(self) -> None:
         if not all(0 < threshold <= 1 for threshold in self.thresholds):
@@ -71,6 +80,32 @@ class Threshold:
 
 
 @dataclasses.dataclass(frozen=True)
+class SampleEfficiency:
+    """Demonstrations a method needs to reach a success rate, after the same gradient steps; None: not with any."""
+
+    method: str
+    steps: int
+    threshold: float
+    shots: int | None  # by the estimate
+    shots_sure: int | None  # by the lower end of the Wilson interval
+
+
+@dataclasses.dataclass(frozen=True)
+class Power:
+    """What a comparison with the reference could have shown, at the level that Holm's method asks of its smallest p."""
+
+    method: str
+    shots: int
+    steps: int
+    pairs: int
+    discordant: float  # share of pairs that differ
+    alpha: float  # 0.05 over the methods compared
+    gain: float | None  # smallest that is found 80 times of 100; None: no gain at all
+    observed: float  # difference in success
+    needed: int | None  # pairs for the observed difference; None where there is none
+
+
+@dataclasses.dataclass(frozen=True)
 class WallClock:
     """Seconds of one adaptation, over `n` adaptations."""
 
@@ -95,6 +130,8 @@ class Section:
     cells: tuple[Cell, ...]
     shots_steps: int | None  # steps of the success-vs-shots figure; None when the methods share none
     thresholds: tuple[Threshold, ...]
+    sample_efficiency: tuple[SampleEfficiency, ...]
+    power: tuple[Power, ...]
     wall_clock: tuple[WallClock, ...]
 
     @property
@@ -114,25 +151,13 @@ class Section:
         return [cell for _, cell in sorted((cells | own).items())] if own else []
 
     def shots_curve(self, method: str) -> list[Cell]:
-        """The cells of one method by shots: `shots_steps` gradient steps each, none at zero shots."""
-        return [c for c in self.cells if c.method == method and c.steps == (self.shots_steps if c.shots else 0)]
+        """The cells of one method by shots: `shots_steps` gradient steps each, none at zero shots.
 
-
-@dataclasses.dataclass(frozen=True)
-class Retention:
-    """What adapting to new tasks costs on the tasks of pretraining: the same episodes with the adapter on and off."""
-
-    method: str
-    distribution: str
-    shots: int
-    steps: int
-    n: int
-    on: float
-    on_interval: Interval
-    off: float | None
-    off_interval: Interval | None
-    versus: Paired | None  # on against off
-    unpaired: str | None
+        An adapter that has taken no step yet has seen no demonstration: where it was run, it stands for zero shots.
+        """
+        adapted = [c for c in self.cells if c.method == method and c.shots > 0 and c.steps == self.shots_steps]
+        still = [c for c in self.cells if c.method == method and c.steps == 0][:1]
+        return [dataclasses.replace(c, shots=0) for c in still] + adapted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,48 +169,44 @@ class Summary:
     errors: int
     sections: tuple[Section, ...]
     retention: tuple[Retention, ...]
+    wrong_instruction: tuple[WrongInstruction, ...]
     fingerprints: Mapping[str, int]  # method -> how many different ones its episodes carry
     cautions: tuple[str, ...]
 
 
 def summarise(episodes: Sequence[Episode], settings: Settings = Settings()) -> Summary:
-    """All numbers of a report. Episodes with split "base" make the retention table, every other split a section."""
+    """All numbers of a report.
+
+    Episodes with split "base" make the retention table, those that were told another task's instruction a table of
+    their own, and every other split a section.
+    """
     if not episodes:
         raise ValueError("no episodes to summarise; run the evaluation first")
     methods = {method_name(e) for e in episodes}
     if settings.reference is not None and settings.reference not in methods:
         raise ValueError(f"reference method '{settings.reference}' has no episodes; choose from {sorted(methods)}")
     order = _ranker(settings)
-    groups = _group((e for e in episodes if e.split != "base"), lambda e: (e.distribution, e.split))
+    told = [e for e in episodes if e.told is not None]
+    untold = [e for e in episodes if e.told is None and e.split != "base"]
+    groups = grouped(untold, lambda e: (e.distribution, e.split))
     sections = tuple(_section(name, group, settings, order) for name, group in sorted(groups.items()))
-    retention = _retention([e for e in episodes if e.split == "base"], order)
-    marks = {name: len({e.fingerprint for e in group}) for name, group in _group(episodes, method_name).items()}
+    kept = retention([e for e in episodes if e.split == "base"], order)
+    misled = wrong_instruction(told, untold, order)
+    marks = {name: len({e.fingerprint for e in group}) for name, group in grouped(episodes, method_name).items()}
     return Summary(
         settings=settings,
         episodes=len(episodes),
         errors=sum(e.error is not None for e in episodes),
         sections=sections,
-        retention=retention,
+        retention=kept,
+        wrong_instruction=misled,
         fingerprints=dict(sorted(marks.items())),
-        cautions=tuple(_cautions(episodes, sections, retention)),
+        cautions=tuple(_cautions(episodes, sections, kept, misled)),
     )
 
 
-def method_name(episode: Episode) -> str:
-    """The method that an episode speaks for: with the adapter off, it is the frozen backbone that is seen."""
-    return episode.method if episode.adapter_on else f"{episode.method} (adapter off)"
-
-
-def pair_key(episode: Episode) -> tuple:
-    """Episodes of two methods with equal keys saw the same task, start, demonstrations and meta-seed."""
-    e = episode
-    return (e.task, canonical(e.condition), e.draw, e.episode_seed, e.meta_seed)
-
-
-def _section(
-    name: tuple[str, str], episodes: Sequence[Episode], settings: Settings, order: Callable[[str], Any]
-) -> Section:
-    groups: dict[tuple, list[Episode]] = _group(episodes, lambda e: (method_name(e), e.shots, e.steps))
+def _section(name: tuple[str, str], episodes: Sequence[Episode], settings: Settings, order: Order) -> Section:
+    groups: dict[tuple, list[Episode]] = grouped(episodes, lambda e: (method_name(e), e.shots, e.steps))
     keys = sorted(groups, key=lambda k: (order(k[0]), k[1], k[2]))
     cells = [_compare(_cell(k, groups[k]), groups[k], groups, settings.reference) for k in keys]
     cells = _adjust(cells)
@@ -198,9 +219,15 @@ def _section(
         cells=tuple(cells),
         shots_steps=_shared_steps(cells, settings.steps),
         thresholds=(),
+        sample_efficiency=(),
+        power=tuple(_power(cells)),
         wall_clock=tuple(_wall_clock(k, groups[k]) for k in keys if k[2] > 0),
     )
-    return dataclasses.replace(section, thresholds=tuple(_thresholds(section, settings.thresholds)))
+    return dataclasses.replace(
+        section,
+        thresholds=tuple(_thresholds(section, settings.thresholds)),
+        sample_efficiency=tuple(_sample_efficiency(section, settings.thresholds)),
+    )
 
 
 def _cell(key: tuple[str, int, int], episodes: Sequence[Episode]) -> Cell:
@@ -256,7 +283,7 @@ def _adjust(cells: Sequence[Cell]) -> list[Cell]:
     """The cells with Holm's p: methods compared at the same shots and steps make one family."""
     tested = [(i, cell, cell.versus.p) for i, cell in enumerate(cells) if cell.versus is not None]
     adjusted: dict[int, float] = {}
-    for family in _group(tested, lambda test: (test[1].shots, test[1].steps)).values():
+    for family in grouped(tested, lambda test: (test[1].shots, test[1].steps)).values():
         p_values = statistics.holm([p for _, _, p in family])
         adjusted |= {i: p for (i, _, _), p in zip(family, p_values, strict=True)}
     return [dataclasses.replace(cell, p_holm=adjusted.get(i)) for i, cell in enumerate(cells)]
@@ -267,7 +294,7 @@ def _outcomes(episodes: Iterable[Episode], key: Callable[[Episode], Hashable]) -
 
 
 def _shared_steps(cells: Sequence[Cell], wanted: int | None) -> int | None:
-    adapted = _group((c for c in cells if c.shots > 0 and c.steps > 0), lambda c: (c.method, c.shots))
+    adapted = grouped((c for c in cells if c.shots > 0 and c.steps > 0), lambda c: (c.method, c.shots))
     measured = [{c.steps for c in group} for group in adapted.values()]
     shared: set[int] = set.intersection(*measured) if measured else set()
     if wanted is not None and wanted not in {c.steps for c in cells}:
@@ -288,54 +315,42 @@ def _thresholds(section: Section, thresholds: Sequence[float]) -> Iterable[Thres
                 yield Threshold(method, shots, threshold, first, sure)
 
 
+def _sample_efficiency(section: Section, thresholds: Sequence[float]) -> Iterable[SampleEfficiency]:
+    if section.shots_steps is None:
+        return
+    for method in section.methods:
+        curve = section.shots_curve(method)
+        shots = [c.shots for c in curve]
+        for threshold in thresholds if len(curve) > 1 else ():
+            first = statistics.steps_to_threshold(shots, [c.success for c in curve], threshold)
+            sure = statistics.steps_to_threshold(shots, [c.wilson.low for c in curve], threshold)
+            yield SampleEfficiency(method, section.shots_steps, threshold, first, sure)
+
+
+def _power(cells: Sequence[Cell]) -> Iterable[Power]:
+    tested = [(cell, cell.versus) for cell in cells if cell.versus is not None and cell.steps > 0]
+    family = Counter((cell.shots, cell.steps) for cell, _ in tested)
+    for cell, versus in tested:
+        alpha = 0.05 / family[cell.shots, cell.steps]
+        discordant = (versus.wins + versus.losses) / versus.pairs
+        gain = statistics.smallest_gain(versus.pairs, discordant, alpha=alpha)
+        observed = (versus.wins - versus.losses) / versus.pairs
+        needed = statistics.pairs_needed(observed, discordant, alpha=alpha) if observed else None
+        yield Power(cell.method, cell.shots, cell.steps, versus.pairs, discordant, alpha, gain, observed, needed)
+
+
 def _wall_clock(key: tuple[str, int, int], episodes: Sequence[Episode]) -> WallClock:
     # Every episode of an adaptation repeats its time: each adaptation counts once.
-    adaptations = _group(episodes, lambda e: (e.meta_seed, e.task, canonical(e.condition), e.draw))
+    adaptations = grouped(episodes, lambda e: (e.meta_seed, e.task, canonical(e.condition), e.draw))
     seconds = [float(np.median([e.adapt_seconds for e in group])) for group in adaptations.values()]
     return WallClock(*key, len(seconds), float(np.median(seconds)), min(seconds), max(seconds))
 
 
-def _retention(episodes: Sequence[Episode], order: Callable[[str], Any]) -> tuple[Retention, ...]:
-    # With the adapter off nothing but task, condition and start decide: any method's episode serves them all.
-    def start(e: Episode) -> tuple:
-        return (e.distribution, e.task, canonical(e.condition), e.episode_seed)
-
-    off: dict[Hashable, bool] = {}
-    clash = None
-    for e in (e for e in episodes if not e.adapter_on):
-        if off.setdefault(start(e), e.success) != e.success:
-            clash = f"two episodes with the adapter off disagree on {start(e)}; the policy's noise is not seeded"
-    groups = _group((e for e in episodes if e.adapter_on), lambda e: (e.method, e.distribution, e.shots, e.steps))
-    rows = []
-    for key in sorted(groups, key=lambda k: (order(k[0]), *k[1:])):
-        method, distribution, shots, steps = key
-        group = groups[key]
-        success = np.array([e.success for e in group])
-        absent = sum(start(e) not in off for e in group)
-        problem = clash or (
-            f"{absent} of {len(group)} episodes have no partner with the adapter off" if absent else None
-        )
-        base = None if problem else np.array([off[start(e)] for e in group])
-        rows.append(
-            Retention(
-                method,
-                distribution,
-                shots,
-                steps,
-                n=len(group),
-                on=float(success.mean()),
-                on_interval=statistics.wilson(int(success.sum()), len(group)),
-                off=None if base is None else float(base.mean()),
-                off_interval=None if base is None else statistics.wilson(int(base.sum()), len(group)),
-                versus=None if base is None else statistics.mcnemar(success, base),
-                unpaired=problem,
-            )
-        )
-    return tuple(rows)
-
-
 def _cautions(
-    episodes: Sequence[Episode], sections: Sequence[Section], retention: Sequence[Retention]
+    episodes: Sequence[Episode],
+    sections: Sequence[Section],
+    kept: Sequence[Retention],
+    misled: Sequence[WrongInstruction],
 ) -> Iterable[str]:
     for section in sections:
         name = f"{section.distribution} / {section.split}"
@@ -345,19 +360,17 @@ def _cautions(
             yield f"{name}: one meta-seed only; no interval here covers the spread between meta-training runs."
         for reason in dict.fromkeys(c.unpaired for c in section.cells if c.unpaired):
             yield f"{name}: not compared: {reason}."
-    for reason in dict.fromkeys(row.unpaired for row in retention if row.unpaired):
+    for reason in dict.fromkeys(row.unpaired for row in kept if row.unpaired):
         yield f"retention: not compared: {reason}."
+    for reason in dict.fromkeys(row.unpaired for row in misled if row.unpaired):
+        yield f"wrong instruction: not compared: {reason}."
+    new = {(e.distribution, e.task) for e in episodes if e.split != "base" and e.distribution == "tasks"}
+    if any((e.distribution, e.task) in new for e in episodes if e.split == "base"):
+        yield "retention: measured on the new tasks themselves, which are no earlier ones."
     if broken := [e.error for e in episodes if e.error is not None]:
         yield f"{len(broken)} of {len(episodes)} episodes ended in an error and count as failures: {broken[0]}."
 
 
-def _ranker(settings: Settings) -> Callable[[str], Any]:
+def _ranker(settings: Settings) -> Order:
     named = list(settings.labels)
     return lambda method: (named.index(method) if method in named else len(named), method)
-
-
-def _group(items: Iterable[T], key: Callable[[T], Any]) -> dict[Any, list[T]]:
-    groups: defaultdict[Any, list[T]] = defaultdict(list)
-    for item in items:
-        groups[key(item)].append(item)
-    return dict(groups)

@@ -24,6 +24,7 @@ class OnBase(NamedTuple):
     meta_params: PyTree  # {"theta": ...} and, where they were learned, {"log_rates": ...}
     digest: str  # of meta_params
     head: tuple[str, ...] | None  # leaf paths that its inner loop moves, where it was learned with ANIL
+    data: str | None = None  # digest of the demonstrations that it was learned from, where that is known
 
 
 def load(path: Path, base: Base) -> OnBase:
@@ -42,7 +43,8 @@ def load(path: Path, base: Base) -> OnBase:
     learn = learner(base, rules, jax.random.key(0))
     adapter = directory.load(path, base_fingerprint=base.fingerprint, probe=probe(base, learn).run)
     head = manifest["config"].get("meta", {}).get("head")
-    return OnBase(learn, rules, adapter.theta, manifest["tree_digest"], None if head is None else tuple(head))
+    fast = None if head is None else tuple(head)
+    return OnBase(learn, rules, adapter.theta, manifest["tree_digest"], fast, manifest.get("data"))
 
 
 def _of_peft(path: Path, base: Base) -> OnBase:

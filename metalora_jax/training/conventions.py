@@ -21,9 +21,9 @@ BETTER = 0.8  # share of the loss to which another convention must bring it down
 
 MANY, FEW = 64, 8  # frames that the base is asked about; few where it takes seconds a frame
 
-_AS_IT_IS = "as it is"
-_VIEWS: dict[str, tuple[slice, slice]] = {
-    _AS_IT_IS: np.s_[:, :],
+AS_IT_IS = "as it is"
+VIEWS: dict[str, tuple[slice, slice]] = {
+    AS_IT_IS: np.s_[:, :],
     "upside down": np.s_[::-1, :],
     "mirrored": np.s_[:, ::-1],
     "turned by 180 degrees": np.s_[::-1, ::-1],
@@ -76,11 +76,11 @@ def _against_predictions(base: Base, demos: Sequence[Demo]) -> list[str]:
     picks = np.linspace(0, len(rows) - 1, FEW if base.large else MANY).astype(int)
     seen, targets = frames.observe(rows[picks]), [trees.index(labels, picks) for labels in (plain, reverse)]
     found: dict[str, list[float]] = {}
-    views = _VIEWS.items()
+    views = VIEWS.items()
     for name, view in progress(list(views), description="conventions, views") if base.large else views:
         turned = seen.images[(np.s_[:], np.s_[:], *view)]
         found[name] = [float(loss) for loss in losses(params, seen._replace(images=turned), targets)]
-    known, reverse_loss = found[_AS_IT_IS]
+    known, reverse_loss = found[AS_IT_IS]
     best = min(found, key=lambda name: found[name][0])
     said = []
     if found[best][0] < BETTER * known:

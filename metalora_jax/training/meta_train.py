@@ -14,17 +14,19 @@ from flax import nnx
 
 from metalora_jax import adapters, caches, trees
 from metalora_jax.adapters import directory, placement
-from metalora_jax.data import features, libero_hdf5
+from metalora_jax.data import content, features, sources
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.feature_cache import FeatureCache
 from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
 from metalora_jax.data.tasks import draw_tasks
 from metalora_jax.envs.conditions import Condition, ConditionRange, command_labels
+from metalora_jax.memory import sparing
 from metalora_jax.meta import MetaMethod
 from metalora_jax.policies.stages import Stage
 from metalora_jax.training import base as bases
 from metalora_jax.training import loop, methods, task_batches
 from metalora_jax.training.adapter import probe
+from metalora_jax.training.augmentation import augmented
 from metalora_jax.training.base import Base
 from metalora_jax.training.learner import Learner, learner, loss_fn
 from metalora_jax.training.progress import progress
@@ -34,10 +36,12 @@ from metalora_jax.types import ActionChunk, Array, Batch, Demo, PyTree, from_fie
 class DataConfig(NamedTuple):
     """Which demonstrations are learned from."""
 
-    directory: str  # holds <task>_demo.hdf5
-    tasks: Sequence[str]
+    directory: str  # of <task>_demo.hdf5, a LeRobot dataset or a TFDS dataset; see `data.sources`
+    tasks: Sequence[str]  # by name, or by instruction
     demos: int  # the first so many of each task
     cameras: Sequence[str]  # in the order of the base
+    digest: str = ""  # of their content, which must then be this one, see `data.content`; empty takes what is there
+    keys: Mapping[str, str] | None = None  # camera, state or action -> its name in a dataset of one's own
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "DataConfig":
@@ -82,14 +86,24 @@ class Setting(NamedTuple):
     learner: Learner
     placement: adapters.Placement
     frames: Frames
+    data: str  # digest of the demonstrations
     conditions: ConditionRange | None
     batch: BatchConfig
 
 
 def read_demos(data: DataConfig) -> dict[str, list[Demo]]:
-    """The demonstrations that `data` names."""
-    root = Path(data.directory)
-    return {task: libero_hdf5.read(root / f"{task}_demo.hdf5", data.cameras, data.demos) for task in data.tasks}
+    """The demonstrations that `data` names.
+
+    Raises:
+      ValueError: they are not those of `data.digest`; or see `data.sources`.
+    """
+    demos = sources.read(sources.open(data.directory, data.cameras, data.keys), data.tasks, data.demos)
+    if data.digest and (found := content.digest(demos)) != data.digest:
+        raise ValueError(
+            f"the demonstrations in {data.directory} have digest {found}, the config wants {data.digest}: get those "
+            "that it was written for, or set `digest` to '' to learn from these"
+        )
+    return demos
 
 
 def setting(config: Mapping[str, Any]) -> Setting:
@@ -97,12 +111,12 @@ def setting(config: Mapping[str, Any]) -> Setting:
     base = bases.load(config["base"] or None)
     rules = placement.from_json([dict(rule) for rule in config["placement"]])
     augment = ImageAugmentation.from_config(config["augment"]) if "augment" in config else None
-    demos = read_demos(DataConfig.from_config(config["data"]))
+    demos = augmented(config, read_demos(DataConfig.from_config(config["data"])))
     frames = gather(demos, base.statistics, base.encode_text, base.sizes, augment)
     conditions = None if config["conditions"] is None else ConditionRange.from_config(config["conditions"])
     key = jax.random.key(config["seed"])
     batch = BatchConfig.from_config(config["batch"])
-    return Setting(base, learner(base, rules, key), rules, frames, conditions, batch)
+    return Setting(base, learner(base, rules, key), rules, frames, content.digest(demos), conditions, batch)
 
 
 def relabel_of(condition: Condition | None) -> Relabel | None:
@@ -166,7 +180,7 @@ def outer_optimizer(outer: OuterConfig, learned: bool) -> optax.GradientTransfor
     """
     if learned != (outer.rate_of_rates is not None):
         raise ValueError("outer.rate_of_rates belongs to learned inner rates: set it with them, and only with them")
-    warmup = max(1, min(20, outer.steps // 10))
+    warmup = min(20, outer.steps // 10)
 
     def adam(peak: float) -> optax.GradientTransformation:
         return optax.adam(optax.warmup_cosine_decay_schedule(0.0, peak, warmup, outer.steps, peak / 10))
@@ -203,6 +217,7 @@ def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], 
     step = jax.jit(
         lambda state, rows, key, bank, phi: loop.update(state, rows, key, make_gradient(method(phi), bank), optimizer),
         donate_argnums=0,
+        compiler_options=sparing(),
     )
 
     def one_step(state: loop.TrainState, rows: task_batches.TaskRows, key: jax.Array) -> Any:
@@ -243,5 +258,6 @@ def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], 
         normalisation=base.statistics.to_json(),
         config=json.loads(json.dumps(dict(config))),
         probe=probe(base, learn),
+        data=known.data,
     )
     return target

@@ -7,6 +7,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 _LINE = "{desc}: {n_fmt}/{total_fmt} ({percentage:.0f} %), {elapsed} gone, {remaining} left, {rate_fmt}{postfix}"
+_OPEN = "{desc}: {n_fmt} done, {elapsed} gone{postfix}"  # where nobody knows how many there are
 
 
 _line: int | None = None  # of the terminal, where several processes show a bar each
@@ -61,4 +62,6 @@ def progress(
     if file.isatty():
         return tqdm(**common, dynamic_ncols=True, position=_line)
     # miniters=1: look at the clock after every item; tqdm would learn to skip looks, and come late when items slow.
-    return _Lines(**common, mininterval=every, maxinterval=every, miniters=1, bar_format=_LINE)
+    return _Lines(
+        **common, mininterval=every, maxinterval=every, miniters=1, bar_format=_OPEN if total is None else _LINE
+    )

@@ -1,6 +1,7 @@
 """Every recipe in configs/ loads, names only what exists, and keeps what is held out apart."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from runpy import run_path
@@ -8,51 +9,83 @@ from runpy import run_path
 import pytest
 
 from metalora_jax.adapters import placement
-from metalora_jax.data.tasks import Splits, check_disjoint
+from metalora_jax.data import instructions
+from metalora_jax.data.libero_tasks import check_recombined
+from metalora_jax.data.tasks import Splits, check_disjoint, hold_out
+from metalora_jax.envs import metaworld
 from metalora_jax.envs.collect import jobs_of
 from metalora_jax.envs.conditions import ConditionRange
-from metalora_jax.envs.metaworld import CAMERAS, INSTRUCTIONS
+from metalora_jax.envs.metaworld import INSTRUCTIONS, instruction
 from metalora_jax.evaluation.experiment import check_splits
 from metalora_jax.evaluation.few_shot import Protocol
+from metalora_jax.evaluation.grid import expand
+from metalora_jax.evaluation.plan import check_retention
 from metalora_jax.evaluation.rollout import Control
 from metalora_jax.policies.smolvla import presets
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.training import methods
+from metalora_jax.training.augmentation import SymmetryConfig, other_texts
 from metalora_jax.training.meta_train import BatchConfig, DataConfig, OuterConfig, outer_optimizer
+from tests.data.libero_golden import libero_tasks
+from tests.evaluation.fake_world import make_world
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = {path.stem: run_path(str(path)) for path in sorted(CONFIGS.glob("*.py"))}
-FIRST_EVALUATION_SEED = 1_000_000  # see evaluation.experiment.episode_seed
+FIRST_EVALUATION_SEED = 1_000_000  # see metaworld.episode_start
+LIBERO = make_world(
+    {name: task.instruction for name, task in libero_tasks().items()},
+    {name: task.facts for name, task in libero_tasks().items()},
+)
+WORLDS = {
+    "metaworld": metaworld.WORLD,
+    "libero": LIBERO._replace(cameras=("agentview", "eye_in_hand"), state_dim=8, action_dim=7),
+}
 
 
 def configs_with(field: str) -> list:
     return [pytest.param(made, id=name) for name, made in all_configs() if field in made]
 
 
+def choices(name: str, get_config: Callable) -> tuple:
+    """What may follow the colon."""
+    if not get_config.__code__.co_argcount:
+        return (None,)
+    own = {
+        "smolvla": presets.NAMES,
+        "libero_demos": ("picking",),
+        "libero_few_shot": tuple(NAMES["libero_few_shot"]["SPLITS"]),
+        "nano_libero": tuple(NAMES["libero_few_shot"]["SPLITS"]),
+        "smolvla_libero": (*NAMES["libero_few_shot"]["SPLITS"], "dry"),
+    }
+    return own.get(name, NAMES["metaworld_conditions"]["METHODS"])
+
+
 def all_configs():
-    methods_of = NAMES["metaworld_conditions"]["METHODS"]
     for name, namespace in NAMES.items():
-        get_config: Callable = namespace["get_config"]
-        choices = presets.NAMES if name == "smolvla" else methods_of
-        recipes = choices if get_config.__code__.co_argcount else [None]
-        for recipe in recipes:
-            made = get_config() if recipe is None else get_config(recipe)
-            yield f"{name}:{recipe}" if recipe else name, made.to_dict()
+        for choice in choices(name, namespace["get_config"]):
+            made = (namespace["get_config"]() if choice is None else namespace["get_config"](choice)).to_dict()
+            yield f"{name}:{choice}" if choice else name, expand(made) if "grid" in made else made
 
 
-def check_data(data: dict) -> None:
+def world_of(config: dict):
+    return WORLDS[config["control"].get("world", "metaworld")]
+
+
+def check_data(data: dict, known=metaworld.WORLD) -> None:
     checked = DataConfig.from_config(data)
-    assert set(checked.tasks) <= set(INSTRUCTIONS)
+    assert set(checked.tasks) <= set(known.tasks())
     assert len(set(checked.tasks)) == len(checked.tasks)
-    assert set(checked.cameras) <= set(CAMERAS)
+    assert set(checked.cameras) <= set(known.cameras)
 
 
-def check_training(recipe: dict) -> None:
-    check_data(recipe["data"])
+def check_training(recipe: dict, known=metaworld.WORLD) -> None:
+    check_data(recipe["data"], known)
     batch = BatchConfig.from_config(recipe["batch"])
     assert batch.shots + batch.query_demos <= recipe["data"]["demos"]
     outer_optimizer(OuterConfig.from_config(recipe["outer"]), recipe["meta"]["optimizer"] == "learned")
     placement.from_json(recipe["placement"])
+    SymmetryConfig.from_config(recipe["symmetries"])
+    other_texts(recipe, instruction)
     if recipe["conditions"] is not None:
         ConditionRange.from_config(recipe["conditions"])
     words = {key: value for key, value in recipe["meta"].items() if key != "inner_steps"}
@@ -67,18 +100,22 @@ def test_training_recipes(config):
 
 @pytest.mark.parametrize("config", configs_with("arms"))
 def test_comparisons(config):
-    check_splits(config)
+    known = world_of(config)
+    check_splits(config, known)
     for split in ("validation", "test"):
-        check_data(config[split])
+        check_data(config[split], known)
     protocol = Protocol.from_config(config["protocol"])
     assert max(protocol.shots) < min(config["validation"]["demos"], config["test"]["demos"])
     assert list(protocol.steps) == sorted(set(protocol.steps))
-    assert {*protocol.shots_steps, protocol.retention_steps, config["films"]["steps"]} <= {0, *protocol.steps}
+    asked = {*protocol.shots_steps, protocol.retention_steps, protocol.instruction_steps}
+    assert asked <= {0, *protocol.steps}
+    assert config["films"]["steps"] in protocol.steps or not config["films"]["tasks"]
+    check_retention(protocol)
     Control(tuple(config["test"]["cameras"]), **config["control"])
     for arm in config["arms"].values():
         placement.from_json(arm["placement"])
         if "meta" in arm:
-            check_training(arm)
+            check_training(arm, known)
             # The shift is the question: trained and tested under another one, a comparison says nothing.
             assert arm["conditions"] == config["conditions"]
     assert (config["conditions"] is None) == (protocol.distribution == "tasks")
@@ -89,9 +126,36 @@ def test_comparisons(config):
     assert set(config["arms"]) <= set(report["labels"])
 
 
+@pytest.mark.parametrize("split", NAMES["libero_few_shot"]["SPLITS"])
+def test_libero_splits_hold_out_what_they_say(split):
+    """Training has every task of the four suites that it may have, and no other."""
+    namespace, tasks = NAMES["libero_few_shot"], libero_tasks()
+    held = namespace["SPLITS"][split]
+    labels = {name: [text for fact in ("text", *held.facts) for text in tasks[name].facts[fact]] for name in tasks}
+    allowed = hold_out(namespace["TASKS"], held.validation, held.test, labels)
+    assert allowed == Splits(held.train, held.validation, held.test)
+    check_disjoint(allowed, {name: task.language for name, task in tasks.items()}, labels=labels)
+    if split == "composition":
+        check_recombined(allowed, tasks)
+
+
+def test_the_comparison_on_libero_is_the_whole_protocol():
+    config = NAMES["libero_few_shot"]["get_config"]().to_dict()
+    protocol = Protocol.from_config(config["protocol"])
+    assert protocol.shots == (1, 3, 5)
+    assert 10 <= protocol.draws_per_task * protocol.episodes <= 20
+    assert protocol.retention_steps
+    assert protocol.instruction_steps
+    assert len(config["meta_seeds"]) > 1
+    for arm in ("meta", "control", "full_expert"):
+        assert 4 <= config["arms"][arm]["batch"]["meta_batch"] <= 16
+    assert set(config["arms"]) == {"meta", "control", "lora", "head_lora", "full_head", "full_expert"}
+
+
 @pytest.mark.parametrize("config", configs_with("arms"))
 def test_controls_train_on_the_same_data_for_as_long(config):
     trained = [arm for arm in config["arms"].values() if "meta" in arm]
+    assert trained
     assert len({(arm["data"]["directory"], tuple(arm["data"]["tasks"]), arm["data"]["demos"]) for arm in trained}) == 1
 
 
@@ -102,7 +166,7 @@ def demonstrations(config: dict) -> dict:
 @pytest.mark.parametrize("config", [*configs_with("parts"), *configs_with("demos")])
 def test_recorded_seeds_never_meet(config):
     jobs = jobs_of(demonstrations(config))
-    assert {job.task for job in jobs} <= set(INSTRUCTIONS)
+    assert {job.task for job in jobs} <= set(WORLDS[jobs[0].world].tasks())
     taken: dict[str, set[int]] = {}
     for job in jobs:
         tried = set(range(job.first_seed, job.first_seed + 2 * job.demos + 11))  # at most, with failures
@@ -112,8 +176,11 @@ def test_recorded_seeds_never_meet(config):
 
 
 def test_what_is_read_is_recorded():
-    recorded = {job.path: job.demos for job in jobs_of(NAMES["metaworld_demos"]["get_config"]().to_dict())}
+    known = (NAMES["metaworld_demos"]["get_config"](), NAMES["libero_demos"]["get_config"]("picking"))
+    recorded = {job.path: job.demos for config in known for job in jobs_of(config.to_dict())}
     for name, config in all_configs():
+        if name.startswith("smolvla_libero"):  # the official demonstrations
+            continue
         if name == "quickstart":
             own = {job.path: job.demos for job in jobs_of(config["demos"])}
         sections = [config[key] for key in ("validation", "test") if key in config]
@@ -131,11 +198,35 @@ def test_new_tasks_are_new():
     check_disjoint(Splits(known + tasks["NEW"], tasks["VALIDATION"], tasks["TEST"]), INSTRUCTIONS)
 
 
-def test_base_recipe():
-    config = NAMES["nano_smolvla"]["get_config"]().to_dict()
+@pytest.mark.parametrize(("name", "texts"), [("metaworld", INSTRUCTIONS), ("libero", None)])
+def test_paraphrases_are_of_known_tasks_and_keep_what_a_mirror_swaps(name, texts):
+    table = instructions.read(CONFIGS / "paraphrases" / f"{name}.json")
+    if texts is None:  # LIBERO's benchmark reads the instruction off the task's name
+        texts = {task: re.sub(r"^[A-Z_]+_SCENE\d+_", "", task).replace("_", " ") for task in table}
+        assert len(table) == 130
+    assert set(table) == set(texts)
+    for task, told in table.items():
+        own = instructions.normal(texts[task])
+        assert len(told) >= 2, task
+        assert own not in map(instructions.normal, told), task
+        sides = [re.findall(r"\b(?:left|right)\b", text) for text in (own, *told)]
+        assert all(found == sides[0] for found in sides), task
+
+
+def test_reworded_new_tasks_are_new():
+    tasks, known = NAMES["metaworld_tasks"], NAMES["nano_smolvla"]["TASKS"]
+    table = instructions.read(CONFIGS / "paraphrases" / "metaworld.json")
+    check_disjoint(Splits(known + tasks["NEW"], tasks["VALIDATION"], tasks["TEST"]), INSTRUCTIONS, table)
+
+
+@pytest.mark.parametrize("config", [each for each in configs_with("model") if "nano" in str(each.id)])
+def test_base_recipes(config):
     for data in config["data"].values():
-        check_data(data)
-        assert len(data["cameras"]) == SmolVLAConfig.nano(**config["model"]).cameras
+        check_data(data, world_of(config))
+        size, known = SmolVLAConfig.nano(**config["model"]), world_of(config)
+        assert len(data["cameras"]) == size.cameras
+        assert (known.state_dim, known.action_dim) == (size.max_state_dim, size.max_action_dim)
+        assert config["control"]["execute"] <= size.chunk_size
 
 
 def test_conditions_go_all_around():

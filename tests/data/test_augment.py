@@ -40,7 +40,7 @@ def test_all_but_the_pictures_is_that_of_the_frame():
 
 
 def test_a_pure_shift_moves_the_picture_and_repeats_its_border():
-    only_shift = AUGMENT._replace(shift=0.25, brightness=0.0, contrast=0.0, colour=0.0, noise=0.0)
+    only_shift = AUGMENT._replace(crop=0.0, shift=0.25, brightness=0.0, contrast=0.0, colour=0.0, noise=0.0)
     picture = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(1, 8, 8, 3)
     (moved,) = only_shift.apply(picture, 0, 1)
     (original,) = picture
@@ -51,6 +51,24 @@ def test_a_pure_shift_moves_the_picture_and_repeats_its_border():
         if np.array_equal(moved, original[np.clip(np.arange(8) + y, 0, 7)][:, np.clip(np.arange(8) + x, 0, 7)])
     ]
     assert len(found) == 1
+
+
+def test_a_pure_crop_enlarges_a_window_of_the_picture():
+    only_crop = AUGMENT._replace(crop=0.4, shift=0.0, brightness=0.0, contrast=0.0, colour=0.0, noise=0.0)
+    y, x = np.mgrid[:40, :40].astype(np.float64)
+    picture = np.stack([5 * y, 5 * x, 0 * x], axis=-1).astype(np.uint8)[None]  # colours tell where they are from
+    kept = []
+    for row in range(20):
+        (seen,) = only_crop.apply(picture, row, 1).astype(float)
+        for axis in (0, 1):
+            where = seen[..., axis].mean(axis=1 - axis) / 5
+            slope = np.polyfit(np.arange(40), where, 1)[0]
+            np.testing.assert_allclose(np.diff(where), slope, atol=0.25)
+            assert where[0] > -0.6
+            assert where[-1] < 39.6
+            kept.append(slope)
+    assert 0.59 < min(kept) < 0.7 < 0.9 < max(kept) <= 1.01
+    np.testing.assert_allclose(kept[::2], kept[1::2], atol=0.02)  # nothing is stretched
 
 
 def test_the_bank_holds_every_variant_and_the_cache_serves_them(tmp_path):
@@ -84,6 +102,7 @@ def test_batches_draw_all_variants_and_without_augmentation_nothing_changes():
     ("fields", "message"),
     [
         (dict(variants=0), "augment.variants = 0 must be at least 1"),
+        (dict(variants=2, crop=1.0), "augment.crop = 1.0 must lie in"),
         (dict(variants=2, shift=1.0), "augment.shift = 1.0 must lie in"),
         (dict(variants=2, noise=-1.0), "augment.noise = -1.0 must lie in"),
         (dict(variants=2, flip=True), "no field augment.flip"),

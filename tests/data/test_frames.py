@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from metalora_jax.data import features
+from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.chunks import chunk_actions
 from metalora_jax.data.frames import gather, pick, rows_and_labels
 from metalora_jax.data.normalize import normalize_actions
@@ -63,6 +65,57 @@ def test_an_instruction_that_is_too_long():
     wordy = demo._replace(instruction="reach " * 30)
     with pytest.raises(ValueError, match="the limit is 14"):
         gather({"reach": [wordy]}, base.statistics, base.encode_text, base.sizes)
+
+
+def reworded(variants):
+    base, told = make_base(), ("to the goal", "go and reach the goal")
+    push = [demo._replace(paraphrases=told) for demo in make_demos("push")]
+    augment = ImageAugmentation(variants=variants)
+    demos = {"reach": make_demos("reach"), "push": push}
+    return gather(demos, base.statistics, base.encode_text, base.sizes, augment), told
+
+
+def test_variants_are_told_in_other_words():
+    frames, told = reworded(variants=3)
+    base, count = make_base(), len(make_frames().state)
+    orders = set()
+    for i, (start, demo) in enumerate(zip(frames.first_row["push"], make_demos("push"), strict=True)):
+        rows = start + np.arange(len(demo.actions))
+        said = []
+        for variant in range(3):
+            seen = frames.observe(variant * count + rows)
+            words = {base.tokenizer.decode(t[m].tolist()) for t, m in zip(seen.tokens, seen.token_mask, strict=True)}
+            assert len(words) == 1, i
+            said.append(words.pop().strip())
+        assert said[0] == demo.instruction
+        assert sorted(said[1:]) == sorted(told)
+        orders.add(said[1])
+    assert orders == set(told)  # demonstrations begin with different ones
+    rows, _ = rows_and_labels(frames, "reach", range(4))
+    for variant in (1, 2):  # no paraphrases, no other words
+        np.testing.assert_array_equal(frames.text(rows + variant * count)[0], frames.text(rows)[0])
+
+
+def test_other_words_have_other_keys_in_the_cache():
+    frames, _ = reworded(variants=2)
+    plain = frames._replace(tokens=make_frames().tokens, token_mask=make_frames().token_mask)
+    count = len(frames.state)
+
+    def key(frames, row):
+        return features._key(frames, np.array([row]), "context", "f")
+
+    push = frames.first_row["push"][0]
+    assert key(frames, push) == key(plain, push)
+    assert key(frames, push + count) != key(plain, push + count)
+    assert key(frames, count) == key(plain, count)  # of a task without paraphrases
+
+
+@pytest.mark.parametrize("augment", [None, ImageAugmentation(variants=1)])
+def test_paraphrases_need_variants(augment):
+    base, [demo] = make_base(), make_demos("reach", count=1)
+    demos = {"reach": [demo._replace(paraphrases=("go to the goal",))]}
+    with pytest.raises(ValueError, match=r"set augment\.variants to 2 or more"):
+        gather(demos, base.statistics, base.encode_text, base.sizes, augment)
 
 
 def test_picking_uses_all_frames_before_any_comes_again():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from metalora_jax.data.tasks import Splits, check_disjoint, draw_tasks
+from metalora_jax.data.tasks import Splits, check_disjoint, draw_tasks, hold_out
 
 WORDS = {"a": "open the door", "b": "close the door", "c": " Open  the DOOR", "d": "turn the dial"}
 
@@ -24,6 +24,40 @@ def test_disjoint_splits_pass_unchanged():
 def test_leaks_are_named(splits, complaint):
     with pytest.raises(ValueError, match=complaint):
         check_disjoint(splits, WORDS)
+
+
+@pytest.mark.parametrize(
+    ("others", "leaks"),
+    [
+        ({"a": ("pull the door",), "b": ("shut it",)}, None),
+        ({"a": ("rotate the dial", "Turn  the dial")}, "instruction 'turn the dial' is in both train and test"),
+        ({"b": ("Shut it",), "d": ("shut it",)}, "instruction 'shut it' is in both validation and test"),
+    ],
+)
+def test_paraphrases_leak_too(others, leaks):
+    splits = Splits(("a", "c"), ("b",), ("d",))
+    if leaks is None:
+        assert check_disjoint(splits, WORDS, others) is splits
+    else:
+        with pytest.raises(ValueError, match=leaks):
+            check_disjoint(splits, WORDS, others)
+
+
+SCENES = {"a": ["scene 'hall'"], "b": ["scene 'hall'"], "c": ["scene 'bath'", "lamp 'on'"], "d": ["scene 'bath'"]}
+
+
+def test_labels_are_held_apart_too():
+    splits = Splits(("a",), ("b",), ("d",))
+    with pytest.raises(ValueError, match="scene 'hall' is in both train and validation"):
+        check_disjoint(splits, WORDS, labels=SCENES)
+    apart = SCENES | {"b": ["scene 'attic'"]}
+    assert check_disjoint(splits, WORDS, labels=apart) is splits
+
+
+def test_training_keeps_what_shares_nothing_with_held_out_tasks():
+    assert hold_out("abcd", "", "d", SCENES) == Splits(("a", "b"), (), ("d",))
+    assert hold_out("abcd", "a", "c", SCENES) == Splits((), ("a",), ("c",))
+    assert hold_out("dcab", "", "c", {task: [task] for task in "abcd"}).train == ("d", "a", "b")
 
 
 DEMOS = {"a": 5, "b": 4, "d": 9}

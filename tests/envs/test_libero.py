@@ -5,9 +5,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from metalora_jax.data import libero_hdf5
+from metalora_jax.data.libero_hdf5 import Recording
 from metalora_jax.envs import libero_files as files
 from metalora_jax.envs.conditions import Condition, execute
 from metalora_jax.envs.libero import IDLE, WORLD, Libero, axis_angle, episode_start
+from metalora_jax.envs.libero_restore import restore
+from metalora_jax.types import Demo
 
 pytestmark = pytest.mark.libero
 TASK = "put_the_bowl_on_the_stove"  # it has fixtures that are drawn
@@ -202,3 +206,24 @@ def test_what_belongs_into_a_drawer_is_drawn_there():
             env.reset(start)
             states = env.simulator.object_states_dict
             assert states["wooden_cabinet_1_top_region"].check_contain(states["akita_black_bowl_1"])
+
+
+def test_a_recording_tells_where_everything_stood(stove, tmp_path):
+    """LIBERO's official layout, whole: state and scene bring another simulator to the recorded moment."""
+    stove.reset(DRAWN)
+    stove.simulator.sim.forward()  # things still fall; MuJoCo's positions are those before the last 2 ms
+    origin, moment, frame = stove.origin(), stove.moment(), stove.observe()
+    np.testing.assert_allclose(moment.robot_state[2:5], frame.state[:3], atol=1e-6)
+    np.testing.assert_allclose(moment.robot_state[:2], frame.state[6:], atol=1e-6)
+    stove.reset(DRAWN + 1)
+    assert np.abs(stove.observe().images.astype(int) - frame.images).mean() > 0.1
+    restore(stove, moment.state, origin.model_file)
+    np.testing.assert_array_equal(stove.moment().state, moment.state)
+    assert np.abs(stove.observe().images.astype(int) - frame.images).mean() < 0.01
+    assert origin.bddl_file_name == "bddl_files/libero_goal/put_the_bowl_on_the_stove.bddl"
+    assert "(:language" in origin.bddl_file_content.lower()
+    recording = Recording(Demo(stove.instruction, frame.images[None], frame.state[None], np.zeros((1, 7), np.float32)))
+    path = tmp_path / f"{TASK}_demo.hdf5"
+    libero_hdf5.write_official(path, [recording._replace(origin=origin, moments=(moment,))], WORLD.cameras, {})
+    (demo,) = libero_hdf5.read(path, WORLD.cameras)
+    np.testing.assert_array_equal(demo.images, recording.demo.images)

@@ -10,7 +10,8 @@ import re
 import numpy as np
 import pytest
 
-from metalora_jax.evaluation import document, figures, statistics, summary
+from metalora_jax.evaluation import document, figures, provenance, statistics, summary
+from metalora_jax.evaluation.provenance import Inputs
 from metalora_jax.evaluation.records import Episode, to_line
 from metalora_jax.evaluation.report import write_report
 from metalora_jax.evaluation.summary import Settings, summarise
@@ -132,6 +133,87 @@ def test_retention_pairs_on_with_off_by_start_alone():
     assert summarise(on + off).sections == ()
 
 
+def test_what_adapting_kept():
+    on, off = row("meta", "0011", split="base"), row("base", "1110", split="base", shots=0, steps=0, adapter_on=False)
+    assert summarise(on + off).retention[0].kept == pytest.approx(2 / 3)
+    never = [dataclasses.replace(e, success=False) for e in off]
+    assert summarise(on + never).retention[0].kept is None
+
+
+def test_retention_on_the_new_tasks_themselves_is_no_retention():
+    on, off = row("meta", "01", split="base"), row("base", "01", split="base", shots=0, steps=0, adapter_on=False)
+    said = "measured on the new tasks themselves"
+    assert any(said in caution for caution in summarise(row("meta", "01") + on + off).cautions)
+    assert not any(said in c for c in summarise(row("meta", "01", task="drawer") + on + off).cautions)
+
+
+def test_wrong_instruction_pairs_with_the_own_one():
+    own, told = row("meta", "1110"), row("meta", "0011", told="close the door")
+    elsewhere = row("meta", "0000", draw=1) + row("meta", "0000", steps=3) + row("lora", "0000")
+    result = summarise(elsewhere + told + own)
+    (misled,) = result.wrong_instruction
+    assert (misled.n, misled.wrong, misled.own) == (4, 2 / 4, 3 / 4)
+    assert (misled.versus.wins, misled.versus.losses) == (1, 2)
+    (cell,) = (c for c in result.sections[0].cells if (c.method, c.steps) == ("meta", 10))
+    assert (cell.n, cell.successes) == (8, 3)  # what it does when it is told another task is no success of the method
+
+
+def test_wrong_instruction_without_partners_says_so():
+    result = summarise(row("meta", "11") + row("meta", "001", told="close the door"))
+    assert result.wrong_instruction[0].own is None
+    assert any("1 of 3 episodes have no partner under the task's own" in caution for caution in result.cautions)
+
+
+def test_demonstrations_to_reach_a_rate():
+    episodes = row("meta", "1" * 3 + "0" * 7, shots=1, steps=0) + row("meta", "1" * 6 + "0" * 4, shots=1)
+    episodes += row("meta", "1" * 10, shots=3) + row("base", "0" * 10, shots=0, steps=0)
+    found = only_section(episodes, thresholds=(0.3, 0.5)).sample_efficiency
+    assert [(row.method, row.threshold, row.shots, row.shots_sure) for row in found] == [
+        ("meta", 0.3, 0, 1),
+        ("meta", 0.5, 1, 3),
+    ]
+
+
+def test_an_adapter_that_took_no_step_stands_for_zero_demonstrations():
+    section = only_section(row("meta", "10", shots=1, steps=0) + row("meta", "11", shots=1))
+    assert [(c.shots, c.success) for c in section.shots_curve("meta")] == [(0, 0.5), (1, 1.0)]
+
+
+def test_power_of_the_paired_test():
+    n = 120
+    meta, lora = row("meta", "1" * 90 + "0" * 30), row("lora", "1" * 60 + "0" * 60)
+    head = row("head", "1" * 90 + "0" * 30)
+    (told, none) = sorted(
+        only_section(meta + lora + head, reference="meta").power, key=lambda row: row.method, reverse=True
+    )
+    assert (told.pairs, told.discordant, told.alpha, told.observed) == (n, 30 / n, 0.05 / 2, -30 / n)
+    assert told.needed == statistics.pairs_needed(0.25, 0.25, alpha=0.025)
+    assert told.gain == statistics.smallest_gain(n, 0.25, alpha=0.025)
+    assert statistics.pairs_needed(told.gain, 0.25, alpha=0.025) <= n
+    assert statistics.pairs_needed(told.gain - 0.01, 0.25, alpha=0.025) > n
+    assert (none.discordant, none.observed, none.needed) == (0.0, 0.0, None)
+    assert 0 < none.gain < told.gain  # where the methods agree, few differences are enough
+
+
+def test_power_with_few_pairs():
+    assert statistics.smallest_gain(3, 0.5) is None
+    gains = [statistics.smallest_gain(n, 0.3) for n in (50, 200, 1000)]
+    assert gains == sorted(gains, reverse=True)
+
+
+def test_groups_have_figures_of_their_own():
+    episodes = [e for m in ("meta", "a", "b", "c") for k in (1, 3) for e in row(m, "10", steps=k)]
+    section = only_section(episodes)
+    groups = {"rank, alpha": ["meta", "a"], "where": ["meta", "b"], "nobody": ["z"]}
+    drawn = figures.section_figures(section, Settings(groups=groups))
+    assert {name for name in drawn if name.startswith("success_vs_steps")} == {
+        "success_vs_steps_tasks_test_rank-alpha.png",
+        "success_vs_steps_tasks_test_where.png",
+    }
+    (axes,) = drawn["success_vs_steps_tasks_test_where.png"].axes
+    assert {text.get_text() for text in axes.texts} == {"meta", "b"}
+
+
 @pytest.mark.parametrize(
     ("off", "message"),
     [
@@ -184,7 +266,21 @@ def test_figures_show_the_numbers_and_name_every_method():
     np.testing.assert_allclose(heights[0], [100 * 2 / 14, 100 * 3 / 14, 100 * 12 / 14])
 
 
+def pin(path, config, **fields) -> str:
+    """Writes a line of provenance for the run at `path`; the fingerprint that its episodes are to carry."""
+    digests = {name: name * 8 for name in ("code", "base", "statistics")}
+    known = {"config": provenance.digest(config), "source": "package", "data": {"test": "7" * 64}, "libraries": {}}
+    line = {"commit": "c" * 40, "changed": []} | {k: fields.pop(k) for k in ("commit", "changed") if k in fields}
+    inputs = Inputs(**digests | known | fields)
+    line |= {"fingerprint": inputs.fingerprint, "inputs": inputs._asdict()}
+    with open(path / provenance.FILE, "a") as file:
+        file.write(json.dumps(line) + "\n")
+    return inputs.fingerprint
+
+
 def run_directory(path, config=None) -> list[Episode]:
+    path.mkdir()
+    mark = pin(path, config or {})
     rng = np.random.default_rng(0)
     episodes = [
         episode(m, bool(rng.random() < p + 0.02 * k), shots, k, task=t, meta_seed=s, episode_seed=i)
@@ -197,7 +293,8 @@ def run_directory(path, config=None) -> list[Episode]:
         )
     ]
     episodes += row("meta <1>", "01", split="base") + row("meta <1>", "11", split="base", adapter_on=False)
-    path.mkdir()
+    told = row("meta <1>", "00", shots=1, steps=10, meta_seed=0, task="door", told="close the door")
+    episodes = [dataclasses.replace(e, fingerprint=mark) for e in episodes + told]
     (path / "episodes.jsonl").write_text("".join(map(to_line, episodes)))
     if config is not None:
         (path / "config.json").write_text(json.dumps(config))
@@ -233,7 +330,8 @@ def test_report_recomputes_from_the_records_and_stands_alone(tmp_path):
     numbers = json.loads((run / "report" / "summary.json").read_text())
     assert numbers["logs"] == {"episodes.jsonl": hashlib.sha256((run / "episodes.jsonl").read_bytes()).hexdigest()}
     expected = dataclasses.asdict(summarise(episodes, Settings.from_json(config["report"])))
-    assert {k: v for k, v in numbers.items() if k != "logs"} == json.loads(json.dumps(expected))
+    assert numbers["unpinned"] == []
+    assert {k: v for k, v in numbers.items() if k not in ("logs", "unpinned")} == json.loads(json.dumps(expected))
 
     page = Balanced()
     page.feed(index.read_text())
@@ -267,6 +365,17 @@ def test_report_without_config_takes_the_reference_given(tmp_path):
     assert "exact McNemar test" not in write_report(tmp_path / "run").read_text()
     with pytest.raises(ValueError, match="'nobody' has no episodes"):
         write_report(tmp_path / "run", reference="nobody")
+
+
+def test_a_run_that_is_not_pinned_gives_a_draft_at_most(tmp_path):
+    run = tmp_path / "run"
+    run_directory(run)
+    (run / "config.json").write_text(json.dumps({"lr": 0.2}))  # not the one it was run with
+    with pytest.raises(provenance.Unpinned, match=r"no report is made of it \(config\.json is not .*\); --draft makes"):
+        write_report(run)
+    assert not (run / "report").exists()
+    assert "DRAFT, not to be cited: config.json is not the one" in write_report(run, draft=True).read_text()
+    assert json.loads((run / "report" / "summary.json").read_text())["unpinned"] != []
 
 
 @pytest.mark.parametrize(

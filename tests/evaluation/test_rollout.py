@@ -87,3 +87,29 @@ def test_replay_shows_the_episode(outcomes):
         seen.append(env.observe().images[0])
     np.testing.assert_array_equal(frames, [seen[0], seen[2], seen[4], seen[5]])
     assert not np.array_equal(frames[0], frames[-1])
+
+
+def test_an_ensemble_averages_what_overlapping_chunks_say(tmp_path, monkeypatch):
+    bases.save(tmp_path / "base", make_base())
+    monkeypatch.setattr(rollout, "one_core_each", lambda workers: 0)  # this process is the worker
+    monkeypatch.setattr(rollout, "_worker", None)
+    with pytest.raises(ValueError, match=r"control\.execute = 6 must lie in \[1, 5\]"):
+        rollout._start(tmp_path / "base", CONTROL._replace(execute=6), 1)
+    rollout._start(tmp_path / "base", CONTROL, 1)
+    worker, params = rollout._worker, rollout._params(Job("drawer-close", (), None, ()))
+
+    def commands(env, **fields):
+        monkeypatch.setattr(rollout, "_worker", worker._replace(control=CONTROL._replace(**fields)))
+        outcome = rollout._episode(env, params, PLAIN)
+        assert outcome.error is None
+        return outcome.commands
+
+    with MetaWorld("drawer-close", CONTROL.cameras) as env:
+        first_chunk = commands(env, execute=5)
+        newest, mean = commands(env), commands(env, ensemble=0.0)
+        oldest, youngest = commands(env, ensemble=100.0), commands(env, ensemble=-100.0)
+    assert np.abs(newest[2:4] - first_chunk[2:4]).max() > 1e-3
+    np.testing.assert_array_equal(mean[:2], newest[:2])
+    np.testing.assert_allclose(mean[2:4], (first_chunk[2:4] + newest[2:4]) / 2, atol=1e-6)
+    np.testing.assert_allclose(oldest, first_chunk, atol=1e-6)
+    np.testing.assert_allclose(youngest, newest, atol=1e-6)

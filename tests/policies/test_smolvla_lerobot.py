@@ -154,5 +154,5 @@ def test_without_a_network_the_message_says_which_files_to_put_where(monkeypatch
 
 
 def test_the_hub_is_asked_for_what_is_read(monkeypatch, directory):
-    monkeypatch.setattr(lerobot, "snapshot_download", lambda name, allow_patterns: str(directory))
+    monkeypatch.setattr(lerobot, "snapshot_download", lambda name, revision, allow_patterns: str(directory))
     assert convert.load("lerobot/smolvla_base").model.config == lerobot_directory.small()

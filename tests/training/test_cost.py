@@ -13,12 +13,13 @@ from metalora_jax import meta
 from metalora_jax.adapters import Rule
 from metalora_jax.data.frames import rows_and_labels
 from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
+from metalora_jax.memory import sparing
 from metalora_jax.policies.smolvla.presets import preset
 from metalora_jax.policies.stages import advance
 from metalora_jax.training import base as bases
 from metalora_jax.training.learner import learner, loss_fn
 from metalora_jax.training.task_batches import TaskRows, fill, fill_tasks, query_rows, support_rows
-from metalora_jax.types import ActionChunk, Batch
+from metalora_jax.types import ActionChunk, Batch, TaskBatch
 from tests.policies.tiny_smolvla import build
 from tests.tiny_base import EXPERT, SIZES, make_base, make_frames
 
@@ -97,6 +98,28 @@ def test_an_adapter_on_the_output_leaves_the_expert_forward_only():
     alone = operations(lambda phi, front: nnx.merge(graph, phi).velocity(front, x_t, jnp.zeros(2)), phi, front)
     assert step_operations((Rule(r"action_out_proj", rank=2, b_std=0.1),), "context") < 1.15 * alone
     assert step_operations(EXPERT_ONLY, "context") > 1.7 * alone
+
+
+def temporaries(compiled) -> int:
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_the_query_s_activations_take_the_place_of_the_inner_loop_s():
+    learn = learner(deep(), preset("plan"), jax.random.key(0))
+    front, target = inputs("features")
+    batch = jax.tree.map(jnp.asarray, Batch(front, target))
+    tasks = TaskBatch(jax.tree.map(lambda x: x[None, None], batch), jax.tree.map(lambda x: x[None], batch))
+
+    def gradient(theta, phi, batch):
+        return jax.grad(loss_fn(learn, phi, 1, dropout=False))(theta, batch, jax.random.key(0))
+
+    def meta_gradient(theta, phi, tasks):
+        method = meta.fomaml(loss_fn(learn, phi, 1, dropout=False), optax.sgd(0.1))
+        return method.gradient({"theta": theta}, tasks, jax.random.key(0))[0]
+
+    one = jax.jit(gradient, compiler_options=sparing()).lower(learn.theta, learn.phi, batch).compile()
+    whole = jax.jit(meta_gradient, compiler_options=sparing()).lower(learn.theta, learn.phi, tasks).compile()
+    assert temporaries(whole) < 2 * temporaries(one)  # 2.7 as XLA would have it
 
 
 def compilations(events: list[str]) -> int:

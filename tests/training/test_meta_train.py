@@ -137,3 +137,22 @@ def test_a_bank_on_the_disk_trains_the_same_adapter(config, trained, tmp_path, m
     assert list((tmp_path / "cache" / "frozen_front").iterdir())
     params = [load_adapter(path, make_base())[2] for path in (trained, again)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), *params)
+
+
+def test_a_recipe_s_augmentation_reaches_what_is_learned_from(config, tmp_path):
+    for task in INSTRUCTIONS:
+        libero_hdf5.write(tmp_path / f"{task}_demo.hdf5", make_demos(task), ("topview",), task, {})
+    recipe = config | {
+        "data": config["data"] | {"directory": str(tmp_path), "cameras": ("topview",)},
+        "augment": dict(variants=2),
+        "paraphrases": {"reach": ("go to the goal",), "push": ()},
+        "symmetries": dict(world="metaworld", names=("mirror",), tasks=("reach",)),
+    }
+    frames = setting(recipe).frames
+    assert frames.demos == {"reach": 4, "push": 4, "reach@mirror": 4}
+    assert frames.variants == 2
+    (row, *_), count = frames.first_row["reach@mirror"], len(frames.state)
+    np.testing.assert_array_equal(frames.pictures(np.array([row]))[0], make_demos("reach")[0].images[0, :, :, ::-1])
+    tokens, mask = make_base().encode_text("go to the goal")
+    np.testing.assert_array_equal(frames.text(np.array([row + count]))[0][0], tokens)
+    assert mask.any()

@@ -142,3 +142,11 @@ def test_progress_prints_as_time_passes():
         bar.update()
     bar.close()
     assert [line.split(" ")[1] for line in file.getvalue().splitlines()[:5]] == ["0/4", "1/4", "2/4", "3/4", "4/4"]
+
+
+def test_progress_foretells_nothing_where_nobody_knows_how_many_there_are():
+    file = io.StringIO()
+    with progress(description="pieces", every=0.0, file=file) as bar:
+        bar.update()
+    assert "pieces: 1 done" in file.getvalue()
+    assert "left" not in file.getvalue()

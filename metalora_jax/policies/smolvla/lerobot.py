@@ -91,17 +91,20 @@ def is_policy(values: Mapping[str, Any]) -> bool:
 def local_directory(path_or_hub_id: str | Path) -> Path:
     """The directory itself, or the hub's files in its local cache, fetched where there is a network.
 
+    Args:
+      path_or_hub_id: a directory, or a name on the hub, at a commit where one follows: "owner/name@<40 hex digits>".
+
     Raises:
       ValueError: there is no such directory, and the hub does not give it either.
     """
     path = Path(path_or_hub_id)
     if path.is_dir():
         return path
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path_or_hub_id)):
-        raise ValueError(f"{path} is no directory, and no name on the hub (owner/name) either")
+    if not (named := re.fullmatch(r"([\w.-]+/[\w.-]+?)(?:@([0-9a-f]{40}))?", str(path_or_hub_id))):
+        raise ValueError(f"{path} is no directory, and no name on the hub (owner/name or owner/name@commit) either")
     try:
         logging.info("fetching %s from the hub, or its local cache", path_or_hub_id)
-        return Path(snapshot_download(str(path_or_hub_id), allow_patterns=list(WANTED)))
+        return Path(snapshot_download(named[1], revision=named[2], allow_patterns=list(WANTED)))
     except _HUB_FAILURES as error:
         raise ValueError(
             f"{path_or_hub_id} is no directory, and not to be had from the hub ({_short(error)}). Without a network: "

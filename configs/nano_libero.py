@@ -1,0 +1,31 @@
+"""Pretrains a nano SmolVLA on LIBERO, from pixels, on the tasks that a split of configs/libero_few_shot.py trains on.
+
+    python experiments/collect.py --config=configs/libero_demos.py:picking
+    python experiments/pretrain.py --config=configs/nano_libero.py --workdir=runs/libero/suite
+
+The split follows a colon, `--config=configs/nano_libero.py:composition --workdir=runs/libero/composition`: the base
+must not have seen what is held out. `experiments/evaluate_base.py` judges it on what it has seen.
+"""
+
+from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
+
+from ml_collections import ConfigDict
+
+
+def get_config(split: str = "suite") -> ConfigDict:
+    """As configs/nano_smolvla.py, with LIBERO's two cameras, longer instructions and longer chunks."""
+    here = Path(__file__)
+    few_shot = SimpleNamespace(**run_path(str(here.with_name("libero_few_shot.py"))))
+    if split not in few_shot.SPLITS:
+        raise ValueError(f"no split named {split!r}; choose from {', '.join(few_shot.SPLITS)}")
+    config = run_path(str(here.with_name("nano_smolvla.py")))["get_config"]()
+    tasks = few_shot.SPLITS[split].train
+    config.data = dict(
+        clean=dict(directory=few_shot.DEMOS, tasks=tasks, demos=15, cameras=few_shot.CAMERAS),
+    )
+    config.model.update(cameras=len(few_shot.CAMERAS), max_tokens=24, max_state_dim=8, max_action_dim=7)
+    config.control = few_shot.get_config(split).control
+    config.steps = 20000
+    return config

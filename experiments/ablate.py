@@ -1,0 +1,32 @@
+"""Runs a grid of variants of one arm as a comparison, and ends with one report.
+
+    python experiments/ablate.py --config=configs/few_shot_ablation.py --workdir=runs/few_shot_ablation
+
+The section `grid` of the config is described in metalora_jax/evaluation/grid.py. Variants are trained and evaluated in
+`config.workers` processes. Ctrl-C loses nothing; the same command goes on.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from metalora_jax.evaluation import experiment, report
+from metalora_jax.evaluation.grid import expand
+from metalora_jax.training import checkpoint, command
+
+_CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where adapters, records and the report go.", required=True)
+
+
+def main(_: list[str]) -> None:
+    workdir, config = Path(_WORKDIR.value), expand(_CONFIG.value.to_dict())
+    checkpoint.claim(workdir, config)
+    print(f"arms: {', '.join(config['arms'])}")
+    experiment.run(config, workdir)
+    print(f"raw records: {workdir / 'episodes.jsonl'}")
+    print(f"report: {report.write_report(workdir)}")
+
+
+if __name__ == "__main__":
+    command.run(main)

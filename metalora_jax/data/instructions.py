@@ -1,0 +1,91 @@
+"""The same instruction in other words: a table of paraphrases, and which of them a variant of a frame is given.
+
+A table names texts for each task, without the instruction itself. The frozen front is cached for a fixed number of
+variants of every frame, so a paraphrase belongs to a variant: the first one keeps the instruction.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metalora_jax.types import Demo
+
+Table = dict[str, tuple[str, ...]]
+
+
+def normal(text: str) -> str:
+    """What two texts share that differ in case and spaces only."""
+    return " ".join(text.lower().split())
+
+
+def read(path: Path) -> Table:
+    """The table in a JSON file `{"<task>": ["<text>", ...], ...}`; configs hold it whole, so that they pin a run.
+
+    Raises:
+      ValueError: there is no such file, or it is not a table.
+    """
+    try:
+        fields = json.loads(path.read_text(), object_pairs_hook=_unique)
+        return checked(fields)
+    except OSError as error:
+        raise ValueError(f"{path}: no paraphrases to read ({error.strerror})") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def checked(fields: Any) -> Table:
+    """The table that `fields` of a file or of config.paraphrases are.
+
+    Raises:
+      ValueError: it is no table, or one text stands twice under a task.
+    """
+    if not isinstance(fields, Mapping):
+        raise ValueError(f"paraphrases are a {type(fields).__name__}, wanted " + '{"task": ["text", ...]}')
+    for task, texts in fields.items():
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise ValueError(f"paraphrases of {task}: wanted a list of texts, none of them empty")
+        if len({normal(text) for text in texts}) < len(texts):
+            raise ValueError(f"paraphrases of {task}: one text stands there twice; drop one")
+    return {task: tuple(texts) for task, texts in fields.items()}
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"{min(twice)} stands there twice; join its texts")
+    return dict(pairs)
+
+
+def paraphrased(demos: Mapping[str, Sequence[Demo]], table: Table) -> dict[str, list[Demo]]:
+    """`demos` with the paraphrases of their tasks; a table may know more tasks.
+
+    Raises:
+      ValueError: a task is not in the table, or its instruction is among its own paraphrases.
+    """
+    if missing := demos.keys() - table.keys():
+        raise ValueError(f"no paraphrases of {min(missing)}; add it to config.paraphrases, with () if it has none")
+    out = {}
+    for task, recorded in demos.items():
+        own = {normal(demo.instruction) for demo in recorded}
+        if said := [text for text in table[task] if normal(text) in own]:
+            raise ValueError(f"{task}: {said[0]!r} is the instruction itself, not a paraphrase; drop it")
+        out[task] = [demo._replace(paraphrases=table[task]) for demo in recorded]
+    return out
+
+
+def wording(demo: Demo, seed: int, row: int, variant: int) -> str:
+    """What a variant of a demonstration's frames is told: 0 the instruction, the others each another paraphrase.
+
+    Args:
+      demo: whose words.
+      seed: of the augmentation.
+      row: of the demonstration's first frame; every demonstration begins its paraphrases in another order.
+      variant: of the frames; where there are more than texts, texts come again.
+    """
+    if variant == 0 or not demo.paraphrases:
+        return demo.instruction
+    order = np.random.default_rng([seed, row]).permutation(len(demo.paraphrases))
+    return demo.paraphrases[order[variant % len(order)]]

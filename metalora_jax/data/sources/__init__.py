@@ -1,0 +1,76 @@
+"""Demonstrations in the formats that people have: LIBERO's HDF5, RLDS (through TFDS), LeRobot v2.1 and v3.
+
+`open` recognises the format from the files. The same demonstration through any of them is the same `Demo`: pictures as
+policies see them, state and actions in float32, in the robot's own units.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from metalora_jax.data.demos import DemoError
+from metalora_jax.data.sources.hdf5 import Hdf5
+from metalora_jax.data.sources.lerobot import LeRobot
+from metalora_jax.data.sources.rlds import Rlds
+from metalora_jax.data.sources.source import Source
+from metalora_jax.types import Demo
+
+__all__ = ["Source", "open", "read"]
+
+_KINDS: dict[str, Callable[[Path, tuple[str, ...], dict[str, str]], Source]] = {
+    "*.hdf5": Hdf5,
+    "meta/info.json": LeRobot,
+    "dataset_info.json": Rlds,
+    "*/dataset_info.json": Rlds,
+}
+
+
+def open(path: str | Path, cameras: Sequence[str], keys: Mapping[str, str] | None = None) -> Source:
+    """The demonstrations at `path`.
+
+    Args:
+      path: an HDF5 file, a directory of `<task>_demo.hdf5`, a LeRobot dataset, or a TFDS dataset or version of one.
+      cameras: which go into `Demo.images`, in this order; none leaves the pictures unread.
+      keys: camera, "state" or "action" -> what the dataset calls it, where `source.KNOWN` does not.
+
+    Raises:
+      DemoError: nothing is there, or it is in none of these formats; metadata and files disagree.
+    """
+    path, cameras, keys = Path(path), tuple(cameras), dict(keys or {})
+    if unknown := keys.keys() - {*cameras, "state", "action"}:
+        raise DemoError(f"keys name {min(unknown)!r}; known: state, action and the cameras {', '.join(cameras)}")
+    if not path.exists():
+        near = difflib.get_close_matches(path.name, sorted(other.name for other in path.parent.glob("*")))
+        hint = f" (there is {', '.join(near)})" if near else ""
+        raise DemoError(f"{path}: no such demonstration file or directory{hint}; record it with experiments/collect.py")
+    if path.is_file():
+        return Hdf5(path, cameras, keys)
+    for pattern, kind in _KINDS.items():
+        if any(path.glob(pattern)):
+            return kind(path, cameras, keys)
+    inner = sorted({str(path / found.relative_to(path).parts[0]) for p in _KINDS for found in path.glob(f"*/{p}")})
+    raise DemoError(
+        f"{path}: demonstrations in no known format; looked for *.hdf5 (LIBERO), meta/info.json (LeRobot) and "
+        "dataset_info.json (TFDS)" + (f"; perhaps you mean {' or '.join(inner[:4])}" if inner else "")
+    )
+
+
+def read(source: Source, tasks: Sequence[str], limit: int | None = None) -> dict[str, list[Demo]]:
+    """The first `limit` demonstrations of each task, by the names given.
+
+    Raises:
+      DemoError: see `Source.demos`; or two names mean one task, or the demonstrations differ in width or picture size.
+    """
+    names: dict[str, str] = {}
+    for task in tasks:
+        if (other := names.setdefault(source.find(task), task)) != task:
+            raise DemoError(f"{source.path}: {task!r} and {other!r} are one task there; leave one out")
+    found = {task: list(source.demos(task, limit)) for task in tasks}
+    shapes: dict[tuple[int, ...], str] = {}
+    for task, demos in found.items():
+        for i, demo in enumerate(demos):
+            shapes.setdefault((*demo.images.shape[1:], demo.state.shape[1], demo.actions.shape[1]), f"{task} {i}")
+    if len(shapes) > 1:
+        listed = "; ".join(f"{where}: {shape}" for shape, where in shapes.items())
+        raise DemoError(f"{source.path}: (cameras, height, width, 3, state, action) differ: {listed}")
+    return found

@@ -1,0 +1,181 @@
+"""RLDS datasets on disk, as TFDS writes them, in the layout of `modified_libero_rlds` (moojink/rlds_dataset_builder).
+
+    libero_spatial_no_noops/1.0.0/        a version, named as it is or by the directory above
+      dataset_info.json, features.json
+      libero_spatial-train.tfrecord-00000-of-00016, ...
+    steps/observation/image, wrist_image  256x256x3 JPEG, turned by 180 degrees already
+    steps/observation/state               (8,) float32: position 3, axis-angle 3, fingers 2
+    steps/action                          (7,) float32, gripper -1 open, +1 close
+    steps/language_instruction            text
+
+There is no index: the first question for tasks reads every episode once, without decoding a picture. Records lie in
+TFDS's shuffled order, so each task's demonstrations are looked for up to the last one wanted.
+"""
+
+import functools
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metalora_jax.data.demos import DemoError, checked, reading, stack_cameras
+from metalora_jax.data.sources.source import Source, features
+from metalora_jax.types import Demo
+
+_LAYOUT, _REMEDY = "TFDS's", "fetch or write the dataset anew"
+_SPLIT, _TEXT = "train", "language_instruction"
+_FEATURES = "tensorflow_datasets.core.features."  # what a feature's class must begin with: TFDS imports it by name
+
+
+class Rlds(Source):
+    """See `sources.open`."""
+
+    def __init__(self, path: Path, cameras: Sequence[str], keys: Mapping[str, str]):
+        """Reads the metadata, and looks whether every file is there; TensorFlow is imported with the first record."""
+        self.path = _version(path)
+        self._cameras = tuple(cameras)
+        self._episodes = _episodes_declared(self.path)
+        path = self.path / "features.json"
+        with reading(path, _LAYOUT, _REMEDY):
+            declared = json.loads(path.read_text())
+            _check_classes(path, declared)
+            steps = _inner(_inner(declared)["steps"]["sequence"]["feature"])
+            there = [*_inner(steps["observation"]), *(key for key in steps if key != "observation")]
+            if _TEXT not in there:
+                raise KeyError(f"steps/{_TEXT}")
+        self._features = features(path, there, cameras, keys)
+
+    def tasks(self) -> dict[str, int]:
+        """See `Source`; reads every record."""
+        return dict(Counter(self._instructions))
+
+    def demos(self, task: str, limit: int | None = None) -> Iterator[Demo]:
+        """See `Source`."""
+        name = self.find(task)
+        wanted = [i for i, instruction in enumerate(self._instructions) if instruction == name]
+        wanted = wanted[: self.enough(task, len(wanted), limit)]
+        if not wanted:
+            return
+        for i, steps in enumerate(self._records()):
+            if i in wanted:
+                yield to_demo(f"{self.path}: episode {i}", steps, self._features, self._cameras, _decode)
+            if i == wanted[-1]:
+                break
+
+    @functools.cached_property
+    def _instructions(self) -> tuple[str, ...]:
+        """Of every episode, in the order of the files."""
+        found = tuple(instruction_of(f"{self.path}: episode {i}", steps) for i, steps in enumerate(self._records()))
+        if len(found) != self._episodes:
+            raise DemoError(
+                f"{self.path}: {len(found)} episodes, dataset_info.json declares {self._episodes}; {_REMEDY}"
+            )
+        return found
+
+    def _records(self) -> Iterator[Mapping[str, Any]]:
+        """The steps of every episode, stacked by feature, with pictures still encoded."""
+        tf, tfds = _tensorflow()
+        with reading(self.path, _LAYOUT, _REMEDY):
+            try:
+                builder = tfds.builder_from_directory(str(self.path))
+                data = builder.as_dataset(
+                    split=_SPLIT,
+                    decoders={"steps": tfds.decode.SkipDecoding()},
+                    read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+                )
+                for episode in data.as_numpy_iterator():
+                    yield episode["steps"]
+            except (tf.errors.OpError, AssertionError) as error:
+                raise ValueError(error) from error
+
+
+def instruction_of(where: str, steps: Mapping[str, Any]) -> str:
+    """What the robot is told in an episode; a DemoError where its steps differ."""
+    told = {bytes(text) for text in steps[_TEXT]}
+    if len(told) != 1:
+        raise DemoError(f"{where}: {len(told)} instructions, wanted one; split or drop it")
+    return told.pop().decode()
+
+
+def to_demo(where: str, steps: Mapping[str, Any], names: Any, cameras: Sequence[str], decode: Any) -> Demo:
+    """An episode's steps, stacked by feature, as a Demo.
+
+    Args:
+      where: for errors.
+      steps: feature -> (T, ...), pictures as encoded bytes; `observation` is a mapping of the same kind.
+      names: `source.Features`.
+      cameras: our names of `names.cameras`.
+      decode: a picture's bytes -> (H, W, 3) uint8.
+    """
+    parts = {**steps, **steps["observation"]}
+    seen = []
+    for name in names.cameras:
+        try:
+            seen.append(np.stack([decode(content) for content in parts[name]]))
+        except ValueError as error:
+            raise DemoError(f"{where}: {name} is no whole picture, or not of one size ({error}); {_REMEDY}") from error
+    images = stack_cameras(where, cameras, seen, len(parts[names.action]))
+    return checked(where, instruction_of(where, steps), images, parts[names.state], parts[names.action])
+
+
+def _version(path: Path) -> Path:
+    """The version's directory, which holds the files."""
+    if (path / "dataset_info.json").exists():
+        return path
+    versions = sorted(found.parent for found in path.glob("*/dataset_info.json"))
+    if len(versions) != 1:
+        raise DemoError(f"{path}: holds {', '.join(v.name for v in versions)}; name one of these directories")
+    return versions[0]
+
+
+def _episodes_declared(path: Path) -> int:
+    """How many there should be; a DemoError where a file is missing."""
+    info_path = path / "dataset_info.json"
+    with reading(info_path, _LAYOUT, _REMEDY):
+        info = json.loads(info_path.read_text())
+        splits = {split["name"]: split for split in info["splits"]}
+        if _SPLIT not in splits:
+            raise DemoError(f"{info_path}: no split {_SPLIT!r}, there is {', '.join(splits)}")
+        lengths = [int(length) for length in splits[_SPLIT]["shardLengths"]]
+        kind = info.get("fileFormat", "tfrecord")
+        names = [f"{info['name']}-{_SPLIT}.{kind}-{i:05d}-of-{len(lengths):05d}" for i in range(len(lengths))]
+    if missing := [name for name in names if not (path / name).exists()]:
+        raise DemoError(f"{path / missing[0]}: no such file, one of {len(missing)} missing; {_REMEDY}")
+    return sum(lengths)
+
+
+def _inner(feature: Mapping[str, Any]) -> Mapping[str, Any]:
+    return feature["featuresDict"]["features"]
+
+
+def _check_classes(path: Path, feature: Any) -> None:
+    if isinstance(feature, Mapping):
+        name = feature.get("pythonClassName", _FEATURES)
+        if not str(name).startswith(_FEATURES):
+            raise DemoError(f"{path}: a feature of class {name}, wanted one of TFDS's own; {_REMEDY}")
+        for part in feature.values():
+            _check_classes(path, part)
+
+
+def _decode(content: bytes) -> np.ndarray:
+    tf, _ = _tensorflow()
+    try:
+        return tf.io.decode_image(content, channels=3, expand_animations=False).numpy()
+    except tf.errors.OpError as error:
+        raise ValueError(str(error)[:120]) from error
+
+
+@functools.cache
+def _tensorflow() -> tuple[Any, Any]:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        import tensorflow as tf
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ImportError("RLDS datasets need TensorFlow and TFDS; pip install 'metalora_jax[rlds]'") from error
+    tf.config.set_visible_devices([], "GPU")  # or it takes all of the memory that JAX needs
+    return tf, tfds

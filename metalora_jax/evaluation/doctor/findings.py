@@ -1,0 +1,46 @@
+"""What a check says."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong."""
+
+    where: str  # the file, demonstration, camera or flag
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+class Outcome(NamedTuple):
+    """What came of one check: it is fine where there is neither a finding nor a reason to skip it."""
+
+    check: str
+    findings: tuple[Finding, ...] = ()
+    note: str = ""  # what was seen, in figures
+    skipped: str = ""  # why it could not be made
+
+
+def together(found: Iterable[tuple[str, str, str, str]], counts: dict[str, int]) -> tuple[Finding, ...]:
+    """One finding for all demonstrations of a file that have the same complaint.
+
+    Args:
+      found: (file, demonstration, what, remedy).
+      counts: file -> its demonstrations.
+    """
+    grouped: dict[tuple[str, str, str], list[str]] = {}
+    for file, demonstration, what, remedy in found:
+        grouped.setdefault((file, what, remedy), []).append(demonstration)
+    return tuple(
+        Finding(f"{file} {listed(names)} ({len(names)} of {counts[file]})", what, remedy)
+        for (file, what, remedy), names in grouped.items()
+    )
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """The first few names, and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

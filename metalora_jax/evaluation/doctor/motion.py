@@ -1,0 +1,218 @@
+"""Do the recorded commands explain the recorded motion? Their range, units, gripper and frame, without a simulator."""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from metalora_jax.envs.conditions import execute
+from metalora_jax.envs.world import World
+from metalora_jax.evaluation.doctor.findings import Outcome, together
+from metalora_jax.evaluation.doctor.recordings import Recording
+
+WINDOW = 5  # steps over which commands and motion are summed: the arm follows with a lag
+METRES = 0.06  # LIBERO's command of 1 is 5 cm; nothing larger means that commands are still in metres
+AGREEMENT = 0.85  # of commands and motion; demonstrations of either world lie above 0.92
+REVERSED = -0.4  # correlation of an axis' commands with its motion
+FAINT = 0.01  # share of the motion along an axis that says nothing
+TURNED = np.radians(25)  # about the vertical
+ENOUGH = 0.3  # correlation under the best frame, below which motion says nothing about commands
+SURE = 0.6  # how well the fingers answer their command, at least
+IDLE = 0.5  # share of steps that do nothing
+_AXES = "xyz"
+
+
+class Hand(NamedTuple):
+    """How a world's hand answers commands."""
+
+    gain: float  # [m] that it moves in a step under a command of 1, in free motion
+    opening: Callable[[np.ndarray], np.ndarray]  # state (T, d) -> (T,): 0 fingers closed, 1 wide open
+
+
+HANDS = {
+    "metaworld": Hand(0.009, lambda state: state[:, 3]),
+    "libero": Hand(0.012, lambda state: (state[:, 6] - state[:, 7]) / 0.08),
+}
+
+_OF_FRAME = "record in the simulator's own frame (x, y, z first), or bring the actions into it when converting"
+_OF_SCALE = "divide displacements by the controller's largest step (LIBERO: 0.05 m, 0.5 rad) when converting"
+_OF_ORDER = "put x, y, z first, then the turn, then the gripper"
+_OF_SIGN = "the simulators open at -1 and close at 1: multiply the last action by -1"
+_OF_ZERO_ONE = "the simulators open at -1 and close at 1: map [0, 1] to it (where 1 opens: 1 - 2 a)"
+
+
+def widths(recordings: Sequence[Recording], world: World) -> tuple[Outcome, list[Recording]]:
+    """Have state and action the dimensions of the world? Also returns those that have."""
+    state, action = world.state_dim, world.action_dim
+    right = [r for r in recordings if (r.state.shape[1], r.actions.shape[1]) == (state, action)]
+    found = [
+        (
+            r.file,
+            r.name,
+            f"state and actions are {r.state.shape[1]} and {r.actions.shape[1]} wide, the world's {state} and {action}",
+            "choose the --world that they were recorded in, or convert them to its state and actions",
+        )
+        for r in recordings
+        if (r.state.shape[1], r.actions.shape[1]) != (state, action)
+    ]
+    return Outcome("widths", together(found, counts(recordings)), f"state {state}, actions {action}"), right
+
+
+def ranges(recordings: Sequence[Recording]) -> Outcome:
+    """Are the actions in [-1, 1], neither metres nor mostly idle?"""
+    found = []
+    for r in recordings:
+        largest = np.abs(r.actions).max(axis=0)
+        shifted = r.start.condition.yaw or r.start.condition.gain != (1.0, 1.0, 1.0)
+        if largest.max() > 1.001 and not shifted:
+            over = int(largest.argmax())
+            what = f"action dimension {over} leaves [-1, 1], where the simulator clips it"
+            found.append((r.file, r.name, what, _OF_SCALE))
+        elif largest[:3].max() <= METRES:
+            found.append((r.file, r.name, f"no displacement above {METRES}: metres, not shares of a step?", _OF_SCALE))
+        if _idle(r.actions) > IDLE:
+            what = f"more than {IDLE:.0%} of the steps do nothing"
+            found.append((r.file, r.name, what, "drop steps that neither move the hand nor the gripper"))
+    actions = np.concatenate([r.actions for r in recordings])
+    note = (
+        f"{len(actions)} steps, |displacement| up to {np.abs(actions[:, :3]).max():.2f}, "
+        f"{(np.abs(actions[:, :3]) > 0.999).any(-1).mean():.0%} saturated, {_idle(actions):.0%} idle"
+    )
+    return Outcome("action range", together(found, counts(recordings)), note)
+
+
+def gripper(recordings: Sequence[Recording], world: str) -> Outcome:
+    """Is the gripper the last dimension, and do the fingers close where it says so?"""
+    found, seen = [], []
+    for r in recordings:
+        opening = HANDS[world].opening(r.state)
+        if world == "libero" and set(np.unique(r.actions[:, -1])) == {0.0, 1.0}:
+            found.append((r.file, r.name, "gripper commands are 0 and 1", _OF_ZERO_ONE))
+        elif said := _gripper_trouble(r.actions, opening):
+            found.append((r.file, r.name, *said))
+        if np.isfinite(score := answer(r.actions[:, -1], opening)):
+            seen.append(score)
+    note = f"fingers answer in {len(seen)} of {len(recordings)} demonstrations"
+    return Outcome("gripper", together(found, counts(recordings)), note)
+
+
+def answer(command: np.ndarray, opening: np.ndarray) -> float:
+    """How the fingers answer, in [-1, 1]: 1 where they close on a positive command; NaN where they never move."""
+    change = opening[WINDOW:] - opening[:-WINDOW]
+    held = np.convolve(command[: len(opening) - 1], np.ones(WINDOW) / WINDOW, "valid")
+    moved = (np.abs(change) > 0.1) & (np.abs(held) > 0.1)
+    if moved.sum() < 2:
+        return float("nan")
+    return float(-(held * change)[moved].sum() / np.abs(held * change)[moved].sum())
+
+
+def _gripper_trouble(actions: np.ndarray, opening: np.ndarray) -> tuple[str, str] | None:
+    command = actions[:, -1]
+    score = answer(command, opening)
+    if not score > SURE:
+        for k in range(actions.shape[1] - 1):
+            if set(np.unique(actions[:, k])) == {-1.0, 1.0} and answer(actions[:, k], opening) > SURE:
+                return f"the fingers answer action dimension {k}, not the last", _OF_ORDER
+    if score < -ENOUGH:
+        return "the fingers open where the gripper command says close", _OF_SIGN
+    late = slice(3 * WINDOW, None)  # by then fingers that do not move at all have had time to
+    if np.isnan(score) and len(command) > 4 * WINDOW:
+        if command[late].min() > 0.5 and opening[late].min() > 0.9:
+            return "the fingers stay open under a command to close", _OF_SIGN
+        if command[late].max() < -0.5 and opening[late].max() < 0.6:
+            return "the fingers stay closed under a command to open", _OF_SIGN
+    return None
+
+
+def frame(recordings: Sequence[Recording], world: str) -> Outcome:
+    """Does the hand go where the commands say, axis by axis, and as far as they say?"""
+    found, notes = [], []
+    for file in counts(recordings):
+        own = [r for r in recordings if r.file == file]
+        fit = Fit.of([(execute(r.actions, r.start.condition), r.state) for r in own])
+        said = fit.trouble(HANDS[world].gain)
+        notes.append(f"{fit.agreement:.2f}")
+        if said:
+            found += [(file, r.name, said, _OF_FRAME) for r in own]
+    return Outcome("action frame", together(found, counts(recordings)), f"agreement {', '.join(notes[:8])}")
+
+
+class Fit(NamedTuple):
+    """Commands held against motion, both summed over WINDOW steps."""
+
+    cross: np.ndarray  # (3, 3): motion of axis i times command of axis j
+    motion: np.ndarray  # (3,) squares of the motion [m^2]
+    command: np.ndarray  # (3,) squares of the commands
+    gain: float  # [m] of motion for a command of 1, where the hand moves freely
+
+    @classmethod
+    def of(cls, demonstrations: Sequence[tuple[np.ndarray, np.ndarray]]) -> "Fit":
+        """Of pairs (actions (T, d), state (T, d'))."""
+        moves, sums = [np.zeros((0, 3))], [np.zeros((0, 3))]
+        for actions, state in demonstrations:
+            if len(actions) <= WINDOW:
+                continue
+            moves.append(state[WINDOW:, :3].astype(np.float64) - state[:-WINDOW, :3])
+            total = np.cumsum(np.pad(actions[:, :3].astype(np.float64), ((1, 0), (0, 0))), axis=0)
+            sums.append((total[WINDOW:] - total[:-WINDOW])[: len(moves[-1])])
+        move, asked = np.concatenate(moves), np.concatenate(sums)
+        far, wanted = np.linalg.norm(move, axis=1), np.linalg.norm(asked, axis=1)
+        free = wanted > np.quantile(wanted, 0.5) if len(wanted) else np.zeros(0, bool)
+        gain = float(np.median(far[free] / wanted[free])) if free.any() else float("nan")
+        return cls(move.T @ asked, (move**2).sum(0), (asked**2).sum(0), gain)
+
+    @property
+    def strength(self) -> float:
+        """Correlation of motion and commands under the best of all frames, in [0, 1]."""
+        whole = float(np.sqrt(self.motion.sum() * self.command.sum()))
+        return float(np.linalg.svd(self.cross, compute_uv=False).sum()) / whole if whole else 0.0
+
+    @property
+    def agreement(self) -> float:
+        """The share of that correlation that is there in the frame as it is, in [-1, 1]."""
+        best = float(np.linalg.svd(self.cross, compute_uv=False).sum())
+        return float(np.trace(self.cross)) / best if best else 1.0
+
+    def trouble(self, gain: float) -> str:
+        """What is wrong with the frame or the scale; empty where nothing is, or where motion does not tell."""
+        if self.strength < ENOUGH:
+            return ""
+        own = np.diag(self.cross) / np.sqrt(self.motion * self.command + 1e-12)
+        against = [_AXES[k] for k in range(3) if own[k] < REVERSED and self.motion[k] > FAINT * self.motion.sum()]
+        horizontal = self.cross[:2, :2]
+        yaw = np.arctan2(horizontal[1, 0] - horizontal[0, 1], np.trace(horizontal))
+        if self.agreement < AGREEMENT or against or abs(yaw) > TURNED:
+            return self._explanation(yaw, against)
+        if not 0.25 < self.gain / gain < 4:
+            return f"the hand moves {self.gain / gain:.2g} times as far as its commands say: another scale"
+        return ""
+
+    def _explanation(self, yaw: float, against: Sequence[str]) -> str:
+        """Axes swapped or reversed, or a turn about the vertical: what explains the motion best."""
+        axes = [
+            (sum(s * self.cross[i, k] for i, (s, k) in enumerate(zip(signs, order, strict=True))), signs, order)
+            for order in itertools.permutations(range(3))
+            for signs in itertools.product((1, -1), repeat=3)
+        ]
+        score, signs, order = max(axes)
+        turned = np.cos(yaw) * np.trace(self.cross[:2, :2]) + self.cross[2, 2]
+        turned += np.sin(yaw) * (self.cross[1, 0] - self.cross[0, 1])
+        if order != (0, 1, 2) and score > 0.95 * turned:
+            follows = ", ".join("-" * (sign < 0) + _AXES[k] for sign, k in zip(signs, order, strict=True))
+            return f"the hand's x, y, z follow the commands' {follows}: axes swapped"
+        if reversed_ := against or [_AXES[k] for k in range(3) if score > turned and signs[k] < 0]:
+            return f"the hand moves against its command in {' and '.join(reversed_)}: sign reversed"
+        return f"the hand moves {np.degrees(yaw):+.0f} degrees about the vertical from its command: another frame"
+
+
+def counts(recordings: Sequence[Recording]) -> dict[str, int]:
+    """File -> its demonstrations."""
+    return dict(Counter(r.file for r in recordings))
+
+
+def _idle(actions: np.ndarray) -> float:
+    """The share of steps that OpenVLA drops: no motion, and the gripper as before."""
+    still = np.linalg.norm(actions[1:, :-1], axis=1) < 1e-4
+    return float((still & (actions[1:, -1] == actions[:-1, -1])).mean()) if len(actions) > 1 else 0.0

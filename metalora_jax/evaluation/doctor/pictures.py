@@ -1,0 +1,121 @@
+"""Are pictures there, upright, and from the cameras that they are named after?"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from metalora_jax.evaluation.doctor.findings import Finding, Outcome, together
+from metalora_jax.evaluation.doctor.motion import counts
+from metalora_jax.evaluation.doctor.recordings import Recording
+from metalora_jax.training.conventions import AS_IT_IS, VIEWS
+
+SIDE = 32  # [px] to which pictures are brought before they are compared
+MARGIN = 0.1  # of correlation by which another view must be better
+ALIKE = 0.3  # correlation that the best view must reach to say anything
+STILL = 0.05  # [1/255] mean change over a demonstration in which the picture never moves
+MOVED = 0.02  # [m] of the hand that must show in some camera
+SAME = 1.0  # [1/255] mean difference of two cameras that are one
+
+_REMEDY = {
+    "upside down": "turn the rows around (images[:, ::-1])",
+    "mirrored": "turn the columns around (images[:, :, ::-1])",
+    "turned by 180 degrees": "turn them by 180 degrees (images[:, ::-1, ::-1]), or mend macros_image_convention",
+}
+
+
+def contents(recordings: Sequence[Recording], cameras: Sequence[str]) -> Outcome:
+    """Do the pictures show something, move with the robot, and differ between cameras?"""
+    found, again = [], "record it anew, with every camera rendered at every step"
+    for r in recordings:
+        travelled = np.linalg.norm(np.ptp(r.state[:, :3], axis=0))
+        for c, camera in enumerate(cameras):
+            if r.blank[c] > 0:
+                found.append((r.file, r.name, f"{camera} shows one even colour in some or all pictures", again))
+            elif r.change[c] < STILL and travelled > MOVED:
+                found.append((r.file, r.name, f"{camera} stands still while the hand moves", again))
+        for c, camera in enumerate(cameras):
+            for d in range(c):
+                if np.abs(r.first[c].astype(float) - r.first[d]).mean() < SAME:
+                    what = f"{cameras[d]} and {camera} show the same picture"
+                    found.append((r.file, r.name, what, "write each camera under its own key"))
+    sizes = sorted({r.first.shape[1:3] for r in recordings})
+    note = f"{', '.join(cameras)}, {', '.join(f'{h}x{w}' for h, w in sizes)} px"
+    if len(sizes) > 1:
+        return Outcome(
+            "pictures",
+            (*together(found, counts(recordings)), Finding("pictures", f"of several sizes: {note}", "record one size")),
+            note,
+        )
+    return Outcome("pictures", together(found, counts(recordings)), note)
+
+
+def one_orientation(recordings: Sequence[Recording], cameras: Sequence[str]) -> Outcome:
+    """Are all demonstrations of a file the same way up? Each is held against the middle of the others."""
+    found, judged = [], 0
+    for file in counts(recordings):
+        own = [r for r in recordings if r.file == file]
+        if len(own) < 3 or len({r.first.shape for r in own}) > 1:
+            continue
+        for c, camera in enumerate(cameras):
+            usual = np.median([r.first[c] for r in own], axis=0)
+            for r in own:
+                judged += 1
+                if view := other_view(r.first[c], usual):
+                    what = f"{camera} is {view}, compared with the other demonstrations"
+                    found.append((file, r.name, what, _REMEDY[view]))
+    skipped = "" if judged else "it takes three demonstrations in a file"
+    return Outcome("one orientation", together(found, counts(recordings)), f"{judged} first pictures", skipped)
+
+
+def against_simulator(
+    recordings: Sequence[Recording], cameras: Sequence[str], seen: Mapping[tuple[str, str], np.ndarray]
+) -> Outcome:
+    """Do first pictures stand as the simulator's own stand, and come from the same cameras?
+
+    Only comparisons between views count, so that other textures, or objects in other places, do no harm.
+
+    Args:
+      recordings: all of them; those that are not in `seen` are left out.
+      cameras: their names.
+      seen: (file, name) -> what the simulator shows at that start, or at any start of the task, (C, H, W, 3) uint8.
+    """
+    found, scores = [], []
+    for r in recordings:
+        if (r.file, r.name) not in seen:
+            continue
+        own = seen[r.file, r.name]
+        likeness = np.array([[max(views(a, b).values()) for b in own] for a in r.first])
+        order = likeness.argmax(axis=1)
+        crossed = [c for c in range(len(cameras)) if likeness[c, order[c]] > max(ALIKE, likeness[c, c] + MARGIN)]
+        for c in crossed:
+            what = f"{cameras[c]} shows what {cameras[order[c]]} sees"
+            found.append((r.file, r.name, what, "swap the cameras' keys"))
+        for c in set(range(len(cameras))) - set(crossed):
+            scores.append(views(r.first[c], own[c])[AS_IT_IS])
+            if view := other_view(r.first[c], own[c]):
+                found.append((r.file, r.name, f"{cameras[c]} is {view}, compared with the simulator", _REMEDY[view]))
+    note = f"{len(seen)} first pictures, likeness {np.mean(scores):.2f}" if scores else ""
+    return Outcome("image orientation", together(found, counts(recordings)), note)
+
+
+def other_view(picture: np.ndarray, reference: np.ndarray) -> str:
+    """The view in which `picture` looks clearly more like `reference` than it does as it is, or ""."""
+    scores = views(picture, reference)
+    best = max(scores, key=lambda view: scores[view])
+    return best if scores[best] > max(ALIKE, scores[AS_IT_IS] + MARGIN) else ""
+
+
+def views(picture: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    """View -> correlation of `picture` (H, W, 3), so turned, with `reference`, in [-1, 1]."""
+    coarse, wanted = _coarse(picture), _coarse(reference)
+    return {name: float((coarse[view] * wanted).mean()) for name, view in VIEWS.items()}
+
+
+def _coarse(picture: np.ndarray) -> np.ndarray:
+    """(SIDE, SIDE, 3), each channel's mean 0, variance 1 over all: what is left of a picture under other lamps."""
+    rows, columns = (np.linspace(0, size, SIDE + 1)[:-1].astype(int) for size in picture.shape[:2])
+    sums = np.add.reduceat(np.add.reduceat(picture.astype(np.float64), rows, axis=0), columns, axis=1)
+    area = np.outer(np.diff([*rows, picture.shape[0]]), np.diff([*columns, picture.shape[1]]))
+    means = sums / area[..., None]
+    means -= means.mean(axis=(0, 1))
+    return means / max(float(means.std()), 1e-9)

@@ -1,0 +1,183 @@
+"""Demonstrations as the doctor sees them: every one is read once, and what is damaged becomes a finding."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from metalora_jax.data import libero_hdf5, sources
+from metalora_jax.data.demos import DemoError, reading
+from metalora_jax.envs.conditions import Condition
+from metalora_jax.evaluation.doctor.findings import Finding
+from metalora_jax.types import Demo
+
+NameTask = Callable[[str, str], str]  # (name, instruction) -> the task of the world, or ""
+
+AGAIN = "record it anew, or take it from its source again"
+MOMENTS = 16  # pictures of a demonstration that are compared with each other
+
+
+class Start(NamedTuple):
+    """What a file tells about the moment in which a demonstration begins."""
+
+    condition: Condition = Condition()
+    noise: float = 0.0  # of the pushes that the expert was exposed to; its actions are then not what was executed
+    seed: int | None = None  # the simulator's own name for the start
+    state: np.ndarray | None = None  # (n,) MuJoCo's flattened state
+    model: str = ""  # the scene in MuJoCo's XML, for what the state lacks
+
+    @property
+    def known(self) -> bool:
+        """Whether a simulator can be brought there."""
+        return self.seed is not None or self.state is not None
+
+
+class Recording(NamedTuple):
+    """A demonstration without most of its pictures."""
+
+    file: str
+    name: str  # within the file
+    task: str  # of the world, or "" where it is not known
+    written: str  # the instruction, as it stands in the file
+    told: str  # the instruction, as it is read: LIBERO's own files have older words for some tasks
+    state: np.ndarray  # (T, state_dim) float32
+    actions: np.ndarray  # (T, action_dim) float32
+    first: np.ndarray  # (C, H, W, 3) uint8, as policies see it
+    blank: np.ndarray  # (C,) share of the pictures that show one even colour
+    change: np.ndarray  # (C,) largest mean difference between two moments' pictures [1/255]
+    start: Start
+
+
+class Header(NamedTuple):
+    """What stands over the demonstrations of an HDF5 file."""
+
+    written: str = ""
+    defined: str = ""  # the task that `bddl_file_name` names
+    provenance: Mapping[str, Any] = {}
+
+
+def files(patterns: Sequence[str]) -> tuple[list[Path], list[Finding]]:
+    """The files and data sets that flags name: by path, by pattern, or by a directory above them."""
+    found: list[Path] = []
+    missing = []
+    for pattern in patterns:
+        path = Path(pattern).expanduser()
+        if path.exists():
+            inner = sorted(path.rglob("*.hdf5")) if path.is_dir() else []
+            found += inner or [path]
+        elif matches := sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))):
+            found += matches
+        else:
+            remedy = "name a file, a directory or a pattern in quotes; experiments/collect.py records demonstrations"
+            missing.append(Finding(pattern, "no such file", remedy))
+    return list(dict.fromkeys(found)), missing
+
+
+def read(
+    path: Path, cameras: Sequence[str], keys: Mapping[str, str], name_task: NameTask
+) -> Iterator[Recording | Finding]:
+    """Every demonstration of a file or data set, in order, and what is wrong with those that cannot be read.
+
+    Args:
+      path: one of `files`.
+      cameras: which are read, in this order.
+      keys: see `sources.open`.
+      name_task: see `words.name_task`.
+    """
+    if path.suffix in (".hdf5", ".h5"):
+        yield from _read_hdf5(path, cameras, keys, name_task)
+        return
+    try:
+        source = sources.open(path, cameras, keys)
+        for task in source.tasks():
+            for i, demo in enumerate(source.demos(task)):
+                yield _recording(path.name, f"{task!r} {i}", name_task(task, task), task, demo, Start())
+    except (DemoError, ImportError) as error:
+        yield finding(path.name, error)
+
+
+def _read_hdf5(
+    path: Path, cameras: Sequence[str], keys: Mapping[str, str], name_task: NameTask
+) -> Iterator[Recording | Finding]:
+    said: set[str] = set()
+    try:
+        there, head = libero_hdf5.count(path), _header(path)
+    except DemoError as error:
+        yield finding(path.name, error)
+        return
+    named = path.name.removesuffix(".hdf5").removesuffix("_demo")
+    task = name_task(named, "") or name_task(head.defined, head.written)
+    if head.defined and name_task(head.defined, "") not in ("", task):
+        what = f"its name says {task}, its bddl_file_name {head.defined}"
+        yield Finding(path.name, what, "give the file the name of the task that it shows")
+    for i in range(there):
+        try:
+            [demo] = libero_hdf5.stream(path, cameras, 1, keys, first=i)
+            yield _recording(path.name, f"demo_{i}", task, head.written, demo, _start(path, i, head.provenance))
+        except DemoError as error:
+            if str(error) not in said:  # what is wrong with the file is wrong with each of its demonstrations
+                said.add(str(error))
+                yield finding(path.name, error)
+    if there == 0:
+        yield Finding(path.name, "holds no demonstration (num_demos is 0)", "record some with experiments/collect.py")
+
+
+def demos(path: Path, cameras: Sequence[str], keys: Mapping[str, str], most: int) -> list[Demo]:
+    """Up to `most` whole demonstrations of one task; none where the first one is damaged."""
+    try:
+        source = sources.open(path, cameras, keys)
+        task = next(iter(source.tasks()))
+        return [demo for demo, _ in zip(source.demos(task), range(most), strict=False)]
+    except (DemoError, ImportError, StopIteration):
+        return []
+
+
+def finding(where: str, error: Exception) -> Finding:
+    """What the readers refuse; their messages begin with the file, and end in the remedy after a semicolon."""
+    said = str(error).partition(f"{where}: ")[2] or str(error)
+    what, _, remedy = said.rpartition("; ")
+    return Finding(where, what or remedy, remedy if what else AGAIN)
+
+
+def _recording(file: str, name: str, task: str, written: str, demo: Demo, start: Start) -> Recording:
+    steps = len(demo.actions)
+    picks = demo.images[np.linspace(0, steps - 1, min(steps, MOMENTS)).astype(int)].astype(np.int16)
+    coarse = demo.images[:, :, ::4, ::4].reshape(steps, demo.images.shape[1], -1)
+    return Recording(
+        file,
+        name,
+        task,
+        written,
+        demo.instruction,
+        demo.state,
+        demo.actions,
+        demo.images[0],
+        (np.ptp(coarse, axis=-1) < _EVEN).mean(axis=0),
+        np.abs(picks - picks[:1]).mean(axis=(2, 3, 4)).max(axis=0),
+        start,
+    )
+
+
+_EVEN = 8  # [1/255] between the darkest and the brightest value of a picture that shows nothing
+
+
+def _header(path: Path) -> Header:
+    with reading(path, "LIBERO's", AGAIN), h5py.File(path, "r") as file:
+        attributes = dict(file["data"].attrs)
+        written = "".join(json.loads(attributes["problem_info"])["language_instruction"]).strip('"')
+        provenance = json.loads(attributes.get("provenance", "{}"))
+        defined = Path(str(attributes.get("bddl_file_name", ""))).stem
+    return Header(written, defined, provenance)
+
+
+def _start(path: Path, i: int, provenance: Mapping[str, Any]) -> Start:
+    with reading(path, "LIBERO's", AGAIN), h5py.File(path, "r") as file:
+        group, seeds = file[f"data/demo_{i}"], provenance.get("seeds", ())
+        seed = int(seeds[i]) if i < len(seeds) else None
+        state = np.asarray(group["states"][0], np.float64) if "states" in group else None
+        model = str(group.attrs.get("model_file", ""))
+        condition = Condition.from_json(provenance.get("condition", {}))
+        return Start(condition, float(provenance.get("noise", 0.0)), seed, state, model)

@@ -1,0 +1,200 @@
+"""All checks in order. None stops the others: what it cannot do becomes a finding, or a reason to skip it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from metalora_jax.envs.world import world as world_named
+from metalora_jax.evaluation.doctor import motion, pictures, recordings, scales, setup, visits, words
+from metalora_jax.evaluation.doctor.findings import Finding, Outcome, listed
+from metalora_jax.evaluation.doctor.recordings import Recording
+from metalora_jax.evaluation.doctor.visits import Seen
+from metalora_jax.training import base as bases
+from metalora_jax.training.base import Base
+from metalora_jax.training.conventions import doubts
+from metalora_jax.training.progress import progress
+
+SHOTS = 4  # demonstrations that a base is asked about
+_SIZE = 256  # [px] of pictures where there are no demonstrations to say
+
+
+class Request(NamedTuple):
+    """What to check."""
+
+    world: str
+    demos: tuple[str, ...] = ()  # files, directories, patterns
+    cameras: tuple[str, ...] = ()  # empty: the world's
+    keys: Mapping[str, str] = {}
+    task: str = ""  # of all demonstrations; empty: as files and instructions say
+    base: str | None = None  # a directory; "" is the nano base, None no base
+    statistics: str = ""  # a JSON file
+    replays: int = 5  # of each file
+
+
+class Result(NamedTuple):
+    """One check that is done, and what it has for the eye."""
+
+    outcome: Outcome
+    frames: Mapping[str, tuple] = {}
+
+
+def examine(request: Request) -> Iterator[Result]:
+    """Makes every check, yielding each as it is done."""
+    yield Result(setup.versions(request.world))
+    graphics = setup.graphics(request.world)
+    yield Result(graphics)
+    known, why = _known(request)
+    cameras = request.cameras or tuple(world_named(request.world).cameras)
+    paths, read, found = _files(request, known, cameras)
+    if request.demos:
+        yield Result(read)
+    if found:
+        yield Result(pictures.contents(found, cameras))
+        yield Result(pictures.one_orientation(found, cameras))
+        yield Result(words.instructions(found, known, request.world) if known else Outcome("instructions", skipped=why))
+        yield from (Result(outcome) for outcome in _of_motion(found, request.world))
+    base, loaded = _base(request, found, cameras, paths)
+    if loaded:
+        yield Result(loaded)
+    yield from (Result(outcome) for outcome in _statistics(request, found, base))
+    if not known or (why := "; ".join(str(finding) for finding in graphics.findings)):
+        yield Result(Outcome("simulator", skipped=why))
+        return
+    yield from _simulator(request, found, known, cameras)
+
+
+def _known(request: Request) -> tuple[dict[str, str], str]:
+    """Task -> instruction of the world; or none, and why."""
+    world = world_named(request.world)
+    try:
+        return {task: world.instruction(task) for task in world.tasks()}, ""
+    except ImportError as error:
+        return {}, str(error)
+
+
+def _files(
+    request: Request, known: Mapping[str, str], cameras: Sequence[str]
+) -> tuple[list[Path], Outcome, list[Recording]]:
+    paths, findings = recordings.files(request.demos)
+    if request.task and known and request.task not in known:
+        findings.append(Finding("--task", _no_task(request), "name one of the world's tasks, or leave it out"))
+
+    def name(file: str, instruction: str) -> str:
+        return request.task if request.task in known else words.name_task(known, file, instruction)
+
+    found: list[Recording] = []
+    for path in paths:
+        for one in recordings.read(path, cameras, request.keys, name):
+            (findings if isinstance(one, Finding) else found).append(one)  # type: ignore[arg-type]
+    note = f"{len(paths)} files, {len(found)} demonstrations read"
+    return paths, Outcome("files", tuple(findings), note), found
+
+
+def _no_task(request: Request) -> str:
+    """The world's own complaint about --task, which names the nearest."""
+    try:
+        return world_named(request.world).instruction(request.task)
+    except ValueError as error:
+        return str(error)
+
+
+def _of_motion(found: Sequence[Recording], world: str) -> Iterator[Outcome]:
+    """Actions and state, where they are as wide as the world's."""
+    outcome, right = motion.widths(found, world_named(world))
+    yield outcome
+    if right:
+        yield motion.ranges(right)
+        yield motion.gripper(right, world)
+        yield motion.frame(right, world)
+
+
+def _base(
+    request: Request, found: Sequence[Recording], cameras: Sequence[str], paths: Sequence[Path]
+) -> tuple[Base | None, Outcome | None]:
+    if request.base is None:
+        return None, None
+    where = request.base or "the nano base"
+    try:
+        base = bases.load(request.base or None)
+    except (ValueError, OSError) as error:
+        return None, Outcome("base", (recordings.finding(where, error),))
+    config, findings = base.config, []
+    if config.cameras < len(request.cameras):
+        what = f"it looks through {config.cameras} cameras, --cameras names {len(request.cameras)}"
+        findings.append(Finding(where, what, "name the cameras that it was trained with, in its order"))
+    if config.cameras > len(cameras):
+        what = f"it looks through {config.cameras} cameras, there are {len(cameras)}"
+        findings.append(Finding(where, what, "absent cameras are filled with -1; was it trained so?"))
+    widths = len(base.statistics.state_mean), len(base.statistics.action_mean)
+    fit = [r for r in found if (r.state.shape[1], r.actions.shape[1]) == widths]
+    if found and not fit:
+        there = found[0].state.shape[1], found[0].actions.shape[1]
+        what = (
+            f"it has {widths[0]} state and {widths[1]} action dimensions, the demonstrations {there[0]} and {there[1]}"
+        )
+        findings.append(Finding(where, what, "use a base of this robot"))
+    findings += words.lengths(found, base.encode_text)
+    if fit and not findings:
+        shown = cameras[: config.cameras]
+        for path in paths:
+            demos = recordings.demos(path, shown, request.keys, SHOTS)
+            said = doubts(base, demos) if demos else []
+            findings += [
+                Finding(path.name, doubt, "bring the demonstrations into the base's conventions") for doubt in said
+            ]
+    return base, Outcome("base", tuple(findings), f"{where}, {config.cameras} cameras, {widths[0]} + {widths[1]} wide")
+
+
+def _statistics(request: Request, found: Sequence[Recording], base: Base | None) -> Iterator[Outcome]:
+    known = scales.of(base.statistics) if base else None
+    if request.statistics:
+        try:
+            given = scales.read(Path(request.statistics))
+        except ValueError as error:
+            yield Outcome("statistics", (recordings.finding(request.statistics, error),))
+        else:
+            outcome = scales.statistics(given, request.statistics, found)
+            more = scales.against(given, request.statistics, known) if known else []
+            yield outcome._replace(findings=(*outcome.findings, *more))
+    elif known:
+        yield scales.statistics(known, f"statistics of {request.base or 'the nano base'}", found)
+    else:
+        yield Outcome("statistics", skipped="name a --base or a file of --statistics")
+
+
+def _simulator(
+    request: Request, found: Sequence[Recording], known: Mapping[str, str], cameras: Sequence[str]
+) -> Iterator[Result]:
+    sizes = [max(r.first.shape[1:3]) for r in found]
+    size = max(set(sizes), key=sizes.count) if sizes else _SIZE
+    tasks = list(dict.fromkeys(r.task for r in found if r.task)) or [request.task or next(iter(known))]
+    played = visits.chosen(found, request.replays)
+    seen: list[Seen] = []
+    broken: dict[str, list[str]] = {}
+    for task in progress(tasks, description="simulator, tasks"):
+        try:
+            seen.append(visits.visit(request.world, task, cameras, size, [r for r in played if r.task == task]))
+        except Exception as error:  # whatever a simulator dies of
+            broken.setdefault(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}", []).append(task)
+    remedy = "mend what is found above; where that does not help, play the task in this world by hand"
+    findings = tuple(Finding(listed(names), what, remedy) for what, names in broken.items())
+    yield Result(Outcome("simulator", findings, f"{len(seen)} of {len(tasks)} tasks opened"))
+    if not seen:
+        return
+    frames = {f"{s.task}: what the simulator shows": tuple(s.visit.scene) for s in seen[:1]}
+    yield Result(visits.rendering(seen, cameras), frames)
+    if found:
+        pairs = {f"{task}: recorded, and in the simulator": both for task, both in _pairs(found, seen).items()}
+        yield Result(visits.orientation(found, cameras, seen), pairs)
+        yield Result(visits.starts(found, seen))
+        yield Result(visits.replay(found, seen, request.replays))
+
+
+def _pairs(found: Sequence[Recording], seen: Sequence[Seen]) -> dict[str, tuple]:
+    pairs = {}
+    for one in seen:
+        r = next(r for r in found if r.task == one.task)
+        played = one.played.get((r.file, r.name))
+        scene = played.first if played and played.first.size else one.visit.scene
+        pairs[one.task] = tuple(picture for both in zip(r.first, scene, strict=True) for picture in both)
+    return pairs

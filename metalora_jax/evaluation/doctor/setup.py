@@ -1,0 +1,58 @@
+"""Is what the simulators need installed, in the versions that they need?"""
+
+import platform
+import sys
+from importlib import metadata
+
+import jax
+
+from metalora_jax.envs import gl, libero_files
+from metalora_jax.evaluation.doctor.findings import Finding, Outcome
+
+PYTHON = (3, 11)
+# As in pyproject.toml, which a test holds against this.
+PINS = {
+    "metaworld": {"metaworld": "3.1.1", "mujoco": "3.3.0"},
+    "libero": {"mujoco": "3.2.7", "robosuite": "1.4.0", "bddl": "1.0.1", "hf-libero": "0.1.4"},
+}
+INSTALL = {"metaworld": "pip install 'metalora_jax[metaworld]'", "libero": libero_files.INSTALL}
+
+
+def versions(world: str) -> Outcome:
+    """The interpreter and the packages that `world` pins."""
+    found, seen = [], [f"Python {platform.python_version()}", f"jax {jax.__version__} ({jax.default_backend()})"]
+    if sys.version_info < PYTHON:
+        found.append(Finding("Python", f"{platform.python_version()} is too old", "use Python 3.11 or newer"))
+    for package, wanted in PINS[world].items():
+        try:
+            there = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found.append(Finding(package, f"is not installed; {world} needs it", f"get it with: {INSTALL[world]}"))
+            continue
+        seen.append(f"{package} {there}")
+        if there != wanted:
+            found.append(
+                Finding(
+                    package,
+                    f"version {there} is installed; {world}'s physics and pictures are those of {wanted}",
+                    f"pip install --no-deps {package}=={wanted}, in an environment of its own for each simulator",
+                )
+            )
+    return Outcome("versions", tuple(found), ", ".join(seen))
+
+
+def graphics(world: str) -> Outcome:
+    """The off-screen renderer, and LIBERO's scene assets."""
+    found, seen = [], []
+    try:
+        seen.append(f"OpenGL through {gl.choose()}")
+    except gl.MissingGL as error:
+        what, _, remedy = str(error).partition("; ")
+        found.append(Finding("OpenGL", what, remedy))
+    if world == "libero":
+        try:
+            seen.append(f"scene assets in {libero_files.assets()}")
+        except libero_files.MissingLibero as error:
+            what, _, remedy = str(error).partition("; ")
+            found.append(Finding("LIBERO", what, remedy or f"name their folder in {libero_files.ASSETS}"))
+    return Outcome("graphics", tuple(found), ", ".join(seen))

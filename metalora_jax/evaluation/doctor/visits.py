@@ -1,0 +1,128 @@
+"""The checks that need the simulator: a frame for the eye, the way pictures stand, and the replay gate."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from metalora_jax.evaluation.doctor import pictures, simulated
+from metalora_jax.evaluation.doctor.findings import Finding, Outcome, together
+from metalora_jax.evaluation.doctor.motion import counts
+from metalora_jax.evaluation.doctor.recordings import AGAIN, Recording
+from metalora_jax.evaluation.doctor.simulated import Played, Take, Visit
+
+_DIM = 2.0  # [1/255] standard deviation of a picture that shows nothing
+_PLACE = 0.03  # [m] by which the hand may stand off at a start; official files look one step ahead
+
+
+class Seen(NamedTuple):
+    """What the simulator said about demonstrations of one task."""
+
+    task: str
+    visit: Visit
+    played: dict[tuple[str, str], Played]  # (file, demonstration) -> what came of it
+
+
+def visit(world: str, task: str, cameras: Sequence[str], image_size: int, recordings: Sequence[Recording]) -> Seen:
+    """Plays `recordings`, all of one task; see `simulated.visit` for what it raises."""
+    takes = [Take(r.start, r.state, r.actions) for r in recordings]
+    seen = simulated.visit(world, task, cameras, image_size, takes)
+    return Seen(task, seen, {(r.file, r.name): p for r, p in zip(recordings, seen.played, strict=True)})
+
+
+def chosen(recordings: Sequence[Recording], most: int) -> list[Recording]:
+    """The demonstrations to play again: the first `most` of each file that can be."""
+    picked = []
+    for file in counts(recordings):
+        able = [r for r in recordings if r.file == file and r.task and r.start.known and not r.start.noise]
+        picked += able[:most]
+    return picked
+
+
+def rendering(seen: Sequence[Seen], cameras: Sequence[str]) -> Outcome:
+    """Do the simulator's own pictures show something?"""
+    found = []
+    for one in seen:
+        for camera, picture in zip(cameras, one.visit.scene, strict=True):
+            if picture.std() < _DIM:
+                remedy = "try MUJOCO_GL=osmesa, or MUJOCO_GL=egl; update the graphics driver or Mesa"
+                found.append(Finding(camera, f"the simulator renders one even colour ({one.task})", remedy))
+    return Outcome("rendering", tuple(found), f"{len(cameras)} cameras, {len(seen)} tasks")
+
+
+def orientation(recordings: Sequence[Recording], cameras: Sequence[str], seen: Sequence[Seen]) -> Outcome:
+    """See `pictures.against_simulator`; where no start is known, any start of the task serves."""
+    shown: dict[tuple[str, str], np.ndarray] = {}
+    for one in seen:
+        for file in counts([r for r in recordings if r.task == one.task]):
+            own = [r for r in recordings if r.file == file and r.task == one.task]
+            played = [key for r in own if (key := (r.file, r.name)) in one.played and one.played[key].first.size]
+            shown |= {key: one.played[key].first for key in played}
+            if not played:
+                shown |= {(r.file, r.name): one.visit.scene for r in own[:_ANY]}
+    return pictures.against_simulator(recordings, cameras, shown)
+
+
+_ANY = 3  # demonstrations of a file that are held against some start of their task
+
+
+def starts(recordings: Sequence[Recording], seen: Sequence[Seen]) -> Outcome:
+    """Does the recorded state say where the simulator's hand is at the same start?"""
+    found, compared = [], 0
+    for r, played in _played(recordings, seen):
+        if played.trouble:
+            continue
+        compared += 1
+        if len(r.state[0]) != len(played.state):
+            what = f"the state has {len(r.state[0])} dimensions, the simulator's {len(played.state)}"
+            found.append((r.file, r.name, what, "record the state as envs.world describes it"))
+        elif np.abs(r.state[0, :3] - played.state[:3]).max() > _PLACE:
+            what = "the hand does not begin where the simulator puts it"
+            found.append((r.file, r.name, what, "record positions in metres and in the simulator's own frame"))
+    skipped = "" if compared else "no start is recorded that the simulator could be brought to"
+    return Outcome("state", together(found, counts(recordings)), f"{compared} starts", skipped)
+
+
+def replay(recordings: Sequence[Recording], seen: Sequence[Seen], most: int) -> Outcome:
+    """The gate: recorded actions, played again without looking, must succeed."""
+    if most == 0:
+        return Outcome("replay", skipped="--replays=0")
+    found, successes, played_all = [], 0, list(_played(recordings, seen))
+    for r, played in played_all:
+        successes += played.success
+        if played.trouble:
+            found.append((r.file, r.name, f"cannot be played: {played.trouble}", AGAIN))
+        elif not played.success:
+            remedy = _remedy(played, r)
+            found.append((r.file, r.name, "its actions, played again, do not solve the task", remedy))
+    if not played_all:
+        return Outcome("replay", skipped=_why_not(recordings))
+    off = [float(played.off.max()) for _, played in played_all if played.off.size]
+    note = f"{successes} of {len(played_all)} succeed, the hand at most {100 * max(off, default=0):.1f} cm off"
+    return Outcome("replay", together(found, counts(recordings)), note)
+
+
+def _remedy(played: Played, r: Recording) -> str:
+    if played.mended:
+        return f"they solve it with {played.mended}: mend that"
+    away = np.flatnonzero(played.off > simulated.OFF)
+    if not away.size:
+        return "the hand goes where it went: cut short, of another task, or itself a failure; drop it"
+    step = int(away[0]) * simulated.EVERY
+    cause = "the start or the scene is another" if step == 0 else "the actions are not those that were executed"
+    return f"the hand leaves its recorded path by step {step}: {cause}; mend what is found above, or drop it"
+
+
+def _why_not(recordings: Sequence[Recording]) -> str:
+    if not any(r.task for r in recordings):
+        return "the task is not known"
+    if any(r.start.noise for r in recordings):
+        return "recorded under pushes: the actions are the expert's, not those that were executed"
+    return "no start is recorded (RLDS and LeRobot keep none); check the HDF5 file that the data were made from"
+
+
+def _played(recordings: Sequence[Recording], seen: Sequence[Seen]) -> Iterator[tuple[Recording, Played]]:
+    for one in seen:
+        for r in recordings:
+            if (r.file, r.name) in one.played:
+                yield r, one.played[r.file, r.name]

@@ -1,0 +1,86 @@
+"""Are the instructions those of the tasks?"""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+
+from metalora_jax.data.libero_hdf5 import spoken
+from metalora_jax.envs import libero_files
+from metalora_jax.evaluation.doctor.findings import Finding, Outcome, together
+from metalora_jax.evaluation.doctor.motion import counts
+from metalora_jax.evaluation.doctor.recordings import Recording
+
+
+def name_task(known: Mapping[str, str], name: str, instruction: str) -> str:
+    """The task of a world that a file is named after, else the only one that has the instruction; "" where none is.
+
+    Args:
+      known: task -> instruction.
+      name: of a file without its ending, or of a task in a data set.
+      instruction: what the robot is told.
+    """
+    if name in known:
+        return name
+    for words in (spoken(name), _plain(instruction)):
+        if len(found := [task for task, said in known.items() if _plain(said) == words]) == 1:
+            return found[0]
+    return ""
+
+
+def instructions(recordings: Sequence[Recording], known: Mapping[str, str], world: str) -> Outcome:
+    """Is every demonstration's instruction that of its task, to the letter?"""
+    found: list[Finding] = []
+    for (_, task, written, told), own in _grouped(recordings).items():
+        said = _trouble(task, written, told, known, world) if task else _unknown(written, known)
+        if said:
+            found += together([(r.file, r.name, *said) for r in own], counts(recordings))
+    note = f"{len({r.written for r in recordings})} instructions of {len({r.task for r in recordings} - {''})} tasks"
+    return Outcome("instructions", tuple(found), note)
+
+
+def lengths(recordings: Sequence[Recording], encode: Callable[[str], object]) -> list[Finding]:
+    """Instructions that a base's tokenizer cannot take. `encode` raises a ValueError for them."""
+    found = []
+    for written in sorted({r.written for r in recordings}):
+        try:
+            encode(written)
+        except ValueError as error:
+            found.append(Finding(repr(written), str(error), "shorten the instruction, or use a base that reads more"))
+    return found
+
+
+def _trouble(task: str, written: str, told: str, known: Mapping[str, str], world: str) -> tuple[str, str] | None:
+    wanted = known[task]
+    accepted = {wanted}
+    if world == "libero":  # its recorder writes the words of the task's own file, which differ for some tasks
+        accepted |= {libero_files.language(task), libero_files.language(task).lower()}
+    if written in accepted:
+        return None
+    remedy = f"write {wanted!r} into language_instruction of problem_info"
+    if _plain(written) in {_plain(words) for words in accepted}:
+        return f"the instruction {written!r} is spelt otherwise than {wanted!r}", remedy
+    if others := [other for other, words in known.items() if _plain(words) == _plain(written)]:
+        what = f"the instruction {written!r} is that of {others[0]}, not of {task}"
+        return what, f"{remedy}, or name the file after {others[0]}"
+    return None if told == wanted else (f"the instruction {written!r} is not that of {task}", remedy)
+
+
+def _unknown(written: str, known: Mapping[str, str]) -> tuple[str, str] | None:
+    if not known:
+        return None
+    same = [task for task, words in known.items() if _plain(words) == _plain(written)]
+    if same:
+        return f"{written!r} may be {' or '.join(same[:4])}", "name the task with --task"
+    near = difflib.get_close_matches(_plain(written), {_plain(words): None for words in known.values()}, 3, 0.4)
+    hint = f"; near: {', '.join(near)}" if near else ""
+    return f"no task of this world is told {written!r}{hint}", "name the task with --task, or the world with --world"
+
+
+def _plain(words: str) -> str:
+    return " ".join(words.replace("_", " ").strip("\"' .").lower().split())
+
+
+def _grouped(recordings: Sequence[Recording]) -> dict[tuple[str, ...], list[Recording]]:
+    grouped: dict[tuple[str, ...], list[Recording]] = {}
+    for r in recordings:
+        grouped.setdefault((r.file, r.task, r.written, r.told), []).append(r)
+    return grouped

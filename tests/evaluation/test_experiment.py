@@ -1,0 +1,196 @@
+"""A whole comparison without a simulator: the recipe for the real SmolVLA, dry, on a small one with random weights."""
+
+import dataclasses
+import json
+from pathlib import Path
+from runpy import run_path
+
+import jax
+import numpy as np
+import pytest
+
+from metalora_jax.adapters.placement import from_json
+from metalora_jax.data import content, libero_hdf5, normalize
+from metalora_jax.evaluation import experiment, provenance, report, rollout
+from metalora_jax.evaluation.records import read_run
+from metalora_jax.training import base as bases
+from metalora_jax.training import checkpoint
+from metalora_jax.training.learner import learner
+from metalora_jax.training.meta_train import DataConfig, meta_train, read_demos
+from metalora_jax.types import Demo
+from tests import lerobot_directory
+from tests.data.libero_golden import libero_tasks
+from tests.evaluation.fake_world import make_world, roll_out
+
+CONFIG = Path(__file__).parents[2] / "configs" / "smolvla_libero.py"
+WORLD = make_world(
+    {name: task.instruction[:20] + str(i) for i, (name, task) in enumerate(libero_tasks().items())},
+    {name: task.facts for name, task in libero_tasks().items()},
+)
+ARMS = ("meta", "full_head")  # one that is trained and one that is not
+TRAINED = ("meta",)
+
+
+def record(path: Path, task: str, cameras: tuple[str, ...]) -> None:
+    rng = np.random.default_rng(len(task))
+    demos = [
+        Demo(
+            WORLD.instruction(task),
+            rng.integers(0, 256, (5, len(cameras), 32, 32, 3), dtype=np.uint8),
+            rng.uniform(-1, 1, (5, 6)).astype(np.float32),
+            rng.uniform(-1, 1, (5, 6)).astype(np.float32),
+        )
+        for _ in range(4)
+    ]
+    libero_hdf5.write(path / f"{task}_demo.hdf5", demos, cameras, task, {})
+
+
+def placements() -> dict:
+    config = run_path(str(CONFIG))["get_config"]("dry").to_dict()
+    return {name: arm["placement"] for name, arm in config["arms"].items()}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    root = tmp_path_factory.mktemp("world")
+    config = run_path(str(CONFIG))["get_config"]("dry").to_dict()
+    config["arms"] = {name: config["arms"][name] for name in ARMS}
+    # On the heads alone: gradients through the decoder compile for a minute.
+    config["arms"]["meta"]["placement"] = placements()["head_lora"]
+    config["control"]["execute"] = 5  # the chunks of the small policy
+    tasks = {*config["arms"]["meta"]["data"]["tasks"], *config["validation"]["tasks"], *config["test"]["tasks"]}
+    for task in tasks:
+        record(root, task, config["test"]["cameras"])
+    for part in (*(config["arms"][name]["data"] for name in TRAINED), config["validation"], config["test"]):
+        part["directory"] = str(root)
+    policy = lerobot_directory.write(root / "policy", lerobot_directory.small())
+    config["convert"] = {"policy": str(policy), "tokenizer": None}
+    config["base"] = str(root / "made" / "base")
+    return config
+
+
+@pytest.fixture(scope="module")
+def run(config, tmp_path_factory):
+    """The run's directory; nothing is started in another process, and nothing simulated."""
+    workdir = tmp_path_factory.mktemp("run") / "run"
+    checkpoint.claim(workdir, config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "world", lambda name: {"libero": WORLD}[name])
+        patch.setattr(experiment, "in_processes", lambda function, jobs, *_: [function(*job) for job in jobs])
+        patch.setattr(rollout, "run", roll_out)
+        patch.setattr(provenance, "checkout", lambda root: ("c" * 40, []))
+        experiment.run(config, workdir)
+    return workdir
+
+
+def test_every_part_of_the_protocol_ran(config, run):
+    episodes = read_run(run)
+    arms = [e for e in episodes if e.method != "base"]
+    assert {e.method for e in arms} == set(ARMS)
+    own = [e for e in arms if e.split == "test" and e.told is None]
+    assert {(e.task, e.steps) for e in own} == {(task, k) for task in config["test"]["tasks"] for k in (0, 1)}
+    kept = [e for e in arms if e.split == "base"]
+    assert {e.task for e in kept} <= set(config["protocol"]["retention_tasks"])
+    assert {e.adapted_to for e in kept} == set(config["test"]["tasks"])
+    assert len([e for e in arms if e.told is not None]) == len(config["arms"]) * len(config["test"]["tasks"])
+    assert all(e.support_loss is not None and np.isfinite(e.support_loss) for e in arms if e.steps)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "towers"),
+    [
+        ("meta", "features", {"text", "expert", "heads"}),
+        ("control", "features", {"text", "expert", "heads"}),
+        ("lora", "features", {"text", "expert", "heads"}),
+        ("head_lora", "context", {"heads"}),
+        ("full_head", "context", {"heads"}),
+        ("full_expert", "context", {"expert", "heads"}),
+    ],
+)
+def test_every_arm_adapts_what_it_says(config, run, name, stage, towers):
+    made = learner(
+        bases.load(config["base"]), from_json([dict(rule) for rule in placements()[name]]), jax.random.key(0)
+    )
+    assert made.stage == stage
+    assert {"heads" if path.startswith("action_") else path.split("/")[0] for path in made.theta} == towers
+
+
+def test_the_base_has_the_statistics_of_the_training_tasks_alone(config):
+    demos = read_demos(DataConfig.from_config(config["arms"]["meta"]["data"]))
+    wanted = normalize.compute([demo for recorded in demos.values() for demo in recorded])
+    assert bases.load(config["base"]).statistics.digest() == wanted.digest()
+
+
+def test_provenance_names_every_input(config, run):
+    lines = provenance.read(run)
+    episodes = read_run(run)
+    assert {e.fingerprint for e in episodes} == set(lines)
+    train, test = (read_demos(DataConfig.from_config(c)) for c in (config["arms"]["meta"]["data"], config["test"]))
+    base = bases.load(config["base"]).fingerprint
+    for episode in episodes:
+        inputs = lines[episode.fingerprint].inputs
+        assert inputs.data["test"] == content.digest(test)
+        assert inputs.data.get("training") == (content.digest(train) if episode.method in TRAINED else None)
+        assert (inputs.adapter is None) == (episode.method == "base")
+        assert inputs.source == "directory"
+        assert inputs.base == base
+    assert len({line.inputs.adapter for line in lines.values()}) == 1 + len(ARMS)
+
+
+def test_the_report_is_made_and_refused_once_anything_moved(config, run):
+    index = report.write_report(run)
+    assert "DRAFT" not in index.read_text()
+    summary = json.loads((run / "report" / "summary.json").read_text())
+    assert summary["retention"]
+    assert summary["wrong_instruction"]
+    assert summary["sections"][0]["power"]
+    claimed = (run / "config.json").read_text()
+    (run / "config.json").write_text(claimed.replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(provenance.Unpinned):
+        report.write_report(run)
+    (run / "config.json").write_text(claimed)
+
+
+def test_other_demonstrations_under_the_old_records_are_refused(config, run, monkeypatch):
+    monkeypatch.setattr(experiment, "world", lambda name: WORLD)
+    monkeypatch.setattr(experiment, "data_set", moved(experiment.data_set))
+    monkeypatch.setattr(rollout, "run", roll_out)
+    with pytest.raises(ValueError, match=r"was recorded under fingerprint .*provenance\.jsonl tells what changed"):
+        experiment.run(config, run)
+
+
+def moved(data_set):
+    return lambda *arguments: data_set(*arguments)._replace(digest="0" * 64)
+
+
+def test_demonstrations_that_are_not_the_pinned_ones_are_refused(config, tmp_path):
+    data = DataConfig.from_config(config["test"])
+    found = content.digest(read_demos(data))
+    assert read_demos(data._replace(digest=found))
+    with pytest.raises(ValueError, match=f"have digest {found}, the config wants {'0' * 64}"):
+        read_demos(data._replace(digest="0" * 64))
+    recipe = dict(config["arms"]["meta"], base=config["base"], seed=0)
+    recipe["data"] = dict(recipe["data"], digest="0" * 64)
+    with pytest.raises(ValueError, match="the config wants"):
+        meta_train(recipe, tmp_path)
+
+
+def test_splits_that_share_a_fact_are_refused(config):
+    protocol = dict(config["protocol"], held_out=("scene",))
+    with pytest.raises(ValueError, match="scene 'LIBERO_Floor_Manipulation with floor' is in both"):
+        experiment.check_splits(dict(config, protocol=protocol), WORLD)
+    protocol = dict(config["protocol"], held_out=("colour",))
+    with pytest.raises(ValueError, match="this world knows no 'colour' of its tasks; it knows: text, scene, motion"):
+        experiment.check_splits(dict(config, protocol=protocol), WORLD)
+
+
+def test_earlier_tasks_count_as_learned_from(config):
+    protocol = dict(config["protocol"], retention_tasks=(config["test"]["tasks"][0],))
+    with pytest.raises(ValueError, match="is in both train and test"):
+        experiment.check_splits(dict(config, protocol=protocol), WORLD)
+
+
+def test_records_are_whole(run):
+    for episode in read_run(run):
+        assert dataclasses.asdict(episode)["length"] == 7
+        assert len(episode.fingerprint) == provenance.DIGITS

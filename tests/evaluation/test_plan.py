@@ -1,0 +1,169 @@
+"""Which episodes are run: every one once, paired between methods, and only those that are missing."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from metalora_jax.envs.conditions import ConditionRange
+from metalora_jax.evaluation import few_shot, plan
+from metalora_jax.evaluation.arms import Arm
+from metalora_jax.evaluation.contrasts import pair_key
+from metalora_jax.evaluation.few_shot import Protocol
+from metalora_jax.evaluation.plan import DataSet
+from metalora_jax.evaluation.records import EpisodeLog, RecordError
+from tests.evaluation.fake_world import make_world
+from tests.evaluation.test_few_shot import PROTOCOL
+
+WORLD = make_world({"a": "push a", "b": "push b", "c": "push b", "old": "close it", "older": "open it"})
+DEMOS = {"a": 4, "b": 4, "c": 4}
+STAMPS = {("base", 0): "0", ("meta", 0): "1", ("meta", 1): "2"}
+TASKS = PROTOCOL._replace(
+    distribution="tasks",
+    steps=(0, 1, 3),
+    shots=(1, 2),
+    shots_steps=(3,),
+    draws_per_task=2,
+    episodes=2,
+    retention_steps=3,
+    retention_tasks=("old", "older"),
+    instruction_steps=1,
+)
+
+
+@dataclasses.dataclass
+class Frames:
+    demos: dict
+
+
+def arms():
+    theta = {"theta": {"a": np.zeros(4, np.float32)}}
+    return [Arm("meta", seed, None, (), theta, None) for seed in (0, 1)]
+
+
+def planned(log, monkeypatch, protocol: Protocol = TASKS, conditions=None):
+    """Every record that the plan lists, by batch, and which adaptations it asked for."""
+    made = {
+        k: few_shot.cells(protocol, "test", DEMOS, conditions, k, protocol.draws_per_task, 0) for k in protocol.shots
+    }
+    adapted = []
+
+    def adapted_at(arm, adapt, choices, cell, frames, bank, protocol, wanted):
+        adapted.append((arm.meta_seed, cell.task, cell.draw, cell.shots, tuple(wanted)))
+        for step in wanted:
+            yield step, f"{cell.task}{cell.draw}", 0.5 * step, None
+
+    monkeypatch.setattr(few_shot, "adapted_at", adapted_at)
+    test = DataSet(Frames(DEMOS), None, made, "digest")
+    batches = list(plan.plan(arms(), {"meta": {}}, None, test, protocol, WORLD, log, STAMPS))
+    return [[(job, rollout.key[0]) for job in jobs for rollout in job.rollouts] for jobs in batches], adapted
+
+
+def policy(record):
+    return record.meta_seed, record.adapted_to or record.task, record.draw, record.shots, record.steps
+
+
+@pytest.fixture
+def log(tmp_path):
+    with EpisodeLog(tmp_path / "episodes.jsonl") as opened:
+        yield opened
+
+
+def test_every_episode_is_listed_once(log, monkeypatch):
+    [listed], adapted = planned(log, monkeypatch)
+    records = [record for _, record in listed]
+    assert len({record.key for record in records}) == len(records)
+    assert len(adapted) == 2 * 2 * 6  # seeds, shots, cells
+    own = [r for r in records if r.method == "meta" and r.split == "test" and r.told is None]
+    assert len(own) == 2 * 6 * 2 * (3 + 1)  # seeds, cells, episodes, steps on one and on two demonstrations
+    assert all(job.task == record.task for job, record in listed)
+    for seed in (0, 1):
+        assert {r.fingerprint for r in records if r.method == "meta" and r.meta_seed == seed} == {STAMPS["meta", seed]}
+
+
+def test_methods_start_where_the_others_do(log, monkeypatch):
+    [listed], _ = planned(log, monkeypatch)
+    groups = {}
+    for _, r in listed:
+        if r.split == "test":
+            seedless = pair_key(dataclasses.replace(r, meta_seed=0))
+            groups.setdefault((r.method, r.meta_seed, r.shots, r.steps, r.told is None), set()).add(seedless)
+    assert len(set(map(frozenset, groups.values()))) == 1
+
+
+def test_retention_is_measured_on_earlier_tasks_with_a_partner_for_each(log, monkeypatch):
+    [listed], _ = planned(log, monkeypatch)
+    on = [(job, r) for job, r in listed if r.split == "base" and r.adapter_on]
+    off = {(r.task, r.episode_seed) for _, r in listed if not r.adapter_on}
+    assert {r.task for _, r in on} == {"old", "older"}
+    assert {(r.task, r.episode_seed) for _, r in on} == off
+    assert {(r.steps, r.shots) for _, r in on} == {(3, 1)}
+    assert all(job.theta == f"{r.adapted_to}{r.draw}" for job, r in on)
+    assert len(on) == 2 * 6 * 2
+
+
+def test_retention_under_new_conditions_is_the_task_without_its_shift(log, monkeypatch):
+    turned = TASKS._replace(distribution="conditions", retention_tasks=(), instruction_steps=0)
+    [listed], _ = planned(log, monkeypatch, turned, ConditionRange(yaw=(-3.0, 3.0)))
+    kept = [r for _, r in listed if r.split == "base" and r.adapter_on]
+    assert {r.task for r in kept} == set(DEMOS)
+    assert all(r.condition == {} and r.adapted_to is None for r in kept)
+    assert all(r.condition for _, r in listed if r.split == "test")
+
+
+def test_the_wrong_instruction_is_another_one(log, monkeypatch):
+    [listed], _ = planned(log, monkeypatch)
+    told = [(job, rollout) for job, r in listed if r.told for rollout in job.rollouts if rollout.key[0] == r]
+    assert {(r.key[0].task, r.told) for _, r in told} == {("a", "push b"), ("b", "push a"), ("c", "push a")}
+    assert {r.key[0].steps for _, r in told} == {1}
+    own = {r.key for _, r in listed if r.told is None}
+    assert all(dataclasses.replace(r.key[0], told=None).key in own for _, r in told)
+
+
+def test_only_what_is_missing_is_adapted_and_run(log, monkeypatch):
+    [listed], _ = planned(log, monkeypatch)
+    records = [record for _, record in listed]
+    left = [r for r in records if (r.meta_seed, r.task, r.draw, r.steps) == (1, "b", 1, 3) and r.split == "test"]
+    for record in records:
+        if record not in left:
+            log.append(record)
+    [again], adapted = planned(log, monkeypatch)
+    assert sorted(r.key for _, r in again) == sorted(r.key for r in left)
+    assert adapted == [(1, "b", 1, 1, (3,)), (1, "b", 1, 2, (3,))]
+    for record in left:
+        log.append(record)
+    assert planned(log, monkeypatch) == ([], [])
+
+
+def test_another_fingerprint_is_refused(log, monkeypatch):
+    [listed], _ = planned(log, monkeypatch)
+    log.append(dataclasses.replace(listed[-1][1], fingerprint="other"))
+    with pytest.raises(RecordError, match="recorded under fingerprint other"):
+        planned(log, monkeypatch)
+
+
+def test_adapted_policies_wait_in_batches_that_fit_the_memory(log, monkeypatch):
+    [whole], _ = planned(log, monkeypatch)
+    monkeypatch.setattr(plan, "MEMORY", 3 * 16)  # three adapted policies
+    batches, _ = planned(log, monkeypatch)
+    assert len(batches) > 10
+    assert sum(map(len, batches)) == len(whole)
+    assert {r.key for batch in batches for _, r in batch} == {r.key for _, r in whole}
+    policies = [{policy(r) for _, r in batch if r.shots} for batch in batches]
+    assert max(map(len, policies)) == 3
+
+
+def test_retention_on_new_tasks_needs_earlier_ones():
+    plan.check_retention(TASKS)
+    plan.check_retention(TASKS._replace(retention_tasks=(), retention_steps=0))
+    with pytest.raises(ValueError, match=r"name some in protocol\.retention_tasks, or set retention_steps to 0"):
+        plan.check_retention(TASKS._replace(retention_tasks=()))
+
+
+def test_one_task_alone_has_no_wrong_instruction(log, monkeypatch):
+    monkeypatch.setitem(DEMOS, "a", 4)
+    alone = make_world({"b": "push b", "c": "push b", "old": "", "older": ""})
+    monkeypatch.delitem(DEMOS, "a")
+    monkeypatch.setattr("tests.evaluation.test_plan.WORLD", alone)
+    with pytest.raises(ValueError, match="needs two test tasks with different instructions"):
+        planned(log, monkeypatch)
