@@ -5,8 +5,8 @@ import numpy as np
 from metalora_jax.envs.libero_expert import hand
 from metalora_jax.envs.libero_expert.boxes import CELL, Boxes, heights, turn
 from metalora_jax.envs.libero_expert.hand import UP, command
-from metalora_jax.envs.libero_expert.motion import CLOSE, OPEN, Actions, Stuck, descend, follow, rise
-from metalora_jax.envs.libero_expert.placing import course
+from metalora_jax.envs.libero_expert.motion import CLOSE, OPEN, Actions, Lost, Stuck, descend, follow, rise
+from metalora_jax.envs.libero_expert.placing import course, places
 from metalora_jax.envs.libero_expert.scene import Scene
 
 _FIST = 0.016  # [m] half width of the closed fingers
@@ -17,6 +17,8 @@ _ABOVE = 0.05  # [m]
 _AIR = 0.03  # [m]
 _LEAD = 0.04  # [m] that the hand aims ahead of itself
 _NEAR = 0.015  # [m] from the middle of the region, where dragging ends
+_SLIP = 0.04  # [m] that the fingers may slide within it
+_STEP = 0.01  # [m] between what it stands on and what it shall stand on, at most
 _STEPS = 150
 
 
@@ -24,13 +26,16 @@ def drag(scene: Scene, goal: list[str]) -> Actions:
     """Drags the object of `goal` = [predicate, object, place] across what it stands on.
 
     Raises:
-      Stuck: it has no rim to pull at.
+      Stuck: it has no rim to pull at, or its place is not on the same level.
+      Lost: the fingers left it behind.
     """
     name = goal[1]
-    center, _, _ = scene.region(goal)
-    way = center - scene.origin(name)[:2]
-    inside = inner_edge(scene.boxes(name), way)
-    if inside is None:
+    own, origin = scene.boxes(name), scene.origin(name)
+    [spots] = places(own, [own], origin, scene.others(name), *scene.region(goal), turns=np.zeros(1))
+    level = [spot for spot in spots if abs(spot.origin[2] - origin[2]) < _STEP]
+    end = level[0].origin[:2] if level else origin[:2]
+    inside = inner_edge(own, end - origin[:2])
+    if inside is None or not level:
         raise Stuck(f"{name} can neither be grasped nor dragged")
     position, rotation = scene.hand()
     down = hand.pointing_down(hand.yaw_of(rotation))
@@ -38,8 +43,11 @@ def drag(scene: Scene, goal: list[str]) -> Actions:
     way_there = course(fist, scene.others(), position, inside + _ABOVE * UP, 0.0, _AIR)
     yield from follow(scene, way_there, down, CLOSE, near=0.02)
     yield from descend(scene, lambda: inside, down, CLOSE, lambda: scene.hand()[0][2] < inside[2] + 0.004)
+    hold = scene.hold(name)
     for _ in range(_STEPS):
-        left = center - scene.origin(name)[:2]
+        if np.linalg.norm(scene.hold(name) - hold) > _SLIP:
+            raise Lost(name)
+        left = end - scene.origin(name)[:2]
         if scene.holds(goal) and np.linalg.norm(left) < _NEAR:
             break
         position, now = scene.hand()
@@ -49,7 +57,7 @@ def drag(scene: Scene, goal: list[str]) -> Actions:
 
 
 def inner_edge(boxes: Boxes, way: np.ndarray) -> np.ndarray | None:
-    """Grip site (3,) of a closed hand that stands inside `boxes`, near to their rim on the side where `way` (2,) leads.
+    """Grip site (3,) of a closed hand that stands inside `boxes`, near to the rim on the side that `way` (2,) leads to.
 
     None where nothing is raised there.
     """

@@ -4,6 +4,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from metalora_jax.envs.libero_expert import hand
+from metalora_jax.envs.libero_expert.boxes import Boxes, joined
 from metalora_jax.envs.libero_expert.grasps import grasps
 from metalora_jax.envs.libero_expert.hand import UP, command
 from metalora_jax.envs.libero_expert.motion import CLOSE, OPEN, Actions, descend, follow, squeeze, straight
@@ -17,8 +18,8 @@ _RANGES = {
     "turnoff": "default_turnoff_ranges",
 }
 _PULL_TILT = 0.15  # [rad] of a hand that reaches for a handle, down from the horizontal
-_PUSH_TILT = 0.8  # [rad] of a hand that pushes: fingers first, palm behind
-_BEFORE = 0.08  # [m] in front of a handle or a face
+_PUSH_TILT = 0.7  # [rad] of a hand that pushes: fingers first, palm behind
+_BEFORE = 0.06  # [m] in front of a handle or a face
 _LEAD = 0.06  # [m] that a goal lies ahead of what is moved
 _AIR = 0.03  # [m]
 _STEPS = 120  # after which a pull, a push or a twist ends
@@ -106,7 +107,10 @@ def _push(scene: Scene, joint: Joint, sign: float, goal: list[str]) -> Actions:
         origin, frame = joint.pose()
         return origin + frame @ local[0], frame @ local[1]
 
-    yield from _go(scene, touch()[0] - _BEFORE * way, rotation, CLOSE)
+    # From above: behind the hand there may be little room.
+    before = touch()[0] - _BEFORE / 2 * way
+    yield from _go(scene, before + _BEFORE * UP, rotation, CLOSE)
+    yield from straight(scene, lambda: before, rotation, CLOSE, near=0.015)
     for _ in range(_STEPS):
         if scene.holds(goal):
             break
@@ -116,7 +120,7 @@ def _push(scene: Scene, joint: Joint, sign: float, goal: list[str]) -> Actions:
     yield from straight(scene, lambda: away, scene.hand()[1], OPEN, near=0.02)
 
 
-def _outermost(joint: Joint, sign: float):
+def _outermost(joint: Joint, sign: float) -> Boxes:
     """The box of the part that reaches furthest where it moves as the value grows (sign 1) or shrinks (-1)."""
     boxes = joint.boxes()
     reach = []
@@ -125,7 +129,7 @@ def _outermost(joint: Joint, sign: float):
         way = np.array([*way[:2], 0.0])
         reach.append(way @ (center - joint.pose()[0]) + np.abs(axes.T @ way) @ half)
     best = int(np.argmax(reach))
-    return type(boxes)(*(part[best : best + 1] for part in boxes))
+    return Boxes(*(part[best : best + 1] for part in boxes))
 
 
 def _facing(inward: np.ndarray, closing: np.ndarray, now: np.ndarray) -> np.ndarray:
@@ -137,6 +141,7 @@ def _facing(inward: np.ndarray, closing: np.ndarray, now: np.ndarray) -> np.ndar
 
 def _go(scene: Scene, goal: np.ndarray, rotation: np.ndarray, grip: float) -> Actions:
     """Over everything to `goal`, turning underway."""
-    position, _ = scene.hand()
-    way = course(hand.shape(position, rotation, 2 * hand.OPEN), scene.others(), position, goal, 0.0, _AIR)
+    position, now = scene.hand()
+    both = joined(*(hand.shape(position, pose, 2 * hand.OPEN) for pose in (now, rotation)))
+    way = course(both, scene.others(), position, goal, 0.0, _AIR)
     yield from follow(scene, way, rotation, grip, near=0.02)

@@ -6,11 +6,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import minimum_filter
 
-from metalora_jax.envs.libero_expert.boxes import CELL, Boxes, heights, turn
+from metalora_jax.envs.libero_expert.boxes import CELL, Boxes, Heights, heights, joined, turn
 
 TURNS = np.pi / 24 * np.arange(-12, 13)  # [rad]
 _STRIDE = 2  # cells between the places that are tried
 _STEEP = 1.0  # rise over run of a course; the arm cuts the corners of a steeper one
+_ASIDE = 0.008 * np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])  # [m] by which a place may be missed
+_HEAD = 0.004  # [m] of air below a roof
 _SPACING = 0.015  # [m] between the points of a course
 
 
@@ -21,6 +23,7 @@ class Place(NamedTuple):
     turn: float  # about the vertical axis, from how it is held now [rad]
     drop: float  # [m] that it falls, where the hand cannot go as low as the thing would rest
     cost: float
+    roofed: bool = False  # whether it can only be reached from the side
 
 
 class _Underside(NamedTuple):
@@ -39,6 +42,7 @@ def places(
     reach: float,
     allowed: Callable[[np.ndarray], bool],
     turns: np.ndarray = TURNS,
+    roof: Boxes | None = None,
 ) -> list[list[Place]]:
     """For each of the `hands` that may hold `held`, the places for both of them, the cheapest first.
 
@@ -48,10 +52,13 @@ def places(
       still: everything that stays where it is.
       center, reach: the square of places that are tried, (2,) and half its side [m].
       turns: about the vertical axis that are tried [rad].
+      roof: what may be above `held`, but not above a hand. Where it is given, nothing may drop, and what is put down
+        may be pulled a little aside again.
     """
     far = CELL * _STRIDE * round(reach / CELL / _STRIDE)
     wide = far + _radius([held, *hands], origin)
     ground = heights(still, center - wide, center + wide)
+    above = ground.top if roof is None else heights(joined(still, roof), center - wide, center + wide).top
     line = np.arange(-far, far + CELL / 2, _STRIDE * CELL)
     spots = np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1).reshape(-1, 2) + center
     found: list[list[Place]] = [[] for _ in hands]
@@ -59,13 +66,19 @@ def places(
         rises = _rises(_underside(held, origin, angle, air=1), ground.top, _cells(spots - ground.corner))
         rests = np.column_stack([spots, origin[2] + rises])
         fine = np.array([np.isfinite(rest[2]) and allowed(rest) for rest in rests])
+        if roof is not None:
+            fine &= [all(allowed(rest + aside) for aside in _ASIDE) for rest in rests]
+            ceiling = heights(roof, center - wide, center + wide)
+            fine &= rises + _HEAD < _headroom(held, origin, angle, ceiling, _cells(spots - ground.corner))
         for hand, places_of in zip(hands, found, strict=True):
             under = _underside(hand, origin, angle)
-            drops = np.maximum(0.0, _rises(under, ground.top, _cells(spots[fine] - ground.corner)) - rises[fine])
+            drops = np.maximum(0.0, _rises(under, above, _cells(spots[fine] - ground.corner)) - rises[fine])
             for rest, rise, drop in zip(rests[fine], rises[fine], drops, strict=True):
+                if roof is not None and drop > 0:
+                    continue
                 offset = np.linalg.norm(rest[:2] - center)
-                cost = offset / 0.05 + 0.3 * abs(angle) + drop / 0.02 + rise / 0.05
-                places_of.append(Place(rest, float(angle), float(drop), float(cost)))
+                cost = offset / 0.05 + 0.3 * abs(angle) + drop / 0.02 + rise / 0.01
+                places_of.append(Place(rest, float(angle), float(drop), float(cost), roof is not None))
     return [sorted(places_of, key=lambda place: place.cost) for places_of in found]
 
 
@@ -95,6 +108,24 @@ def course(moving: Boxes, still: Boxes, start: np.ndarray, end: np.ndarray, angl
     return np.concatenate([_upright(start, points[0]), points, _upright(points[-1], end), end[None]])
 
 
+def way_out(moving: Boxes, still: Boxes, at: np.ndarray, length: float) -> np.ndarray | None:
+    """The horizontal direction (3,), along x or y, in which `moving` can leave: `length` [m] straight without touching.
+
+    Args:
+      moving: as it is at the point `at` (3,).
+      still: everything else, without what is above.
+    """
+    wide = _radius([moving], at) + length
+    ground = heights(still, at[:2] - wide, at[:2] + wide)
+    under = _underside(moving, at, 0.0)
+    steps = np.arange(0.0, length, 2 * CELL)
+    for way in np.array([[-1.0, 0, 0], [0, -1.0, 0], [0, 1.0, 0], [1.0, 0, 0]]):
+        spots = at[:2] + steps[:, None] * way[:2]
+        if (_rises(under, ground.top, _cells(spots - ground.corner)) < 0).all():
+            return way
+    return None
+
+
 def _radius(bodies: Sequence[Boxes], about: np.ndarray) -> float:
     """Half side of a square around `about` (3,) that holds the bodies however they turn [m]."""
     edges = np.concatenate([edge for boxes in bodies for edge in boxes.extent()])
@@ -111,6 +142,13 @@ def _underside(boxes: Boxes, about: np.ndarray, angle: float, air: int = 0) -> _
     bottom = minimum_filter(bottom, 2 * air + 1)
     there = np.argwhere(np.isfinite(bottom))
     return _Underside(there + first, bottom[tuple(there.T)])
+
+
+def _headroom(boxes: Boxes, about: np.ndarray, angle: float, ceiling: Heights, spots: np.ndarray) -> np.ndarray:
+    """How far (n,) [m] a body may rise until it touches the ceiling, at cells (n, 2) of the ceiling's map."""
+    upside_down = np.diag([1.0, 1.0, -1.0])
+    under = _underside(boxes.moved(upside_down, about, about * [1, 1, -1]), about * [1, 1, -1], angle)
+    return -_rises(under, -ceiling.bottom, spots)
 
 
 def _rises(under: _Underside, ground: np.ndarray, spots: np.ndarray) -> np.ndarray:

@@ -123,6 +123,14 @@ class Scene:
             rest &= ~self._belongs(name)
         return self._boxes(self._geoms[rest])
 
+    def around(self, name: str, place: str) -> tuple[Boxes, Boxes]:
+        """What is around an object on its way to a place: all that stands below, and what is above the place."""
+        others = self.others(name)
+        above = np.zeros(len(others.centers), bool)
+        if place in self.env.object_sites_dict:
+            above = others.extent()[0][:, 2] > self.env.sim.data.get_site_xpos(place)[2]
+        return Boxes(*(part[~above] for part in others)), Boxes(*(part[above] for part in others))
+
     def supported(self, name: str) -> bool:
         """Whether the object touches anything but the robot."""
         mine = self._belongs(name)
