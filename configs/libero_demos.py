@@ -1,9 +1,10 @@
-"""Records scripted demonstrations of one LIBERO suite: 20 of each task, 128 px, two cameras, in LIBERO's own layout.
+"""Records scripted demonstrations of LIBERO, two cameras, in its own layout: one suite, 20 of each task, 128 px.
 
     python experiments/collect.py --config=configs/libero_demos.py:libero_object
 
-`picking` records what configs/libero_few_shot.py reads: four suites' tasks that ask for picking and placing alone.
-About 20 s of one core for each demonstration, nearly all of it rendering. Any field can be set on the command line,
+`picking` records what configs/libero_few_shot.py reads: the tasks of four suites that ask for picking and placing
+alone, at 64 px, as the nano base sees them; eight as they should be, and ten in which the hand is pushed off its course.
+About 12 s of one core for each demonstration, nearly all of it rendering. Any field can be set on the command line,
 such as --config.image_size=256 or --config.parts.clean.noise=0.2.
 """
 
@@ -21,7 +22,14 @@ def get_config(suite: str = "libero_object") -> ConfigDict:
     config.image_size = 128
     config.workers = 2
     few_shot = run_path(str(Path(__file__).with_name("libero_few_shot.py")))
-    what = dict(tasks=few_shot["TASKS"]) if suite == "picking" else dict(suite=suite)
     # Starts below 50 are LIBERO's initial states, which evaluation uses.
-    config.parts = dict(clean=dict(**what, demos=20, first_seed=1_000, noise=0.0))
+    if suite == "picking":
+        tasks = few_shot["TASKS"] + few_shot["LONG"]
+        config.image_size = 64
+        config.parts = dict(
+            clean=dict(tasks=tasks, demos=8, first_seed=1_000, noise=0.0),
+            noisy=dict(tasks=tasks, demos=10, first_seed=2_000, noise=0.2),
+        )
+    else:
+        config.parts = dict(clean=dict(suite=suite, demos=20, first_seed=1_000, noise=0.0))
     return config

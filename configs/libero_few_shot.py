@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def _object(*things: str) -> tuple[str, ...]:
@@ -29,7 +30,7 @@ def _spatial(*places: str) -> tuple[str, ...]:
     return tuple(f"pick_up_the_black_bowl_{place}_and_place_it_on_the_plate" for place in places)
 
 
-# The tasks of the four ten-task suites that ask for picking and placing alone.
+# The tasks of the four ten-task suites that ask for picking and placing alone; LONG asks for two or takes twice as long.
 OBJECT = _object(
     *("alphabet_soup", "bbq_sauce", "butter", "chocolate_pudding", "cream_cheese", "ketchup", "milk", "orange_juice"),
     *("salad_dressing", "tomato_sauce"),
@@ -56,8 +57,9 @@ LONG = (
     "LIVING_ROOM_SCENE6_put_the_white_mug_on_the_plate_and_put_the_chocolate_pudding_to_the_right_of_the_plate",
     "STUDY_SCENE1_pick_up_the_book_and_place_it_in_the_back_compartment_of_the_caddy",
 )
-TASKS = OBJECT + SPATIAL + GOAL + LONG
-DEMOS = "runs/libero/demos/clean"
+TASKS = OBJECT + SPATIAL + GOAL
+DIRECTORY = "runs/libero/demos"
+DEMOS = f"{DIRECTORY}/clean"
 CAMERAS = ("agentview", "eye_in_hand")
 
 
@@ -110,7 +112,7 @@ def get_config(split: str = "suite") -> ConfigDict:
 
     def recipe(method: str) -> ConfigDict:
         made = conditions.get_config(method)
-        made.data = dict(directory=DEMOS, tasks=held.train, demos=15, cameras=CAMERAS)
+        made.data = dict(directory=DEMOS, tasks=held.train, demos=8, cameras=CAMERAS)
         with made.unlocked():
             made.conditions = None
         made.batch.meta_batch = 8
@@ -127,7 +129,7 @@ def get_config(split: str = "suite") -> ConfigDict:
         config.arms.control = recipe("multitask").to_dict()
         config.arms.full_expert = full.to_dict()
     for name, tasks in (("validation", held.validation), ("test", held.test)):
-        config[name] = dict(directory=DEMOS, tasks=tasks, demos=10, cameras=CAMERAS)
+        config[name] = dict(directory=DEMOS, tasks=tasks, demos=8, cameras=CAMERAS)
     config.protocol.update(
         distribution="tasks",
         steps=(0, 1, 3, 5, 10, 100),
@@ -138,8 +140,17 @@ def get_config(split: str = "suite") -> ConfigDict:
         retention_steps=10,
     )
     with config.protocol.unlocked():
-        config.protocol.update(retention_tasks=held.train, instruction_steps=10, held_out=held.facts)
-    config.control = dict(execute=5, max_steps=300, world="libero", image_size=128)
+        # Draw d's episodes begin at initial state 10 d + first_episode, see envs.libero.episode_start.
+        config.protocol.update(first_episode=0, retention_tasks=held.train, instruction_steps=10, held_out=held.facts)
+    config.control = dict(
+        execute=5,
+        ensemble=placeholder(float),
+        max_steps=dict(libero_spatial=220, libero_object=280, libero_goal=300, libero_10=520, libero_90=400),
+        world="libero",
+        image_size=64,
+        simulator=dict(settle_steps=10, fast=True),
+        timeout=900.0,
+    )
     config.films = dict(tasks=held.test[:2], steps=10)
     config.report.update(title=f"New LIBERO tasks ({split}), one demonstration", steps=10)
     with config.report.unlocked():

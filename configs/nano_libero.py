@@ -22,9 +22,10 @@ def get_config(split: str = "suite") -> ConfigDict:
         raise ValueError(f"no split named {split!r}; choose from {', '.join(few_shot.SPLITS)}")
     config = run_path(str(here.with_name("nano_smolvla.py")))["get_config"]()
     tasks = few_shot.SPLITS[split].train
-    config.data = dict(
-        clean=dict(directory=few_shot.DEMOS, tasks=tasks, demos=15, cameras=few_shot.CAMERAS),
-    )
+    config.data = {
+        part: dict(directory=f"{few_shot.DIRECTORY}/{part}", tasks=tasks, demos=demos, cameras=few_shot.CAMERAS)
+        for part, demos in (("clean", 8), ("noisy", 10))
+    }
     config.model.update(cameras=len(few_shot.CAMERAS), max_tokens=24, max_state_dim=8, max_action_dim=7)
     config.control = few_shot.get_config(split).control
     config.steps = 20000

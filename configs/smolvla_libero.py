@@ -93,7 +93,8 @@ def _dry(config: ConfigDict) -> ConfigDict:
         frames=1,
         flow_draws=1,
     )
-    config.control.max_steps = 10
+    for suite in config.control.max_steps:
+        config.control.max_steps[suite] = 10
     config.films.tasks = ()
     config.report.steps = 1
     return config

@@ -2,6 +2,8 @@
 
 import contextlib
 import ctypes
+import dataclasses
+import math
 import multiprocessing
 import signal
 import sys
@@ -10,13 +12,24 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 Result = TypeVar("Result")
 Job = TypeVar("Job")
 
 GRACE = 20.0  # [s] that running jobs get to save their work when the others are given up
+LOSSES = 5  # processes lost in a row that are taken for a broken installation, not for bad luck
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclasses.dataclass
+class _Worker:
+    """A process and what it is at."""
+
+    process: BaseProcess
+    left: int | None  # jobs until it is replaced; None: it never is
+    job: tuple = ()
+    deadline: float = math.inf  # [s], monotonic
 
 
 def in_processes(
@@ -26,6 +39,8 @@ def in_processes(
     start: Callable[..., None] | None = None,
     start_args: tuple = (),
     jobs_each: int | None = None,
+    lost: Callable[..., Result] | None = None,
+    timeout: float = math.inf,
 ) -> Iterator[Result]:
     """Yields `function(*job)` for each job, in the order in which they finish.
 
@@ -38,56 +53,85 @@ def in_processes(
       workers: processes at a time.
       start: called once in every new process with `start_args`.
       jobs_each: jobs after which a process is replaced by a fresh one; None keeps it.
+      lost: what to yield for a job that its process did not survive, or not answer in time: `lost(why, *job)`. The
+        process is replaced and the others are not touched. None: it is an error.
+      timeout: [s] that a process has for a job, its start included, before it is killed.
 
     Raises:
-      RuntimeError: a process died without an exception (no memory, a crash in a C library). What a job raises is raised
-        here, too. Either way, as with Ctrl-C, no other job begins, and running ones have `GRACE` seconds to end.
+      RuntimeError: a process died without an exception (no memory, a crash in a C library) or did not answer, and
+        there is no `lost`, or this befell `LOSSES` jobs in a row. What a job raises is raised here, too. Either way, as
+        with Ctrl-C, no other job begins, and running ones have `GRACE` seconds to end.
     """
     context = multiprocessing.get_context("spawn")
-    crew: dict[Connection, BaseProcess] = {}
-    left: dict[Connection, int | None] = {}  # jobs until a process is replaced
+    crew: dict[Connection, _Worker] = {}
     todo = list(reversed(jobs))
+    losses = 0
 
     def hire() -> None:
         ours, theirs = context.Pipe()
-        crew[ours] = context.Process(target=_work, args=(theirs, function, start, start_args), daemon=True)
-        crew[ours].start()
+        process = context.Process(target=_work, args=(theirs, function, start, start_args), daemon=True)
+        process.start()
         theirs.close()  # so that its end is seen here
-        left[ours] = jobs_each
-        ours.send(todo.pop())
+        crew[ours] = _Worker(process, jobs_each)
+        give(ours)
+
+    def give(pipe: Connection) -> None:
+        worker = crew[pipe]
+        worker.job, worker.deadline = todo.pop(), time.monotonic() + timeout
+        with contextlib.suppress(OSError):  # it has died, which shows when it is asked
+            pipe.send(worker.job)
 
     try:
         while len(crew) < workers and todo:
             hire()
         while crew:
-            for worker in wait(list(crew)):
-                assert isinstance(worker, Connection)
-                result = _receive(worker)
-                remaining = left[worker]
-                left[worker] = None if remaining is None else remaining - 1
-                if todo and left[worker] != 0:
-                    worker.send(todo.pop())
+            soonest = min(worker.deadline for worker in crew.values())
+            ready = wait(list(crew), None if soonest == math.inf else max(0.0, soonest - time.monotonic()))
+            late = [pipe for pipe, worker in crew.items() if worker.deadline <= time.monotonic()]
+            for pipe in ready or late:
+                assert isinstance(pipe, Connection)
+                worker = crew[pipe]
+                try:
+                    value = _receive(pipe) if ready else _give_up(timeout)
+                    worker.left = None if worker.left is None else worker.left - 1
+                    losses = 0
+                except _Lost as loss:
+                    losses += 1
+                    if lost is None or losses == LOSSES:
+                        raise RuntimeError(f"{loss}; what is finished is kept, and the same command goes on") from None
+                    worker.process.kill()
+                    worker.left = 0
+                    value = lost(str(loss), *worker.job)
+                if todo and worker.left != 0:
+                    give(pipe)
                 else:
-                    worker.close()
-                    crew.pop(worker).join()
+                    pipe.close()
+                    crew.pop(pipe).process.join()
                     if todo:
                         hire()
-                yield result
+                yield value
     finally:
-        _dismiss(crew)
+        _dismiss({pipe: worker.process for pipe, worker in crew.items()})
 
 
-def _receive(worker: Connection) -> Any:
+class _Lost(Exception):
+    """A process will not answer."""
+
+
+def _receive(pipe: Connection) -> Any:
     try:
-        succeeded, value = worker.recv()
+        succeeded, value = pipe.recv()
     except (EOFError, OSError):
-        raise RuntimeError(
-            "a worker process died without a word: out of memory, a full disk, or a crash in a C library; what is "
-            "finished is kept, and the same command goes on from there"
+        raise _Lost(
+            "a worker process died without a word: out of memory, a full disk, or a crash in a C library"
         ) from None
     if not succeeded:
         raise value
     return value
+
+
+def _give_up(timeout: float) -> NoReturn:
+    raise _Lost(f"a worker process did not answer within {timeout:g} s")
 
 
 def _dismiss(crew: dict[Connection, BaseProcess]) -> None:

@@ -69,6 +69,35 @@ def test_a_dead_process_is_an_error_not_a_wait():
         list(in_processes(die, [(1,), (2,)], 1))
 
 
+def fate(number):
+    if number % 10 == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number % 10 == 2:
+        time.sleep(60)
+    return number
+
+
+def obituary(why, number):
+    return f"{number}: {why}"
+
+
+def test_the_lost_are_replaced_and_accounted_for():
+    fates = list(in_processes(fate, [(i,) for i in (11, 12, 3, 4, 5)], 2, lost=obituary, timeout=5.0))
+    assert {each for each in fates if isinstance(each, int)} == {3, 4, 5}
+    lost = sorted(each for each in fates if isinstance(each, str))
+    assert [each.split(":")[0] for each in lost] == ["11", "12"]
+    assert "died without a word" in lost[0]
+    assert "did not answer within 5 s" in lost[1]
+
+
+def test_all_lost_in_a_row_are_no_bad_luck():
+    seen = []
+    with pytest.raises(RuntimeError, match="died without a word"):
+        seen.extend(in_processes(fate, [(1,)] * 9, 1, lost=obituary))
+    with pytest.raises(RuntimeError, match="did not answer"):
+        list(in_processes(fate, [(2,)], 1, timeout=1.0))
+
+
 def test_an_interrupt_lets_no_other_job_begin(tmp_path):
     marks = [tmp_path / str(i) for i in range(4)]
     parent = in_another_process(tmp_path, f"list(t.in_processes(t.wait, [(p,) for p in {marks!r}], 1))")

@@ -311,5 +311,6 @@ WORLD = World(
     Libero,
     episode_start,
     demo_steps,
+    files.suite_of,
     files.facts,
 )

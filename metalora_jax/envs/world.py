@@ -79,6 +79,7 @@ class World(NamedTuple):
     open: Callable[..., Simulator]  # (task, cameras, image_size), and what else the simulator takes
     episode_start: Callable[[str, int, int], int]  # (task, draw, number) -> start of an episode for evaluation
     demo_steps: Callable[[str], int]  # longest demonstration of a task that is worth keeping
+    suite: Callable[[str], str]  # that a task belongs to
     # What else a task is than its name and instruction, by kind, such as {"scene": ("KITCHEN_SCENE3",)}: held-out tasks
     # can be required to share none of it with those that are learned from.
     facts: Callable[[str], Mapping[str, Sequence[str]]] = _no_facts

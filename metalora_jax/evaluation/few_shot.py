@@ -40,6 +40,7 @@ class Protocol(NamedTuple):
     short: int  # rates are searched apart for up to this many steps, and for more
     retention_tasks: tuple[str, ...] = ()  # earlier tasks that adapters for a new one are tried on, one a cell in turn
     instruction_steps: int = 0  # step count at which policies are told another task's instruction; 0 leaves that out
+    first_episode: int = 0  # number of a cell's first episode (`World.episode_start`): LIBERO's initial-state index
     held_out: tuple[str, ...] = ()  # facts that tasks of two splits may not share (see `World.facts`), besides the text
 
     @classmethod

@@ -47,7 +47,7 @@ def before_and_after(config: Mapping[str, Any], workdir: Path) -> list[Path]:
             continue
         found = few_shot.adapted_at(arm, adapt, choices, cell, data.frames, data.bank, protocol, [films["steps"]])
         thetas = {step: theta for step, theta, _, _ in found}
-        take = Rollout((cell.task, "before"), cell.condition or Condition(), start_of(cell.task, cell.draw, 0))
+        take = Rollout((cell.task, "before"), cell.condition or Condition(), start_of(cell.task, cell.draw, protocol.first_episode))
         takes[cell.task] = take
         jobs.append(Job(cell.task, (), None, (take,)))
         jobs.append(Job(cell.task, arm.placement, thetas[films["steps"]], (take._replace(key=(cell.task, "after")),)))
@@ -58,14 +58,14 @@ def before_and_after(config: Mapping[str, Any], workdir: Path) -> list[Path]:
     # In a process of its own: the encoder forks, which JAX, once it runs threads, must not see.
     return list(
         in_processes(
-            _film, [(path, control.world, *take) for path, *take in zip(paths, todo, halves, strict=True)], workers=1
+            _film, [(path, control, *take) for path, *take in zip(paths, todo, halves, strict=True)], workers=1
         )
     )
 
 
-def _film(path: Path, world_name: str, task: str, halves: tuple[Rollout, np.ndarray, np.ndarray]) -> Path:
+def _film(path: Path, control: Control, task: str, halves: tuple[Rollout, np.ndarray, np.ndarray]) -> Path:
     take, *both = halves
-    replayed = [rollout.replay(world_name, task, take, commands, "agentview", SIZE, EVERY) for commands in both]
+    replayed = [rollout.replay(control, task, take, commands, "agentview", SIZE, EVERY) for commands in both]
     return _write(path, [_captioned(*half) for half in zip(replayed, ("frozen base", "adapted"), strict=True)])
 
 

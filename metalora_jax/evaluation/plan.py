@@ -189,7 +189,8 @@ def _by_task(records: Iterable[Episode]) -> dict[str, list[Episode]]:
 
 
 def _episodes(task: str, condition: Condition, cell: Cell, protocol: Protocol, where: World) -> list[Episode]:
-    starts = [where.episode_start(task, cell.draw, number) for number in range(protocol.episodes)]
+    numbers = range(protocol.first_episode, protocol.first_episode + protocol.episodes)
+    starts = [where.episode_start(task, cell.draw, number) for number in numbers]
     blank = [_blank(task, condition, start) for start in starts]
     distribution, shots, draw = protocol.distribution, cell.shots, cell.draw
     return [dataclasses.replace(b, distribution=distribution, shots=shots, draw=draw) for b in blank]

@@ -6,7 +6,7 @@ Adapters are folded into the base before a rollout, so every method runs the sam
 import functools
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,10 +34,25 @@ class Control(NamedTuple):
 
     cameras: tuple[str, ...]  # in the order the base was trained with
     execute: int  # control steps before the policy looks again (n_action_steps); at most a chunk
-    max_steps: int  # control steps before an episode counts as failed
+    max_steps: int | Mapping[str, int]  # control steps before an episode counts as failed; may differ by suite
     world: str = "metaworld"
     image_size: int = 64  # [px] of what the cameras give
     ensemble: float | None = None  # overlapping chunks are averaged, see `execution.command`; None: the newest counts
+    simulator: Mapping[str, Any] | None = None  # what else the world's takes: LIBERO's settle_steps, fast
+    timeout: float = 3600.0  # [s] for an episode, its compilation included; then its process is killed: a failure
+
+    def cap(self, task: str) -> int:
+        """`max_steps` of a task.
+
+        Raises:
+          ValueError: there is none for the task's suite.
+        """
+        if not isinstance(self.max_steps, Mapping):
+            return self.max_steps
+        suite = world(self.world).suite(task)
+        if suite not in self.max_steps:
+            raise ValueError(f"control.max_steps names no {suite!r}, the suite of {task}; add it")
+        return self.max_steps[suite]
 
 
 class Rollout(NamedTuple):
@@ -50,7 +65,7 @@ class Rollout(NamedTuple):
 
 
 class Job(NamedTuple):
-    """Episodes of one policy on one task; a worker builds the simulator once for them."""
+    """Episodes of one policy on one task."""
 
     task: str
     placement: adapters.Placement
@@ -70,19 +85,33 @@ class Outcome(NamedTuple):
 
 
 def run(jobs: Sequence[Job], base_directory: Path | None, control: Control, workers: int) -> Iterator[Outcome]:
-    """Runs all jobs in `workers` fresh processes; yields outcomes as they come, in no fixed order."""
+    """Runs all jobs in `workers` fresh processes; yields outcomes as they come, in no fixed order.
+
+    A process that crashes, or hangs for `control.timeout`, is replaced; its episode is a failure that says why.
+
+    Raises:
+      RuntimeError: one process after the other is lost (see `in_processes`).
+      ValueError: a task has no step cap.
+    """
     ordered = sorted(jobs, key=lambda job: job.task)  # neighbours share a simulator
-    tasks = [(job,) for job in ordered]
-    for outcomes in in_processes(_run_job, tasks, workers, _start, (base_directory, control, workers)):
-        yield from outcomes
+    for job in ordered:
+        control.cap(job.task)
+    episodes = [(number, job._replace(rollouts=(each,))) for number, job in enumerate(ordered) for each in job.rollouts]
+    how = base_directory, control, workers
+    yield from in_processes(_run, episodes, workers, _start, how, lost=_lost, timeout=control.timeout)
+
+
+def _lost(why: str, _: int, job: Job) -> Outcome:
+    """An episode whose process is gone, and its commands with it."""
+    return Outcome(job.rollouts[0].key, False, 0.0, 0, np.zeros((0, 0), np.float32), why)
 
 
 def replay(
-    world_name: str, task: str, rollout: Rollout, commands: np.ndarray, camera: str, image_size: int, every: int
+    control: Control, task: str, rollout: Rollout, commands: np.ndarray, camera: str, image_size: int, every: int
 ) -> np.ndarray:
     """Frames (n, H, W, 3) uint8 of an episode, seen sharper than the policy sees it: one in `every` control steps."""
     frames = []
-    with world(world_name).open(task, (camera,), image_size) as env:
+    with _open(control._replace(cameras=(camera,), image_size=image_size), task) as env:
         env.reset(rollout.start, rollout.condition)
         for t, command in enumerate(commands):
             if t % every == 0:
@@ -90,6 +119,10 @@ def replay(
             env.step(command)
         frames.append(env.observe().images[0])
     return np.stack(frames)
+
+
+def _open(control: Control, task: str) -> Simulator:
+    return world(control.world).open(task, control.cameras, control.image_size, **(control.simulator or {}))
 
 
 class _Worker(NamedTuple):
@@ -100,6 +133,7 @@ class _Worker(NamedTuple):
 
 _worker: _Worker | None = None
 _env: Simulator | None = None
+_policy: tuple[int, PyTree] | None = None  # the parameters of the job that ran last
 
 
 def _start(base_directory: Path | None, control: Control, workers: int) -> None:
@@ -148,16 +182,17 @@ def _params(job: Job) -> PyTree:
     return nnx.split(model)[1]
 
 
-def _run_job(job: Job) -> list[Outcome]:
-    global _env
+def _run(number: int, job: Job) -> Outcome:
+    """The one rollout of a job; `number` tells jobs apart."""
+    global _env, _policy
     assert _worker is not None
     if _env is None or _env.task != job.task:
         if _env is not None:
             _env.close()
-        control = _worker.control
-        _env = world(control.world).open(job.task, control.cameras, control.image_size)
-    params = _params(job)
-    return [_episode(_env, params, rollout) for rollout in job.rollouts]
+        _env = _open(_worker.control, job.task)
+    if _policy is None or _policy[0] != number:
+        _policy = number, _params(job)
+    return _episode(_env, _policy[1], job.rollouts[0])
 
 
 def _episode(env: Simulator, params: PyTree, rollout: Rollout) -> Outcome:
@@ -167,10 +202,11 @@ def _episode(env: Simulator, params: PyTree, rollout: Rollout) -> Outcome:
     key = jax.random.key(rollout.start)
     commands: list[np.ndarray] = []
     chunks: list[Chunk] = []
+    cap = control.cap(env.task)
     total, success, error = 0.0, False, None
     try:
         env.reset(rollout.start, rollout.condition)
-        while (now := len(commands)) < control.max_steps and not success:
+        while (now := len(commands)) < cap and not success:
             if now % control.execute == 0:
                 frame = env.observe()
                 images = prepare(frame.images[None], base.config.image_size)

@@ -55,7 +55,7 @@ def no_instruction(task):
     return task
 
 
-WORLD = World(("front", "top"), 1, 2, tuple, no_instruction, Walk, max, len)
+WORLD = World(("front", "top"), 1, 2, tuple, no_instruction, Walk, max, len, no_instruction)
 
 
 def vector(*tasks, **settings):

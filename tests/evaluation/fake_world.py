@@ -30,6 +30,7 @@ def make_world(
         never,
         start,
         lambda task: 100,
+        lambda task: "made up",
         known.__getitem__,
     )
 

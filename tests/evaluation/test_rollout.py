@@ -1,5 +1,7 @@
 """Closed loop: a worker's episode is complete, and its commands with its seed are enough to see it again."""
 
+import os
+
 import jax
 import numpy as np
 import pytest
@@ -14,6 +16,15 @@ from metalora_jax.training.learner import learner
 from tests.tiny_base import make_base
 
 pytestmark = pytest.mark.metaworld
+
+
+class Deadly:
+    """Ends the process that unpickles it."""
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
 RULES = (Rule("action_.*", rank=2, alpha=2.0, b_std=0.5),)
 CONDITION = Condition(yaw=1.0, latency=1)
 CONTROL = Control(cameras=("agentview",), execute=2, max_steps=5)
@@ -28,6 +39,7 @@ def outcomes(tmp_path_factory):
     jobs = [
         Job("drawer-close", (), None, (SHIFTED, PLAIN)),
         Job("drawer-close", RULES, theta, (PLAIN._replace(key="adapted"),)),
+        Job("drawer-close", RULES, {"theta": Deadly()}, (PLAIN._replace(key="killed"),)),
         Job("drawer-close", RULES, jax.tree.map(np.zeros_like, theta), (PLAIN._replace(key="adapted by nothing"),)),
         Job("drawer-close", RULES, jax.tree.map(lambda x: x * np.nan, theta), (PLAIN._replace(key="broken"),)),
     ]
@@ -35,7 +47,7 @@ def outcomes(tmp_path_factory):
 
 
 def test_every_episode_comes_back(outcomes):
-    assert set(outcomes) == {SHIFTED.key, "plain", "adapted", "adapted by nothing", "broken"}
+    assert set(outcomes) == {SHIFTED.key, "plain", "adapted", "adapted by nothing", "broken", "killed"}
     for key in (SHIFTED.key, "plain", "adapted"):
         outcome = outcomes[key]
         assert outcome.error is None
@@ -66,6 +78,19 @@ def test_an_episode_that_breaks_is_a_failure_with_its_reason(outcomes):
     assert "must be 4 finite numbers" in broken.error
 
 
+def test_an_episode_whose_process_dies_is_a_failure_and_the_others_go_on(outcomes):
+    killed = outcomes["killed"]
+    assert not killed.success
+    assert "died without a word" in killed.error
+
+
+def test_step_caps_by_suite():
+    control = CONTROL._replace(max_steps={"metaworld": 7})
+    assert control.cap("reach") == 7
+    with pytest.raises(ValueError, match=r"control\.max_steps names no 'metaworld'"):
+        list(rollout.run([Job("reach", (), None, ())], None, CONTROL._replace(max_steps={"x": 7}), 1))
+
+
 def test_commands_replay_the_episode(outcomes):
     outcome = outcomes[SHIFTED.key]
     with MetaWorld("drawer-close", image_size=16) as env:
@@ -77,7 +102,7 @@ def test_commands_replay_the_episode(outcomes):
 
 def test_replay_shows_the_episode(outcomes):
     commands = outcomes[SHIFTED.key].commands
-    frames = rollout.replay("metaworld", "drawer-close", SHIFTED, commands, "topview", 48, every=2)
+    frames = rollout.replay(CONTROL, "drawer-close", SHIFTED, commands, "topview", 48, every=2)
     seen = []
     with MetaWorld("drawer-close", ("topview",), image_size=48) as env:
         env.reset(SHIFTED.start, SHIFTED.condition)

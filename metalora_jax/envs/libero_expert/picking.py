@@ -11,7 +11,7 @@ from metalora_jax.envs.libero_expert.grasps import Grasp, grasps
 from metalora_jax.envs.libero_expert.hand import UP
 from metalora_jax.envs.libero_expert.motion import OPEN, Actions, Stuck, descend, follow, squeeze
 from metalora_jax.envs.libero_expert.placing import TURNS, course
-from metalora_jax.envs.libero_expert.putting import put, spots_of
+from metalora_jax.envs.libero_expert.putting import least_cost, put, spots_of
 from metalora_jax.envs.libero_expert.scene import Scene
 
 _ABOVE = 0.05  # [m] over a grasp, from where the hand goes straight down
@@ -49,14 +49,13 @@ def chosen(scene: Scene, goal: list[str]) -> Grasp | None:
     strains = scene.strain(np.stack([grasp.position for grasp in found]))
     found = [grasp._replace(cost=grasp.cost + strain) for grasp, strain in zip(found, strains, strict=True)]
     apart = _apart(sorted(found, key=lambda grasp: grasp.cost))
-    best, best_cost, best_place = None, np.inf, 0.0
+    best, best_cost, least = None, np.inf, least_cost(scene, goal)
     while few := list(itertools.islice(apart, _TRIED)):
-        if few[0].cost + best_place >= best_cost:  # the rest cannot be better
+        if few[0].cost + least >= best_cost:  # the rest cannot be better
             break
         for grasp, spots in zip(few, spots_of(scene, goal, few, TURNS[::2]), strict=True):
             if spots and grasp.cost + spots[0].cost < best_cost:
                 best, best_cost = grasp, grasp.cost + spots[0].cost
-                best_place = spots[0].cost
     if best is None:
         raise Stuck(f"no free place for {name}, however it is grasped")
     return best

@@ -56,6 +56,14 @@ def spots_of(scene: Scene, goal: list[str], held_by: list[Grasp], turns: np.ndar
     return [_reachable(scene, grasp, spots, origin) for grasp, spots in zip(held_by, found, strict=True)]
 
 
+def least_cost(scene: Scene, goal: list[str]) -> float:
+    """What the best place for the object of `goal` would cost if no hand had to hold it; 0 under a roof."""
+    own = scene.boxes(goal[1])
+    origin = scene.origin(goal[1])
+    [spots] = places(own, [own], origin, scene.others(goal[1]), *scene.region(goal), TURNS[::2])
+    return spots[0].cost if spots else 0.0
+
+
 def _reachable(scene: Scene, grasp: Grasp, spots: list[Place], origin: np.ndarray) -> list[Place]:
     """Those that the wrist's turn allows, the arm's stretch counted in."""
     low, high = hand.WRIST

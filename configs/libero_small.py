@@ -1,0 +1,27 @@
+"""libero_few_shot at what two cores run in an hour: one meta-seed, and four episodes a task and point.
+
+    python experiments/collect.py --config=configs/libero_demos.py:picking
+    python experiments/pretrain.py --config=configs/nano_libero.py --workdir=runs/libero/suite
+    python experiments/few_shot.py --config=configs/libero_small.py --workdir=runs/libero/small
+
+experiments/results/libero is its outcome.
+"""
+
+from pathlib import Path
+from runpy import run_path
+
+from ml_collections import ConfigDict
+
+
+def get_config(split: str = "suite") -> ConfigDict:
+    """All arms, fewer points: a split of libero_few_shot follows a colon."""
+    config = run_path(str(Path(__file__).with_name("libero_few_shot.py")))["get_config"](split)
+    config.meta_seeds = (0,)
+    config.protocol.update(
+        steps=(0, 1, 10, 100),
+        shots=(1, 5),
+        shots_steps=(10,),
+        draws_per_task=4,
+        episodes=1,
+    )
+    return config
