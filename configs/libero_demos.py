@@ -24,7 +24,7 @@ def get_config(suite: str = "libero_object") -> ConfigDict:
     few_shot = run_path(str(Path(__file__).with_name("libero_few_shot.py")))
     # Starts below 50 are LIBERO's initial states, which evaluation uses.
     if suite == "picking":
-        tasks = few_shot["TASKS"] + few_shot["LONG"]
+        tasks = few_shot["SHORT"] + few_shot["LONG"]
         config.image_size = 64
         config.parts = dict(
             clean=dict(tasks=tasks, demos=8, first_seed=1_000, noise=0.0),

@@ -8,7 +8,7 @@ What is held out follows a colon, `--config=configs/libero_few_shot.py:compositi
 has seen the training tasks of that split alone (runs/libero/<split>/base), and demonstrations in
 runs/libero/demos/clean.
 
-- suite (the default): two tasks of each suite, by instruction and by what is moved from where to where.
+- suite (the default): two tasks of each of three suites, by instruction and by what is moved from where to where.
 - across: five of libero_object's tasks, whose scene no training task has.
 - composition: an object at a place, each of which training knows, but never together.
 """
@@ -30,7 +30,8 @@ def _spatial(*places: str) -> tuple[str, ...]:
     return tuple(f"pick_up_the_black_bowl_{place}_and_place_it_on_the_plate" for place in places)
 
 
-# The tasks of the four ten-task suites that ask for picking and placing alone; LONG asks for two or takes twice as long.
+# The tasks of the four ten-task suites that ask for picking and placing alone; those in LONG take two to three times
+# as long as the others.
 OBJECT = _object(
     *("alphabet_soup", "bbq_sauce", "butter", "chocolate_pudding", "cream_cheese", "ketchup", "milk", "orange_juice"),
     *("salad_dressing", "tomato_sauce"),
@@ -57,23 +58,24 @@ LONG = (
     "LIVING_ROOM_SCENE6_put_the_white_mug_on_the_plate_and_put_the_chocolate_pudding_to_the_right_of_the_plate",
     "STUDY_SCENE1_pick_up_the_book_and_place_it_in_the_back_compartment_of_the_caddy",
 )
-TASKS = OBJECT + SPATIAL + GOAL
+SHORT = OBJECT + SPATIAL + GOAL
 DIRECTORY = "runs/libero/demos"
 DEMOS = f"{DIRECTORY}/clean"
 CAMERAS = ("agentview", "eye_in_hand")
 
 
 class Held(NamedTuple):
-    """One way to hold tasks out; training keeps the tasks that share none of the facts with them."""
+    """One way to hold tasks out of some; training keeps those that share none of the facts with them."""
 
+    among: tuple[str, ...]
     facts: tuple[str, ...]  # what two splits may not share, besides the text
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
 
 
-def _without(*names: str) -> tuple[str, ...]:
-    return tuple(task for task in TASKS if task not in names)
+def _without(tasks: tuple[str, ...], *names: str) -> tuple[str, ...]:
+    return tuple(task for task in tasks if task not in names)
 
 
 _SUITE = (
@@ -90,12 +92,13 @@ _COMPOSITION = (
     (*_object("cream_cheese"), "put_the_bowl_on_top_of_the_cabinet"),
 )
 SPLITS = {
-    "suite": Held(("motion",), _without(*_SUITE[0], *_SUITE[1]), *_SUITE),
-    "across": Held(("scene",), SPATIAL + GOAL, LONG, OBJECT[::2]),
+    "suite": Held(SHORT, ("motion",), _without(SHORT, *_SUITE[0], *_SUITE[1]), *_SUITE),
+    "across": Held(SHORT + LONG, ("scene",), SPATIAL + GOAL, LONG, OBJECT[::2]),
     "composition": Held(
+        SHORT + LONG,
         ("composition",),
         # Two of libero_10's tasks put cream cheese into the basket, too.
-        _without(*_COMPOSITION[0], *_COMPOSITION[1], LONG[0], LONG[2]),
+        _without(SHORT + LONG, *_COMPOSITION[0], *_COMPOSITION[1], LONG[0], LONG[2]),
         *_COMPOSITION,
     ),
 }

@@ -81,7 +81,7 @@ def spoken(task: str) -> str:
 
 
 def write(path: Path, demos: Sequence[Demo], cameras: Sequence[str], task: str, provenance: dict[str, Any]) -> None:
-    """Writes `demos` of one task to `path` atomically. `provenance` (JSON) tells seeds, noise and condition.
+    """Writes `demos` of one task to `path` atomically. `provenance` (JSON) tells seeds, noise and conditions.
 
     Raises:
       DemoError: if there is no demonstration, they do not share one instruction, or the disk is full.

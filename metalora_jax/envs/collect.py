@@ -4,11 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from absl import logging
 
 from metalora_jax.data import libero_hdf5
 from metalora_jax.envs import libero_files
-from metalora_jax.envs.conditions import Condition
+from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.envs.experts import record_whole
 from metalora_jax.envs.world import Traced, world
 from metalora_jax.processes import in_processes
@@ -24,7 +25,7 @@ class Job(NamedTuple):
     noise: float
     world: str
     image_size: int  # [px]
-    condition: Condition = Condition()
+    conditions: ConditionRange = ConditionRange()  # of which every demonstration draws its own, by its seed
 
 
 class Recorded(NamedTuple):
@@ -41,7 +42,7 @@ class ExpertFails(RuntimeError):
 def jobs_of(config: Mapping[str, Any]) -> list[Job]:
     """The jobs of a config section: `directory`, `world`, `image_size`, and `parts` with their fields.
 
-    A part names its `tasks`, or a LIBERO `suite`.
+    A part names its `tasks`, or a LIBERO `suite`; its `conditions`, if it has any, are the domain's randomisation.
     """
     return [
         Job(
@@ -52,6 +53,7 @@ def jobs_of(config: Mapping[str, Any]) -> list[Job]:
             part["noise"],
             config["world"],
             config["image_size"],
+            ConditionRange.from_config(part.get("conditions", {})),
         )
         for name, part in config["parts"].items()
         for task in (part["tasks"] if "tasks" in part else libero_files.suite_tasks(part["suite"]))
@@ -65,21 +67,23 @@ def record_file(job: Job) -> Recorded:
       ExpertFails: more often than it succeeds; nothing is written.
     """
     recordings: list[libero_hdf5.Recording] = []
-    seeds, seed = [], job.first_seed
+    seeds, conditions, seed = [], [], job.first_seed
     known = world(job.world)
     steps = known.demo_steps(job.task)
     with known.open(job.task, known.cameras, job.image_size) as env:
         while len(recordings) < job.demos:
-            recording = record_whole(env, seed, job.condition, job.noise, steps)
+            condition = job.conditions.sample(np.random.default_rng(seed), "train")
+            recording = record_whole(env, seed, condition, job.noise, steps)
             if recording is not None:
                 recordings.append(recording)
                 seeds.append(seed)
+                conditions.append(condition.to_json())
             seed += 1
             failures = seed - job.first_seed - len(recordings)
             logging.info("%s: %d of %d recorded, %d failed", job.task, len(recordings), job.demos, failures)
             if failures > job.demos + 10:
                 raise ExpertFails(f"the expert of {job.task} failed {failures} times; drop the task")
-    provenance = {"seeds": seeds, "noise": job.noise, "condition": job.condition.to_json(), "expert": job.world}
+    provenance = {"seeds": seeds, "noise": job.noise, "conditions": conditions, "expert": job.world}
     if isinstance(env, Traced):
         libero_hdf5.write_official(job.path, recordings, known.cameras, provenance)
     else:

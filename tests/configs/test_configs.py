@@ -53,6 +53,8 @@ def choices(name: str, get_config: Callable) -> tuple:
     own = {
         "smolvla": presets.NAMES,
         "libero_demos": ("picking",),
+        "libero_randomised": ("picking",),
+        "libero_small": tuple(NAMES["libero_few_shot"]["SPLITS"]),
         "libero_few_shot": tuple(NAMES["libero_few_shot"]["SPLITS"]),
         "nano_libero": tuple(NAMES["libero_few_shot"]["SPLITS"]),
         "smolvla_libero": (*NAMES["libero_few_shot"]["SPLITS"], "dry"),
@@ -132,7 +134,7 @@ def test_libero_splits_hold_out_what_they_say(split):
     namespace, tasks = NAMES["libero_few_shot"], libero_tasks()
     held = namespace["SPLITS"][split]
     labels = {name: [text for fact in ("text", *held.facts) for text in tasks[name].facts[fact]] for name in tasks}
-    allowed = hold_out(namespace["TASKS"], held.validation, held.test, labels)
+    allowed = hold_out(held.among, held.validation, held.test, labels)
     assert allowed == Splits(held.train, held.validation, held.test)
     check_disjoint(allowed, {name: task.language for name, task in tasks.items()}, labels=labels)
     if split == "composition":

@@ -5,7 +5,7 @@ import pytest
 
 from metalora_jax.data import libero_hdf5
 from metalora_jax.envs.collect import Job, record_file
-from metalora_jax.envs.conditions import Condition
+from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.evaluation.doctor.run import Request, examine
 
 
@@ -28,8 +28,8 @@ def rewrite(path, key, change):
 @pytest.mark.metaworld
 def test_metaworld_recordings_pass_and_their_damage_is_found(tmp_path):
     path = tmp_path / "drawer-open_demo.hdf5"
-    condition = Condition(yaw=1.0, camera=(0.1, 0.0, 0.0))  # hidden from the policy, told by the file
-    record_file(Job("drawer-open", path, 3, 50, 0.0, "metaworld", 64, condition))
+    conditions = ConditionRange(yaw=(1.0, 2.0), camera=0.1)  # hidden from the policy, told by the file
+    record_file(Job("drawer-open", path, 3, 50, 0.0, "metaworld", 64, conditions))
     outcomes = examined("metaworld", path)
     assert wrong(outcomes) == {}
     assert outcomes["replay"].note.startswith("3 of 3 succeed")

@@ -179,5 +179,6 @@ def _start(path: Path, i: int, provenance: Mapping[str, Any]) -> Start:
         seed = int(seeds[i]) if i < len(seeds) else None
         state = np.asarray(group["states"][0], np.float64) if "states" in group else None
         model = str(group.attrs.get("model_file", ""))
-        condition = Condition.from_json(provenance.get("condition", {}))
+        conditions = provenance.get("conditions", ())
+        condition = Condition.from_json(conditions[i] if i < len(conditions) else provenance.get("condition", {}))
         return Start(condition, float(provenance.get("noise", 0.0)), seed, state, model)

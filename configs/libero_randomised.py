@@ -1,0 +1,30 @@
+"""Records scripted demonstrations of one LIBERO suite with its domain randomised: each in another scene.
+
+    python experiments/collect.py --config=configs/libero_randomised.py:libero_object
+
+Cameras are moved and turned, lights dimmed or brightened, surfaces (textures, too) tinted, and contact, masses and
+joints changed mildly. A demonstration's file keeps what was drawn for it, so that it can be replayed.
+"""
+
+from pathlib import Path
+from runpy import run_path
+
+from ml_collections import ConfigDict
+
+CONDITIONS = dict(
+    camera=0.03,
+    camera_turn=0.05,
+    light=(0.6, 1.4),
+    colour=0.5,
+    friction=(0.8, 1.2),
+    mass=(0.8, 1.25),
+    damping=(0.8, 1.25),
+)
+
+
+def get_config(suite: str = "libero_object") -> ConfigDict:
+    """As configs/libero_demos.py; the seeds are others."""
+    config = run_path(str(Path(__file__).with_name("libero_demos.py")))["get_config"](suite)
+    randomised = config.parts.clean.to_dict() | dict(demos=20, first_seed=3_000, conditions=CONDITIONS)
+    config.parts = dict(randomised=randomised)
+    return config
