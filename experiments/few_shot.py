@@ -19,6 +19,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where adapters, records and the
 
 def main(_: list[str]) -> None:
     workdir, config = Path(_WORKDIR.value), _CONFIG.value.to_dict()
+    films.check(config)
     checkpoint.claim(workdir, config)
     experiment.run(config, workdir)
     films.before_and_after(config, workdir)

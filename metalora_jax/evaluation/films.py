@@ -1,5 +1,6 @@
 """Before/after films: the same start under the same hidden condition, with the frozen base and with adapters."""
 
+import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,16 @@ from metalora_jax.training import base as bases
 SIZE = 224  # [px] each half
 EVERY = 2  # control steps between two frames
 RATE = 20  # frames a second
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Refuses, before hours of work, films that could not be written after it.
+
+    Raises:
+      ValueError: they are wanted, and the encoder is not installed.
+    """
+    if config["films"]["tasks"] and (importlib.util.find_spec("imageio_ffmpeg") is None):
+        raise ValueError("films need imageio and imageio-ffmpeg: install both, or set --config.films.tasks='()'")
 
 
 def before_and_after(config: Mapping[str, Any], workdir: Path) -> list[Path]:

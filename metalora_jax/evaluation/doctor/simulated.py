@@ -16,6 +16,7 @@ from metalora_jax.evaluation.doctor.recordings import Start
 from metalora_jax.processes import in_processes
 
 EVERY = 10  # steps between two looks at the hand
+PATIENCE = 300.0  # [s] for a simulator to open, and for each take to be played, before it counts as hanging
 OFF = 0.02  # [m] of the hand's distance from where it was recorded
 LINGER = 10  # steps with the last action, for what has still to fall or to close
 
@@ -51,11 +52,11 @@ def visit(world_name: str, task: str, cameras: Sequence[str], image_size: int, t
     """Opens the task in a fresh process, and plays every take.
 
     Raises:
-      RuntimeError: the process died.
+      RuntimeError: the process died, or hangs.
       Exception: whatever building the simulator raises.
     """
     job = (world_name, task, tuple(cameras), image_size, tuple(takes))
-    [seen] = in_processes(_visit, [job], workers=1)
+    [seen] = in_processes(_visit, [job], workers=1, timeout=PATIENCE * (1 + len(takes)))
     return seen
 
 
