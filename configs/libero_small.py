@@ -17,6 +17,7 @@ def get_config(split: str = "suite") -> ConfigDict:
     """All arms, fewer points: a split of libero_few_shot follows a colon."""
     config = run_path(str(Path(__file__).with_name("libero_few_shot.py")))["get_config"](split)
     config.meta_seeds = (0,)
+    config.search = dict(learned=(0.3, 1.0), sgd=(1.0,), adam=(0.003, 0.01, 0.03))
     config.protocol.update(
         steps=(0, 1, 10, 100),
         shots=(1, 5),
