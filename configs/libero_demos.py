@@ -25,10 +25,11 @@ def get_config(suite: str = "libero_object") -> ConfigDict:
     # Starts below 50 are LIBERO's initial states, which evaluation uses.
     if suite == "picking":
         tasks = few_shot["SHORT"] + few_shot["LONG"]
+        steady = tuple(task for task in tasks if task not in few_shot["UNSTEADY"])
         config.image_size = 64
         config.parts = dict(
             clean=dict(tasks=tasks, demos=8, first_seed=1_000, noise=0.0),
-            noisy=dict(tasks=tasks, demos=10, first_seed=2_000, noise=0.2),
+            noisy=dict(tasks=steady, demos=10, first_seed=2_000, noise=0.2),
         )
     else:
         config.parts = dict(clean=dict(suite=suite, demos=20, first_seed=1_000, noise=0.0))

@@ -59,6 +59,7 @@ LONG = (
     "STUDY_SCENE1_pick_up_the_book_and_place_it_in_the_back_compartment_of_the_caddy",
 )
 SHORT = OBJECT + SPATIAL + GOAL
+UNSTEADY = GOAL[:1]  # where the scripted expert, pushed off its course, fails two times in three
 DIRECTORY = "runs/libero/demos"
 DEMOS = f"{DIRECTORY}/clean"
 CAMERAS = ("agentview", "eye_in_hand")

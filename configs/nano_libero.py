@@ -22,11 +22,13 @@ def get_config(split: str = "suite") -> ConfigDict:
         raise ValueError(f"no split named {split!r}; choose from {', '.join(few_shot.SPLITS)}")
     config = run_path(str(here.with_name("nano_smolvla.py")))["get_config"]()
     tasks = few_shot.SPLITS[split].train
+    steady = tuple(task for task in tasks if task not in few_shot.UNSTEADY)
     config.data = {
-        part: dict(directory=f"{few_shot.DIRECTORY}/{part}", tasks=tasks, demos=demos, cameras=few_shot.CAMERAS)
-        for part, demos in (("clean", 8), ("noisy", 10))
+        part: dict(directory=f"{few_shot.DIRECTORY}/{part}", tasks=known, demos=demos, cameras=few_shot.CAMERAS)
+        for part, known, demos in (("clean", tasks, 8), ("noisy", steady, 10))
     }
     config.model.update(cameras=len(few_shot.CAMERAS), max_tokens=24, max_state_dim=8, max_action_dim=7)
     config.control = few_shot.get_config(split).control
-    config.steps = 20000
+    config.batch = 32
+    config.steps = 9000
     return config
