@@ -30,5 +30,5 @@ def get_config(split: str = "suite") -> ConfigDict:
     config.model.update(cameras=len(few_shot.CAMERAS), max_tokens=24, max_state_dim=8, max_action_dim=7)
     config.control = few_shot.get_config(split).control
     config.batch = 32
-    config.steps = 9000
+    config.steps = 5500
     return config
