@@ -3,7 +3,7 @@
     python experiments/collect.py --config=configs/libero_demos.py:libero_object
 
 `picking` records what configs/libero_few_shot.py reads: the tasks of four suites that ask for picking and placing
-alone, at 64 px, as the nano base sees them; eight as they should be, and ten in which the hand is pushed off its course.
+alone, at 64 px, as the nano base sees them; eight as they should be, and ten in which the hand is pushed off course.
 About 12 s of one core for each demonstration, nearly all of it rendering. Any field can be set on the command line,
 such as --config.image_size=256 or --config.parts.clean.noise=0.2.
 """

@@ -58,7 +58,9 @@ def before_and_after(config: Mapping[str, Any], workdir: Path) -> list[Path]:
             continue
         found = few_shot.adapted_at(arm, adapt, choices, cell, data.frames, data.bank, protocol, [films["steps"]])
         thetas = {step: theta for step, theta, _, _ in found}
-        take = Rollout((cell.task, "before"), cell.condition or Condition(), start_of(cell.task, cell.draw, protocol.first_episode))
+        take = Rollout(
+            (cell.task, "before"), cell.condition or Condition(), start_of(cell.task, cell.draw, protocol.first_episode)
+        )
         takes[cell.task] = take
         jobs.append(Job(cell.task, (), None, (take,)))
         jobs.append(Job(cell.task, arm.placement, thetas[films["steps"]], (take._replace(key=(cell.task, "after")),)))
