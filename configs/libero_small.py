@@ -1,4 +1,4 @@
-"""libero_few_shot cut down to what two cores run in ninety minutes: one meta-seed, four episodes a task and point.
+"""libero_few_shot cut down to what two cores run in ninety minutes: one meta-seed, three episodes a task and point.
 
     python experiments/collect.py --config=configs/libero_demos.py:picking
     python experiments/pretrain.py --config=configs/nano_libero.py --workdir=runs/libero/suite
@@ -18,7 +18,7 @@ def get_config(split: str = "suite") -> ConfigDict:
     config = run_path(str(Path(__file__).with_name("libero_few_shot.py")))["get_config"](split)
     config.meta_seeds = (0,)
     for arm in ("meta", "control", "full_expert"):
-        config.arms[arm].outer.steps = 400
+        config.arms[arm].outer.steps = 500
         config.arms[arm].batch.meta_batch = 4
         config.arms[arm].meta.inner_steps = 5
     for arm in ("control", "full_expert"):  # as many frames in a step as support and query together
@@ -28,7 +28,7 @@ def get_config(split: str = "suite") -> ConfigDict:
         steps=(0, 1, 10, 100),
         shots=(1, 5),
         shots_steps=(10,),
-        draws_per_task=4,
+        draws_per_task=3,
         episodes=1,
     )
     return config
