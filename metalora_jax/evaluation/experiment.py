@@ -51,11 +51,11 @@ def run(config: Mapping[str, Any], workdir: Path) -> Path:
     control = Control(tuple(config["test"]["cameras"]), **config["control"])
     where = world(control.world)
     check_splits(config, where)
+    convert(config)
+    base = bases.load(config["base"] or None)
     source = config["convert"]["policy"] if "convert" in config else config["base"]
     for doubt in provenance.doubts(source):
         logging.warning("a report of this run will be refused, or a draft: %s", doubt)
-    convert(config)
-    base = bases.load(config["base"] or None)
     execution.check(control.execute, control.ensemble, base.config.chunk_size)
     train(config, workdir)
     arms = [arm for name in config["arms"] for arm in build_arm(config, name, base, workdir)]

@@ -91,6 +91,16 @@ def test_methods_start_where_the_others_do(log, monkeypatch):
     assert len(set(map(frozenset, groups.values()))) == 1
 
 
+def test_the_first_episode_is_the_config_s(log, monkeypatch):
+    def starts(protocol):
+        batches, _ = planned(log, monkeypatch, protocol)
+        return {record.episode_seed for batch in batches for _, record in batch if record.task == "a"}
+
+    first = starts(TASKS._replace(episodes=1))
+    assert first == {WORLD.episode_start("a", draw, 0) for draw in range(2)}
+    assert starts(TASKS._replace(episodes=1, first_episode=7)) == {start + 7 for start in first}
+
+
 def test_retention_is_measured_on_earlier_tasks_with_a_partner_for_each(log, monkeypatch):
     [listed], _ = planned(log, monkeypatch)
     on = [(job, r) for job, r in listed if r.split == "base" and r.adapter_on]
