@@ -26,7 +26,7 @@ _WORKERS = flags.DEFINE_integer("workers", 2, "Processes.", lower_bound=1)
 def main(_: list[str]) -> None:
     config, base = _CONFIG.value, bases.load(_BASE.value or None)
     part = config.data.clean
-    control = rollout.Control(tuple(part.cameras), **config.control)
+    control = rollout.Control(tuple(part.cameras), **config.control.to_dict())
     workdir, judged = Path(_WORKDIR.value), {"control": control._asdict(), "tasks": list(part.tasks)}
     checkpoint.claim(workdir, judged)
     inputs = provenance.inputs(judged, base, _BASE.value, {})
