@@ -24,9 +24,9 @@ def get_config(split: str = "suite") -> ConfigDict:
         config.arms[arm].meta.inner_steps = 5
     for arm in ("control", "full_expert"):  # as many frames in a step as support and query together
         config.arms[arm].batch.query_frames = 5 * 16 + 32
-    config.search = dict(learned=(0.3, 1.0), sgd=(1.0,), adam=(0.003, 0.01, 0.03))
+    config.search = dict(learned=(0.3, 1.0), sgd=(), adam=(0.003, 0.01))
     config.protocol.update(
-        steps=(0, 1, 10, 100),
+        steps=(0, 10, 100),
         shots=(1, 5),
         shots_steps=(10,),
         draws_per_task=3,
