@@ -97,9 +97,9 @@ def in_processes(
                     losses = 0
                 except _Lost as loss:
                     losses += 1
+                    worker.process.kill()
                     if lost is None or losses == LOSSES:
                         raise RuntimeError(f"{loss}; what is finished is kept, and the same command goes on") from None
-                    worker.process.kill()
                     worker.left = 0
                     value = lost(str(loss), *worker.job)
                 if todo and worker.left != 0:
