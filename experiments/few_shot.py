@@ -11,19 +11,25 @@ from absl import flags
 from ml_collections import config_flags
 
 from metalora_jax.evaluation import experiment, films, report
+from metalora_jax.processes import Host
 from metalora_jax.training import checkpoint, command
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where adapters, records and the report go.", required=True)
+_HOST = flags.DEFINE_integer("host", 0, "Which of several machines this is; they share the work directory.")
+_HOSTS = flags.DEFINE_integer("hosts", 1, "How many machines share the episodes.", lower_bound=1)
 
 
 def main(_: list[str]) -> None:
     workdir, config = Path(_WORKDIR.value), _CONFIG.value.to_dict()
     films.check(config)
     checkpoint.claim(workdir, config)
-    experiment.run(config, workdir)
+    experiment.run(config, workdir, Host(_HOST.value, _HOSTS.value))
+    print(f"raw records: {workdir}/episodes*.jsonl")
+    if _HOSTS.value > 1:
+        print(f"when all {_HOSTS.value} hosts are done: make report RUN={workdir}")
+        return
     films.before_and_after(config, workdir)
-    print(f"raw records: {workdir / 'episodes.jsonl'}")
     print(f"report: {report.write_report(workdir)}")
 
 

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 Result = TypeVar("Result")
 Job = TypeVar("Job")
@@ -169,12 +169,21 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def share(jobs: Sequence[Job], host: int, hosts: int) -> Sequence[Job]:
-    """The part of `jobs` that falls to one of several hosts: neighbours stay together, and parts differ by one at most.
+class Host(NamedTuple):
+    """One of several machines that run the same command, each its share of the work."""
 
-    Raises:
-      ValueError: `host` is not in 0..hosts-1.
-    """
-    if not 0 <= host < hosts:
-        raise ValueError(f"host {host} of {hosts}: hosts are counted from 0")
-    return jobs[len(jobs) * host // hosts : len(jobs) * (host + 1) // hosts]
+    number: int = 0  # counted from 0
+    count: int = 1
+
+    def share(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        """The part of `jobs` that falls to this host: neighbours stay together, and parts differ by one at most.
+
+        Raises:
+          ValueError: the number is not in 0..count-1.
+        """
+        if not 0 <= self.number < self.count:
+            raise ValueError(f"host {self.number} of {self.count}: hosts are counted from 0")
+        return jobs[len(jobs) * self.number // self.count : len(jobs) * (self.number + 1) // self.count]
+
+
+ALONE = Host()

@@ -25,7 +25,7 @@ from metalora_jax.evaluation.provenance import Inputs
 from metalora_jax.evaluation.records import EpisodeLog
 from metalora_jax.evaluation.rollout import Control, Job, one_core_each
 from metalora_jax.policies.stages import Stage, earliest
-from metalora_jax.processes import in_processes
+from metalora_jax.processes import ALONE, Host, in_processes
 from metalora_jax.training import adapter, checkpoint
 from metalora_jax.training import base as bases
 from metalora_jax.training.augmentation import other_texts
@@ -40,17 +40,25 @@ from metalora_jax.training.meta_train import (
 from metalora_jax.training.progress import progress, take_line
 
 
-def run(config: Mapping[str, Any], workdir: Path) -> Path:
+def run(config: Mapping[str, Any], workdir: Path, host: Host = ALONE) -> Path:
     """Runs what is not done yet of the comparison in `workdir`, which `config` has claimed.
 
+    Several hosts may share a `workdir` and the episodes, each with a log of its own. The first one trains and searches.
+
     Returns:
-      The run directory, with episodes.jsonl complete.
+      The run directory, with the host's episodes complete.
+
+    Raises:
+      ValueError: a host other than the first comes before the first has trained and searched; or the config does not
+        fit its world, base or protocol.
     """
     protocol = Protocol.from_config(config["protocol"])
     check_retention(protocol)
     control = Control(tuple(config["test"]["cameras"]), **config["control"])
     where = world(control.world)
     check_splits(config, where)
+    if host.number and not set(config["arms"]) <= set(_known(workdir / "rates.json")):
+        raise ValueError(f"{workdir}: start host 0 first, and the others once its rates.json names every method")
     convert(config)
     base = bases.load(config["base"] or None)
     source = config["convert"]["policy"] if "convert" in config else config["base"]
@@ -66,9 +74,10 @@ def run(config: Mapping[str, Any], workdir: Path) -> Path:
     choices = searched(config, arms, adapt, validation, protocol, workdir / "rates.json")
     data = {"validation": validation.digest, "test": test.digest}
     common = provenance.inputs(config, base, source, data)
-    with EpisodeLog(workdir / "episodes.jsonl") as log:
+    name = "episodes.jsonl" if host.count == 1 else f"episodes-{host.number}-of-{host.count}.jsonl"
+    with EpisodeLog(workdir / name) as log:
         stamps = stamp(common, arms, choices, workdir)
-        for jobs in plan(arms, choices, adapt, test, protocol, where, log, stamps):
+        for jobs in plan(arms, choices, adapt, test, protocol, where, log, stamps, host):
             execute(jobs, config["base"], control, config["workers"], log)
     return workdir
 
@@ -202,7 +211,7 @@ def searched(
     file: Path,
 ) -> dict[str, dict[str, Choice]]:
     """Inner optimiser and rate of every method, searched with its first seed and kept in `file`."""
-    known = json.loads(file.read_text()) if file.exists() else {}
+    known = _known(file)
     first = {arm.name: arm for arm in reversed(arms)}
     todo = [name for name in config["arms"] if name not in known]
     for name in progress(todo, description="search of inner rates, methods") if todo else ():
@@ -220,6 +229,10 @@ def searched(
         staging.write_text(json.dumps(known, indent=1) + "\n")
         os.replace(staging, file)
     return {name: {b: Choice(**c) for b, c in known[name].items()} for name in config["arms"]}
+
+
+def _known(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
 def execute(jobs: Sequence[Job], base_directory: str, control: Control, workers: int, log: EpisodeLog) -> None:

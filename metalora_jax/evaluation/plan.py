@@ -19,6 +19,7 @@ from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.few_shot import Cell, Protocol
 from metalora_jax.evaluation.records import Episode, EpisodeLog
 from metalora_jax.evaluation.rollout import Job, Rollout
+from metalora_jax.processes import ALONE, Host
 from metalora_jax.training.progress import progress
 from metalora_jax.types import PyTree
 
@@ -61,8 +62,12 @@ def plan(
     where: World,
     log: EpisodeLog,
     stamps: Stamps,
+    host: Host = ALONE,
 ) -> Iterator[list[Job]]:
-    """Adapts every arm to every cell that still lacks episodes, and gives those episodes, as many as fit the memory."""
+    """Adapts every arm to every cell that still lacks episodes, and gives those episodes, as many as fit the memory.
+
+    Of several hosts each adapts to and runs its share of them all, whatever its own log has already.
+    """
 
     def adapted(work: Work) -> list[Job]:
         arm, cell, missing = work
@@ -74,8 +79,8 @@ def plan(
             for task, records in _by_task(missing[step]).items()
         ]
 
-    jobs = _base_jobs(test, protocol, where, log, stamps[BASE, 0])
-    for batch in _batches(_work(arms, test, protocol, where, log, stamps)):
+    jobs = _base_jobs(test, protocol, where, log, stamps[BASE, 0], host)
+    for batch in _batches(_work(arms, test, protocol, where, log, stamps, host)):
         found = progress(few_shot.side_by_side(adapted, batch), description="adaptation, cells", total=len(batch))
         yield jobs + [job for made in found for job in made]
         jobs = []
@@ -84,23 +89,26 @@ def plan(
 
 
 def _work(
-    arms: Sequence[Arm], test: DataSet, protocol: Protocol, where: World, log: EpisodeLog, stamps: Stamps
+    arms: Sequence[Arm], test: DataSet, protocol: Protocol, where: World, log: EpisodeLog, stamps: Stamps, host: Host
 ) -> Iterator[Work]:
-    for arm in arms:
-        for shots in protocol.shots:
-            for number, cell in enumerate(test.cells[shots]):
-                headline = shots == protocol.shots[0]
-                missing = {}
-                for step in protocol.steps if headline else protocol.shots_steps:
-                    wanted = _own(cell, step, protocol, where)
-                    if headline and step and step == protocol.retention_steps:
-                        wanted += _earlier(cell, number, step, protocol, where)
-                    if headline and step and step == protocol.instruction_steps:
-                        wanted += _misled(cell, step, test, protocol, where)
-                    if left := _left(wanted, arm.name, arm.meta_seed, stamps[arm.name, arm.meta_seed], log):
-                        missing[step] = left
-                if missing:
-                    yield Work(arm, cell, missing)
+    adaptations = [
+        (arm, shots == protocol.shots[0], number, cell)
+        for arm in arms
+        for shots in protocol.shots
+        for number, cell in enumerate(test.cells[shots])
+    ]
+    for arm, headline, number, cell in host.share(adaptations):
+        missing = {}
+        for step in protocol.steps if headline else protocol.shots_steps:
+            wanted = _own(cell, step, protocol, where)
+            if headline and step and step == protocol.retention_steps:
+                wanted += _earlier(cell, number, step, protocol, where)
+            if headline and step and step == protocol.instruction_steps:
+                wanted += _misled(cell, step, test, protocol, where)
+            if left := _left(wanted, arm.name, arm.meta_seed, stamps[arm.name, arm.meta_seed], log):
+                missing[step] = left
+        if missing:
+            yield Work(arm, cell, missing)
 
 
 def _batches(work: Iterable[Work]) -> Iterator[list[Work]]:
@@ -161,7 +169,7 @@ def _misled(cell: Cell, step: int, test: DataSet, protocol: Protocol, where: Wor
     return [dataclasses.replace(record, told=wrong) for record in _own(cell, step, protocol, where)]
 
 
-def _base_jobs(test: DataSet, protocol: Protocol, where: World, log: EpisodeLog, stamp: str) -> list[Job]:
+def _base_jobs(test: DataSet, protocol: Protocol, where: World, log: EpisodeLog, stamp: str, host: Host) -> list[Job]:
     """The frozen policy: on every test cell, and on earlier tasks (retention with the adapter off)."""
     wanted: dict[tuple, Episode] = {}
     for number, cell in enumerate(test.cells[protocol.shots[0]]):
@@ -171,7 +179,7 @@ def _base_jobs(test: DataSet, protocol: Protocol, where: World, log: EpisodeLog,
             earlier = _earlier(plain, number, 0, protocol, where)
             records += [dataclasses.replace(record, adapter_on=False, adapted_to=None) for record in earlier]
         wanted |= {record.key: record for record in records}  # cells can share an earlier task, and its start
-    left = _left(wanted.values(), BASE, 0, stamp, log)
+    left = _left(host.share(list(wanted.values())), BASE, 0, stamp, log)
     return [Job(record.task, (), None, (_rollout(record, 0.0, None),)) for record in left]
 
 

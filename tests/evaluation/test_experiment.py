@@ -13,6 +13,7 @@ from metalora_jax.adapters.placement import from_json
 from metalora_jax.data import content, libero_hdf5, normalize
 from metalora_jax.evaluation import experiment, provenance, report, rollout
 from metalora_jax.evaluation.records import read_run
+from metalora_jax.processes import Host
 from metalora_jax.training import base as bases
 from metalora_jax.training import checkpoint
 from metalora_jax.training.learner import learner
@@ -194,3 +195,10 @@ def test_records_are_whole(run):
     for episode in read_run(run):
         assert dataclasses.asdict(episode)["length"] == 7
         assert len(episode.fingerprint) == provenance.DIGITS
+
+
+def test_other_hosts_wait_for_the_first(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "world", lambda name: {"libero": WORLD}[name])
+    with pytest.raises(ValueError, match="start host 0 first"):
+        experiment.run(config, tmp_path, Host(1, 2))
+    assert not list(tmp_path.iterdir())

@@ -12,6 +12,7 @@ from metalora_jax.evaluation.contrasts import pair_key
 from metalora_jax.evaluation.few_shot import Protocol
 from metalora_jax.evaluation.plan import DataSet
 from metalora_jax.evaluation.records import EpisodeLog, RecordError
+from metalora_jax.processes import ALONE, Host
 from tests.evaluation.fake_world import make_world
 from tests.evaluation.test_few_shot import PROTOCOL
 
@@ -41,7 +42,7 @@ def arms():
     return [Arm("meta", seed, None, (), theta, None) for seed in (0, 1)]
 
 
-def planned(log, monkeypatch, protocol: Protocol = TASKS, conditions=None):
+def planned(log, monkeypatch, protocol: Protocol = TASKS, conditions=None, host=ALONE):
     """Every record that the plan lists, by batch, and which adaptations it asked for."""
     made = {
         k: few_shot.cells(protocol, "test", DEMOS, conditions, k, protocol.draws_per_task, 0) for k in protocol.shots
@@ -55,7 +56,7 @@ def planned(log, monkeypatch, protocol: Protocol = TASKS, conditions=None):
 
     monkeypatch.setattr(few_shot, "adapted_at", adapted_at)
     test = DataSet(Frames(DEMOS), None, made, "digest")
-    batches = list(plan.plan(arms(), {"meta": {}}, None, test, protocol, WORLD, log, STAMPS))
+    batches = list(plan.plan(arms(), {"meta": {}}, None, test, protocol, WORLD, log, STAMPS, host))
     return [[(job, rollout.key[0]) for job in jobs for rollout in job.rollouts] for jobs in batches], adapted
 
 
@@ -89,6 +90,23 @@ def test_methods_start_where_the_others_do(log, monkeypatch):
             seedless = pair_key(dataclasses.replace(r, meta_seed=0))
             groups.setdefault((r.method, r.meta_seed, r.shots, r.steps, r.told is None), set()).add(seedless)
     assert len(set(map(frozenset, groups.values()))) == 1
+
+
+def test_hosts_share_all_episodes_whatever_they_have_done(log, tmp_path, monkeypatch):
+    def records(log, host=ALONE):
+        batches, _ = planned(log, monkeypatch, host=host)
+        return [record for batch in batches for _, record in batch]
+
+    parts = [records(log, Host(number, 3)) for number in range(3)]
+    keys = [record.key for part in parts for record in part]
+    assert all(parts)
+    assert len(set(keys)) == len(keys)
+    assert set(keys) == {record.key for record in records(log)}
+    with EpisodeLog(tmp_path / "second.jsonl") as second:
+        for record in parts[1][:4]:
+            second.append(record)
+        left = records(second, Host(1, 3))
+    assert {record.key for record in left} == {record.key for record in parts[1][4:]}
 
 
 def test_the_first_episode_is_the_config_s(log, monkeypatch):
