@@ -173,17 +173,17 @@ class Host(NamedTuple):
     """One of several machines that run the same command, each its share of the work."""
 
     number: int = 0  # counted from 0
-    count: int = 1
+    hosts: int = 1
 
     def share(self, jobs: Sequence[Job]) -> Sequence[Job]:
         """The part of `jobs` that falls to this host: neighbours stay together, and parts differ by one at most.
 
         Raises:
-          ValueError: the number is not in 0..count-1.
+          ValueError: the number is not in 0..hosts-1.
         """
-        if not 0 <= self.number < self.count:
-            raise ValueError(f"host {self.number} of {self.count}: hosts are counted from 0")
-        return jobs[len(jobs) * self.number // self.count : len(jobs) * (self.number + 1) // self.count]
+        if not 0 <= self.number < self.hosts:
+            raise ValueError(f"host {self.number} of {self.hosts}: hosts are counted from 0")
+        return jobs[len(jobs) * self.number // self.hosts : len(jobs) * (self.number + 1) // self.hosts]
 
 
 ALONE = Host()

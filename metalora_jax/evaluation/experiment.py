@@ -74,7 +74,7 @@ def run(config: Mapping[str, Any], workdir: Path, host: Host = ALONE) -> Path:
     choices = searched(config, arms, adapt, validation, protocol, workdir / "rates.json")
     data = {"validation": validation.digest, "test": test.digest}
     common = provenance.inputs(config, base, source, data)
-    name = "episodes.jsonl" if host.count == 1 else f"episodes-{host.number}-of-{host.count}.jsonl"
+    name = "episodes.jsonl" if host.hosts == 1 else f"episodes-{host.number}-of-{host.hosts}.jsonl"
     with EpisodeLog(workdir / name) as log:
         stamps = stamp(common, arms, choices, workdir)
         for jobs in plan(arms, choices, adapt, test, protocol, where, log, stamps, host):
