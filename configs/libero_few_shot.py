@@ -30,8 +30,8 @@ def _spatial(*places: str) -> tuple[str, ...]:
     return tuple(f"pick_up_the_black_bowl_{place}_and_place_it_on_the_plate" for place in places)
 
 
-# The tasks of the four ten-task suites that ask for picking and placing alone; those in LONG take two to three times
-# as long as the others.
+# The tasks of the four ten-task suites that ask for picking and placing alone; those in LONG ask for two
+# things, or for a longer way.
 OBJECT = _object(
     *("alphabet_soup", "bbq_sauce", "butter", "chocolate_pudding", "cream_cheese", "ketchup", "milk", "orange_juice"),
     *("salad_dressing", "tomato_sauce"),

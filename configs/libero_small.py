@@ -1,4 +1,4 @@
-"""libero_few_shot cut down to what two cores run in ninety minutes: one meta-seed, three episodes a task and point,
+"""libero_few_shot cut down to what two cores run in about an hour: one meta-seed, three episodes a task and point,
 shorter episodes, no wrong instructions.
 
     python experiments/collect.py --config=configs/libero_demos.py:picking
@@ -33,7 +33,7 @@ def get_config(split: str = "suite") -> ConfigDict:
         episodes=1,
         instruction_steps=0,
     )
-    for suite in config.control.max_steps:  # the experts need 64 to 140
+    for suite in config.control.max_steps:  # all but 2 of 216 undisturbed demonstrations are shorter
         config.control.max_steps[suite] = 180
     config.report.title += ": scripted demonstrations, stand-in visuals"
     return config
