@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
 
     def method(name: str) -> dict:
         made = conditions.get_config(name)
+        made.meta.inner_steps = start.meta.inner_steps
         return {"meta": made.meta.to_dict(), "outer.rate_of_rates": made.outer.rate_of_rates}
 
     axes = {
@@ -33,8 +34,8 @@ def get_config() -> ConfigDict:
             "heads": {"placement.0.pattern": conditions.HEADS},
             "decoder and expert": {"placement.0.pattern": f"{DECODER}|{conditions.EXPERT}"},
         },
-        "inner steps": {str(k): {"meta.inner_steps": k} for k in (1, 5, 10)},
-        "support": {f"{k} demonstrations": {"batch.shots": k} for k in (3, 5)},
+        "inner steps": {str(k): {"meta.inner_steps": k} for k in (1, 3, 5)},
+        "support": {f"{k} demonstrations": {"batch.shots": k, "batch.query_demos": 4 - k} for k in (2, 3)},
         "method": {
             "FOMAML": method("fomaml"),
             "Reptile": method("reptile"),

@@ -2,8 +2,9 @@
 
     python experiments/collect.py --config=configs/libero_demos.py:libero_object
 
-`picking` records what configs/libero_few_shot.py reads: the tasks of four suites that ask for picking and placing
-alone, at 64 px, as the nano base sees them; eight as they should be, and ten in which the hand is pushed off course.
+`picking` records what configs/libero_few_shot.py reads, at 64 px, as the nano base sees it. Of the tasks of four suites
+that ask for picking and placing alone: eight as they should be, and ten in which the hand is pushed off course. Of
+libero_90's tasks, which only meta-training has: four.
 About 12 s of one core for each demonstration, nearly all of it rendering. Any field can be set on the command line,
 such as --config.image_size=256 or --config.parts.clean.noise=0.2.
 """
@@ -30,6 +31,7 @@ def get_config(suite: str = "libero_object") -> ConfigDict:
         config.parts = dict(
             clean=dict(tasks=tasks, demos=8, first_seed=1_000, noise=0.0),
             noisy=dict(tasks=steady, demos=10, first_seed=2_000, noise=0.2),
+            more=dict(tasks=few_shot["MORE"], demos=4, first_seed=3_000, noise=0.0, folder="clean"),
         )
     else:
         config.parts = dict(clean=dict(suite=suite, demos=20, first_seed=1_000, noise=0.0))

@@ -13,6 +13,7 @@ runs/libero/demos/clean.
 - composition: an object at a place, each of which training knows, but never together.
 """
 
+import re
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
@@ -59,6 +60,72 @@ LONG = (
     "STUDY_SCENE1_pick_up_the_book_and_place_it_in_the_back_compartment_of_the_caddy",
 )
 SHORT = OBJECT + SPATIAL + GOAL
+
+
+def _scene(scene: str, *tasks: str) -> tuple[str, ...]:
+    return tuple(f"{scene}_{task}" for task in tasks)
+
+
+# Tasks of libero_90, which no base here is pretrained on: what the base cannot do yet is where adapting can be learned.
+# Those that open or close drawers are left out: the base's statistics do not know such turns of the hand, and make of
+# them actions with a mean square of 10 to 50 instead of about 1.
+MORE = (
+    *_scene(
+        "KITCHEN_SCENE2",
+        "stack_the_black_bowl_at_the_front_on_the_black_bowl_in_the_middle",
+        "stack_the_middle_black_bowl_on_the_back_black_bowl",
+    ),
+    *_scene("KITCHEN_SCENE3", "put_the_moka_pot_on_the_stove", "turn_on_the_stove"),
+    *_scene(
+        "KITCHEN_SCENE4",
+        "put_the_black_bowl_in_the_bottom_drawer_of_the_cabinet",
+        "put_the_wine_bottle_in_the_bottom_drawer_of_the_cabinet",
+    ),
+    *_scene("KITCHEN_SCENE6", "put_the_yellow_and_white_mug_to_the_front_of_the_white_mug"),
+    *_scene("KITCHEN_SCENE7", "put_the_white_bowl_on_the_plate", "put_the_white_bowl_to_the_right_of_the_plate"),
+    *_scene("KITCHEN_SCENE8", "put_the_right_moka_pot_on_the_stove"),
+    *_scene("KITCHEN_SCENE9", "turn_on_the_stove"),
+    *_scene(
+        "LIVING_ROOM_SCENE1",
+        *(f"pick_up_the_{thing}_and_put_it_in_the_basket" for thing in ("alphabet_soup", "tomato_sauce")),
+        "pick_up_the_cream_cheese_box_and_put_it_in_the_basket",
+    ),
+    *_scene(
+        "LIVING_ROOM_SCENE2",
+        *(f"pick_up_the_{thing}_and_put_it_in_the_basket" for thing in ("butter", "orange_juice")),
+    ),
+    *_scene(
+        "LIVING_ROOM_SCENE3",
+        *(
+            f"pick_up_the_{thing}_and_put_it_in_the_tray"
+            for thing in ("alphabet_soup", "butter", "cream_cheese", "ketchup", "tomato_sauce")
+        ),
+    ),
+    *_scene(
+        "LIVING_ROOM_SCENE4",
+        *(
+            f"pick_up_the_{thing}_and_put_it_in_the_tray"
+            for thing in ("black_bowl_on_the_left", "chocolate_pudding", "salad_dressing")
+        ),
+    ),
+    *_scene(
+        "LIVING_ROOM_SCENE5",
+        *("put_the_red_mug_on_the_left_plate", "put_the_red_mug_on_the_right_plate"),
+        *("put_the_white_mug_on_the_left_plate", "put_the_yellow_and_white_mug_on_the_right_plate"),
+    ),
+    *_scene(
+        "LIVING_ROOM_SCENE6",
+        *(f"put_the_chocolate_pudding_to_the_{side}_of_the_plate" for side in ("left", "right")),
+        *("put_the_red_mug_on_the_plate", "put_the_white_mug_on_the_plate"),
+    ),
+    *_scene(
+        "STUDY_SCENE1",
+        *(f"pick_up_the_book_and_place_it_in_the_{side}_compartment_of_the_caddy" for side in ("left", "right")),
+        "pick_up_the_yellow_and_white_mug_and_place_it_to_the_right_of_the_caddy",
+    ),
+    *_scene("STUDY_SCENE2", "pick_up_the_book_and_place_it_in_the_back_compartment_of_the_caddy"),
+    *_scene("STUDY_SCENE3", "pick_up_the_red_mug_and_place_it_to_the_right_of_the_caddy"),
+)
 UNSTEADY = GOAL[:1]  # where the scripted expert, pushed off its course, fails two times in three
 DIRECTORY = "runs/libero/demos"
 DEMOS = f"{DIRECTORY}/clean"
@@ -66,17 +133,29 @@ CAMERAS = ("agentview", "eye_in_hand")
 
 
 class Held(NamedTuple):
-    """One way to hold tasks out of some; training keeps those that share none of the facts with them."""
+    """One way to hold tasks out of some; training keeps those that share none of the facts with them, as do others."""
 
     among: tuple[str, ...]
     facts: tuple[str, ...]  # what two splits may not share, besides the text
-    train: tuple[str, ...]
+    train: tuple[str, ...]  # the base is pretrained on these
+    more: tuple[str, ...]  # and adapters are meta-trained on these, too
     validation: tuple[str, ...]
     test: tuple[str, ...]
 
 
 def _without(tasks: tuple[str, ...], *names: str) -> tuple[str, ...]:
     return tuple(task for task in tasks if task not in names)
+
+
+def _apart(others: tuple[str, ...]) -> tuple[str, ...]:
+    """Of MORE, what shares neither scene nor instruction with `others`, all of which have a scene in their name."""
+    taken = {part for task in others for part in _parts(task)}
+    return tuple(task for task in MORE if taken.isdisjoint(_parts(task)))
+
+
+def _parts(task: str) -> tuple[str, str]:
+    scene, number, instruction = re.split(r"_SCENE(\d+)_", task)
+    return scene + number, instruction
 
 
 _SUITE = (
@@ -93,13 +172,14 @@ _COMPOSITION = (
     (*_object("cream_cheese"), "put_the_bowl_on_top_of_the_cabinet"),
 )
 SPLITS = {
-    "suite": Held(SHORT, ("motion",), _without(SHORT, *_SUITE[0], *_SUITE[1]), *_SUITE),
-    "across": Held(SHORT + LONG, ("scene",), SPATIAL + GOAL, LONG, OBJECT[::2]),
+    "suite": Held(SHORT, ("motion",), _without(SHORT, *_SUITE[0], *_SUITE[1]), MORE, *_SUITE),
+    "across": Held(SHORT + LONG, ("scene",), SPATIAL + GOAL, _apart(LONG), LONG, OBJECT[::2]),
     "composition": Held(
         SHORT + LONG,
         ("composition",),
         # Two of libero_10's tasks put cream cheese into the basket, too.
         _without(SHORT + LONG, *_COMPOSITION[0], *_COMPOSITION[1], LONG[0], LONG[2]),
+        _without(MORE, *_scene("LIVING_ROOM_SCENE1", "pick_up_the_cream_cheese_box_and_put_it_in_the_basket")),
         *_COMPOSITION,
     ),
 }
@@ -116,10 +196,18 @@ def get_config(split: str = "suite") -> ConfigDict:
 
     def recipe(method: str) -> ConfigDict:
         made = conditions.get_config(method)
-        made.data = dict(directory=DEMOS, tasks=held.train, demos=8, cameras=CAMERAS)
+        made.data = dict(directory=DEMOS, tasks=held.train + held.more, demos=4, cameras=CAMERAS)
         with made.unlocked():
             made.conditions = None
-        made.batch.meta_batch = 8
+        made.batch.update(meta_batch=8, query_frames=32)
+        with made.batch.unlocked():
+            made.batch.update(kept=held.train, kept_frames=32)
+        made.meta.update(inner_steps=10, rate=0.5)
+        made.outer.rate = 0.005
+        if method == "multitask":  # as many frames in each step as support and query together, half of them kept
+            made.batch.update(query_frames=112, kept_frames=112)
+        else:
+            made.outer.rate_of_rates = 0.1
         return made
 
     config.base = f"runs/libero/{split}/base"

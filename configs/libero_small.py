@@ -1,5 +1,5 @@
-"""libero_few_shot cut down to what two cores run in about an hour: one meta-seed, three episodes a task and point,
-shorter episodes, no wrong instructions.
+"""libero_few_shot cut down to what two cores run in about an hour: one meta-seed, four episodes a task and point,
+shorter episodes.
 
     python experiments/collect.py --config=configs/libero_demos.py:picking
     python experiments/pretrain.py --config=configs/nano_libero.py --workdir=runs/libero/suite
@@ -19,19 +19,14 @@ def get_config(split: str = "suite") -> ConfigDict:
     config = run_path(str(Path(__file__).with_name("libero_few_shot.py")))["get_config"](split)
     config.meta_seeds = (0,)
     for arm in ("meta", "control", "full_expert"):
-        config.arms[arm].outer.steps = 500
         config.arms[arm].batch.meta_batch = 4
-        config.arms[arm].meta.inner_steps = 5
-    for arm in ("control", "full_expert"):  # as many frames in a step as support and query together
-        config.arms[arm].batch.query_frames = 5 * 16 + 32
-    config.search = dict(learned=(0.3, 1.0), sgd=(), adam=(0.003, 0.01))
+    config.search = dict(learned=(1.0, 2.0, 3.0), sgd=(), adam=(0.003, 0.01))
     config.protocol.update(
         steps=(0, 10, 100),
         shots=(1, 5),
         shots_steps=(10,),
-        draws_per_task=3,
+        draws_per_task=4,
         episodes=1,
-        instruction_steps=0,
     )
     for suite in config.control.max_steps:  # all but 2 of 216 undisturbed demonstrations are shorter
         config.control.max_steps[suite] = 180

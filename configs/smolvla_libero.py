@@ -39,7 +39,7 @@ def get_config(split: str = "suite") -> ConfigDict:
         config.convert = ConfigDict(dict(policy="lerobot/smolvla_base", tokenizer=None))
         for arm in ("meta", "control", "full_expert"):
             config.arms[arm].data.update(directory=DIRECTORY, demos=50, cameras=CAMERAS)
-            config.arms[arm].batch.update(meta_batch=4, frames=4, query_frames=4, draws=4)
+            config.arms[arm].batch.update(meta_batch=4, frames=4, query_frames=4, draws=4, kept=(), kept_frames=0)
             config.arms[arm].meta.update(inner_steps=5, micro_batch=1)
     for arm in ("control", "full_expert"):  # as many frames in a step as support and query together
         config.arms[arm].batch.query_frames = 5 * 4 + 4

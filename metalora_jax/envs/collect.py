@@ -42,12 +42,13 @@ class ExpertFails(RuntimeError):
 def jobs_of(config: Mapping[str, Any]) -> list[Job]:
     """The jobs of a config section: `directory`, `world`, `image_size`, and `parts` with their fields.
 
-    A part names its `tasks`, or a LIBERO `suite`; its `conditions`, if it has any, are the domain's randomisation.
+    A part names its `tasks`, or a LIBERO `suite`; its `conditions`, if it has any, are the domain's randomisation. It
+    lands in a folder of its name, or in that of another part, its `folder`.
     """
     return [
         Job(
             task,
-            Path(config["directory"], name, f"{task}_demo.hdf5"),
+            Path(config["directory"], part.get("folder", name), f"{task}_demo.hdf5"),
             part["demos"],
             part["first_seed"],
             part["noise"],

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +58,8 @@ class BatchConfig(NamedTuple):
     query_demos: int
     query_frames: int
     draws: int  # samples of (t, noise) per frame
+    kept: Sequence[str] = ()  # of data.tasks, those that are not adapted to, and that adapting must not cost
+    kept_frames: int = 0  # frames of `kept`, which every task's query has besides its own
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "BatchConfig":
@@ -116,7 +118,25 @@ def setting(config: Mapping[str, Any]) -> Setting:
     conditions = None if config["conditions"] is None else ConditionRange.from_config(config["conditions"])
     key = jax.random.key(config["seed"])
     batch = BatchConfig.from_config(config["batch"])
+    check_kept(batch, frames.demos)
     return Setting(base, learner(base, rules, key), rules, frames, content.digest(demos), conditions, batch)
+
+
+def check_kept(batch: BatchConfig, tasks: Collection[str]) -> None:
+    """Refuses tasks to keep that are unknown, that are all there are, or of which no frame would be drawn.
+
+    Raises:
+      ValueError: as said.
+    """
+    if unknown := set(batch.kept) - set(tasks):
+        raise ValueError(
+            f"batch.kept: {min(unknown)!r} is not in data.tasks; add it there, its demonstrations are read"
+        )
+    if bool(batch.kept) != (batch.kept_frames > 0):
+        named = len(batch.kept)
+        raise ValueError(f"batch.kept names {named} tasks, kept_frames is {batch.kept_frames}: set both or neither")
+    if set(batch.kept) >= set(tasks):
+        raise ValueError("batch.kept names all of data.tasks: none is left to adapt to")
 
 
 def relabel_of(condition: Condition | None) -> Relabel | None:
@@ -225,8 +245,11 @@ def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], 
             return step(state, task_batches.fill_tasks(rows, bank), key, None, learn.phi)
         return step(state, rows, key, bank, learn.phi)
 
+    tasks = [task for task in known.frames.demos if task not in batch.kept]
+    kept = task_batches.all_rows(known.frames, batch.kept) if batch.kept else None
+
     def batch_of(number: int) -> task_batches.TaskRows:
-        tasks, conditions = list(known.frames.demos), known.conditions
+        conditions = known.conditions
         draws = draw_tasks(
             config["seed"],
             number,
@@ -237,7 +260,8 @@ def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], 
             batch.query_demos,
             (lambda rng: None) if conditions is None else (lambda rng: conditions.sample(rng, "train")),
         )
-        return task_batches.task_batch(known.frames, draws, relabel_of, inner_steps, batch.frames, batch.query_frames)
+        sizes = inner_steps, batch.frames, batch.query_frames
+        return task_batches.task_batch(known.frames, draws, relabel_of, *sizes, kept, batch.kept_frames)
 
     state = loop.run(
         workdir,

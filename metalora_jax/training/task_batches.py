@@ -71,11 +71,34 @@ def task_batch(
     inner_steps: int,
     support_frames: int,
     query_frames: int,
+    kept: Rows | None = None,
+    kept_frames: int = 0,
 ) -> TaskRows:
-    """The tasks of one meta-step, with a leading task axis; `relabel_of` maps a draw's shift to its labels."""
+    """The tasks of one meta-step, with a leading task axis.
+
+    Args:
+      frames: where the demonstrations are.
+      draws: the tasks.
+      relabel_of: maps a draw's shift to its labels.
+      inner_steps: minibatches in a support set.
+      support_frames: frames in each of them.
+      query_frames: frames of the task itself in its query.
+      kept: frames (n, ...) of tasks that adapting must not cost, see `all_rows`.
+      kept_frames: how many of those stand in each query, behind its own.
+    """
     support, query = [], []
     for draw in draws:
         relabel = relabel_of(draw.shift)
         support.append(support_rows(frames, draw.task, draw.support, relabel, inner_steps, support_frames, draw.rng))
-        query.append(query_rows(frames, draw.task, draw.query, relabel, query_frames, draw.rng))
+        own = query_rows(frames, draw.task, draw.query, relabel, query_frames, draw.rng)
+        if kept is not None:
+            others = _drawn(frames, draw.rng, *kept, (kept_frames,))
+            own = jax.tree.map(lambda *parts: np.concatenate(parts), own, others)
+        query.append(own)
     return TaskRows(*(jax.tree.map(lambda *leaves: np.stack(leaves), *parts) for parts in (support, query)))
+
+
+def all_rows(frames: Frames, tasks: Sequence[str]) -> Rows:
+    """Every frame of some tasks, without a shift: leaves (n, ...)."""
+    each = [Rows(*rows_and_labels(frames, task, range(frames.demos[task]))) for task in tasks]
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *each)

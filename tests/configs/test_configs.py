@@ -136,6 +136,7 @@ def test_libero_splits_hold_out_what_they_say(split):
     labels = {name: [text for fact in ("text", *held.facts) for text in tasks[name].facts[fact]] for name in tasks}
     allowed = hold_out(held.among, held.validation, held.test, labels)
     assert allowed == Splits(held.train, held.validation, held.test)
+    assert hold_out(namespace["MORE"], held.validation, held.test, labels).train == held.more
     check_disjoint(allowed, {name: task.language for name, task in tasks.items()}, labels=labels)
     if split == "composition":
         check_recombined(allowed, tasks)

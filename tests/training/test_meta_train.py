@@ -110,6 +110,37 @@ def test_unknown_fields_are_named(config, section, field, complaint):
         setting(wrong)
 
 
+def test_kept_tasks_are_not_adapted_to_and_steady_the_start(config, trained, tmp_path, monkeypatch):
+    kept, *others = config["data"]["tasks"]
+    drawn, original = set(), module.draw_tasks
+
+    def noted(*arguments):
+        draws = original(*arguments)
+        drawn.update(draw.task for draw in draws)
+        return draws
+
+    monkeypatch.setattr(module, "draw_tasks", noted)
+    keeping = config | {"batch": config["batch"] | dict(kept=(kept,), kept_frames=6)}
+    adapter = meta_train(keeping, tmp_path)
+    assert drawn == set(others)
+    thetas = [load_adapter(path, make_base())[2]["theta"] for path in (adapter, trained)]
+    assert trees.global_norm(trees.sub(*thetas)) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("kept", "frames", "complaint"),
+    [
+        (("nowhere",), 4, r"batch\.kept: 'nowhere' is not in data\.tasks"),
+        (("reach",), 0, r"batch\.kept names 1 tasks, kept_frames is 0: set both or neither"),
+        ((), 4, r"batch\.kept names 0 tasks, kept_frames is 4"),
+        (tuple(INSTRUCTIONS), 4, r"none is left to adapt to"),
+    ],
+)
+def test_tasks_to_keep_are_checked(config, kept, frames, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        setting(config | {"batch": config["batch"] | dict(kept=kept, kept_frames=frames)})
+
+
 def test_missing_fields_are_named(config):
     wrong = copy.deepcopy(config)
     del wrong["batch"]["draws"]

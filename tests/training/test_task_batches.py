@@ -5,7 +5,7 @@ import numpy as np
 
 from metalora_jax.data.frames import rows_and_labels
 from metalora_jax.data.tasks import draw_tasks
-from metalora_jax.training.task_batches import fill, task_batch
+from metalora_jax.training.task_batches import all_rows, fill, task_batch
 from tests.tiny_base import make_frames
 
 STEPS, SUPPORT, QUERY = 3, 4, 5
@@ -34,6 +34,23 @@ def test_frames_come_from_the_drawn_demonstrations():
         for part, demos in ((made.support, drawn.support), (made.query, drawn.query)):
             rows, _ = rows_and_labels(make_frames(), drawn.task, demos)
             assert set(part.rows[i].ravel()) <= set(rows)
+
+
+def test_frames_of_kept_tasks_stand_behind_each_querys_own():
+    frames = make_frames()
+    task = list(frames.demos)[-1]
+    kept = all_rows(frames, [task])
+    assert len(kept.rows) == sum(len(actions) for actions in frames.actions[task])
+    plain, made = batch(), task_batch(frames, draws(), lambda _: None, STEPS, SUPPORT, QUERY, kept, 7)
+    jax.tree.map(np.testing.assert_array_equal, plain.support, made.support)
+    jax.tree.map(np.testing.assert_array_equal, plain.query, jax.tree.map(lambda x: x[:, :QUERY], made.query))
+    added = made.query.rows[:, QUERY:]
+    assert added.shape == (6, 7)
+    assert set(added.ravel()) <= set(kept.rows)
+    assert len(set(added.ravel())) > 7
+    labels = dict(zip(kept.rows.tolist(), kept.target.actions, strict=True))
+    for row, actions in zip(added.ravel(), made.query.target.actions[:, QUERY:].reshape(-1, 5, 4), strict=True):
+        np.testing.assert_array_equal(actions, labels[row])
 
 
 def test_pure_in_the_step():

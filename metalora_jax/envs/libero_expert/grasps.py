@@ -17,7 +17,7 @@ _PAD = 0.008  # [m] half width of the rubber
 _SAME_SIDE = 4.0  # [1/m] decides between the two sides of a rim, so that demonstrations agree
 _FIRST_YAW = -1.2  # [rad]; the range is cut where things rarely lie, so that they are not grasped now so, now so
 _STRIDE = 2  # cells between the places that are tried
-_WINDOW = PALM[0] + 0.10  # [m]
+_SMALL = 0.10  # [m] radius of a thing; the map of what lies around is never smaller than for such a one
 
 
 class Grasp(NamedTuple):
@@ -34,12 +34,15 @@ def grasps(target: Boxes, mass_center: np.ndarray, others: Boxes) -> list[Grasp]
     Costs are for what makes a grasp fail or look odd: a thing off the middle between the fingers, held far from its
     centre of mass (3,), shallowly, across slanted sides, or with a turned wrist.
     """
-    low, high = (edge for edge in target.extent())
+    low, high = target.extent()
     middle = np.array([*(low.min(axis=0) + high.max(axis=0))[:2] / 2, 0.0])
+    corners = np.maximum(np.abs(low - middle), np.abs(high - middle))[:, :2]
+    reach = np.linalg.norm(corners, axis=1).max()  # a pan's handle sticks out
+    window = PALM[0] + max(_SMALL, reach)
     near = others.extent()
-    close = ((near[0] < middle + 0.3) & (near[1] > middle - 0.3))[:, :2].all(axis=1)
+    close = ((near[0] < middle + 1.5 * window) & (near[1] > middle - 1.5 * window))[:, :2].all(axis=1)
     others = Boxes(*(part[close] for part in others))
-    found = [grasp for yaw in _yaws(target) for grasp in _at_yaw(target, mass_center, others, middle, yaw)]
+    found = [grasp for yaw in _yaws(target) for grasp in _at_yaw(target, mass_center, others, middle, window, yaw)]
     return sorted(found, key=lambda grasp: grasp.cost)
 
 
@@ -51,11 +54,13 @@ def _yaws(target: Boxes) -> list[float]:
     return [0.0, *((along - _FIRST_YAW) % np.pi + _FIRST_YAW)]
 
 
-def _at_yaw(target: Boxes, mass_center: np.ndarray, others: Boxes, middle: np.ndarray, yaw: float) -> list[Grasp]:
+def _at_yaw(
+    target: Boxes, mass_center: np.ndarray, others: Boxes, middle: np.ndarray, window: float, yaw: float
+) -> list[Grasp]:
     # In this frame the fingers close along the first axis.
     into = turn(-yaw - np.pi / 2)
     own, rest = (boxes.moved(into, middle, np.zeros(3)) for boxes in (target, others))
-    lower = np.full(2, -CELL * round(_WINDOW / CELL))
+    lower = np.full(2, -CELL * round(window / CELL))
     mine = heights(own, lower, -lower).top
     everything = np.maximum(mine, heights(rest, lower, -lower).top)
     lowest = np.maximum(_finger_floor(everything), _palm_floor(everything))
