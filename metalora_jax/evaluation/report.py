@@ -183,7 +183,7 @@ def _section(section: Section, pictures: Sequence[str], settings: Settings) -> I
 
 
 def _headlines(section: Section, settings: Settings) -> Iterable[str]:
-    shots, steps = section.shots[-1], section.shots_steps
+    shots, steps = section.shots[0], section.shots_steps  # the fewest: few-shot is what is asked
     here = [c for c in section.cells if (c.shots, c.steps) == (shots, steps)]
     for cell in sorted(here, key=lambda c: -c.success):
         line = (

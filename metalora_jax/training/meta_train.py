@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from absl import logging
 from flax import nnx
@@ -18,6 +19,7 @@ from metalora_jax.data import content, features, sources
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.feature_cache import FeatureCache
 from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
+from metalora_jax.data.normalize import normalize_actions
 from metalora_jax.data.tasks import draw_tasks
 from metalora_jax.envs.conditions import Condition, ConditionRange, command_labels
 from metalora_jax.memory import sparing
@@ -31,6 +33,8 @@ from metalora_jax.training.base import Base
 from metalora_jax.training.learner import Learner, learner, loss_fn
 from metalora_jax.training.progress import progress
 from metalora_jax.types import ActionChunk, Array, Batch, Demo, PyTree, from_fields
+
+OUTWEIGHS = 5.0  # mean square of a task's normalised actions; it is about 1 over all data behind the statistics
 
 
 class DataConfig(NamedTuple):
@@ -119,6 +123,12 @@ def setting(config: Mapping[str, Any]) -> Setting:
     key = jax.random.key(config["seed"])
     batch = BatchConfig.from_config(config["batch"])
     check_kept(batch, frames.demos)
+    if found := outweighing(frames):
+        logging.warning(
+            "%d of %d tasks have actions far outside the base's statistics and will outweigh the others (mean square, "
+            "normalised, in brackets); leave them out, or take a base with statistics of them too: %s",
+            *(len(found), len(frames.demos), ", ".join(found)),
+        )
     return Setting(base, learner(base, rules, key), rules, frames, content.digest(demos), conditions, batch)
 
 
@@ -190,6 +200,17 @@ def report_placement(known: Setting, bank: PyTree) -> None:
     dead = adapters.dead_adapters(jax.jit(jax.grad(loss))(theta, known.learner.phi, batch))
     if dead:
         logging.warning("no gradient reaches the adapters on %s; leave them out of the placement", ", ".join(dead))
+
+
+def outweighing(frames: Frames) -> list[str]:
+    """Tasks whose actions the base's statistics do not cover: their loss would drown the others'."""
+    found = []
+    for task, recorded in frames.actions.items():
+        normalised = normalize_actions(frames.statistics, np.concatenate(recorded), frames.sizes.action)
+        square = float(np.mean(np.square(normalised[:, : recorded[0].shape[1]])))
+        if square > OUTWEIGHS:
+            found.append(f"{task} ({square:.0f})")
+    return found
 
 
 def outer_optimizer(outer: OuterConfig, learned: bool) -> optax.GradientTransformation:

@@ -127,6 +127,14 @@ def test_kept_tasks_are_not_adapted_to_and_steady_the_start(config, trained, tmp
     assert trees.global_norm(trees.sub(*thetas)) > 1e-4
 
 
+def test_tasks_that_outweigh_the_others_are_named(config):
+    frames = setting(config).frames
+    assert module.outweighing(frames) == []
+    large = dict(frames.actions) | {"push": tuple(30 * actions for actions in frames.actions["push"])}
+    [found] = module.outweighing(frames._replace(actions=large))
+    assert found.startswith("push (")
+
+
 @pytest.mark.parametrize(
     ("kept", "frames", "complaint"),
     [
