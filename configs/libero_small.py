@@ -1,5 +1,5 @@
-"""libero_few_shot cut down to what two cores run in about an hour: one meta-seed, four episodes a task and point,
-shorter episodes.
+"""libero_few_shot cut down to what two cores run in 75 minutes: one meta-seed, one demonstration, three episodes a task
+and point, shorter episodes, no wrong instructions.
 
     python experiments/collect.py --config=configs/libero_demos.py:picking
     python experiments/pretrain.py --config=configs/nano_libero.py --workdir=runs/libero/suite
@@ -23,10 +23,11 @@ def get_config(split: str = "suite") -> ConfigDict:
     config.search = dict(learned=(1.0, 2.0, 3.0), sgd=(), adam=(0.003, 0.01))
     config.protocol.update(
         steps=(0, 10, 100),
-        shots=(1, 5),
+        shots=(1,),
         shots_steps=(10,),
-        draws_per_task=4,
+        draws_per_task=3,
         episodes=1,
+        instruction_steps=0,
     )
     for suite in config.control.max_steps:  # all but 2 of 216 undisturbed demonstrations are shorter
         config.control.max_steps[suite] = 180
