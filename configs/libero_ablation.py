@@ -1,5 +1,7 @@
 """One change at a time from the meta-learned arm of libero_few_shot: rank, place, inner steps, support, method.
 
+Meta-training has four demonstrations of a task: with a support of three, one is left for the query instead of two.
+
 python experiments/ablate.py --config=configs/libero_ablation.py --workdir=runs/libero/ablation
 """
 

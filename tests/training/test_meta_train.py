@@ -110,21 +110,28 @@ def test_unknown_fields_are_named(config, section, field, complaint):
         setting(wrong)
 
 
-def test_kept_tasks_are_not_adapted_to_and_steady_the_start(config, trained, tmp_path, monkeypatch):
+def test_kept_tasks_are_not_adapted_to_and_stand_in_every_query(config, tmp_path, monkeypatch):
     kept, *others = config["data"]["tasks"]
-    drawn, original = set(), module.draw_tasks
+    made, original = [], task_batches.task_batch
 
     def noted(*arguments):
-        draws = original(*arguments)
-        drawn.update(draw.task for draw in draws)
-        return draws
+        made.append(original(*arguments))
+        return made[-1]
 
-    monkeypatch.setattr(module, "draw_tasks", noted)
+    monkeypatch.setattr(task_batches, "task_batch", noted)
     keeping = config | {"batch": config["batch"] | dict(kept=(kept,), kept_frames=6)}
-    adapter = meta_train(keeping, tmp_path)
-    assert drawn == set(others)
-    thetas = [load_adapter(path, make_base())[2]["theta"] for path in (adapter, trained)]
-    assert trees.global_norm(trees.sub(*thetas)) > 1e-4
+    meta_train(keeping, tmp_path)
+    frames = setting(keeping).frames
+
+    def rows_of(tasks):
+        return set(task_batches.all_rows(frames, tasks).rows)
+
+    assert len(made) == 3
+    for batch in made:
+        own, added = np.split(batch.query.rows, [4], axis=1)
+        assert added.shape == (2, 6)
+        assert set(added.ravel()) <= rows_of([kept])
+        assert {*own.ravel(), *batch.support.rows.ravel()} <= rows_of(others)
 
 
 def test_tasks_that_outweigh_the_others_are_named(config):
