@@ -227,3 +227,14 @@ def test_a_recording_tells_where_everything_stood(stove, tmp_path):
     libero_hdf5.write_official(path, [recording._replace(origin=origin, moments=(moment,))], WORLD.cameras, {})
     (demo,) = libero_hdf5.read(path, WORLD.cameras)
     np.testing.assert_array_equal(demo.images, recording.demo.images)
+
+
+def test_what_is_out_of_view_is_not_missed(stove, monkeypatch):
+    from metalora_jax.envs import libero
+
+    play(stove, SEEN, random_commands(4))
+    seen = stove.observe().images
+    left_out = [libero.out_of_view(stove._model, stove._data, camera).sum() for camera in stove._cameras]
+    assert min(left_out) > 10
+    monkeypatch.setattr(libero, "out_of_view", lambda model, data, camera: np.zeros(model.ngeom, bool))
+    np.testing.assert_array_equal(stove.observe().images, seen)
