@@ -200,11 +200,11 @@ def get_config(split: str = "suite") -> ConfigDict:
         with made.unlocked():
             made.conditions = None
         with made.batch.unlocked():
-            made.batch.update(meta_batch=8, query_frames=32, kept=held.train, kept_frames=32)
-        made.meta.update(inner_steps=10, rate=0.5)
+            made.batch.update(meta_batch=8, query_frames=32, kept=held.train, kept_frames=32, replay_frames=16)
+        made.meta.update(inner_steps=10, rate=1.0)
         made.outer.rate = 0.005
         if method == "multitask":  # as many frames in each step as support and query together, half of them kept
-            made.batch.update(query_frames=112, kept_frames=112)
+            made.batch.update(query_frames=192, kept_frames=192, replay_frames=0)
         else:
             made.outer.rate_of_rates = 0.1
         return made
@@ -221,6 +221,8 @@ def get_config(split: str = "suite") -> ConfigDict:
         config.arms.full_expert = full.to_dict()
     for name, tasks in (("validation", held.validation), ("test", held.test)):
         config[name] = dict(directory=DEMOS, tasks=tasks, demos=8, cameras=CAMERAS)
+    with config.unlocked():  # what the base learned from: every arm replays it as it adapts
+        config.replay = dict(directory=DEMOS, tasks=held.train, demos=4, cameras=CAMERAS)
     config.protocol.update(
         distribution="tasks",
         steps=(0, 1, 3, 5, 10, 100),
@@ -232,7 +234,8 @@ def get_config(split: str = "suite") -> ConfigDict:
     )
     with config.protocol.unlocked():
         # Draw d's episodes begin at initial state 10 d + first_episode, see envs.libero.episode_start.
-        config.protocol.update(first_episode=0, retention_tasks=held.train, instruction_steps=10, held_out=held.facts)
+        config.protocol.update(first_episode=0, instruction_steps=10, held_out=held.facts)
+        config.protocol.update(retention_tasks=held.train, replay_frames=32)
     config.control = dict(
         execute=5,
         ensemble=placeholder(float),

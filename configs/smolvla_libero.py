@@ -39,8 +39,10 @@ def get_config(split: str = "suite") -> ConfigDict:
         config.convert = ConfigDict(dict(policy="lerobot/smolvla_base", tokenizer=None))
         for arm in ("meta", "control", "full_expert"):
             config.arms[arm].data.update(directory=DIRECTORY, demos=50, cameras=CAMERAS)
-            config.arms[arm].batch.update(meta_batch=4, frames=4, query_frames=4, draws=4, kept=(), kept_frames=0)
+            config.arms[arm].batch.update(meta_batch=4, frames=4, query_frames=4, draws=4)
+            config.arms[arm].batch.update(kept=(), kept_frames=0, replay_frames=0)
             config.arms[arm].meta.update(inner_steps=5, micro_batch=1)
+        del config.replay  # the public base has seen no LIBERO task that it could forget
     for arm in ("control", "full_expert"):  # as many frames in a step as support and query together
         config.arms[arm].batch.query_frames = 5 * 4 + 4
     config.arms.full_expert.outer.rate = 1e-4
@@ -59,6 +61,7 @@ def get_config(split: str = "suite") -> ConfigDict:
         retention_steps=50,
         instruction_steps=50,
         frames=8,
+        replay_frames=0,
         flow_draws=4,
         short=50,
     )

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from absl import logging
@@ -19,8 +19,8 @@ from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.envs.world import World, world
 from metalora_jax.evaluation import execution, few_shot, provenance, rollout
 from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
-from metalora_jax.evaluation.few_shot import Protocol
-from metalora_jax.evaluation.plan import BASE, DataSet, Stamps, check_retention, plan
+from metalora_jax.evaluation.few_shot import DataSet, Protocol
+from metalora_jax.evaluation.plan import BASE, Stamps, check_retention, plan
 from metalora_jax.evaluation.provenance import Inputs
 from metalora_jax.evaluation.records import EpisodeLog
 from metalora_jax.evaluation.rollout import Control, Job, one_core_each
@@ -38,6 +38,7 @@ from metalora_jax.training.meta_train import (
     read_demos,
 )
 from metalora_jax.training.progress import progress, take_line
+from metalora_jax.training.task_batches import Replay, replay_of
 
 
 def run(config: Mapping[str, Any], workdir: Path, host: Host = ALONE) -> Path:
@@ -54,6 +55,7 @@ def run(config: Mapping[str, Any], workdir: Path, host: Host = ALONE) -> Path:
     """
     protocol = Protocol.from_config(config["protocol"])
     check_retention(protocol)
+    check_replay(config, protocol)
     control = Control(tuple(config["test"]["cameras"]), **config["control"])
     where = world(control.world)
     check_splits(config, where)
@@ -68,11 +70,12 @@ def run(config: Mapping[str, Any], workdir: Path, host: Host = ALONE) -> Path:
     train(config, workdir)
     arms = [arm for name in config["arms"] for arm in build_arm(config, name, base, workdir)]
     stage = earliest(arm.learner.stage for arm in arms)
-    validation = data_set(config, "validation", base, protocol, protocol.shots[:1], stage)
-    test = data_set(config, "test", base, protocol, protocol.shots, stage)
+    replay = replayed(config, base, stage)
+    validation = data_set(config, "validation", base, protocol, protocol.shots[:1], stage, replay)
+    test = data_set(config, "test", base, protocol, protocol.shots, stage, replay)
     adapt = Adaptation(protocol.flow_draws)
     choices = searched(config, arms, adapt, validation, protocol, workdir / "rates.json")
-    data = {"validation": validation.digest, "test": test.digest}
+    data = {"validation": validation.digest, "test": test.digest} | ({"replay": replay.digest} if replay else {})
     common = provenance.inputs(config, base, source, data)
     name = "episodes.jsonl" if host.hosts == 1 else f"episodes-{host.number}-of-{host.hosts}.jsonl"
     with EpisodeLog(workdir / name) as log:
@@ -105,7 +108,7 @@ def check_splits(config: Mapping[str, Any], where: World) -> None:
     """
     protocol = Protocol.from_config(config["protocol"])
     learned = {task for arm in config["arms"].values() if "data" in arm for task in arm["data"]["tasks"]}
-    learned |= set(protocol.retention_tasks)
+    learned |= {*protocol.retention_tasks, *(config["replay"]["tasks"] if "replay" in config else ())}
     splits = Splits(tuple(sorted(learned)), tuple(config["validation"]["tasks"]), tuple(config["test"]["tasks"]))
     instructions = {task: where.instruction(task) for tasks in splits for task in tasks}
     if protocol.distribution == "tasks":
@@ -115,6 +118,20 @@ def check_splits(config: Mapping[str, Any], where: World) -> None:
                 others[task] = others.get(task, ()) + texts
         labels = {task: _labels(where.facts(task), protocol) for task in instructions}
         check_disjoint(splits, instructions, others, labels)
+
+
+def check_replay(config: Mapping[str, Any], protocol: Protocol) -> None:
+    """Refuses a section `replay` that would not be used, and frames to replay that come from nowhere.
+
+    Raises:
+      ValueError: as said.
+    """
+    if ("replay" in config) != (protocol.replay_frames > 0):
+        there = "a" if "replay" in config else "no"
+        raise ValueError(
+            f"protocol.replay_frames is {protocol.replay_frames}, and there is {there} section `replay` with "
+            "demonstrations of earlier tasks: set both or neither"
+        )
 
 
 def _labels(facts: Mapping[str, Sequence[str]], protocol: Protocol) -> list[str]:
@@ -190,8 +207,30 @@ def build_arm(config: Mapping[str, Any], name: str, base: Base, workdir: Path) -
     return made
 
 
+class Replayed(NamedTuple):
+    """Earlier tasks, frames of which every arm adapts on besides those of the new one."""
+
+    draw: Replay
+    digest: str  # of their demonstrations, see `data.content`
+
+
+def replayed(config: Mapping[str, Any], base: Base, stage: Stage) -> Replayed | None:
+    """The demonstrations of the section `replay`, where there is one, with their frozen front up to `stage`."""
+    if "replay" not in config:
+        return None
+    demos = read_demos(DataConfig.from_config(config["replay"]))
+    frames = gather(demos, base.statistics, base.encode_text, base.sizes)
+    return Replayed(replay_of(frames, frozen_bank(base, frames, stage)), content.digest(demos))
+
+
 def data_set(
-    config: Mapping[str, Any], split: str, base: Base, protocol: Protocol, shots: Sequence[int], stage: Stage
+    config: Mapping[str, Any],
+    split: str,
+    base: Base,
+    protocol: Protocol,
+    shots: Sequence[int],
+    stage: Stage,
+    replay: Replayed | None,
 ) -> DataSet:
     """Reads a split's demonstrations, computes their frozen front up to `stage` and lays out the cells."""
     demos = read_demos(DataConfig.from_config(config[split]))
@@ -199,7 +238,8 @@ def data_set(
     conditions = None if config["conditions"] is None else ConditionRange.from_config(config["conditions"])
     draws = protocol.draws_per_task
     made = {k: few_shot.cells(protocol, split, frames.demos, conditions, k, draws, config["seed"]) for k in shots}
-    return DataSet(frames, frozen_bank(base, frames, stage), made, content.digest(demos))
+    bank = frozen_bank(base, frames, stage)
+    return DataSet(frames, bank, made, content.digest(demos), None if replay is None else replay.draw)
 
 
 def searched(
@@ -219,9 +259,7 @@ def searched(
             first[name],
             adapt,
             config["search"],
-            validation.cells[protocol.shots[0]],
-            validation.frames,
-            validation.bank,
+            validation,
             protocol,
         )
         known[name] = {budget: choice._asdict() for budget, choice in found.items()}

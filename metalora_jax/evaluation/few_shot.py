@@ -17,11 +17,13 @@ from metalora_jax.envs.conditions import Condition, ConditionRange
 from metalora_jax.evaluation.arms import Adaptation, Adapted, Arm, Choice, candidates
 from metalora_jax.training.learner import loss_fn
 from metalora_jax.training.meta_train import relabel_of
-from metalora_jax.training.task_batches import fill, query_rows, support_rows
+from metalora_jax.training.task_batches import Replay, behind, fill, query_rows, support_rows
 from metalora_jax.types import Batch, PyTree, from_fields
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_JUDGED = 48  # frames of a cell that a search judges by
 
 
 class Protocol(NamedTuple):
@@ -41,6 +43,7 @@ class Protocol(NamedTuple):
     retention_tasks: tuple[str, ...] = ()  # earlier tasks that adapters for a new one are tried on, one a cell in turn
     instruction_steps: int = 0  # step count at which policies are told another task's instruction; 0 leaves that out
     first_episode: int = 0  # number of a cell's first episode (`World.episode_start`): LIBERO's initial-state index
+    replay_frames: int = 0  # frames of the section `replay`, earlier tasks, in a support minibatch besides `frames`
     held_out: tuple[str, ...] = ()  # facts that tasks of two splits may not share (see `World.facts`), besides the text
 
     @classmethod
@@ -59,6 +62,16 @@ class Cell(NamedTuple):
     draw: int
     demos: tuple[int, ...]  # support
     query: tuple[int, ...]  # other demonstrations, for the search's loss
+
+
+class DataSet(NamedTuple):
+    """Demonstrations of one split, with the frozen front computed."""
+
+    frames: Frames
+    bank: PyTree
+    cells: dict[int, list[Cell]]  # shots -> cells
+    digest: str  # of the demonstrations, see `data.content`
+    replay: Replay | None = None  # earlier tasks that adapting is not to cost
 
 
 def cells(
@@ -87,26 +100,42 @@ def cells(
     return made
 
 
-def support(cell: Cell, frames: Frames, bank: PyTree, steps: int, size: int) -> Batch:
-    """The minibatches that all arms adapt on: leaves (steps, size, ...); step j is the same whatever `steps` is."""
-    rng = np.random.default_rng([cell.draw, cell.shots, *cell.demos])
-    relabel = relabel_of(cell.condition)
-    return fill(support_rows(frames, cell.task, cell.demos, relabel, steps, size, rng), bank)
+def support(cell: Cell, data: DataSet, steps: int, protocol: Protocol) -> Batch:
+    """The minibatches that all arms adapt on: leaves (steps, frames, ...); step j is the same whatever `steps` is.
+
+    Where earlier tasks are replayed, their frames stand behind those of the cell.
+    """
+    seed = [cell.draw, cell.shots, *cell.demos]
+    relabel, rng = relabel_of(cell.condition), np.random.default_rng(seed)
+    own = fill(support_rows(data.frames, cell.task, cell.demos, relabel, steps, protocol.frames, rng), data.bank)
+    if data.replay is None:
+        return own
+    others = data.replay(np.random.default_rng([*seed, 1]), (steps, protocol.replay_frames))
+    return behind(own, others, axis=1)
+
+
+def _query(cell: Cell, number: int, data: DataSet) -> Batch:
+    """What a search judges by: other demonstrations of the cell's task, and as much of what is replayed."""
+    relabel, rng = relabel_of(cell.condition), np.random.default_rng(number)
+    own = fill(query_rows(data.frames, cell.task, cell.query, relabel, _JUDGED, rng), data.bank)
+    return own if data.replay is None else behind(own, data.replay(rng, (_JUDGED,)), axis=0)
 
 
 def search(
     arm: Arm,
     adapt: Adaptation,
     options: Mapping[str, Sequence[float]],
-    validation: Sequence[Cell],
-    frames: Frames,
-    bank: PyTree,
+    validation: DataSet,
     protocol: Protocol,
 ) -> dict[str, Choice]:
-    """The best choice for few steps, and for many, by flow loss on held-out demonstrations of validation cells."""
+    """The best choice for few steps, and for many, by flow loss on held-out demonstrations of validation cells.
+
+    Where earlier tasks are replayed, their loss counts as much as that of the new one.
+    """
     judge = jax.jit(
         lambda theta, phi, batch: loss_fn(arm.learner, phi, 8, dropout=False)(theta, batch, jax.random.key(1))
     )
+    judged = list(enumerate(validation.cells[protocol.shots[0]]))
     best: dict[str, Choice] = {}
     for budget, steps in budgets(protocol).items():
         scores: dict[Choice, float] = {}
@@ -114,13 +143,12 @@ def search(
 
             def held_out_loss(item: tuple[int, Cell], choice: Choice = choice, steps: tuple = steps) -> float:
                 number, cell = item
-                batch = support(cell, frames, bank, max(steps), protocol.frames)
+                batch = support(cell, validation, max(steps), protocol)
                 adapted = adapt(arm, choice, batch, number, steps)
-                relabel, rng = relabel_of(cell.condition), np.random.default_rng(number)
-                query = fill(query_rows(frames, cell.task, cell.query, relabel, 48, rng), bank)
+                query = _query(cell, number, validation)
                 return float(np.mean([judge(adapted.thetas[step], arm.learner.phi, query) for step in steps]))
 
-            scores[choice] = float(np.mean(list(side_by_side(held_out_loss, list(enumerate(validation))))))
+            scores[choice] = float(np.mean(list(side_by_side(held_out_loss, judged))))
         finite = {choice: score for choice, score in scores.items() if np.isfinite(score)}
         if not finite:
             raise ValueError(f"every inner rate diverges for {arm.name}: {scores}; search lower rates")
@@ -146,8 +174,7 @@ def adapted_at(
     adapt: Adaptation,
     choices: Mapping[str, Choice],
     cell: Cell,
-    frames: Frames,
-    bank: PyTree,
+    data: DataSet,
     protocol: Protocol,
     wanted: Sequence[int],
 ) -> Iterator[tuple[int, PyTree, float, float | None]]:
@@ -157,7 +184,7 @@ def adapted_at(
     for budget, steps in budgets(protocol).items():
         if not set(steps) & set(wanted):
             continue
-        batch = support(cell, frames, bank, max(steps), protocol.frames)
+        batch = support(cell, data, max(steps), protocol)
         result: Adapted = adapt(arm, choices[budget], batch, cell.draw, steps)
         for step in steps:
             if step in wanted:

@@ -49,14 +49,15 @@ def before_and_after(config: Mapping[str, Any], workdir: Path) -> list[Path]:
     chosen = json.loads((workdir / "rates.json").read_text())[name]
     choices = {budget: Choice(**choice) for budget, choice in chosen.items()}
     adapt = Adaptation(protocol.flow_draws)
-    data = experiment.data_set(config, "test", base, protocol, protocol.shots[:1], arm.learner.stage)
+    replay = experiment.replayed(config, base, arm.learner.stage)
+    data = experiment.data_set(config, "test", base, protocol, protocol.shots[:1], arm.learner.stage, replay)
     control = Control(tuple(config["test"]["cameras"]), **config["control"])
     start_of = world(control.world).episode_start
     jobs, takes = [], {}
     for cell in data.cells[protocol.shots[0]]:
         if cell.task not in todo or cell.draw != 0:
             continue
-        found = few_shot.adapted_at(arm, adapt, choices, cell, data.frames, data.bank, protocol, [films["steps"]])
+        found = few_shot.adapted_at(arm, adapt, choices, cell, data, protocol, [films["steps"]])
         thetas = {step: theta for step, theta, _, _ in found}
         take = Rollout(
             (cell.task, "before"), cell.condition or Condition(), start_of(cell.task, cell.draw, protocol.first_episode)

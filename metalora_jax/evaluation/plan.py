@@ -11,17 +11,15 @@ from typing import NamedTuple
 
 import jax
 
-from metalora_jax.data.frames import Frames
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.world import World
 from metalora_jax.evaluation import few_shot
 from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
-from metalora_jax.evaluation.few_shot import Cell, Protocol
+from metalora_jax.evaluation.few_shot import Cell, DataSet, Protocol
 from metalora_jax.evaluation.records import Episode, EpisodeLog
 from metalora_jax.evaluation.rollout import Job, Rollout
 from metalora_jax.processes import ALONE, Host
 from metalora_jax.training.progress import progress
-from metalora_jax.types import PyTree
 
 BASE = "base"  # the method name of the frozen policy, which is not adapted
 RETENTION = "base"  # the split of earlier tasks: those that the base and the adapters were trained on
@@ -29,15 +27,6 @@ RETENTION = "base"  # the split of earlier tasks: those that the base and the ad
 MEMORY = 4e9  # [bytes] of adapted parameters that wait for their episodes at a time
 
 Stamps = Mapping[tuple[str, int], str]  # (method, meta-seed) -> fingerprint
-
-
-class DataSet(NamedTuple):
-    """Demonstrations of one split, with the frozen front computed."""
-
-    frames: Frames
-    bank: PyTree
-    cells: dict[int, list[Cell]]  # shots -> cells
-    digest: str  # of the demonstrations, see `data.content`
 
 
 class Work(NamedTuple):
@@ -72,7 +61,7 @@ def plan(
     def adapted(work: Work) -> list[Job]:
         arm, cell, missing = work
         steps = list(missing)
-        results = few_shot.adapted_at(arm, adapt, choices[arm.name], cell, test.frames, test.bank, protocol, steps)
+        results = few_shot.adapted_at(arm, adapt, choices[arm.name], cell, test, protocol, steps)
         return [
             Job(task, arm.placement, theta, tuple(_rollout(record, seconds, loss) for record in records))
             for step, theta, seconds, loss in results

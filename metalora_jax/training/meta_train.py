@@ -64,6 +64,7 @@ class BatchConfig(NamedTuple):
     draws: int  # samples of (t, noise) per frame
     kept: Sequence[str] = ()  # of data.tasks, those that are not adapted to, and that adapting must not cost
     kept_frames: int = 0  # frames of `kept`, which every task's query has besides its own
+    replay_frames: int = 0  # frames of `kept`, which every inner step's minibatch has besides its own
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "BatchConfig":
@@ -145,6 +146,8 @@ def check_kept(batch: BatchConfig, tasks: Collection[str]) -> None:
     if bool(batch.kept) != (batch.kept_frames > 0):
         named = len(batch.kept)
         raise ValueError(f"batch.kept names {named} tasks, kept_frames is {batch.kept_frames}: set both or neither")
+    if batch.replay_frames < 0 or (batch.replay_frames and not batch.kept):
+        raise ValueError(f"batch.replay_frames is {batch.replay_frames}: name the tasks to replay in batch.kept, or 0")
     if set(batch.kept) >= set(tasks):
         raise ValueError("batch.kept names all of data.tasks: none is left to adapt to")
 
@@ -282,7 +285,8 @@ def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], 
             (lambda rng: None) if conditions is None else (lambda rng: conditions.sample(rng, "train")),
         )
         sizes = inner_steps, batch.frames, batch.query_frames
-        return task_batches.task_batch(known.frames, draws, relabel_of, *sizes, kept, batch.kept_frames)
+        others = kept, batch.kept_frames, batch.replay_frames
+        return task_batches.task_batch(known.frames, draws, relabel_of, *sizes, *others)
 
     state = loop.run(
         workdir,

@@ -1,7 +1,7 @@
 """From drawn tasks to the arrays of one meta-step: row numbers of cached frames, and action labels."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -23,6 +23,11 @@ class TaskRows(NamedTuple):
 
     support: Rows
     query: Rows
+
+
+Minibatch = TypeVar("Minibatch", Rows, Batch)
+# (generator, shape) -> so many frames of earlier tasks, to stand behind those of a new one
+Replay = Callable[[np.random.Generator, tuple[int, ...]], Batch]
 
 
 def fill(batch: Rows, bank: PyTree) -> Batch:
@@ -73,6 +78,7 @@ def task_batch(
     query_frames: int,
     kept: Rows | None = None,
     kept_frames: int = 0,
+    replay_frames: int = 0,
 ) -> TaskRows:
     """The tasks of one meta-step, with a leading task axis.
 
@@ -85,17 +91,31 @@ def task_batch(
       query_frames: frames of the task itself in its query.
       kept: frames (n, ...) of tasks that adapting must not cost, see `all_rows`.
       kept_frames: how many of those stand in each query, behind its own.
+      replay_frames: how many of those stand in each of a support set's minibatches, behind its own.
     """
     support, query = [], []
     for draw in draws:
         relabel = relabel_of(draw.shift)
-        support.append(support_rows(frames, draw.task, draw.support, relabel, inner_steps, support_frames, draw.rng))
-        own = query_rows(frames, draw.task, draw.query, relabel, query_frames, draw.rng)
+        learned = support_rows(frames, draw.task, draw.support, relabel, inner_steps, support_frames, draw.rng)
+        judged = query_rows(frames, draw.task, draw.query, relabel, query_frames, draw.rng)
         if kept is not None:
-            others = _drawn(frames, draw.rng, *kept, (kept_frames,))
-            own = jax.tree.map(lambda *parts: np.concatenate(parts), own, others)
-        query.append(own)
+            judged = behind(judged, _drawn(frames, draw.rng, *kept, (kept_frames,)), axis=0)
+            if replay_frames:
+                learned = behind(learned, _drawn(frames, draw.rng, *kept, (inner_steps, replay_frames)), axis=1)
+        support.append(learned)
+        query.append(judged)
     return TaskRows(*(jax.tree.map(lambda *leaves: np.stack(leaves), *parts) for parts in (support, query)))
+
+
+def behind(own: Minibatch, others: Minibatch, axis: int) -> Minibatch:
+    """Minibatches with the frames of `others` behind their own; frames stand along `axis`."""
+    return jax.tree.map(lambda *parts: np.concatenate(parts, axis), own, others)
+
+
+def replay_of(frames: Frames, bank: PyTree) -> Replay:
+    """Experience replay (Chaudhry et al. 2019, arXiv:1902.10486): any frames of every task in `frames`."""
+    everything = all_rows(frames, list(frames.demos))
+    return lambda rng, shape: fill(_drawn(frames, rng, *everything, shape), bank)
 
 
 def all_rows(frames: Frames, tasks: Sequence[str]) -> Rows:

@@ -12,6 +12,7 @@ import pytest
 from metalora_jax.adapters.placement import from_json
 from metalora_jax.data import content, libero_hdf5, normalize
 from metalora_jax.evaluation import experiment, provenance, report, rollout
+from metalora_jax.evaluation.few_shot import Protocol
 from metalora_jax.evaluation.records import read_run
 from metalora_jax.processes import Host
 from metalora_jax.training import base as bases
@@ -65,6 +66,9 @@ def config(tmp_path_factory):
     for part in (*(config["arms"][name]["data"] for name in TRAINED), config["validation"], config["test"]):
         part["directory"] = str(root)
     policy = lerobot_directory.write(root / "policy", lerobot_directory.small())
+    # The recipe replays nothing; this run does.
+    config["replay"] = dict(config["arms"]["meta"]["data"])
+    config["protocol"]["replay_frames"] = 2
     config["convert"] = {"policy": str(policy), "tokenizer": None}
     config["base"] = str(root / "made" / "base")
     return config
@@ -131,6 +135,7 @@ def test_provenance_names_every_input(config, run):
     for episode in episodes:
         inputs = lines[episode.fingerprint].inputs
         assert inputs.data["test"] == content.digest(test)
+        assert inputs.data["replay"] == content.digest(train)
         assert inputs.data.get("training") == (content.digest(train) if episode.method in TRAINED else None)
         assert (inputs.adapter is None) == (episode.method == "base")
         assert inputs.source == "directory"
@@ -189,6 +194,21 @@ def test_earlier_tasks_count_as_learned_from(config):
     protocol = dict(config["protocol"], retention_tasks=(config["test"]["tasks"][0],))
     with pytest.raises(ValueError, match="is in both train and test"):
         experiment.check_splits(dict(config, protocol=protocol), WORLD)
+
+
+def test_what_is_replayed_counts_as_learned_from(config):
+    replay = dict(config["test"], tasks=config["test"]["tasks"][:1])
+    with pytest.raises(ValueError, match="is in both train and test"):
+        experiment.check_splits(dict(config, replay=replay), WORLD)
+
+
+@pytest.mark.parametrize(("frames", "section"), [(4, {}), (0, {"replay": {}})])
+def test_replay_is_configured_whole_or_not_at_all(config, frames, section):
+    plain = {field: value for field, value in config.items() if field != "replay"}
+    protocol = Protocol.from_config(config["protocol"])._replace(replay_frames=frames)
+    with pytest.raises(ValueError, match=f"replay_frames is {frames}, and there is .* set both or neither"):
+        experiment.check_replay(plain | section, protocol)
+    experiment.check_replay(config, Protocol.from_config(config["protocol"]))
 
 
 def test_records_are_whole(run):

@@ -13,6 +13,7 @@ from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.few_shot import Protocol, budgets, cells, support
 from metalora_jax.training.learner import learner
 from metalora_jax.training.meta_train import frozen_bank
+from metalora_jax.training.task_batches import all_rows, replay_of
 from tests.tiny_base import make_base, make_frames
 
 PROTOCOL = Protocol(
@@ -80,19 +81,50 @@ def test_more_shots_than_demonstrations():
         lay_out(shots=4)
 
 
+def data(bank, cells=(), replay=None):
+    return few_shot.DataSet(make_frames(), bank, {1: list(cells)}, "digest", replay)
+
+
 def test_support_minibatches_do_not_depend_on_how_many_follow(bank):
     cell = lay_out()[0]
-    few, many = (support(cell, make_frames(), bank, steps, 3) for steps in (2, 7))
+    few, many = (support(cell, data(bank), steps, PROTOCOL._replace(frames=3)) for steps in (2, 7))
     assert jax.tree.leaves(many)[0].shape[:2] == (7, 3)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:2]), few, many)
 
 
 def test_support_is_labelled_for_the_cell_s_condition(bank):
     cell = lay_out()[0]
-    plain = support(cell._replace(condition=None), make_frames(), bank, 1, 3)
-    shifted = support(cell, make_frames(), bank, 1, 3)
+    plain = support(cell._replace(condition=None), data(bank), 1, PROTOCOL)
+    shifted = support(cell, data(bank), 1, PROTOCOL)
     jax.tree.map(np.testing.assert_array_equal, plain.inputs, shifted.inputs)
     assert not np.allclose(plain.target.actions, shifted.target.actions, atol=1e-3)
+
+
+def test_replayed_frames_stand_behind_the_cells_own(bank):
+    cell, replay = lay_out()[0], replay_of(make_frames(), bank)
+    protocol = PROTOCOL._replace(frames=3, replay_frames=4)
+    plain = support(cell, data(bank), 2, protocol)
+    few, many = (support(cell, data(bank, replay=replay), steps, protocol) for steps in (2, 5))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:2]), few, many)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:, :3]), plain, few)
+    assert jax.tree.leaves(few)[0].shape[:2] == (2, 7)
+    added = few.target.actions[:, 3:].reshape(-1, *few.target.actions.shape[2:])
+    labels = all_rows(make_frames(), list(make_frames().demos)).target.actions  # as recorded, without the cell's shift
+    assert all((labels == actions).all((1, 2)).any() for actions in added)
+
+
+def test_search_judges_by_replayed_frames_too(arm, bank):
+    replay, asked = replay_of(make_frames(), bank), []
+
+    def not_to_be_learned(rng, shape):
+        asked.append(shape)
+        drawn, bad = replay(rng, shape), np.nan if len(shape) == 1 else 1.0
+        return drawn._replace(target=drawn.target._replace(actions=bad * drawn.target.actions))
+
+    cells, protocol = lay_out(split="validation")[:1], PROTOCOL._replace(replay_frames=4)
+    with pytest.raises(ValueError, match="every inner rate diverges"):
+        few_shot.search(arm, Adaptation(1), {"sgd": (0.01,)}, data(bank, cells, not_to_be_learned), protocol)
+    assert asked == [(2, 4), (48,)]  # minibatches to adapt on, and as many frames as of the cell to judge by
 
 
 def test_budgets():
@@ -101,8 +133,8 @@ def test_budgets():
 
 
 def search(arm, adapt, bank, rates):
-    validation = lay_out(split="validation")[:1]
-    return few_shot.search(arm, adapt, {"sgd": rates}, validation, make_frames(), bank, PROTOCOL)
+    validation = data(bank, lay_out(split="validation")[:1])
+    return few_shot.search(arm, adapt, {"sgd": rates}, validation, PROTOCOL)
 
 
 def test_search_tells_a_sane_rate_from_absurd_ones(arm, adapt, bank):
@@ -115,7 +147,7 @@ def test_search_with_nothing_finite_to_choose_from(arm, adapt, bank):
 
 
 def test_one_run_gives_the_whole_curve(arm, adapt, bank):
-    arguments = (arm, adapt, {"short": Choice("sgd", 0.1)}, lay_out()[0], make_frames(), bank, PROTOCOL)
+    arguments = (arm, adapt, {"short": Choice("sgd", 0.1)}, lay_out()[0], data(bank), PROTOCOL)
     curve = {step: (theta, seconds, loss) for step, theta, seconds, loss in few_shot.adapted_at(*arguments, (0, 1, 2))}
     assert set(curve) == {0, 1, 2}
     jax.tree.map(np.testing.assert_array_equal, curve[0][0], arm.meta_params["theta"])

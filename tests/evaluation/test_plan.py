@@ -9,8 +9,7 @@ from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.evaluation import few_shot, plan
 from metalora_jax.evaluation.arms import Arm
 from metalora_jax.evaluation.contrasts import pair_key
-from metalora_jax.evaluation.few_shot import Protocol
-from metalora_jax.evaluation.plan import DataSet
+from metalora_jax.evaluation.few_shot import DataSet, Protocol
 from metalora_jax.evaluation.records import EpisodeLog, RecordError
 from metalora_jax.processes import ALONE, Host
 from tests.evaluation.fake_world import make_world
@@ -49,7 +48,7 @@ def planned(log, monkeypatch, protocol: Protocol = TASKS, conditions=None, host=
     }
     adapted = []
 
-    def adapted_at(arm, adapt, choices, cell, frames, bank, protocol, wanted):
+    def adapted_at(arm, adapt, choices, cell, data, protocol, wanted):
         adapted.append((arm.meta_seed, cell.task, cell.draw, cell.shots, tuple(wanted)))
         for step in wanted:
             yield step, f"{cell.task}{cell.draw}", 0.5 * step, None

@@ -156,6 +156,11 @@ def test_tasks_to_keep_are_checked(config, kept, frames, complaint):
         setting(config | {"batch": config["batch"] | dict(kept=kept, kept_frames=frames)})
 
 
+def test_replayed_frames_come_from_tasks_to_keep(config):
+    with pytest.raises(ValueError, match=r"replay_frames is 4: name the tasks to replay in batch\.kept, or 0"):
+        setting(config | {"batch": config["batch"] | dict(replay_frames=4)})
+
+
 def test_missing_fields_are_named(config):
     wrong = copy.deepcopy(config)
     del wrong["batch"]["draws"]

@@ -53,6 +53,19 @@ def test_frames_of_kept_tasks_stand_behind_each_querys_own():
         np.testing.assert_array_equal(actions, labels[row])
 
 
+def test_replayed_frames_stand_behind_each_minibatchs_own():
+    frames = make_frames()
+    kept = all_rows(frames, list(frames.demos)[-1:])
+    shapes = (STEPS, SUPPORT, QUERY)
+    plain, made = (task_batch(frames, draws(), lambda _: None, *shapes, kept, 7, replay) for replay in (0, 2))
+    jax.tree.map(np.testing.assert_array_equal, plain.query, made.query)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:, :, :SUPPORT]), plain.support, made.support)
+    added = made.support.rows[:, :, SUPPORT:]
+    assert added.shape == (6, STEPS, 2)
+    assert set(added.ravel()) <= set(kept.rows)
+    assert len(set(added.ravel())) > 2
+
+
 def test_pure_in_the_step():
     jax.tree.map(np.testing.assert_array_equal, batch(), batch())
     assert not np.array_equal(batch().support.rows, batch(step=2).support.rows)
