@@ -46,7 +46,7 @@ def support_rows(
 ) -> Rows:
     """Minibatches for `steps` inner steps: leaves (steps, size, ...)."""
     rows, labels = rows_and_labels(frames, task, demos, relabel)
-    return _drawn(frames, rng, rows, labels, (steps, size))
+    return drawn(frames, rng, rows, labels, (steps, size))
 
 
 def query_rows(
@@ -54,12 +54,13 @@ def query_rows(
 ) -> Rows:
     """One minibatch: leaves (size, ...)."""
     rows, labels = rows_and_labels(frames, task, demos, relabel)
-    return _drawn(frames, rng, rows, labels, (size,))
+    return drawn(frames, rng, rows, labels, (size,))
 
 
-def _drawn(
+def drawn(
     frames: Frames, rng: np.random.Generator, rows: np.ndarray, labels: ActionChunk, shape: tuple[int, ...]
 ) -> Rows:
+    """`shape` of some frames (n,) and their labels, each in a variant of its own."""
     picked, target = pick(rng, rows, labels, shape)
     return Rows(frames.vary(rng, picked), target)
 
@@ -92,7 +93,7 @@ def task_batch(
         support.append(support_rows(frames, draw.task, draw.support, relabel, inner_steps, support_frames, draw.rng))
         own = query_rows(frames, draw.task, draw.query, relabel, query_frames, draw.rng)
         if kept is not None:
-            others = _drawn(frames, draw.rng, *kept, (kept_frames,))
+            others = drawn(frames, draw.rng, *kept, (kept_frames,))
             own = jax.tree.map(lambda *parts: np.concatenate(parts), own, others)
         query.append(own)
     return TaskRows(*(jax.tree.map(lambda *leaves: np.stack(leaves), *parts) for parts in (support, query)))
