@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 
 def get_config(split: str = "suite") -> ConfigDict:
-    """As configs/nano_smolvla.py, with LIBERO's two cameras, longer instructions and longer chunks."""
+    """As configs/nano_smolvla.py, with LIBERO's two cameras (they admit a mirror), longer instructions and chunks."""
     here = Path(__file__)
     few_shot = SimpleNamespace(**run_path(str(here.with_name("libero_few_shot.py"))))
     if split not in few_shot.SPLITS:
@@ -29,6 +29,7 @@ def get_config(split: str = "suite") -> ConfigDict:
     }
     config.model.update(cameras=len(few_shot.CAMERAS), max_tokens=24, max_state_dim=8, max_action_dim=7)
     config.control = few_shot.get_config(split).control
+    config.symmetries.world = config.control.world
     config.batch = 32
     config.steps = 5500
     return config

@@ -4,10 +4,16 @@
     python experiments/pretrain.py --config=configs/nano_smolvla.py --workdir=runs/nano
 
 The result is judged by `experiments/evaluate_base.py`; the card in metalora_jax/policies/smolvla/nano has the figures.
+Light (`brightness`) and place (`shift` [px]) are drawn anew in every step. It may also learn from a fixed number of
+variants of every frame (`augment`), from tasks in a mirror (`symmetries`), and, where a config adds `paraphrases`
+(task -> texts), from variants told in other words: the fields are those of meta-training.
 """
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
+
+from metalora_jax.data.augment import ImageAugmentation
+from metalora_jax.training.augmentation import SymmetryConfig
 
 TASKS = (
     "button-press",
@@ -50,6 +56,8 @@ def get_config() -> ConfigDict:
     config.control = dict(execute=2, max_steps=200, ensemble=placeholder(float))
     config.batch = 64
     config.draws = 2
+    config.augment = ImageAugmentation(variants=1)._asdict()  # the picture itself alone
+    config.symmetries = SymmetryConfig("metaworld")._asdict()  # none: the camera stands in a corner
     config.shift = 0
     config.brightness = 0.2
     config.rate = 1e-3

@@ -5,6 +5,9 @@
 The adapter to start from is one that `meta_train.py` made, or a directory of peft's (then with --optimizer=adam and a
 --rate, since only a meta-learned one brings rates of its own). The demonstrations are an HDF5 file in LIBERO's layout;
 or, with --task, a directory of such files, a LeRobot dataset or an RLDS dataset of TFDS.
+
+--variants=4 learns from each frame in four variants: itself, and three that are cropped, moved and coloured (see
+`data.augment`). With --paraphrases=configs/paraphrases/metaworld.json, those three are told in other words, too.
 """
 
 from pathlib import Path
@@ -12,7 +15,8 @@ from pathlib import Path
 from absl import flags, logging
 
 from metalora_jax.adapters import count, directory, placement
-from metalora_jax.data import sources
+from metalora_jax.data import instructions, sources
+from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.training import adapter, command
 from metalora_jax.training import base as bases
 from metalora_jax.training.adapt import JUDGED, Options, adapt
@@ -31,7 +35,9 @@ _OPTIMIZER = flags.DEFINE_string("optimizer", _DEFAULT.optimizer, "learned, sgd 
 _RATE = flags.DEFINE_float("rate", _DEFAULT.rate, "Of sgd and adam; a factor on learned rates.", lower_bound=0.0)
 _STEPS = flags.DEFINE_integer("steps", _DEFAULT.steps, "Gradient steps.", lower_bound=1)
 _FRAMES = flags.DEFINE_integer("frames", _DEFAULT.frames, "Frames in each step.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Of the minibatches and the flow noise.")
+_VARIANTS = flags.DEFINE_integer("variants", 1, "Of each frame; the first is the frame itself.", lower_bound=1)
+_PARAPHRASES = flags.DEFINE_string("paraphrases", "", "JSON file with other words for the task, told to the variants.")
+_SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Of the minibatches, the flow noise and the variants.")
 
 
 def main(_: list[str]) -> None:
@@ -42,7 +48,10 @@ def main(_: list[str]) -> None:
     start = adapter.load(Path(_ADAPTER.value), base)
     keys = dict(pair.split("=", 1) for pair in _KEYS.value)
     source = sources.open(_DEMOS.value, _CAMERAS.value, keys)
-    demos = list(source.demos(_TASK.value or source.only(), _SHOTS.value))
+    task = _TASK.value or source.only()
+    demos = list(source.demos(task, _SHOTS.value))
+    if _PARAPHRASES.value:
+        [demos] = instructions.paraphrased({task: demos}, instructions.read(Path(_PARAPHRASES.value))).values()
     for doubt in doubts(base, demos):
         logging.warning("%s", doubt)
     options = _DEFAULT._replace(
@@ -53,7 +62,8 @@ def main(_: list[str]) -> None:
         seed=_SEED.value,
         fast=start.head,
     )
-    result = adapt(base, start.learner, start.meta_params, demos, options)
+    augment = ImageAugmentation(variants=_VARIANTS.value, seed=_SEED.value)
+    result = adapt(base, start.learner, start.meta_params, demos, options, augment)
     output.parent.mkdir(parents=True, exist_ok=True)
     directory.save(
         output,
@@ -67,6 +77,8 @@ def main(_: list[str]) -> None:
             "task": _TASK.value,
             "shots": _SHOTS.value,
             **options._asdict(),
+            "augment": augment._asdict(),
+            "paraphrases": demos[0].paraphrases,
         },
         probe=adapter.probe(base, start.learner),
     )

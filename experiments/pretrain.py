@@ -16,8 +16,7 @@ from metalora_jax.envs.world import world
 from metalora_jax.policies.smolvla import preprocess
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.model import SmolVLA
-from metalora_jax.training import base, checkpoint, command, loop, pretrain
-from metalora_jax.training.meta_train import DataConfig, read_demos
+from metalora_jax.training import augmentation, base, checkpoint, command, loop, pretrain
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and the base go.", required=True)
@@ -25,9 +24,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and 
 
 def main(_: list[str]) -> None:
     config, workdir = _CONFIG.value, Path(_WORKDIR.value)
-    checkpoint.claim(workdir, config.to_dict())
-    parts = [read_demos(DataConfig.from_config(part)) for part in config.data.to_dict().values()]
-    demos = {task: [demo for part in parts for demo in part.get(task, [])] for task in parts[0]}
+    recipe = config.to_dict()
+    checkpoint.claim(workdir, recipe)
+    demos = pretrain.read(recipe)
     statistics = normalize.compute([demo for recorded in demos.values() for demo in recorded])
     size = SmolVLAConfig.nano(**config.model)
     where = world(config.control.get("world", "metaworld"))
@@ -39,7 +38,7 @@ def main(_: list[str]) -> None:
         return tokens[0], mask[0]
 
     sizes = Sizes(size.max_state_dim, size.max_action_dim, size.chunk_size, size.image_size)
-    frames = gather(demos, statistics, encode, sizes)
+    frames = gather(demos, statistics, encode, sizes, augmentation.variants(recipe))
     graph, params = nnx.split(SmolVLA(size, rngs=nnx.Rngs(config.seed)))
     optimizer = pretrain.optimizer(config.rate, config.steps, config.warmup, config.weight_decay)
     action_dim = len(statistics.action_mean)

@@ -143,7 +143,7 @@ def _words(
     variants = 1
     if any(demo.paraphrases for demo, _ in known):
         if augment is None or augment.variants == 1:
-            raise ValueError("paraphrases are told to variants of frames: set augment.variants to 2 or more")
+            raise ValueError("paraphrases are told to variants: set augment.variants or --variants to 2 or more")
         variants = augment.variants
     tokens, masks = [], []
     for variant in range(variants):

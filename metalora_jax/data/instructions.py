@@ -66,7 +66,7 @@ def paraphrased(demos: Mapping[str, Sequence[Demo]], table: Table) -> dict[str, 
       ValueError: a task is not in the table, or its instruction is among its own paraphrases.
     """
     if missing := demos.keys() - table.keys():
-        raise ValueError(f"no paraphrases of {min(missing)}; add it to config.paraphrases, with () if it has none")
+        raise ValueError(f"no paraphrases of {min(missing)}; add it to their table, with [] if it has none")
     out = {}
     for task, recorded in demos.items():
         own = {normal(demo.instruction) for demo in recorded}

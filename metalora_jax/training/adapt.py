@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalora_jax import meta, trees
-from metalora_jax.data.frames import gather, pick, rows_and_labels
+from metalora_jax.data.augment import ImageAugmentation
+from metalora_jax.data.frames import gather, rows_and_labels
 from metalora_jax.meta import InnerOptions
 from metalora_jax.training.base import Base
 from metalora_jax.training.learner import Learner, loss_fn
 from metalora_jax.training.meta_train import frozen_bank
 from metalora_jax.training.methods import OPTIMIZERS
-from metalora_jax.training.task_batches import Rows, fill
+from metalora_jax.training.task_batches import Rows, drawn, fill
 from metalora_jax.types import Batch, Demo, PyTree
 
 HOLD_OUT = 10  # every tenth frame is kept back, to see whether the adapter has learned or memorised
@@ -71,23 +72,31 @@ def inner_loop(
     return run
 
 
-def adapt(base: Base, learner: Learner, meta_params: PyTree, demos: Sequence[Demo], options: Options) -> Adapted:
-    """Adapts to `demos`, all of one task.
+def adapt(
+    base: Base,
+    learner: Learner,
+    meta_params: PyTree,
+    demos: Sequence[Demo],
+    options: Options,
+    augment: ImageAugmentation | None = None,
+) -> Adapted:
+    """Adapts to `demos`, all of one task, in the variants of `augment`; losses are of the frames as they are.
 
     Raises:
-      ValueError: learned rates are wanted of an adapter that has none, or the optimiser is unknown.
+      ValueError: learned rates are wanted of an adapter that has none, the optimiser is unknown, or there are
+        paraphrases but no variants.
     """
     if options.optimizer == "learned" and "log_rates" not in meta_params:
         raise ValueError("this adapter has no learned rates: choose --optimizer=adam with a --rate such as 0.01")
     if options.optimizer not in ("learned", *OPTIMIZERS):
         raise ValueError(f"no optimizer named {options.optimizer!r}; choose learned, {', '.join(OPTIMIZERS)}")
-    frames = gather({_TASK: list(demos)}, base.statistics, base.encode_text, base.sizes)
+    frames = gather({_TASK: list(demos)}, base.statistics, base.encode_text, base.sizes, augment)
     bank = frozen_bank(base, frames, learner.stage)
     rows, labels = rows_and_labels(frames, _TASK, range(len(demos)))
     kept_back = np.arange(len(rows)) % HOLD_OUT == HOLD_OUT - 1
     known, unseen = ((rows[which], trees.index(labels, which)) for which in (~kept_back, kept_back))
     rng = np.random.default_rng(options.seed)
-    support = fill(Rows(*pick(rng, *known, (options.steps, options.frames))), bank)
+    support = fill(drawn(frames, rng, *known, (options.steps, options.frames)), bank)
     inner = InnerOptions(fast=options.fast, max_norm=options.max_norm)
     arguments = (meta_params, learner.phi, support, jax.random.key(options.seed), jnp.float32(options.rate))
     run = jax.jit(inner_loop(learner, options.optimizer, options.draws, inner)).lower(*arguments).compile()

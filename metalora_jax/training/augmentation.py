@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from metalora_jax.data import instructions, symmetry
+from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.symmetry import Symmetry
 from metalora_jax.envs.symmetries import symmetries
 from metalora_jax.types import Demo, from_fields
@@ -40,6 +41,11 @@ def augmented(recipe: Mapping[str, Any], demos: Mapping[str, Sequence[Demo]]) ->
         out = instructions.paraphrased(out, instructions.checked(recipe["paraphrases"]))
     moves, tasks = _moves(recipe)
     return symmetry.enlarged(out, moves, tasks)
+
+
+def variants(recipe: Mapping[str, Any]) -> ImageAugmentation | None:
+    """How `recipe` varies its frames; None where it has no section `augment`."""
+    return ImageAugmentation.from_config(recipe["augment"]) if "augment" in recipe else None
 
 
 def other_texts(recipe: Mapping[str, Any], instruction: Callable[[str], str]) -> dict[str, tuple[str, ...]]:

@@ -16,7 +16,6 @@ from flax import nnx
 from metalora_jax import adapters, caches, trees
 from metalora_jax.adapters import directory, placement
 from metalora_jax.data import content, features, sources
-from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.feature_cache import FeatureCache
 from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
 from metalora_jax.data.normalize import normalize_actions
@@ -28,7 +27,7 @@ from metalora_jax.policies.stages import Stage
 from metalora_jax.training import base as bases
 from metalora_jax.training import loop, methods, task_batches
 from metalora_jax.training.adapter import probe
-from metalora_jax.training.augmentation import augmented
+from metalora_jax.training.augmentation import augmented, variants
 from metalora_jax.training.base import Base
 from metalora_jax.training.learner import Learner, learner, loss_fn
 from metalora_jax.training.progress import progress
@@ -117,9 +116,8 @@ def setting(config: Mapping[str, Any]) -> Setting:
     """Reads base, demonstrations and placement. Unknown and missing fields raise ValueError, by name."""
     base = bases.load(config["base"] or None)
     rules = placement.from_json([dict(rule) for rule in config["placement"]])
-    augment = ImageAugmentation.from_config(config["augment"]) if "augment" in config else None
     demos = augmented(config, read_demos(DataConfig.from_config(config["data"])))
-    frames = gather(demos, base.statistics, base.encode_text, base.sizes, augment)
+    frames = gather(demos, base.statistics, base.encode_text, base.sizes, variants(config))
     conditions = None if config["conditions"] is None else ConditionRange.from_config(config["conditions"])
     key = jax.random.key(config["seed"])
     batch = BatchConfig.from_config(config["batch"])

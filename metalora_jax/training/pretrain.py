@@ -1,7 +1,7 @@
 """Pretraining of a base policy: plain imitation of demonstrations, all weights trained."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,29 @@ from metalora_jax.data.frames import Frames, rows_and_labels
 from metalora_jax.policies import flow
 from metalora_jax.policies.smolvla.model import SmolVLA
 from metalora_jax.policies.smolvla.preprocess import prepare_image
+from metalora_jax.training.augmentation import augmented
 from metalora_jax.training.loop import Gradient
-from metalora_jax.types import ActionChunk, Array, Batch, Observation, PyTree
+from metalora_jax.training.meta_train import DataConfig, read_demos
+from metalora_jax.types import ActionChunk, Array, Batch, Demo, Observation, PyTree
+
+
+def read(recipe: Mapping[str, Any]) -> dict[str, list[Demo]]:
+    """The demonstrations that `recipe` learns from: of the first part's tasks those of all parts, and their twins.
+
+    Args:
+      recipe: with a section of `DataConfig` for each part in `data`; `paraphrases` and `symmetries` as in `augmented`.
+
+    Raises:
+      ValueError: parts differ in their cameras; or see `read_demos` and `augmented`.
+    """
+    parts = {name: DataConfig.from_config(part) for name, part in recipe["data"].items()}
+    (first, whole), *others = parts.items()
+    for name, part in others:
+        if tuple(part.cameras) != tuple(whole.cameras):
+            raise ValueError(f"data.{name}.cameras = {part.cameras} must be data.{first}.cameras = {whole.cameras}")
+    known = [read_demos(part) for part in parts.values()]
+    demos = {task: [demo for part in known for demo in part.get(task, [])] for task in known[0]}
+    return augmented({**recipe, "data": recipe["data"][first]}, demos)
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
@@ -47,18 +68,22 @@ def label(frames: Frames) -> Labelled:
 
 
 def draw_batch(frames: Frames, labelled: Labelled, seed: int, step: int, size: int) -> Batch:
-    """`size` frames, tasks equally likely whatever their number of frames; pure in (seed, step). Images stay uint8."""
+    """`size` frames, tasks equally likely whatever their number of frames, each in one of its variants.
+
+    Pure in (seed, step). Images stay uint8.
+    """
     rng = np.random.default_rng([seed, step])
     tasks = rng.integers(len(labelled.rows), size=size)
     picks = [rng.integers(len(labelled.rows[task])) for task in tasks]
-    rows = np.array([labelled.rows[task][i] for task, i in zip(tasks, picks, strict=True)])
+    rows = frames.vary(rng, np.array([labelled.rows[task][i] for task, i in zip(tasks, picks, strict=True)]))
     target = ActionChunk(
         np.stack([labelled.labels[task].actions[i] for task, i in zip(tasks, picks, strict=True)]),
         np.stack([labelled.labels[task].is_pad[i] for task, i in zip(tasks, picks, strict=True)]),
     )
-    images = frames.images[rows]
+    images = frames.pictures(rows)
     mask = np.ones(images.shape[:2], bool)
-    return Batch(Observation(images, mask, frames.tokens[rows], frames.token_mask[rows], frames.state[rows]), target)
+    state = frames.state[rows % len(frames.state)]
+    return Batch(Observation(images, mask, *frames.text(rows), state), target)
 
 
 def augment(key: jax.Array, images: jax.Array, size: int, shift: int, brightness: float) -> jax.Array:

@@ -51,7 +51,7 @@ def support_rows(
 ) -> Rows:
     """Minibatches for `steps` inner steps: leaves (steps, size, ...)."""
     rows, labels = rows_and_labels(frames, task, demos, relabel)
-    return _drawn(frames, rng, rows, labels, (steps, size))
+    return drawn(frames, rng, rows, labels, (steps, size))
 
 
 def query_rows(
@@ -59,12 +59,13 @@ def query_rows(
 ) -> Rows:
     """One minibatch: leaves (size, ...)."""
     rows, labels = rows_and_labels(frames, task, demos, relabel)
-    return _drawn(frames, rng, rows, labels, (size,))
+    return drawn(frames, rng, rows, labels, (size,))
 
 
-def _drawn(
+def drawn(
     frames: Frames, rng: np.random.Generator, rows: np.ndarray, labels: ActionChunk, shape: tuple[int, ...]
 ) -> Rows:
+    """`shape` of some frames (n,) and their labels, each in a variant of its own."""
     picked, target = pick(rng, rows, labels, shape)
     return Rows(frames.vary(rng, picked), target)
 
@@ -99,9 +100,9 @@ def task_batch(
         learned = support_rows(frames, draw.task, draw.support, relabel, inner_steps, support_frames, draw.rng)
         judged = query_rows(frames, draw.task, draw.query, relabel, query_frames, draw.rng)
         if kept is not None:
-            judged = behind(judged, _drawn(frames, draw.rng, *kept, (kept_frames,)), axis=0)
+            judged = behind(judged, drawn(frames, draw.rng, *kept, (kept_frames,)), axis=0)
             if replay_frames:
-                learned = behind(learned, _drawn(frames, draw.rng, *kept, (inner_steps, replay_frames)), axis=1)
+                learned = behind(learned, drawn(frames, draw.rng, *kept, (inner_steps, replay_frames)), axis=1)
         support.append(learned)
         query.append(judged)
     return TaskRows(*(jax.tree.map(lambda *leaves: np.stack(leaves), *parts) for parts in (support, query)))
@@ -115,7 +116,7 @@ def behind(own: Minibatch, others: Minibatch, axis: int) -> Minibatch:
 def replay_of(frames: Frames, bank: PyTree) -> Replay:
     """Experience replay (Chaudhry et al. 2019, arXiv:1902.10486): any frames of every task in `frames`."""
     everything = all_rows(frames, list(frames.demos))
-    return lambda rng, shape: fill(_drawn(frames, rng, *everything, shape), bank)
+    return lambda rng, shape: fill(drawn(frames, rng, *everything, shape), bank)
 
 
 def all_rows(frames: Frames, tasks: Sequence[str]) -> Rows:

@@ -10,6 +10,7 @@ import pytest
 
 from metalora_jax.adapters import placement
 from metalora_jax.data import instructions
+from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.libero_tasks import check_recombined
 from metalora_jax.data.tasks import Splits, check_disjoint, hold_out
 from metalora_jax.envs import metaworld
@@ -24,7 +25,7 @@ from metalora_jax.evaluation.rollout import Control
 from metalora_jax.policies.smolvla import presets
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.training import methods
-from metalora_jax.training.augmentation import SymmetryConfig, other_texts
+from metalora_jax.training.augmentation import SymmetryConfig, other_texts, variants
 from metalora_jax.training.meta_train import BatchConfig, DataConfig, OuterConfig, outer_optimizer
 from tests.data.libero_golden import libero_tasks
 from tests.evaluation.fake_world import make_world
@@ -224,6 +225,8 @@ def test_reworded_new_tasks_are_new():
 
 @pytest.mark.parametrize("config", [each for each in configs_with("model") if "nano" in str(each.id)])
 def test_base_recipes(config):
+    assert variants(config) == ImageAugmentation(variants=1)  # the base in the package was made without
+    assert SymmetryConfig.from_config(config["symmetries"]) == (config["control"].get("world", "metaworld"), (), ())
     for data in config["data"].values():
         check_data(data, world_of(config))
         size, known = SmolVLAConfig.nano(**config["model"]), world_of(config)

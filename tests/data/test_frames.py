@@ -114,7 +114,7 @@ def test_other_words_have_other_keys_in_the_cache():
 def test_paraphrases_need_variants(augment):
     base, [demo] = make_base(), make_demos("reach", count=1)
     demos = {"reach": [demo._replace(paraphrases=("go to the goal",))]}
-    with pytest.raises(ValueError, match=r"set augment\.variants to 2 or more"):
+    with pytest.raises(ValueError, match=r"set augment\.variants or --variants to 2 or more"):
         gather(demos, base.statistics, base.encode_text, base.sizes, augment)
 
 

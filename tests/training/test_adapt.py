@@ -6,6 +6,8 @@ import pytest
 
 from metalora_jax import trees
 from metalora_jax.adapters import Rule
+from metalora_jax.data.augment import ImageAugmentation
+from metalora_jax.training import adapt as module
 from metalora_jax.training import base as bases
 from metalora_jax.training import conventions
 from metalora_jax.training.adapt import Options, adapt
@@ -50,6 +52,42 @@ def test_learned_rates_are_used(start):
     ]
     near, far = (trees.global_norm(trees.sub(theta, start.theta)) for theta in reversed(thetas))
     assert 0 < near < far
+
+
+def test_variants_are_learned_from_and_losses_are_of_the_frames_as_they_are(start, monkeypatch):
+    looked_up, original = [], module.fill
+
+    def noted(rows, bank):
+        looked_up.append((rows.rows, jax.tree.leaves(bank)[0].shape[0]))
+        return original(rows, bank)
+
+    monkeypatch.setattr(module, "fill", noted)
+    demos = [demo._replace(paraphrases=("go to the goal",)) for demo in make_demos("reach")[:2]]
+    result = adapt(make_base(), start, {"theta": start.theta}, demos, ADAM, ImageAugmentation(variants=3))
+    (support, size), *judged = looked_up
+    count = sum(result.frames)
+    assert size == 3 * count  # the bank
+    assert {*(support // count).ravel()} == {0, 1, 2}
+    kept_back = np.arange(9, count, 10)
+    assert not np.isin(support % count, kept_back).any()
+    assert judged
+    assert all((rows < count).all() for rows, _ in judged)
+
+
+def test_one_variant_is_none(start):
+    demos = make_demos("reach")[:2]
+    plain, one = (
+        adapt(make_base(), start, {"theta": start.theta}, demos, ADAM._replace(steps=2), augment)
+        for augment in (None, ImageAugmentation(variants=1))
+    )
+    assert trees.digest(one.theta) == trees.digest(plain.theta)
+    assert one.held_out_loss == plain.held_out_loss
+
+
+def test_paraphrases_without_variants_are_refused(start):
+    told = [make_demos("reach")[0]._replace(paraphrases=("go to the goal",))]
+    with pytest.raises(ValueError, match=r"set augment\.variants or --variants to 2 or more"):
+        adapt(make_base(), start, {"theta": start.theta}, told, ADAM, ImageAugmentation(variants=1))
 
 
 @pytest.mark.parametrize(

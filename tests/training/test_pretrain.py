@@ -1,11 +1,30 @@
 """Pretraining: batches are pure in (seed, step), pictures of any size reach the policy as everywhere else."""
 
+import hashlib
+
 import jax
 import numpy as np
+import pytest
 
-from metalora_jax.data.frames import prepare
+from metalora_jax.data import libero_hdf5
+from metalora_jax.data.augment import ImageAugmentation
+from metalora_jax.data.frames import gather, prepare
 from metalora_jax.training import pretrain
-from tests.tiny_base import make_frames
+from tests.tiny_base import INSTRUCTIONS, make_base, make_demos, make_frames
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """Two parts, the second without pushing."""
+    root = tmp_path_factory.mktemp("demos")
+    for task in INSTRUCTIONS:
+        libero_hdf5.write(root / f"{task}_demo.hdf5", make_demos(task), ("topview",), task, {})
+    parts = {"clean": tuple(INSTRUCTIONS), "noisy": ("reach",)}
+    return {"data": {name: part(root, tasks=tasks) for name, tasks in parts.items()}}
+
+
+def part(root, **fields):
+    return dict(directory=str(root), demos=4, cameras=("topview",)) | fields
 
 
 def test_batches_are_pure_in_seed_and_step():
@@ -21,3 +40,55 @@ def test_larger_pictures_are_brought_to_the_policy_s_size_as_in_a_rollout():
     for size in (32, 16):
         seen = pretrain.augment(jax.random.key(0), images, size, shift=0, brightness=0.0)
         np.testing.assert_allclose(seen, prepare(images, size), atol=1e-6)
+
+
+def test_the_tasks_of_the_first_part_are_learned_from_all_parts(recipe):
+    demos = pretrain.read(recipe)
+    assert {task: len(recorded) for task, recorded in demos.items()} == {"reach": 8, "push": 4}
+    assert not any(demo.paraphrases for recorded in demos.values() for demo in recorded)
+
+
+def test_parts_with_different_cameras_are_refused(recipe):
+    noisy = recipe["data"]["noisy"] | {"cameras": ("agentview",)}
+    with pytest.raises(ValueError, match=r"data\.noisy\.cameras = \('agentview',\) must be data\.clean\.cameras"):
+        pretrain.read({"data": recipe["data"] | {"noisy": noisy}})
+
+
+def test_a_mirrored_task_of_all_parts_is_learned_in_its_own_words(recipe):
+    words = {"reach": ("go left to the goal",), "push": ()}
+    mirrored = dict(world="metaworld", names=("mirror",), tasks=("reach",))
+    demos = pretrain.read(recipe | {"paraphrases": words, "symmetries": mirrored})
+    assert {task: len(recorded) for task, recorded in demos.items()} == {"reach": 8, "push": 4, "reach@mirror": 8}
+    assert {demo.paraphrases for demo in demos["reach@mirror"]} == {("go right to the goal",)}
+    for demo, twin in zip(demos["reach"], demos["reach@mirror"], strict=True):
+        np.testing.assert_array_equal(twin.images, demo.images[..., ::-1, :])
+
+
+def test_batches_show_frames_in_all_their_variants_with_the_labels_of_the_frame():
+    base = make_base()
+    demos = {"reach": [make_demos("reach")[0]._replace(paraphrases=("go to the goal",))]}
+    augment = ImageAugmentation(variants=3)
+    frames = gather(demos, base.statistics, base.encode_text, base.sizes, augment)
+    labelled = pretrain.label(frames)
+    batch = pretrain.draw_batch(frames, labelled, 0, 1, 64)
+    told = [base.encode_text(text)[0] for text in ("reach the goal", "go to the goal")]
+    seen = set()
+    for i in range(64):
+        [row] = [n for n, state in enumerate(frames.state) if np.array_equal(state, batch.inputs.state[i])]
+        own = [augment.apply(demos["reach"][0].images[row], row, variant) for variant in range(3)]
+        [variant] = [v for v in range(3) if np.array_equal(own[v], batch.inputs.images[i])]
+        np.testing.assert_array_equal(batch.inputs.tokens[i], told[variant > 0])
+        np.testing.assert_array_equal(batch.target.actions[i], labelled.labels[0].actions[row])
+        seen.add(variant)
+    assert seen == {0, 1, 2}
+
+
+def test_without_variants_batches_are_those_that_the_shipped_base_was_trained_on():
+    """The digest is of the code before there were variants; one variant is none."""
+    base = make_base()
+    demos = {task: make_demos(task) for task in INSTRUCTIONS}
+    for augment in (None, ImageAugmentation(variants=1)):
+        frames = gather(demos, base.statistics, base.encode_text, base.sizes, augment)
+        batch = pretrain.draw_batch(frames, pretrain.label(frames), 5, 7, 16)
+        parts = (batch.inputs.images, batch.inputs.tokens, batch.target.is_pad)  # what no rounding can change
+        assert hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:16] == "b50ba2a27aae9da4"
