@@ -8,6 +8,9 @@ or, with --task, a directory of such files, a LeRobot dataset or an RLDS dataset
 
 --variants=4 learns from each frame in four variants: itself, and three that are cropped, moved and coloured (see
 `data.augment`). With --paraphrases=configs/paraphrases/metaworld.json, those three are told in other words, too.
+
+--replay=PATH names demonstrations of earlier tasks, one of each, frames of which stand in every minibatch besides
+those of the new task: so that the adapted policy still does them.
 """
 
 from pathlib import Path
@@ -21,6 +24,7 @@ from metalora_jax.training import adapter, command
 from metalora_jax.training import base as bases
 from metalora_jax.training.adapt import JUDGED, Options, adapt
 from metalora_jax.training.conventions import doubts
+from metalora_jax.types import Demo
 
 _DEFAULT = Options()
 _ADAPTER = flags.DEFINE_string("adapter", None, "Directory of the adapter to start from.", required=True)
@@ -37,7 +41,15 @@ _STEPS = flags.DEFINE_integer("steps", _DEFAULT.steps, "Gradient steps.", lower_
 _FRAMES = flags.DEFINE_integer("frames", _DEFAULT.frames, "Frames in each step.", lower_bound=1)
 _VARIANTS = flags.DEFINE_integer("variants", 1, "Of each frame; the first is the frame itself.", lower_bound=1)
 _PARAPHRASES = flags.DEFINE_string("paraphrases", "", "JSON file with other words for the task, told to the variants.")
+_REPLAY = flags.DEFINE_string("replay", "", "Demonstrations of earlier tasks that adapting is not to cost.")
+_REPLAY_FRAMES = flags.DEFINE_integer("replay_frames", 32, "Frames of theirs in each step.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Of the minibatches, the flow noise and the variants.")
+
+
+def _earlier(instruction: str, keys: dict[str, str]) -> dict[str, list[Demo]]:
+    source = sources.open(_REPLAY.value, _CAMERAS.value, keys)
+    found = sources.read(source, source.names(), 1)
+    return {task: demos for task, demos in found.items() if demos[0].instruction != instruction}
 
 
 def main(_: list[str]) -> None:
@@ -61,9 +73,11 @@ def main(_: list[str]) -> None:
         frames=_FRAMES.value,
         seed=_SEED.value,
         fast=start.head,
+        replay_frames=_REPLAY_FRAMES.value if _REPLAY.value else 0,
     )
     augment = ImageAugmentation(variants=_VARIANTS.value, seed=_SEED.value)
-    result = adapt(base, start.learner, start.meta_params, demos, options, augment)
+    earlier = _earlier(demos[0].instruction, keys) if _REPLAY.value else None
+    result = adapt(base, start.learner, start.meta_params, demos, options, augment, earlier)
     output.parent.mkdir(parents=True, exist_ok=True)
     directory.save(
         output,
@@ -79,6 +93,7 @@ def main(_: list[str]) -> None:
             **options._asdict(),
             "augment": augment._asdict(),
             "paraphrases": demos[0].paraphrases,
+            "replay": sorted(earlier or ()),
         },
         probe=adapter.probe(base, start.learner),
     )
@@ -91,6 +106,10 @@ def main(_: list[str]) -> None:
     print(
         f"held-out loss:  {held_first:.3f} -> {held_last:.3f} on {result.frames[1]} others of the same demonstrations"
     )
+    if result.replay_loss is not None:
+        print(
+            f"earlier tasks:  {result.replay_loss[0]:.3f} -> {result.replay_loss[1]:.3f}, {len(earlier or ())} of them"
+        )
     print(f"                (each measured on up to {JUDGED} minibatches, spread over its frames)")
     print(f"adapter:        {output}")
 

@@ -1,7 +1,7 @@
 """From a few demonstrations and a meta-learned adapter to an adapter for their task."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -16,7 +16,7 @@ from metalora_jax.training.base import Base
 from metalora_jax.training.learner import Learner, loss_fn
 from metalora_jax.training.meta_train import frozen_bank
 from metalora_jax.training.methods import OPTIMIZERS
-from metalora_jax.training.task_batches import Rows, drawn, fill
+from metalora_jax.training.task_batches import Rows, behind, drawn, fill, replay_of
 from metalora_jax.types import Batch, Demo, PyTree
 
 HOLD_OUT = 10  # every tenth frame is kept back, to see whether the adapter has learned or memorised
@@ -35,6 +35,7 @@ class Options(NamedTuple):
     max_norm: float | None = 1.0  # clips every gradient
     seed: int = 0
     fast: tuple[str, ...] | None = None  # leaf paths that move; None is all (see ANIL)
+    replay_frames: int = 0  # frames of earlier tasks in a minibatch, besides `frames`
 
 
 class Adapted(NamedTuple):
@@ -43,6 +44,7 @@ class Adapted(NamedTuple):
     theta: PyTree
     support_loss: tuple[float, float]  # before and after, on frames it learned from
     held_out_loss: tuple[float, float]  # before and after, on frames kept back from the same demonstrations
+    replay_loss: tuple[float, float] | None  # before and after, on earlier tasks; None where none are replayed
     frames: tuple[int, int]  # learned from, and kept back
     seconds: float  # of the gradient steps, without compilation
 
@@ -79,13 +81,20 @@ def adapt(
     demos: Sequence[Demo],
     options: Options,
     augment: ImageAugmentation | None = None,
+    earlier: Mapping[str, Sequence[Demo]] | None = None,
 ) -> Adapted:
     """Adapts to `demos`, all of one task, in the variants of `augment`; losses are of the frames as they are.
 
+    Frames of the `earlier` tasks are replayed, so that the adapted policy still does them.
+
     Raises:
-      ValueError: learned rates are wanted of an adapter that has none, the optimiser is unknown, or there are
-        paraphrases but no variants.
+      ValueError: learned rates are wanted of an adapter that has none, the optimiser is unknown, there are
+        paraphrases but no variants, or earlier tasks without `options.replay_frames`, or the reverse.
     """
+    if bool(earlier) != (options.replay_frames > 0):
+        raise ValueError(
+            f"{len(earlier or ())} earlier tasks, replay_frames is {options.replay_frames}: give both or neither"
+        )
     if options.optimizer == "learned" and "log_rates" not in meta_params:
         raise ValueError("this adapter has no learned rates: choose --optimizer=adam with a --rate such as 0.01")
     if options.optimizer not in ("learned", *OPTIMIZERS):
@@ -97,6 +106,12 @@ def adapt(
     known, unseen = ((rows[which], trees.index(labels, which)) for which in (~kept_back, kept_back))
     rng = np.random.default_rng(options.seed)
     support = fill(drawn(frames, rng, *known, (options.steps, options.frames)), bank)
+    replay = None
+    if earlier:
+        old = gather(earlier, base.statistics, base.encode_text, base.sizes)
+        replay = replay_of(old, frozen_bank(base, old, learner.stage))
+        shape = options.steps, options.replay_frames
+        support = behind(support, replay(np.random.default_rng([options.seed, 1]), shape), axis=1)
     inner = InnerOptions(fast=options.fast, max_norm=options.max_norm)
     arguments = (meta_params, learner.phi, support, jax.random.key(options.seed), jnp.float32(options.rate))
     run = jax.jit(inner_loop(learner, options.optimizer, options.draws, inner)).lower(*arguments).compile()
@@ -108,6 +123,13 @@ def adapt(
     def judge(theta: PyTree, phi: PyTree, batch: Batch) -> jax.Array:
         return loss_fn(learner, phi, 8, dropout=False)(theta, batch, jax.random.key(1))
 
+    def change(batches: Iterable[Batch]) -> tuple[float, float]:
+        judged = list(batches)
+        before, after = (
+            float(np.mean([judge(at, learner.phi, batch) for batch in judged])) for at in (meta_params["theta"], theta)
+        )
+        return before, after
+
     def losses(part: tuple) -> tuple[float, float]:
         if not len(part[0]):
             return float("nan"), float("nan")
@@ -116,10 +138,10 @@ def adapt(
         number = min(JUDGED, -(-count // options.frames))
         spread = np.linspace(0, count - 1, min(count, number * options.frames)).astype(int)
         order = np.resize(spread, (number, options.frames))
-        batches = [fill(Rows(part[0][rows], trees.index(part[1], rows)), bank) for rows in order]
-        before, after = (
-            float(np.mean([judge(at, learner.phi, batch) for batch in batches])) for at in (meta_params["theta"], theta)
-        )
-        return before, after
+        return change(fill(Rows(part[0][rows], trees.index(part[1], rows)), bank) for rows in order)
 
-    return Adapted(theta, losses(known), losses(unseen), (len(known[0]), len(unseen[0])), seconds)
+    others = None
+    if replay is not None:
+        rng = np.random.default_rng([options.seed, 2])
+        others = change(replay(rng, (options.frames,)) for _ in range(JUDGED))
+    return Adapted(theta, losses(known), losses(unseen), others, (len(known[0]), len(unseen[0])), seconds)

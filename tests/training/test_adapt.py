@@ -90,6 +90,25 @@ def test_paraphrases_without_variants_are_refused(start):
         adapt(make_base(), start, {"theta": start.theta}, told, ADAM, ImageAugmentation(variants=1))
 
 
+def test_replayed_tasks_are_forgotten_less(start):
+    """Both tasks look alike here, and ask for opposite actions: what one learns the other loses."""
+    new = make_demos("reach")[:1]
+    old = {"push": [demo._replace(actions=-demo.actions) for demo in new]}
+    options = ADAM._replace(replay_frames=4)
+    theta = adapt(make_base(), start, {"theta": start.theta}, new, ADAM).theta
+    kept = adapt(make_base(), start, {"theta": start.theta}, new, options, earlier=old)
+    lost = adapt(make_base(), start, {"theta": theta}, new, options._replace(steps=1, rate=1e-9), earlier=old)
+    assert kept.replay_loss[0] < lost.replay_loss[0]  # before anything, and after the new task alone
+    assert kept.replay_loss[1] < lost.replay_loss[0]
+
+
+@pytest.mark.parametrize(("frames", "earlier"), [(4, None), (0, {"push": make_demos("push")[:1]})])
+def test_replay_is_asked_for_whole_or_not_at_all(start, frames, earlier):
+    options = ADAM._replace(replay_frames=frames)
+    with pytest.raises(ValueError, match=f"earlier tasks, replay_frames is {frames}: give both or neither"):
+        adapt(make_base(), start, {"theta": start.theta}, make_demos("reach")[:1], options, earlier=earlier)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [(Options(), "no learned rates: choose --optimizer=adam"), (Options("adamm", 0.1), "no optimizer named 'adamm'")],
