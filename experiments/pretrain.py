@@ -26,7 +26,10 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and 
 def main(_: list[str]) -> None:
     config, workdir = _CONFIG.value, Path(_WORKDIR.value)
     checkpoint.claim(workdir, config.to_dict())
-    parts = [read_demos(DataConfig.from_config(part)) for part in config.data.to_dict().values()]
+    chosen = [DataConfig.from_config(part) for part in config.data.to_dict().values()]
+    if any(part.frames is not None for part in chosen):
+        raise ValueError("data.frames spares a frozen front, and pretraining has none: leave it out")
+    parts = [read_demos(part) for part in chosen]
     demos = {task: [demo for part in parts for demo in part.get(task, [])] for task in parts[0]}
     statistics = normalize.compute([demo for recorded in demos.values() for demo in recorded])
     size = SmolVLAConfig.nano(**config.model)

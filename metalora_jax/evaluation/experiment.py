@@ -133,7 +133,7 @@ def convert(config: Mapping[str, Any]) -> None:
     if "convert" not in config or directory.exists():
         return
     parts = [DataConfig.from_config(arm["data"]) for arm in config["arms"].values() if "data" in arm]
-    files = dict.fromkeys(part._replace(tasks=(task,), digest="") for part in parts for task in part.tasks)
+    files = dict.fromkeys(part._replace(tasks=(task,), digest="", frames=None) for part in parts for task in part.tasks)
     demos = [
         demo._replace(images=demo.images[:0])
         for part in progress(list(files), description="statistics, demonstration files")
@@ -194,8 +194,9 @@ def data_set(
     config: Mapping[str, Any], split: str, base: Base, protocol: Protocol, shots: Sequence[int], stage: Stage
 ) -> DataSet:
     """Reads a split's demonstrations, computes their frozen front up to `stage` and lays out the cells."""
-    demos = read_demos(DataConfig.from_config(config[split]))
-    frames = gather(demos, base.statistics, base.encode_text, base.sizes)
+    data = DataConfig.from_config(config[split])
+    demos = read_demos(data)
+    frames = gather(demos, base.statistics, base.encode_text, base.sizes, each=data.frames)
     conditions = None if config["conditions"] is None else ConditionRange.from_config(config["conditions"])
     draws = protocol.draws_per_task
     made = {k: few_shot.cells(protocol, split, frames.demos, conditions, k, draws, config["seed"]) for k in shots}

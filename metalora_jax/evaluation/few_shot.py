@@ -23,6 +23,8 @@ from metalora_jax.types import Batch, PyTree, from_fields
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+JUDGED = 48  # frames of held-out demonstrations, at most, that a rate is judged on
+
 
 class Protocol(NamedTuple):
     """What is held equal for all arms."""
@@ -117,7 +119,8 @@ def search(
                 batch = support(cell, frames, bank, max(steps), protocol.frames)
                 adapted = adapt(arm, choice, batch, number, steps)
                 relabel, rng = relabel_of(cell.condition), np.random.default_rng(number)
-                query = fill(query_rows(frames, cell.task, cell.query, relabel, 48, rng), bank)
+                size = min(JUDGED, sum(len(frames.moments[cell.task][i]) for i in cell.query))
+                query = fill(query_rows(frames, cell.task, cell.query, relabel, size, rng), bank)
                 return float(np.mean([judge(adapted.thetas[step], arm.learner.phi, query) for step in steps]))
 
             scores[choice] = float(np.mean(list(side_by_side(held_out_loss, list(enumerate(validation))))))
