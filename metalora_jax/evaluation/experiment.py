@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,26 +40,30 @@ from metalora_jax.training.meta_train import (
 )
 from metalora_jax.training.progress import progress, take_line
 
+LOOK = 5.0  # [s] between two looks of a host that waits
+
 
 def run(config: Mapping[str, Any], workdir: Path, host: Host = ALONE) -> Path:
     """Runs what is not done yet of the comparison in `workdir`, which `config` has claimed.
 
-    Several hosts may share a `workdir` and the episodes, each with a log of its own. The first one trains and searches.
+    Several hosts may share a `workdir` and the episodes, each with a log of its own. The first one trains and searches;
+    the others wait for it.
 
     Returns:
       The run directory, with the host's episodes complete.
 
     Raises:
-      ValueError: a host other than the first comes before the first has trained and searched; or the config does not
-        fit its world, base or protocol.
+      ValueError: the run was begun with another number of hosts, or the config does not fit its world, base or
+        protocol.
     """
     protocol = Protocol.from_config(config["protocol"])
     check_retention(protocol)
     control = Control(tuple(config["test"]["cameras"]), **config["control"])
     where = world(control.world)
     check_splits(config, where)
-    if host.number and not set(config["arms"]) <= set(_known(workdir / "rates.json")):
-        raise ValueError(f"{workdir}: start host 0 first, and the others once its rates.json names every method")
+    check_logs(workdir, host)
+    if host.number:
+        wait_for_first(config, workdir)
     convert(config)
     base = bases.load(config["base"] or None)
     source = config["convert"]["policy"] if "convert" in config else config["base"]
@@ -74,12 +79,40 @@ def run(config: Mapping[str, Any], workdir: Path, host: Host = ALONE) -> Path:
     choices = searched(config, arms, adapt, validation, protocol, workdir / "rates.json")
     data = {"validation": validation.digest, "test": test.digest}
     common = provenance.inputs(config, base, source, data)
-    name = "episodes.jsonl" if host.hosts == 1 else f"episodes-{host.number}-of-{host.hosts}.jsonl"
-    with EpisodeLog(workdir / name) as log:
+    with EpisodeLog(workdir / log_name(host)) as log:
         stamps = stamp(common, arms, choices, workdir)
         for jobs in plan(arms, choices, adapt, test, protocol, where, log, stamps, host):
             execute(jobs, config["base"], control, config["workers"], log)
     return workdir
+
+
+def log_name(host: Host) -> str:
+    """Of the file with a host's episodes."""
+    return "episodes.jsonl" if host.hosts == 1 else f"episodes-{host.number}-of-{host.hosts}.jsonl"
+
+
+def check_logs(workdir: Path, host: Host) -> None:
+    """Refuses to run the episodes of a `workdir` again in other shares.
+
+    Raises:
+      ValueError: as said; or there is no such host.
+    """
+    host.share(())
+    ours = {log_name(Host(number, host.hosts)) for number in range(host.hosts)}
+    logs = [path for path in workdir.glob("episodes*.jsonl") if path.stat().st_size]
+    if others := sorted(path.name for path in logs if path.name not in ours):
+        raise ValueError(
+            f"{workdir} has {others[0]}, and {host.hosts} hosts would run its episodes again: keep the number of hosts"
+        )
+
+
+def wait_for_first(config: Mapping[str, Any], workdir: Path) -> None:
+    """Returns once the first host has trained and searched: its rates.json names every method."""
+    if set(config["arms"]) <= set(_known(workdir / "rates.json")):
+        return
+    logging.warning("waiting for host 0 to train and to search rates; start it if it does not run")
+    while not set(config["arms"]) <= set(_known(workdir / "rates.json")):
+        time.sleep(LOOK)
 
 
 def stamp(common: Inputs, arms: Sequence[Arm], choices: Mapping[str, Mapping[str, Choice]], workdir: Path) -> Stamps:
