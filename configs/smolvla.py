@@ -5,6 +5,7 @@
 
 A placement follows a colon, `--config=configs/smolvla.py:expert`: plan (the default), expert, decoder, head, lerobot,
 all_linear. The frozen front takes seconds a frame on a CPU, once: it is kept in ~/.cache/metalora_jax (METALORA_CACHE).
+`--config.data.frames=8` takes so few frames of each demonstration instead of all.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ from pathlib import Path
 from runpy import run_path
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from metalora_jax.policies.smolvla.presets import preset
 
@@ -21,6 +23,8 @@ def get_config(placement: str = "plan") -> ConfigDict:
     config = run_path(str(Path(__file__).with_name("metaworld_conditions.py")))["get_config"]("fomaml_rates")
     config.base = "runs/base"
     config.data.cameras = ("agentview", "topview")
+    with config.data.unlocked():
+        config.data.frames = placeholder(int)
     config.placement = tuple(dataclasses.asdict(rule) for rule in preset(placement, b_std=0.02))
     config.batch.update(meta_batch=4, frames=4, query_frames=4, draws=4)
     config.meta.inner_steps = 5

@@ -8,8 +8,15 @@ It makes the base of the policy, with the statistics of the training tasks, trai
 Expected: at least 90 % of episodes solved after one demonstration and 50 gradient steps or fewer, where plain
 fine-tuning is reported to take 300 to 500 steps of AdamW. Nobody has run it yet.
 
-A split of libero_few_shot follows a colon (suite, across, composition); or `dry`, which runs every part once, for
-minutes instead of days, and whose figures mean nothing.
+A split of libero_few_shot follows a colon (suite, across, composition); or `dry`, which runs every part once, and whose
+figures mean nothing: at full size an estimated hour on two cores, instead of days on a GPU. It takes two demonstrations
+of four of libero_object's tasks, and scripted ones will do:
+
+    python experiments/collect.py --suite=libero_object --demos=2
+    mkdir -p runs/libero && ln -s demos/clean runs/libero/official
+
+What takes time without a GPU is the frozen front: 8 s of a core for each frame, once. `--config.test.frames=8`, and the
+same for `validation` and each trained arm's `data`, takes so few frames of each demonstration instead of all.
 """
 
 import dataclasses
@@ -17,6 +24,7 @@ from pathlib import Path
 from runpy import run_path
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from metalora_jax.policies.smolvla.presets import preset
 
@@ -38,10 +46,12 @@ def get_config(split: str = "suite") -> ConfigDict:
     with config.unlocked():
         config.convert = ConfigDict(dict(policy="lerobot/smolvla_base", tokenizer=None))
         for arm in ("meta", "control", "full_expert"):
-            config.arms[arm].data.update(directory=DIRECTORY, demos=50, cameras=CAMERAS)
+            config.arms[arm].data.update(directory=DIRECTORY, demos=50, cameras=CAMERAS, frames=placeholder(int))
             config.arms[arm].batch.update(meta_batch=4, frames=4, query_frames=4, draws=4)
             config.arms[arm].batch.update(kept=(), kept_frames=0, replay_frames=0)
             config.arms[arm].meta.update(inner_steps=5, micro_batch=1)
+        for part in ("validation", "test"):
+            config[part].update(directory=DIRECTORY, demos=50, cameras=CAMERAS, frames=placeholder(int))
         del config.replay  # the public base has seen no LIBERO task that it could forget
     for arm in ("control", "full_expert"):  # as many frames in a step as support and query together
         config.arms[arm].batch.query_frames = 5 * 4 + 4
@@ -52,8 +62,6 @@ def get_config(split: str = "suite") -> ConfigDict:
     config.arms.head_lora.placement = _placement("head")
     config.arms.full_head.placement = (dict(pattern=HEADS, kind="dense"),)
     config.arms.full_expert.placement = (dict(pattern=EXPERT, kind="dense"),)
-    for part in ("validation", "test"):
-        config[part].update(directory=DIRECTORY, demos=50, cameras=CAMERAS)
     config.search = dict(learned=(0.3, 1.0), sgd=(0.1, 1.0), adam=(1e-4, 3e-4, 1e-3, 3e-3))
     config.protocol.update(
         steps=(0, 1, 5, 10, 50, 300),
@@ -73,16 +81,16 @@ def get_config(split: str = "suite") -> ConfigDict:
 
 
 def _dry(config: ConfigDict) -> ConfigDict:
-    """Every part once, as small as it goes."""
-    few = config.arms.meta.data.tasks[:2]
+    """Every part once, as small as it goes; the frozen front takes frames four at a time."""
+    few = config.arms.meta.data.tasks[:1]
     config.meta_seeds = (0,)
     for arm in ("meta", "control", "full_expert"):
-        config.arms[arm].data.update(tasks=few, demos=4)
+        config.arms[arm].data.update(tasks=few, demos=2, frames=4)
         config.arms[arm].batch.update(meta_batch=1, frames=1, query_demos=1, query_frames=1, draws=1)
         config.arms[arm].meta.inner_steps = 1
         config.arms[arm].outer.steps = 2  # the fewest that a schedule takes
-    for part, count in (("validation", 1), ("test", 2)):
-        config[part].update(tasks=config[part].tasks[:count], demos=2)
+    for part, count in (("validation", 1), ("test", 2)):  # a wrong instruction is another test task's
+        config[part].update(tasks=config[part].tasks[:count], demos=2, frames=4)
     config.search = dict(learned=(1.0,), sgd=(), adam=(1e-3,))
     config.protocol.update(
         steps=(0, 1),

@@ -26,10 +26,11 @@ def main(_: list[str]) -> None:
     checkpoint.claim(workdir, config)
     experiment.run(config, workdir, Host(_HOST.value, _HOSTS.value))
     print(f"raw records: {workdir}/episodes*.jsonl")
+    if _HOST.value == 0:
+        films.before_and_after(config, workdir)
     if _HOSTS.value > 1:
         print(f"when all {_HOSTS.value} hosts are done: make report RUN={workdir}")
         return
-    films.before_and_after(config, workdir)
     print(f"report: {report.write_report(workdir)}")
 
 

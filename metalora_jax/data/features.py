@@ -11,8 +11,8 @@ from metalora_jax.data.frames import Frames
 from metalora_jax.policies.stages import Stage, advance
 from metalora_jax.types import Observation, PyTree
 
-BATCH = 16  # frames in an entry of the cache; fixed, so that one compilation serves every data set
-AT_ONCE = 4  # frames that go through the policy together, of a BATCH: more overflow a CPU's cache at SmolVLA's size
+BATCH = 16  # frames in an entry of the cache, at most
+AT_ONCE = 4  # frames that go through the policy together: more overflow a CPU's cache at SmolVLA's size
 IN_MEMORY = 4 * 2**30  # [bytes] larger banks stay on the disk, mapped
 _VERSION = "1"  # of what a key stands for; to be raised when preprocessing or a stage changes what it computes
 
@@ -67,20 +67,21 @@ def bank(
 
     @jax.jit
     def run(phi: PyTree, observation: Observation) -> PyTree:
-        few = jax.tree.map(lambda x: x.reshape(-1, AT_ONCE, *x.shape[1:]), observation)
-        out = jax.lax.map(lambda some: advance(model_of(phi), some, stage), few)
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), out)
+        return advance(model_of(phi), observation, stage)
 
-    structure = jax.tree.structure(jax.eval_shape(run, phi, frames.observe(np.zeros(BATCH, int))))
+    def computed(rows: np.ndarray) -> Entry:
+        padded = np.resize(rows, -(-len(rows) // AT_ONCE) * AT_ONCE)  # so that one compilation serves every data set
+        parts = [jax.tree.leaves(run(phi, frames.observe(some))) for some in padded.reshape(-1, AT_ONCE)]
+        whole = [np.concatenate(leaves)[: len(rows)] for leaves in zip(*parts, strict=True)]
+        return {f"leaf{i}": leaf for i, leaf in enumerate(whole)}
+
+    structure = jax.tree.structure(jax.eval_shape(run, phi, frames.observe(np.zeros(AT_ONCE, int))))
     pieces: list[Entry] = []
     for rows in _blocks(frames):
         key = _key(frames, rows, stage, fingerprint)
         entry = cache.get(key) if cache else None
         if entry is None:
-            padded = np.concatenate([rows, np.full(BATCH - len(rows), rows[-1])])
-            leaves = jax.tree.leaves(run(phi, frames.observe(padded)))
-            entry = {f"leaf{i}": np.asarray(leaf)[: len(rows)] for i, leaf in enumerate(leaves)}
-            entry = cache.put(key, entry) if cache else entry
+            entry = cache.put(key, computed(rows)) if cache else computed(rows)
         pieces.append(entry)
         progress(len(rows))
     whole = _whole if sum(_bytes(entry) for entry in pieces) <= IN_MEMORY else Blocks
@@ -96,9 +97,9 @@ def _blocks(frames: Frames) -> Iterator[np.ndarray]:
     """Rows of at most BATCH frames, none of two demonstrations: a new one leaves the keys of the others as they are."""
     for variant in range(frames.variants):
         for task, starts in frames.first_row.items():
-            for start, actions in zip(starts, frames.actions[task], strict=True):
-                for first in range(0, len(actions), BATCH):
-                    rows = start + np.arange(first, min(first + BATCH, len(actions)))
+            for start, chosen in zip(starts, frames.moments[task], strict=True):
+                for first in range(0, len(chosen), BATCH):
+                    rows = start + np.arange(first, min(first + BATCH, len(chosen)))
                     yield variant * len(frames.state) + rows
 
 

@@ -36,6 +36,7 @@ class Frames(NamedTuple):
     tokens: np.ndarray  # (N, L) int32; (variants * N, L) where variants differ in their words
     token_mask: np.ndarray  # like tokens, bool
     first_row: dict[str, tuple[int, ...]]  # task -> row of the first frame of each of its demonstrations
+    moments: dict[str, tuple[np.ndarray, ...]]  # task -> which steps (n,) of each demonstration its rows are, ascending
     actions: dict[str, tuple[np.ndarray, ...]]  # task -> recorded actions (T, action_dim) of each demonstration
     statistics: Statistics
     sizes: Sizes
@@ -98,33 +99,47 @@ def gather(
     encode: Encode,
     sizes: Sizes,
     augment: ImageAugmentation | None = None,
+    each: int | None = None,
 ) -> Frames:
     """Puts the demonstrations of every task into one Frames. `encode` raises where an instruction is too long.
 
+    Args:
+      demos: of every task.
+      statistics: to normalise with.
+      encode: makes tokens of an instruction.
+      sizes: of the model.
+      augment: other variants of the frames.
+      each: how many frames of each demonstration become rows, spread evenly; their chunks are of consecutive actions
+        all the same. None: all.
+
     Raises:
-      ValueError: a task has no demonstration, or paraphrases but no variant that could be worded in them.
+      ValueError: a task has no demonstration, one of fewer frames than `each`, or paraphrases but no variant that could
+        be worded in them.
     """
     images, state, row = [], [], 0
     first_row: dict[str, tuple[int, ...]] = {}
+    moments: dict[str, tuple[np.ndarray, ...]] = {}
     actions: dict[str, tuple[np.ndarray, ...]] = {}
     for task, recorded in demos.items():
         if not recorded:
             raise ValueError(f"{task}: zero demonstrations; record at least one")
         starts = []
-        for demo in recorded:
+        moments[task] = tuple(_spread(task, len(demo.actions), each) for demo in recorded)
+        for demo, chosen in zip(recorded, moments[task], strict=True):
             starts.append(row)
-            row += len(demo.actions)
-            images.append(demo.images)
-            state.append(normalize_state(statistics, demo.state, sizes.state))
+            row += len(chosen)
+            images.append(demo.images if each is None else demo.images[chosen])
+            state.append(normalize_state(statistics, demo.state[chosen], sizes.state))
         first_row[task] = tuple(starts)
         actions[task] = tuple(demo.actions for demo in recorded)
-    tokens, token_mask = _words(demos, first_row, encode, augment)
+    tokens, token_mask = _words(demos, first_row, moments, encode, augment)
     return Frames(
         images=np.concatenate(images),
         state=np.concatenate(state),
         tokens=tokens,
         token_mask=token_mask,
         first_row=first_row,
+        moments=moments,
         actions=actions,
         statistics=statistics,
         sizes=sizes,
@@ -132,25 +147,41 @@ def gather(
     )
 
 
+def _spread(task: str, steps: int, count: int | None) -> np.ndarray:
+    """`count` of `steps` moments: the middle of each of so many equal parts."""
+    if count is None:
+        return np.arange(steps)
+    if not 1 <= count <= steps:
+        raise ValueError(
+            f"{count} frames of each demonstration wanted, {task} has one of {steps}: ask for 1 to {steps}"
+        )
+    return (np.arange(count) * 2 + 1) * steps // (2 * count)
+
+
 def _words(
     demos: Mapping[str, Sequence[Demo]],
     first_row: Mapping[str, Sequence[int]],
+    moments: Mapping[str, Sequence[np.ndarray]],
     encode: Encode,
     augment: ImageAugmentation | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens and mask of all frames: of every variant where there are paraphrases, else of the frames alone."""
-    known = [(demo, row) for task, rows in first_row.items() for demo, row in zip(demos[task], rows, strict=True)]
+    known = [
+        (demo, row, len(chosen))
+        for task, rows in first_row.items()
+        for demo, row, chosen in zip(demos[task], rows, moments[task], strict=True)
+    ]
     variants = 1
-    if any(demo.paraphrases for demo, _ in known):
+    if any(demo.paraphrases for demo, *_ in known):
         if augment is None or augment.variants == 1:
             raise ValueError("paraphrases are told to variants: set augment.variants or --variants to 2 or more")
         variants = augment.variants
     tokens, masks = [], []
     for variant in range(variants):
-        for demo, row in known:
+        for demo, row, count in known:
             ids, mask = encode(wording(demo, augment.seed if augment else 0, row, variant))
-            tokens.append(np.broadcast_to(ids, (len(demo.actions), len(ids))))
-            masks.append(np.broadcast_to(mask, (len(demo.actions), len(mask))))
+            tokens.append(np.broadcast_to(ids, (count, len(ids))))
+            masks.append(np.broadcast_to(mask, (count, len(mask))))
     return np.concatenate(tokens), np.concatenate(masks)
 
 
@@ -167,9 +198,10 @@ def rows_and_labels(
         commands = actions if relabel is None else relabel(actions)
         labels = normalize_actions(frames.statistics, commands, frames.sizes.action)
         chunk, pad = chunk_actions(labels, frames.sizes.chunk)
-        rows.append(frames.first_row[task][i] + np.arange(len(actions)))
-        chunks.append(chunk)
-        pads.append(pad)
+        chosen = frames.moments[task][i]
+        rows.append(frames.first_row[task][i] + np.arange(len(chosen)))
+        chunks.append(chunk[chosen])
+        pads.append(pad[chosen])
     return np.concatenate(rows), ActionChunk(np.concatenate(chunks), np.concatenate(pads))
 
 

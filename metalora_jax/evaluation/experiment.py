@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,18 +41,21 @@ from metalora_jax.training.meta_train import (
 from metalora_jax.training.progress import progress, take_line
 from metalora_jax.training.task_batches import Replay, replay_of
 
+LOOK = 5.0  # [s] between two looks of a host that waits
+
 
 def run(config: Mapping[str, Any], workdir: Path, host: Host = ALONE) -> Path:
     """Runs what is not done yet of the comparison in `workdir`, which `config` has claimed.
 
-    Several hosts may share a `workdir` and the episodes, each with a log of its own. The first one trains and searches.
+    Several hosts may share a `workdir` and the episodes, each with a log of its own. The first one trains and searches;
+    the others wait for it.
 
     Returns:
       The run directory, with the host's episodes complete.
 
     Raises:
-      ValueError: a host other than the first comes before the first has trained and searched; or the config does not
-        fit its world, base or protocol.
+      ValueError: the run was begun with another number of hosts, or the config does not fit its world, base or
+        protocol.
     """
     protocol = Protocol.from_config(config["protocol"])
     check_retention(protocol)
@@ -59,8 +63,9 @@ def run(config: Mapping[str, Any], workdir: Path, host: Host = ALONE) -> Path:
     control = Control(tuple(config["test"]["cameras"]), **config["control"])
     where = world(control.world)
     check_splits(config, where)
-    if host.number and not set(config["arms"]) <= set(_known(workdir / "rates.json")):
-        raise ValueError(f"{workdir}: start host 0 first, and the others once its rates.json names every method")
+    check_logs(workdir, host)
+    if host.number:
+        wait_for_first(config, workdir)
     convert(config)
     base = bases.load(config["base"] or None)
     source = config["convert"]["policy"] if "convert" in config else config["base"]
@@ -77,12 +82,40 @@ def run(config: Mapping[str, Any], workdir: Path, host: Host = ALONE) -> Path:
     choices = searched(config, arms, adapt, validation, protocol, workdir / "rates.json")
     data = {"validation": validation.digest, "test": test.digest} | ({"replay": replay.digest} if replay else {})
     common = provenance.inputs(config, base, source, data)
-    name = "episodes.jsonl" if host.hosts == 1 else f"episodes-{host.number}-of-{host.hosts}.jsonl"
-    with EpisodeLog(workdir / name) as log:
+    with EpisodeLog(workdir / log_name(host)) as log:
         stamps = stamp(common, arms, choices, workdir)
         for jobs in plan(arms, choices, adapt, test, protocol, where, log, stamps, host):
             execute(jobs, config["base"], control, config["workers"], log)
     return workdir
+
+
+def log_name(host: Host) -> str:
+    """Of the file with a host's episodes."""
+    return "episodes.jsonl" if host.hosts == 1 else f"episodes-{host.number}-of-{host.hosts}.jsonl"
+
+
+def check_logs(workdir: Path, host: Host) -> None:
+    """Refuses to run the episodes of a `workdir` again in other shares.
+
+    Raises:
+      ValueError: as said; or there is no such host.
+    """
+    host.share(())
+    ours = {log_name(Host(number, host.hosts)) for number in range(host.hosts)}
+    logs = [path for path in workdir.glob("episodes*.jsonl") if path.stat().st_size]
+    if others := sorted(path.name for path in logs if path.name not in ours):
+        raise ValueError(
+            f"{workdir} has {others[0]}, and {host.hosts} hosts would run its episodes again: keep the number of hosts"
+        )
+
+
+def wait_for_first(config: Mapping[str, Any], workdir: Path) -> None:
+    """Returns once the first host has trained and searched: its rates.json names every method."""
+    if set(config["arms"]) <= set(_known(workdir / "rates.json")):
+        return
+    logging.warning("waiting for host 0 to train and to search rates; start it if it does not run")
+    while not set(config["arms"]) <= set(_known(workdir / "rates.json")):
+        time.sleep(LOOK)
 
 
 def stamp(common: Inputs, arms: Sequence[Arm], choices: Mapping[str, Mapping[str, Choice]], workdir: Path) -> Stamps:
@@ -150,7 +183,7 @@ def convert(config: Mapping[str, Any]) -> None:
     if "convert" not in config or directory.exists():
         return
     parts = [DataConfig.from_config(arm["data"]) for arm in config["arms"].values() if "data" in arm]
-    files = dict.fromkeys(part._replace(tasks=(task,), digest="") for part in parts for task in part.tasks)
+    files = dict.fromkeys(part._replace(tasks=(task,), digest="", frames=None) for part in parts for task in part.tasks)
     demos = [
         demo._replace(images=demo.images[:0])
         for part in progress(list(files), description="statistics, demonstration files")
@@ -218,8 +251,9 @@ def replayed(config: Mapping[str, Any], base: Base, stage: Stage) -> Replayed | 
     """The demonstrations of the section `replay`, where there is one, with their frozen front up to `stage`."""
     if "replay" not in config:
         return None
-    demos = read_demos(DataConfig.from_config(config["replay"]))
-    frames = gather(demos, base.statistics, base.encode_text, base.sizes)
+    data = DataConfig.from_config(config["replay"])
+    demos = read_demos(data)
+    frames = gather(demos, base.statistics, base.encode_text, base.sizes, each=data.frames)
     return Replayed(replay_of(frames, frozen_bank(base, frames, stage)), content.digest(demos))
 
 
@@ -233,8 +267,9 @@ def data_set(
     replay: Replayed | None,
 ) -> DataSet:
     """Reads a split's demonstrations, computes their frozen front up to `stage` and lays out the cells."""
-    demos = read_demos(DataConfig.from_config(config[split]))
-    frames = gather(demos, base.statistics, base.encode_text, base.sizes)
+    data = DataConfig.from_config(config[split])
+    demos = read_demos(data)
+    frames = gather(demos, base.statistics, base.encode_text, base.sizes, each=data.frames)
     conditions = None if config["conditions"] is None else ConditionRange.from_config(config["conditions"])
     draws = protocol.draws_per_task
     made = {k: few_shot.cells(protocol, split, frames.demos, conditions, k, draws, config["seed"]) for k in shots}

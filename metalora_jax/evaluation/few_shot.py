@@ -23,7 +23,7 @@ from metalora_jax.types import Batch, PyTree, from_fields
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_JUDGED = 48  # frames of a cell that a search judges by
+_JUDGED = 48  # frames of held-out demonstrations, at most, that a rate is judged on
 
 
 class Protocol(NamedTuple):
@@ -117,8 +117,9 @@ def support(cell: Cell, data: DataSet, steps: int, protocol: Protocol) -> Batch:
 def _query(cell: Cell, number: int, data: DataSet) -> Batch:
     """What a search judges by: other demonstrations of the cell's task, and as much of what is replayed."""
     relabel, rng = relabel_of(cell.condition), np.random.default_rng(number)
-    own = fill(query_rows(data.frames, cell.task, cell.query, relabel, _JUDGED, rng), data.bank)
-    return own if data.replay is None else behind(own, data.replay(rng, (_JUDGED,)), axis=0)
+    size = min(_JUDGED, sum(len(data.frames.moments[cell.task][i]) for i in cell.query))
+    own = fill(query_rows(data.frames, cell.task, cell.query, relabel, size, rng), data.bank)
+    return own if data.replay is None else behind(own, data.replay(rng, (size,)), axis=0)
 
 
 def search(

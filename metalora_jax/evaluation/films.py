@@ -28,7 +28,8 @@ def check(config: Mapping[str, Any]) -> None:
     Raises:
       ValueError: they are wanted, and the encoder is not installed.
     """
-    if config["films"]["tasks"] and (importlib.util.find_spec("imageio_ffmpeg") is None):
+    encoder = ("imageio", "imageio_ffmpeg")
+    if config["films"]["tasks"] and not all(importlib.util.find_spec(name) for name in encoder):
         raise ValueError("films need imageio and imageio-ffmpeg: install both, or set --config.films.tasks='()'")
 
 

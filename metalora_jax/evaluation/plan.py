@@ -2,6 +2,9 @@
 
 Every adapted policy runs the episodes of its cell. After `retention_steps` on the fewest demonstrations it also runs an
 earlier task, and after `instruction_steps` its own task under another task's instruction.
+
+The first draw of demonstrations comes before the second, of all methods and tasks: a comparison that is stopped early
+lacks draws, and no method.
 """
 
 import dataclasses
@@ -63,7 +66,7 @@ def plan(
         steps = list(missing)
         results = few_shot.adapted_at(arm, adapt, choices[arm.name], cell, test, protocol, steps)
         return [
-            Job(task, arm.placement, theta, tuple(_rollout(record, seconds, loss) for record in records))
+            Job(task, arm.placement, theta, tuple(_rollout(record, seconds, loss) for record in records), cell.draw)
             for step, theta, seconds, loss in results
             for task, records in _by_task(missing[step]).items()
         ]
@@ -86,6 +89,7 @@ def _work(
         for shots in protocol.shots
         for number, cell in enumerate(test.cells[shots])
     ]
+    adaptations.sort(key=lambda adaptation: adaptation[-1].draw)
     for arm, headline, number, cell in host.share(adaptations):
         missing = {}
         for step in protocol.steps if headline else protocol.shots_steps:
@@ -169,7 +173,7 @@ def _base_jobs(test: DataSet, protocol: Protocol, where: World, log: EpisodeLog,
             records += [dataclasses.replace(record, adapter_on=False, adapted_to=None) for record in earlier]
         wanted |= {record.key: record for record in records}  # cells can share an earlier task, and its start
     left = _left(host.share(list(wanted.values())), BASE, 0, stamp, log)
-    return [Job(record.task, (), None, (_rollout(record, 0.0, None),)) for record in left]
+    return [Job(record.task, (), None, (_rollout(record, 0.0, None),), record.draw) for record in left]
 
 
 def _left(records: Iterable[Episode], method: str, meta_seed: int, stamp: str, log: EpisodeLog) -> list[Episode]:

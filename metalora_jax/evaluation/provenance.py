@@ -15,6 +15,7 @@ unless every episode's inputs are there and pinned, which means that somebody el
 - all episodes come from the same code, config, base, statistics, libraries, and validation and test demonstrations.
 """
 
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -114,15 +115,21 @@ def digest(config: Mapping[str, Any]) -> str:
 
 
 def keep(run_dir: Path, made: Iterable[Inputs]) -> None:
-    """Adds a line for each of `made` that has none; whoever calls it holds the run's `EpisodeLog`."""
+    """Adds a line for each of `made` that has none, where other hosts may do the same."""
     commit, changed = checkout(_PACKAGE)
-    lines, own = read(run_dir), {each.fingerprint: each for each in made}
-    for mark, each in own.items():
-        if mark not in lines or (lines[mark].changed and not changed):  # the same code, committed since
-            lines[mark] = Line(mark, each, commit, changed)
-    staging = run_dir / f".{FILE}.{os.getpid()}"
+    with open(run_dir / f".{FILE}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lines, own = read(run_dir), {each.fingerprint: each for each in made}
+        for mark, each in own.items():
+            if mark not in lines or (lines[mark].changed and not changed):  # the same code, committed since
+                lines[mark] = Line(mark, each, commit, changed)
+        _write(run_dir, lines.values())
+
+
+def _write(run_dir: Path, lines: Iterable[Line]) -> None:
+    staging = run_dir / f".{FILE}.new"
     with open(staging, "w") as file:
-        file.writelines(canonical(line._asdict() | {"inputs": line.inputs._asdict()}) + "\n" for line in lines.values())
+        file.writelines(canonical(line._asdict() | {"inputs": line.inputs._asdict()}) + "\n" for line in lines)
         file.flush()
         os.fsync(file.fileno())
     os.replace(staging, run_dir / FILE)

@@ -71,6 +71,7 @@ class Job(NamedTuple):
     placement: adapters.Placement
     theta: adapters.Theta | None  # numpy leaves; None is the plain base
     rollouts: tuple[Rollout, ...]
+    turn: int = 0  # lower ones are run first, whatever their tasks
 
 
 class Outcome(NamedTuple):
@@ -93,7 +94,7 @@ def run(jobs: Sequence[Job], base_directory: Path | None, control: Control, work
       RuntimeError: one process after the other is lost (see `in_processes`).
       ValueError: a task has no step cap.
     """
-    ordered = sorted(jobs, key=lambda job: job.task)  # neighbours share a simulator
+    ordered = sorted(jobs, key=lambda job: (job.turn, job.task))  # neighbours share a simulator
     for job in ordered:
         control.cap(job.task)
     episodes = [(number, job._replace(rollouts=(each,))) for number, job in enumerate(ordered) for each in job.rollouts]

@@ -45,6 +45,7 @@ class DataConfig(NamedTuple):
     cameras: Sequence[str]  # in the order of the base
     digest: str = ""  # of their content, which must then be this one, see `data.content`; empty takes what is there
     keys: Mapping[str, str] | None = None  # camera, state or action -> its name in a dataset of one's own
+    frames: int | None = None  # of each demonstration, spread evenly; few make a large base's front cheap. None: all
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "DataConfig":
@@ -116,8 +117,9 @@ def setting(config: Mapping[str, Any]) -> Setting:
     """Reads base, demonstrations and placement. Unknown and missing fields raise ValueError, by name."""
     base = bases.load(config["base"] or None)
     rules = placement.from_json([dict(rule) for rule in config["placement"]])
-    demos = augmented(config, read_demos(DataConfig.from_config(config["data"])))
-    frames = gather(demos, base.statistics, base.encode_text, base.sizes, variants(config))
+    data = DataConfig.from_config(config["data"])
+    demos = augmented(config, read_demos(data))
+    frames = gather(demos, base.statistics, base.encode_text, base.sizes, variants(config), data.frames)
     conditions = None if config["conditions"] is None else ConditionRange.from_config(config["conditions"])
     key = jax.random.key(config["seed"])
     batch = BatchConfig.from_config(config["batch"])

@@ -27,9 +27,11 @@ def read(recipe: Mapping[str, Any]) -> dict[str, list[Demo]]:
       recipe: with a section of `DataConfig` for each part in `data`; `paraphrases` and `symmetries` as in `augmented`.
 
     Raises:
-      ValueError: parts differ in their cameras; or see `read_demos` and `augmented`.
+      ValueError: parts differ in their cameras, or name some frames only; or see `read_demos` and `augmented`.
     """
     parts = {name: DataConfig.from_config(part) for name, part in recipe["data"].items()}
+    if any(part.frames is not None for part in parts.values()):
+        raise ValueError("data.frames spares a frozen front, and pretraining has none: leave it out")
     (first, whole), *others = parts.items()
     for name, part in others:
         if tuple(part.cameras) != tuple(whole.cameras):

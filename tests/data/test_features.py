@@ -8,11 +8,11 @@ from flax import nnx
 
 from metalora_jax.adapters import Rule
 from metalora_jax.data import features
-from metalora_jax.data.frames import rows_and_labels
+from metalora_jax.data.frames import Frames, rows_and_labels
 from metalora_jax.policies.stages import advance, earliest, last_frozen
 from metalora_jax.training.learner import learner, loss_fn
 from metalora_jax.types import Batch
-from tests.tiny_base import make_base, make_frames
+from tests.tiny_base import INSTRUCTIONS, make_base, make_demos, make_frames
 
 PATTERNS = {
     "observation": "vision/layers/.*|connector|expert/.*",
@@ -69,3 +69,14 @@ def test_several_placements_share_the_shallowest_stage():
     assert earliest(["context", "observation", "features"]) == "observation"
     assert earliest(["context", "features"]) == "features"
     assert earliest(["context"]) == "context"
+
+
+def test_what_is_computed_grows_with_the_frames_that_are_used(monkeypatch):
+    """The policy sees no more frames than there are, but for filling up a group that goes through it together."""
+    seen, observe = [], Frames.observe
+    monkeypatch.setattr(Frames, "observe", lambda self, rows: seen.append(rows) or observe(self, rows))
+    graph, params = nnx.split(make_base().model)
+    features.bank(make_frames(), lambda phi: nnx.merge(graph, phi), params, "context", lambda _: None)
+    lengths = [len(demo.actions) for task in INSTRUCTIONS for demo in make_demos(task)]
+    assert {rows.shape for rows in seen} == {(features.AT_ONCE,)}
+    assert len(seen) == 1 + sum(-(-length // features.AT_ONCE) for length in lengths)  # one for the shapes alone

@@ -143,3 +143,47 @@ def test_picking_is_pure_in_the_generator_and_earlier_minibatches_do_not_depend_
     few, _ = pick(np.random.default_rng(3), rows, labels, (2, 4))
     many, _ = pick(np.random.default_rng(3), rows, labels, (7, 4))
     np.testing.assert_array_equal(few, many[:2])
+
+
+def thinned(each, demos=None, augment=None):
+    base = make_base()
+    demos = demos or {task: make_demos(task) for task in INSTRUCTIONS}
+    return gather(demos, base.statistics, base.encode_text, base.sizes, augment, each)
+
+
+def test_a_few_frames_of_each_demonstration_keep_their_chunks():
+    few, every = thinned(3), make_frames()
+    assert few.demos == every.demos
+    assert len(few.state) == len(few.images) == len(few.tokens) == 2 * 4 * 3
+    for task in INSTRUCTIONS:
+        for i, demo in enumerate(make_demos(task)):
+            rows, labels = rows_and_labels(few, task, [i], lambda actions: np.cumsum(actions, axis=0))
+            all_rows, all_labels = rows_and_labels(every, task, [i], lambda actions: np.cumsum(actions, axis=0))
+            steps = [len(demo.actions) * part // 6 for part in (1, 3, 5)]  # the middles of three equal parts
+            np.testing.assert_array_equal(few.images[rows], demo.images[steps])
+            for one, other in zip(few.observe(rows), every.observe(all_rows[steps]), strict=True):
+                np.testing.assert_array_equal(one, other)
+            np.testing.assert_array_equal(labels.actions, all_labels.actions[steps])
+            np.testing.assert_array_equal(labels.is_pad, all_labels.is_pad[steps])
+
+
+def test_as_many_frames_as_there_are_is_all_of_them():
+    [demo] = make_demos("reach", count=1)
+    for one, other in zip(thinned(6, {"reach": [demo]})[:4], thinned(None, {"reach": [demo]})[:4], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_other_words_are_told_to_the_frames_that_are_used():
+    push = [demo._replace(paraphrases=("to the goal",)) for demo in make_demos("push")]
+    frames = thinned(2, {"reach": make_demos("reach"), "push": push}, ImageAugmentation(variants=2))
+    assert len(frames.tokens) == 2 * len(frames.state) == 2 * 2 * 8
+    tokens, mask = frames.text(np.arange(4 * 8))
+    said = [make_base().tokenizer.decode(t[m].tolist()).strip() for t, m in zip(tokens, mask, strict=True)]
+    reach, push, reworded = ([words] * 8 for words in ("reach the goal", "push the puck to the goal", "to the goal"))
+    assert said == reach + push + reach + reworded
+
+
+@pytest.mark.parametrize("each", [0, -1, 7])
+def test_frames_that_a_demonstration_has_not(each):
+    with pytest.raises(ValueError, match=rf"{each} frames of each .* reach has one of 6: ask for 1 to 6"):
+        thinned(each)

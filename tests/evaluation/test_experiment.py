@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from runpy import run_path
 
@@ -13,7 +16,7 @@ from metalora_jax.adapters.placement import from_json
 from metalora_jax.data import content, libero_hdf5, normalize
 from metalora_jax.evaluation import experiment, provenance, report, rollout
 from metalora_jax.evaluation.few_shot import Protocol
-from metalora_jax.evaluation.records import read_run
+from metalora_jax.evaluation.records import read_episodes, read_run
 from metalora_jax.processes import Host
 from metalora_jax.training import base as bases
 from metalora_jax.training import checkpoint
@@ -217,8 +220,39 @@ def test_records_are_whole(run):
         assert len(episode.fingerprint) == provenance.DIGITS
 
 
-def test_other_hosts_wait_for_the_first(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "world", lambda name: {"libero": WORLD}[name])
-    with pytest.raises(ValueError, match="start host 0 first"):
-        experiment.run(config, tmp_path, Host(1, 2))
-    assert not list(tmp_path.iterdir())
+def test_two_hosts_at_once_run_what_one_does(config, run, tmp_path, monkeypatch):
+    workdir = tmp_path / "run"
+    checkpoint.claim(workdir, config)
+    shutil.copytree(run / "arms", workdir / "arms")  # training has tests of its own
+    monkeypatch.setattr(experiment, "world", lambda name: WORLD)
+    monkeypatch.setattr(experiment, "LOOK", 0.05)
+    monkeypatch.setattr(rollout, "run", roll_out)
+    monkeypatch.setattr(provenance, "checkout", lambda root: ("c" * 40, []))
+    with ThreadPoolExecutor(2) as pool:
+        second, first = (pool.submit(experiment.run, config, workdir, Host(number, 2)) for number in (1, 0))
+        assert first.result() == second.result() == workdir
+    parts = [read_episodes(workdir / f"episodes-{number}-of-2.jsonl") for number in (0, 1)]
+    assert all(parts)
+    alone = {episode.key: episode for episode in read_run(run)}
+    both = [*parts[0], *parts[1]]
+    assert len(both) == len(alone)
+    for episode in both:
+        wanted = alone[episode.key]
+        assert (episode.success, episode.fingerprint) == (wanted.success, wanted.fingerprint)
+        assert episode.support_loss == pytest.approx(wanted.support_loss)
+    assert "DRAFT" not in report.write_report(workdir).read_text()
+
+
+def test_other_hosts_wait_for_the_first(tmp_path, monkeypatch, caplog):
+    looks = iter(({"meta": {}}, {"meta": {}}, {name: {} for name in ARMS}))
+    monkeypatch.setattr(time, "sleep", lambda _: (tmp_path / "rates.json").write_text(json.dumps(next(looks))))
+    experiment.wait_for_first({"arms": dict.fromkeys(ARMS)}, tmp_path)
+    assert next(looks, None) is None
+    assert "waiting for host 0" in caplog.text
+
+
+def test_a_run_keeps_its_number_of_hosts(config, run):
+    with pytest.raises(ValueError, match=r"has episodes\.jsonl, and 2 hosts would run its episodes again"):
+        experiment.run(config, run, Host(0, 2))
+    with pytest.raises(ValueError, match="host 2 of 2: hosts are counted from 0"):
+        experiment.check_logs(run, Host(2, 2))

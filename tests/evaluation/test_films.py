@@ -1,4 +1,6 @@
-"""Films: two halves side by side, the shorter one holding its last picture, with captions."""
+"""Films: two halves side by side, the shorter one holding its last picture, with captions; refused before any work."""
+
+import importlib.util
 
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ import pytest
 from metalora_jax.evaluation import films
 from metalora_jax.processes import in_processes
 
-pytestmark = pytest.mark.metaworld
+ENCODER = ("imageio", "imageio_ffmpeg")
 
 
 def write_and_read(path, halves):
@@ -15,6 +17,7 @@ def write_and_read(path, halves):
     return iio.imread(films._write(path, halves))
 
 
+@pytest.mark.metaworld  # which brings the encoder
 def test_film(tmp_path):
     before, after = (np.full((n, 64, 64, 3), shade, np.uint8) for n, shade in ((4, 50), (7, 200)))
     after[-1] = 120
@@ -27,6 +30,20 @@ def test_film(tmp_path):
     assert [path.name for path in (tmp_path / "videos").iterdir()] == ["task.mp4"]
 
 
+@pytest.mark.parametrize("missing", [*ENCODER, None])
+@pytest.mark.parametrize("tasks", [("drawer-open",), ()])
+def test_films_that_cannot_be_written_are_refused_where_they_are_wanted(monkeypatch, missing, tasks):
+    there = {name: object() for name in ENCODER if name != missing}
+    monkeypatch.setattr(importlib.util, "find_spec", there.get)
+    config = {"films": {"tasks": tasks, "steps": 3}}
+    if missing and tasks:
+        with pytest.raises(ValueError, match=r"install both, or set --config\.films\.tasks='\(\)'"):
+            films.check(config)
+    else:
+        films.check(config)
+
+
+@pytest.mark.metaworld
 def test_caption():
     frames = np.full((2, films.SIZE, films.SIZE, 3), 90, np.uint8)
     shown = films._captioned(frames, "adapted")

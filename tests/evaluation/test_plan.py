@@ -1,12 +1,13 @@
 """Which episodes are run: every one once, paired between methods, and only those that are missing."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 
 from metalora_jax.envs.conditions import ConditionRange
-from metalora_jax.evaluation import few_shot, plan
+from metalora_jax.evaluation import few_shot, plan, rollout
 from metalora_jax.evaluation.arms import Arm
 from metalora_jax.evaluation.contrasts import pair_key
 from metalora_jax.evaluation.few_shot import DataSet, Protocol
@@ -106,6 +107,32 @@ def test_hosts_share_all_episodes_whatever_they_have_done(log, tmp_path, monkeyp
             second.append(record)
         left = records(second, Host(1, 3))
     assert {record.key for record in left} == {record.key for record in parts[1][4:]}
+
+
+def test_a_comparison_that_is_stopped_early_lacks_draws_and_no_method(log, monkeypatch):
+    def run(batches):
+        """The episodes in the order in which one worker runs them."""
+        monkeypatch.setattr(rollout, "in_processes", lambda _, episodes, *args, **kwargs: (job for _, job in episodes))
+        control = rollout.Control((), 1, 1)
+        return [
+            [
+                job.rollouts[0].key[0]
+                for job in rollout.run(list({id(j): j for j, _ in batch}.values()), None, control, 1)
+            ]
+            for batch in batches
+        ]
+
+    [order] = run(planned(log, monkeypatch)[0])
+    assert [record.draw for record in order] == sorted(record.draw for record in order)
+    simulators = sum(one.task != other.task for one, other in itertools.pairwise(order)) + 1
+    assert simulators == len({(record.draw, record.task) for record in order})
+    own = [record for record in order if record.split == "test"]
+    first = [dataclasses.replace(record, episode_seed=0).key for record in own if record.draw == 0]
+    whole = [dataclasses.replace(record, draw=0, episode_seed=0).key for record in own]
+    assert set(first) == set(whole)
+    monkeypatch.setattr(plan, "MEMORY", 3 * 16)  # three adapted policies at a time
+    draws = [record.draw for batch in run(planned(log, monkeypatch)[0]) for record in batch if record.shots]
+    assert draws == sorted(draws)
 
 
 def test_the_first_episode_is_the_config_s(log, monkeypatch):

@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -42,6 +44,18 @@ def test_pinned_inputs_pass_and_are_shown(tmp_path):
     assert standing.lines[ADAPTED.fingerprint].inputs == ADAPTED
     assert standing.lines[ADAPTED.fingerprint].commit == CLEAN[0]
     assert [carrier.episodes for carrier in standing.carriers] == [1, 2]
+
+
+def test_hosts_that_write_at_once_lose_no_line(tmp_path, monkeypatch):
+    def slowly(run_dir):
+        found = read(run_dir)
+        time.sleep(0.2)
+        return found
+
+    monkeypatch.setattr(provenance, "read", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda each: keep(tmp_path, [each]), (INPUTS, ADAPTED)))
+    assert set(read(tmp_path)) == {INPUTS.fingerprint, ADAPTED.fingerprint}
 
 
 @pytest.mark.parametrize("field", [f for f in Inputs._fields if f not in ("data", "libraries", "choices")])
@@ -149,7 +163,7 @@ def test_keeping_again_changes_nothing(tmp_path):
     assert (tmp_path / FILE).read_bytes() == before
     keep(tmp_path, [ADAPTED])
     assert (tmp_path / FILE).read_bytes().startswith(before)
-    assert [file.name for file in tmp_path.iterdir()] == [FILE]
+    assert {file.name for file in tmp_path.iterdir()} == {FILE, f".{FILE}.lock"}
 
 
 def test_sources(tmp_path):
