@@ -2,8 +2,9 @@
 
     python experiments/collect.py --config=configs/libero_randomised.py:libero_object
 
-Cameras are moved and turned, lights dimmed or brightened, surfaces (textures, too) tinted, and contact, masses and
-joints changed mildly. A demonstration's file keeps what was drawn for it, so that it can be replayed.
+Cameras are moved and turned, lights dimmed or brightened, surfaces (textures, too) tinted, half of the textures of what
+stands fast (table, floor, walls, furniture) exchanged, and contact, masses and joints changed mildly. A demonstration's
+file keeps what was drawn for it, so that it can be replayed.
 """
 
 from pathlib import Path
@@ -19,6 +20,7 @@ CONDITIONS = dict(
     friction=(0.8, 1.2),
     mass=(0.8, 1.25),
     damping=(0.8, 1.25),
+    texture=0.5,
 )
 
 

@@ -25,17 +25,26 @@ def checked(where: str, instruction: object, images: np.ndarray, state: np.ndarr
     """
     if not isinstance(instruction, str) or not instruction.strip():
         raise DemoError(f"{where}: the instruction is {instruction!r}, wanted words; mend it or drop the demonstration")
+    for name, values in (("actions", actions), ("state", state)):
+        if not np.issubdtype(values.dtype, np.floating) or values.ndim != 2 or values.shape[1] == 0:
+            raise DemoError(
+                f"{where}: {name} are {values.dtype} {values.shape}, wanted floats (T, dimensions); convert them"
+            )
     steps = len(actions)
     if steps == 0 or len(images) != steps or len(state) != steps:
         raise DemoError(f"{where}: {steps} actions, {len(images)} images and {len(state)} states; record it anew")
     if images.dtype != np.uint8 or images.ndim != 5 or images.shape[-1] != 3:
-        raise DemoError(f"{where}: images are {images.dtype} {images.shape}, wanted uint8 (T, C, H, W, 3)")
+        raise DemoError(
+            f"{where}: images are {images.dtype} {images.shape}, wanted uint8 (T, C, H, W, 3), 0 to 255; convert them"
+        )
+    if images.shape[1] and 0 in images.shape:
+        raise DemoError(f"{where}: images have no pixels, {images.shape}; record it anew")
     for name, values in (("actions", actions), ("state", state)):
-        if not np.issubdtype(values.dtype, np.floating) or values.ndim != 2 or values.shape[1] == 0:
-            raise DemoError(f"{where}: {name} are {values.dtype} {values.shape}, wanted floats (T, dimensions)")
-        if not np.isfinite(values).all():
-            step = int(np.argwhere(~np.isfinite(values))[0, 0])
-            raise DemoError(f"{where}: {name} at step {step} is not finite; drop or record the demonstration anew")
+        sound = np.abs(values.astype(np.float64)) <= _LARGEST  # NaN is not
+        if not sound.all():
+            step, k = np.argwhere(~sound)[0]
+            what = f"{name} at step {step} is not finite, or out of all proportion ({values[step, k]:g})"
+            raise DemoError(f"{where}: {what}; drop or record the demonstration anew")
     return Demo(instruction, images, state.astype(np.float32), actions.astype(np.float32))
 
 
@@ -49,12 +58,15 @@ def stack_cameras(where: str, cameras: Sequence[str], pictures: Sequence[np.ndar
     return np.stack(pictures, axis=1)
 
 
+_LARGEST = 1e9  # beyond any robot's unit; float32, in which demonstrations are kept, ends at 3e38
+
+
 @contextlib.contextmanager
-def reading(path: Path, layout: str, remedy: str) -> Iterator[None]:
+def reading(path: Path | str, layout: str, remedy: str) -> Iterator[None]:
     """What goes wrong while `path` is read becomes a DemoError that names it.
 
     Args:
-      path: the file or directory that is read.
+      path: the file or directory that is read, or the place within it.
       layout: whose layout it should be in, such as "LIBERO's".
       remedy: how to get a sound one.
     """
@@ -65,6 +77,6 @@ def reading(path: Path, layout: str, remedy: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise DemoError(f"{error.filename or path}: no such file; {remedy}") from error
     except KeyError as error:
-        raise DemoError(f"{path}: key missing ({str(error)[:120]}); the file is not in {layout} layout") from error
-    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise DemoError(f"{path}: key missing ({str(error)[:120]}), not in {layout} layout; {remedy}") from error
+    except (OSError, ValueError, TypeError, AttributeError, IndexError, EOFError) as error:
         raise DemoError(f"{path}: damaged or truncated ({str(error)[:120]}); {remedy}") from error

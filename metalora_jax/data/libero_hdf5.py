@@ -154,7 +154,7 @@ def stream(
     with reading(path, _LAYOUT, _REMEDY), h5py.File(path, "r") as file:
         data = file["data"]
         instruction, view = _instruction(path, data), _view(path, data)
-        there = int(data.attrs["num_demos"]) - first
+        there = _count(path, data) - first
         if limit is not None and limit > there:
             raise DemoError(f"{path}: {limit} demonstrations wanted, {there} there; record more or ask for fewer")
         for i in range(first, first + (there if limit is None else limit)):
@@ -166,7 +166,18 @@ def count(path: Path) -> int:
     if not path.exists():
         return 0
     with reading(path, _LAYOUT, _REMEDY), h5py.File(path, "r") as file:
-        return int(file["data"].attrs["num_demos"])
+        return _count(path, file["data"])
+
+
+def _count(path: Path, data: h5py.Group) -> int:
+    """How many demonstrations there are; a DemoError where `num_demos` says otherwise."""
+    declared, there = data.attrs["num_demos"], {name for name in data if name.startswith("demo_")}
+    if there != {f"demo_{i}" for i in range(len(there))}:
+        missing = next(name for i in range(len(there)) if (name := f"demo_{i}") not in there)
+        raise DemoError(f"{path}: data/{missing} is missing among {len(there)} demonstrations; number them from 0")
+    if declared != len(there):
+        raise DemoError(f"{path}: num_demos is {declared}, there are {len(there)} demonstrations; mend the attribute")
+    return len(there)
 
 
 def _exists(path: Path) -> None:
@@ -184,7 +195,8 @@ def _view(path: Path, data: h5py.Group) -> tuple[slice, ...]:
     convention = data.attrs["macros_image_convention"]
     views = _VIEWS if _is_libero(data) else {"opengl": _TURNED, "opencv": _AS_IT_IS}
     if convention not in views:
-        raise DemoError(f"{path}: macros_image_convention is {convention!r}, wanted {' or '.join(views)}")
+        wanted = " or ".join(views)
+        raise DemoError(f"{path}: macros_image_convention is {convention!r}, wanted {wanted}; mend the attribute")
     return views[convention]
 
 
@@ -196,7 +208,7 @@ def _instruction(path: Path, data: h5py.Group) -> str:
     """
     recorded = json.loads(data.attrs["problem_info"])["language_instruction"]
     if not isinstance(recorded, str):
-        raise DemoError(f"{path}: language_instruction of problem_info is {recorded!r}, wanted a text")
+        raise DemoError(f"{path}: language_instruction of problem_info is {recorded!r}, wanted a text; write it there")
     recorded = recorded.strip('" ')
     if not _is_libero(data) or "provenance" in data.attrs:
         return recorded
@@ -208,20 +220,26 @@ def _read_one(
     path: Path, data: h5py.Group, i: int, keys: Mapping[str, str], view: tuple[slice, ...], instruction: str
 ) -> Demo:
     where, group = f"{path}: data/demo_{i}", data[f"demo_{i}"]
-    observations, actions = group["obs"], group["actions"][()]
-    parts = ("ee_pos", "ee_ori", "gripper_states") if "ee_ori" in observations else ("ee_pos", "gripper_states")
-    state = np.concatenate([observations[part][()] for part in parts], axis=1)
-    pictures = []
-    for key in keys.values():
-        picture = observations[key][()]
-        if picture.ndim != 4:
-            raise DemoError(f"{where}: obs/{key} is {picture.dtype} {picture.shape}, wanted uint8 (T, H, W, 3)")
-        pictures.append(picture[view])
-    images = stack_cameras(where, tuple(keys), pictures, len(actions))
-    demo = checked(where, instruction, images, state, actions)
-    if group.attrs["num_samples"] != len(demo.actions):
-        raise DemoError(f"{where}: num_samples is {group.attrs['num_samples']}, there are {len(demo.actions)} steps")
-    return demo
+    with reading(where, _LAYOUT, _REMEDY):
+        observations, actions = group["obs"], group["actions"][()]
+        turns = ("ee_ori",) if _is_libero(data) or "ee_ori" in observations else ()
+        parts = {key: observations[key][()] for key in ("ee_pos", *turns, "gripper_states")}
+        if any(values.ndim != 2 or len(values) != len(actions) for values in parts.values()):
+            shapes = ", ".join(f"obs/{key} {values.shape}" for key, values in parts.items())
+            raise DemoError(f"{where}: {shapes} for actions {actions.shape}, wanted as many rows; {_REMEDY}")
+        pictures = []
+        for key in keys.values():
+            picture = observations[key][()]
+            if picture.ndim != 4:
+                wanted = "wanted uint8 (T, H, W, 3); convert it"
+                raise DemoError(f"{where}: obs/{key} is {picture.dtype} {picture.shape}, {wanted}")
+            pictures.append(picture[view])
+        images = stack_cameras(where, tuple(keys), pictures, len(actions))
+        demo = checked(where, instruction, images, np.concatenate(list(parts.values()), axis=1), actions)
+        if group.attrs["num_samples"] != len(actions):
+            said = f"num_samples is {group.attrs['num_samples']}, there are {len(actions)} steps"
+            raise DemoError(f"{where}: {said}; {_REMEDY}")
+        return demo
 
 
 def _official_attributes(recordings: Sequence[Recording]) -> dict[str, Any]:

@@ -31,6 +31,9 @@ class Condition:
       friction: factor on every sliding friction [1].
       mass: factor on the mass and inertia of every loose object [1].
       damping: factor on the damping of every joint [1].
+      texture: share of the textured surfaces that get another of the scene's textures, in [0, 1]; loose objects keep
+        theirs, by which instructions name them.
+      texture_seed: which ones, and whose.
     """
 
     yaw: float = 0.0
@@ -44,6 +47,8 @@ class Condition:
     friction: float = 1.0
     mass: float = 1.0
     damping: float = 1.0
+    texture: float = 0.0
+    texture_seed: int = 0
 
     def __post_init__(self):
         if min(self.gain) <= 0:
@@ -53,8 +58,9 @@ class Condition:
         for name in ("light", "friction", "mass", "damping"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"condition {name} {getattr(self, name)} must be positive")
-        if not 0 <= self.colour <= 1 or self.colour_seed < 0:
-            raise ValueError(f"condition colour {self.colour} must be in [0, 1], and its seed not negative")
+        for name in ("colour", "texture"):
+            if not 0 <= getattr(self, name) <= 1 or getattr(self, f"{name}_seed") < 0:
+                raise ValueError(f"condition {name} {getattr(self, name)} must be in [0, 1], and its seed not negative")
 
     @property
     def changes_scene(self) -> bool:
@@ -123,7 +129,8 @@ class ConditionRange:
       yaw: interval [rad]. gain: interval of each axis' factor [1]. latency: inclusive interval of steps.
       camera: largest displacement along each axis [m]. light: interval of the brightness factor [1].
       camera_turn: largest turn about each axis [rad]. colour: how far surfaces are recoloured, always anew, in [0, 1].
-      friction, mass, damping: intervals of their factors [1].
+      friction, mass, damping: intervals of their factors [1]. texture: share of surfaces with another texture, always
+        drawn anew, in [0, 1].
     """
 
     yaw: tuple[float, float] = (0.0, 0.0)
@@ -136,6 +143,7 @@ class ConditionRange:
     friction: tuple[float, float] = (1.0, 1.0)
     mass: tuple[float, float] = (1.0, 1.0)
     damping: tuple[float, float] = (1.0, 1.0)
+    texture: float = 0.0
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "ConditionRange":
@@ -166,6 +174,8 @@ class ConditionRange:
         for name in ("friction", "mass", "damping"):
             if (interval := getattr(self, name)) != (1.0, 1.0):
                 drawn[name] = float(rng.uniform(*interval))
+        if self.texture:
+            drawn |= {"texture": self.texture, "texture_seed": int(rng.integers(1 << 31))}
         return drawn
 
 

@@ -121,7 +121,9 @@ class Libero:
         self._model.site_rgba[:] = self._site_colours  # LIBERO lights the stove's flame with them
         # As compiled: LIBERO places what is in a fixture by where its parts are while the fixture itself is not placed.
         self._model.body_pos[self._fixtures], self._model.body_quat[self._fixtures] = 0.0, (1.0, 0.0, 0.0, 0.0)
-        self._scene.shift(condition)
+        if self._scene.shift(condition) and self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
         environment = self.simulator
         environment.robots[0].gripper.current_action = np.zeros(environment.robots[0].gripper.dof)
         with _seeded(start):

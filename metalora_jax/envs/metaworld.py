@@ -5,6 +5,7 @@ Meta-World setting (`corner2` moved to (0.75, 0.075, 0.7), turned upright); the 
 """
 
 import difflib
+import functools
 import warnings
 import zlib
 from collections import deque
@@ -105,7 +106,8 @@ class MetaWorld:
         self._cameras = [model.camera(CAMERAS[name]).id for name in cameras]
         self._scene = Scene(model, self._cameras)
         self._flags = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION)
-        self._renderer = mujoco.Renderer(model, image_size, image_size)
+        self._make_renderer = functools.partial(mujoco.Renderer, model, image_size, image_size)
+        self._renderer = self._make_renderer()
         self._condition = Condition()
         self._queue: deque[np.ndarray] = deque()
         self._full_state: np.ndarray | None = None
@@ -125,7 +127,9 @@ class MetaWorld:
         """See `world.Simulator`."""
         self._condition = condition
         self._queue = deque([np.zeros(ACTION_DIM)] * condition.latency)
-        self._scene.shift(condition)
+        if self._scene.shift(condition):
+            self._renderer.close()
+            self._renderer = self._make_renderer()
         self._env.seed(start)
         self._full_state, _ = self._env.reset()
 

@@ -127,7 +127,8 @@ def test_how_tasks_are_spoken(task, words):
     ("edit", "complaint"),
     [
         (lambda data: data.attrs.pop("macros_image_convention"), "key missing .*macros_image_convention"),
-        (lambda data: data["demo_0/obs"].pop("gripper_states"), "key missing .*gripper_states"),
+        (lambda data: data["demo_0/obs"].pop("gripper_states"), "data/demo_0: key missing .*gripper_states"),
+        (lambda data: data["demo_0/obs"].pop("ee_ori"), "data/demo_0: key missing .*ee_ori"),
         (lambda data: data["demo_0/obs"].pop("eye_in_hand_rgb"), "key missing .*eye_in_hand_rgb"),
         (lambda data: data["demo_1"].attrs.modify("num_samples", 9), "demo_1: num_samples is 9, there are 6 steps"),
         (lambda data: data.attrs.modify("problem_info", "{"), "damaged"),

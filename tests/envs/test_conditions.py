@@ -11,7 +11,7 @@ from metalora_jax.envs import conditions
 from metalora_jax.envs.conditions import Condition, ConditionRange, command_labels, execute
 
 TURN = ConditionRange(yaw=(-math.pi, math.pi))
-FAR = Condition(1 / 3, (0.5, 2.0, 1.0), 2, (0.0, -0.1, 0.3), 0.7, (0.1, 0.0, 0.0), 0.5, 3, 0.5, 2.0, 1.5)
+FAR = Condition(1 / 3, (0.5, 2.0, 1.0), 2, (0.0, -0.1, 0.3), 0.7, (0.1, 0.0, 0.0), 0.5, 3, 0.5, 2.0, 1.5, 0.6, 4)
 RECORDED = np.random.default_rng(0).uniform(-1, 1, (12, 4))
 
 
@@ -60,12 +60,11 @@ def test_samples_stay_in_their_ranges_and_are_pure():
 def test_later_fields_are_drawn_where_asked_for_and_change_no_other_draw():
     old = ConditionRange((0.0, 1.0), gain=(0.5, 1.5), latency=(1, 3), camera=0.1, light=(0.6, 1.4))
     new = dataclasses.replace(
-        old, camera_turn=0.2, colour=0.3, friction=(0.5, 2.0), mass=(0.8, 1.2), damping=(1.5, 2.0)
+        old, camera_turn=0.2, colour=0.3, friction=(0.5, 2.0), mass=(0.8, 1.2), damping=(1.5, 2.0), texture=0.7
     )
     first, drawn = (wide.sample(np.random.default_rng(3), "train") for wide in (old, new))
-    same = {
-        name: getattr(first, name) for name in ("camera_turn", "colour", "colour_seed", "friction", "mass", "damping")
-    }
+    names = ("camera_turn", "colour", "colour_seed", "friction", "mass", "damping", "texture", "texture_seed")
+    same = {name: getattr(first, name) for name in names}
     assert dataclasses.replace(drawn, **same) == first
     assert same == {name: getattr(Condition(), name) for name in same}
     assert 0 < max(map(abs, drawn.camera_turn)) <= 0.2
@@ -73,11 +72,12 @@ def test_later_fields_are_drawn_where_asked_for_and_change_no_other_draw():
     assert 0.5 <= drawn.friction <= 2.0
     assert 0.8 <= drawn.mass <= 1.2
     assert 1.5 <= drawn.damping <= 2.0
+    assert (drawn.texture, drawn.texture_seed > 0) == (0.7, True)
 
 
 def test_only_what_is_seen_or_moves_differently_must_be_recorded_anew():
     assert not Condition(yaw=1.0, gain=(2.0, 1.0, 1.0), latency=2).changes_scene
-    fields = {"camera": (0.1, 0.0, 0.0), "light": 0.5, "camera_turn": (0.1, 0.0, 0.0), "colour": 0.1, "mass": 2.0}
+    fields = {"camera": (0.1, 0.0, 0.0), "light": 0.5, "camera_turn": (0.1, 0.0, 0.0), "colour": 0.1, "texture": 0.1}
     assert all(Condition(**{name: value}).changes_scene for name, value in fields.items())
 
 
@@ -94,7 +94,7 @@ def test_only_yaw_is_drawn_where_only_yaw_is_asked_for():
 def test_json_round_trip(condition):
     fields = json.loads(json.dumps(condition.to_json()))
     assert Condition.from_json(fields) == condition
-    assert len(fields) == (0 if condition == Condition() else 1 if condition.light == 1 else 11)
+    assert len(fields) == (0 if condition == Condition() else 1 if condition.light == 1 else 13)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,7 @@ def test_json_round_trip(condition):
         (lambda: Condition(light=0.0), r"light 0\.0 must be positive"),
         (lambda: Condition(mass=0.0), r"mass 0\.0 must be positive"),
         (lambda: Condition(colour=1.5), r"colour 1\.5 must be in \[0, 1\]"),
+        (lambda: Condition(texture=1.5), r"texture 1\.5 must be in \[0, 1\]"),
         (lambda: Condition.from_json({"jaw": 1.0}), r"no field condition\.jaw; known: yaw, gain"),
         (lambda: ConditionRange.from_config({"lights": 1.0}), r"no field conditions\.lights; known: yaw"),
         (lambda: TURN.sample(np.random.default_rng(0), "dev"), "no split named 'dev'; choose from train"),

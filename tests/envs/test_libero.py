@@ -136,11 +136,12 @@ def test_images_are_turned_as_policies_are_trained(stove, axis, pixel_axis):
 
 SHIFTS = [
     *(Condition(camera=(0.05, 0.0, 0.0)), Condition(camera_turn=(0.0, 0.1, 0.0)), Condition(light=0.6)),
-    *(Condition(colour=0.5, colour_seed=1), Condition(friction=0.5, mass=2.0, damping=3.0)),
+    *(Condition(colour=0.5, colour_seed=1), Condition(texture=1.0)),
 ]
+DYNAMICS = Condition(friction=0.5, mass=2.0, damping=3.0)
 
 
-@pytest.mark.parametrize("condition", SHIFTS[:4])
+@pytest.mark.parametrize("condition", SHIFTS)
 def test_picture_conditions_change_every_camera_and_nothing_else(stove, condition):
     stove.reset(SEEN)
     plain, before = stove.observe(), scene(stove)
@@ -148,13 +149,25 @@ def test_picture_conditions_change_every_camera_and_nothing_else(stove, conditio
     for image, shifted in zip(plain.images, stove.observe().images, strict=True):
         assert np.abs(image.astype(int) - shifted).mean() > 1
     np.testing.assert_array_equal(scene(stove), before)
+    stove.reset(SEEN)
+    np.testing.assert_array_equal(stove.observe().images, plain.images)
+
+
+def test_loose_objects_keep_their_textures(stove):
+    model = stove.simulator.sim.model._model
+    stove.reset(SEEN)
+    worn = model.mat_texid.copy()
+    stove.reset(SEEN, Condition(texture=1.0))
+    changed = np.unique(model.geom_bodyid[np.isin(model.geom_matid, np.flatnonzero((model.mat_texid != worn).any(1)))])
+    assert len(changed)
+    assert not any("bowl" in model.body(model.body_rootid[body]).name for body in changed)
 
 
 def test_dynamics_are_of_what_they_should_be(stove):
     model = stove.simulator.sim.model
     stove.reset(SEEN)
     mass, friction, damping = model.body_mass.copy(), model.geom_friction.copy(), model.dof_damping.copy()
-    stove.reset(SEEN, SHIFTS[4])
+    stove.reset(SEEN, DYNAMICS)
     bowl, hand = (model.body_name2id(name) for name in ("akita_black_bowl_1_main", "robot0_right_hand"))
     assert model.body_mass[bowl] / mass[bowl] == 2.0
     assert model.body_mass[hand] == mass[hand]

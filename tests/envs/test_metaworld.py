@@ -124,7 +124,7 @@ def test_frames_show_something_and_stand_upright(drawer):
     "condition",
     [
         *(Condition(camera=(0.1, 0.0, 0.0)), Condition(light=0.6), Condition(camera_turn=(0.0, 0.0, 0.2))),
-        Condition(colour=0.5, colour_seed=1),
+        *(Condition(colour=0.5, colour_seed=1), Condition(texture=1.0)),
     ],
 )
 def test_picture_conditions_change_every_camera_and_nothing_else(drawer, condition):
@@ -133,6 +133,14 @@ def test_picture_conditions_change_every_camera_and_nothing_else(drawer, conditi
     for before, after in zip(plain.images, shifted.images, strict=True):
         assert np.abs(before.astype(int) - after).mean() > 1
     np.testing.assert_array_equal(plain.state, shifted.state)
+
+
+def test_textures_are_drawn_by_seed_and_not_for_good(drawer):
+    plain = first_frame(drawer, Condition())
+    first, second = (first_frame(drawer, Condition(texture=1.0, texture_seed=seed)).images for seed in (0, 2))
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(first_frame(drawer, Condition()).images, plain.images)
+    np.testing.assert_array_equal(first_frame(drawer, Condition(texture=1.0)).images, first)
 
 
 def test_dynamics_change_how_things_move_and_not_for_good():

@@ -163,6 +163,18 @@ def tell(words):
     return damage
 
 
+def absolute(group):
+    group["actions"][:-1, :3] = group["obs/ee_pos"][1:]
+
+
+def provenance(value):
+    def damage(path):
+        with h5py.File(path, "a") as opened:
+            opened["data"].attrs["provenance"] = json.dumps(value)
+
+    return damage
+
+
 def columns(*order):
     return lambda actions: actions[:, list(order)]
 
@@ -196,6 +208,22 @@ RGB = "obs/agentview_rgb"
         (each(put("actions", times(1, -1, 1, 1))), "action frame", "against its command in y: sign reversed"),
         (each(put("actions", lambda a: a * (np.arange(40) % 4 == 0)[:, None])), "action range", "more than 50%"),
         (each(put("obs/ee_pos", lambda x: x * 1000)), "state", "does not begin where the simulator puts it"),
+        (each(put("actions", lambda a: np.roll(a, -8, 0))), "action frame", "steps after its commands, usual are 3"),
+        (each(put("actions", lambda a: a[::-1])), "action frame", "hand does not go where its commands say"),
+        (each(put("actions", times(0, 0, 0, 1))), "action range", "the arm is never commanded to move"),
+        (each(absolute), "action range", "absolute places, not displacements"),
+        (each(put("obs/ee_pos", lambda x: x * 1000)), "proprioception", "m away: millimetres"),
+        (each(put("obs/ee_pos", lambda x: x[:1].repeat(len(x), 0))), "proprioception", "the hand never moves"),
+        (each(put(RGB, lambda x: x[..., ::-1])), "image orientation", "agentview has red and blue exchanged"),
+        (one(1, put(RGB, lambda x: x[np.minimum(np.arange(40), 15)])), "pictures", "demo_1 .*: agentview stands still"),
+        (each(put(RGB, lambda x: x // 8)), "pictures", "agentview is nearly black"),
+        (each(put(RGB, lambda x: x[..., :1].repeat(3, -1))), "pictures", "agentview has no colour"),
+        (provenance([]), "files", r"provenance is \[\], wanted a JSON object"),
+        (
+            each(lambda group: group.__setitem__("states", np.zeros((0, 9)))),
+            "files",
+            r"states \(0, 9\) for 40 .* 3 demon",
+        ),
         (one(0, remove("obs/ee_pos")), "files", "key missing .*ee_pos"),
         (one(3, remove(RGB)), "files", "key missing .*agentview_rgb"),
         (one(1, put("actions", lambda a: a * np.nan)), "files", "demo_1: actions at step 0 is not finite"),
@@ -246,6 +274,13 @@ def test_what_cannot_be_replayed_is_skipped_with_the_reason(file, simulator, pro
     assert wrong(outcomes) == {}
     assert reason in outcomes["replay"].skipped
     assert outcomes["image orientation"].note.startswith("3 first pictures")  # held against any start of the task
+
+
+@pytest.mark.parametrize("steps", [1, 3, 6])
+def test_a_demonstration_of_few_steps_is_looked_at(file, simulator, steps):
+    short = [Demo(d.instruction, *(array[:steps] for array in d[1:4])) for d in DEMOS]
+    libero_hdf5.write(file, short, CAMERAS, TASK, {"seeds": [0, 1, 2, 3]})
+    assert "do not solve the task" in wrong(examined(file))["replay"]
 
 
 def test_patterns_that_match_nothing(tmp_path, simulator):
@@ -301,6 +336,7 @@ def lerobot(demos, **more):
         (change(1, "action_std", 0.03), "action dimension 1: the demonstrations .* vary"),
         (change(1, "action_std", float("nan")), "not all numbers are finite"),
         (lerobot(DEMOS, q01=[1.0] * 4, q99=[0.0] * 4), "q01 lies above q99"),
+        (change(3, "action_mean", -1.0) | {"action_std": [1.0] * 4}, "dimension 3: no values have this mean and this"),
         ({"state_mean": [0.0]}, "normalisation statistics have keys"),
         ({"mean": 1}, "no statistics of state and action"),
         (change(0, "state_mean", 0.0) | {"state_std": [1.0] * 5}, "its statistics differ in width"),

@@ -17,7 +17,12 @@ METRES = 0.06  # LIBERO's command of 1 is 5 cm; nothing larger means that comman
 AGREEMENT = 0.85  # of commands and motion; demonstrations of either world lie above 0.92
 REVERSED = -0.4  # correlation of an axis' commands with its motion
 FAINT = 0.01  # share of the motion along an axis that says nothing
-TURNED = np.radians(25)  # about the vertical
+TURNED = np.radians(15)  # about the vertical
+SCALE = 1.9  # factor by which the hand may move more or less than usual; demonstrations lie between 0.6 and 1.1
+LAGS = range(-4, 9)  # steps by which motion may come after its command
+LATE = 3  # steps from a world's usual lag
+FOLLOWS = 0.5  # correlation under the best frame and lag; demonstrations of either world lie above 0.8
+ABSOLUTE = 0.03  # [m] between a command and the place of the hand, where commands are places
 ENOUGH = 0.3  # correlation under the best frame, below which motion says nothing about commands
 SURE = 0.6  # how well the fingers answer their command, at least
 IDLE = 0.5  # share of steps that do nothing
@@ -28,12 +33,13 @@ class Hand(NamedTuple):
     """How a world's hand answers commands."""
 
     gain: float  # [m] that it moves in a step under a command of 1, in free motion
+    lag: int  # steps until it does
     opening: Callable[[np.ndarray], np.ndarray]  # state (T, d) -> (T,): 0 fingers closed, 1 wide open
 
 
 HANDS = {
-    "metaworld": Hand(0.009, lambda state: state[:, 3]),
-    "libero": Hand(0.012, lambda state: (state[:, 6] - state[:, 7]) / 0.08),
+    "metaworld": Hand(0.009, 3, lambda state: state[:, 3]),
+    "libero": Hand(0.012, 1, lambda state: (state[:, 6] - state[:, 7]) / 0.08),
 }
 
 _OF_FRAME = "record in the simulator's own frame (x, y, z first), or bring the actions into it when converting"
@@ -65,11 +71,17 @@ def ranges(recordings: Sequence[Recording]) -> Outcome:
     found = []
     for r in recordings:
         largest = np.abs(r.actions).max(axis=0)
-        shifted = r.start.condition.yaw or r.start.condition.gain != (1.0, 1.0, 1.0)
-        if largest.max() > 1.001 and not shifted:
+        if _places(r):
+            what = "actions are the hand's absolute places, not displacements"
+            found.append((r.file, r.name, what, "take the differences of successive places, " + _OF_SCALE))
+        elif _beyond(r):
             over = int(largest.argmax())
             what = f"action dimension {over} leaves [-1, 1], where the simulator clips it"
             found.append((r.file, r.name, what, _OF_SCALE))
+        elif largest[:3].max() == 0:
+            found.append(
+                (r.file, r.name, "the arm is never commanded to move", "record the commands that were executed")
+            )
         elif largest[:3].max() <= METRES:
             found.append((r.file, r.name, f"no displacement above {METRES}: metres, not shares of a step?", _OF_SCALE))
         if _idle(r.actions) > IDLE:
@@ -88,8 +100,8 @@ def gripper(recordings: Sequence[Recording], world: str) -> Outcome:
     found, seen = [], []
     for r in recordings:
         opening = HANDS[world].opening(r.state)
-        if world == "libero" and set(np.unique(r.actions[:, -1])) == {0.0, 1.0}:
-            found.append((r.file, r.name, "gripper commands are 0 and 1", _OF_ZERO_ONE))
+        if world == "libero" and 0.0 <= r.actions[:, -1].min() < 0.5:
+            found.append((r.file, r.name, "gripper commands lie in [0, 1], none below 0", _OF_ZERO_ONE))
         elif said := _gripper_trouble(r.actions, opening):
             found.append((r.file, r.name, *said))
         if np.isfinite(score := answer(r.actions[:, -1], opening)):
@@ -100,6 +112,8 @@ def gripper(recordings: Sequence[Recording], world: str) -> Outcome:
 
 def answer(command: np.ndarray, opening: np.ndarray) -> float:
     """How the fingers answer, in [-1, 1]: 1 where they close on a positive command; NaN where they never move."""
+    if len(opening) <= WINDOW:
+        return float("nan")
     change = opening[WINDOW:] - opening[:-WINDOW]
     held = np.convolve(command[: len(opening) - 1], np.ones(WINDOW) / WINDOW, "valid")
     moved = (np.abs(change) > 0.1) & (np.abs(held) > 0.1)
@@ -130,9 +144,9 @@ def frame(recordings: Sequence[Recording], world: str) -> Outcome:
     """Does the hand go where the commands say, axis by axis, and as far as they say?"""
     found, notes = [], []
     for file in counts(recordings):
-        own = [r for r in recordings if r.file == file]
-        fit = Fit.of([(execute(r.actions, r.start.condition), r.state) for r in own])
-        said = fit.trouble(HANDS[world].gain)
+        own = [r for r in recordings if r.file == file and not _beyond(r) and not _places(r)]
+        fit = Fit.of([_executed(r) for r in own])
+        said = fit.trouble(HANDS[world])
         notes.append(f"{fit.agreement:.2f}")
         if said:
             found += [(file, r.name, said, _OF_FRAME) for r in own]
@@ -146,14 +160,21 @@ class Fit(NamedTuple):
     motion: np.ndarray  # (3,) squares of the motion [m^2]
     command: np.ndarray  # (3,) squares of the commands
     gain: float  # [m] of motion for a command of 1, where the hand moves freely
+    lag: int = 0  # steps from command to motion
 
     @classmethod
     def of(cls, demonstrations: Sequence[tuple[np.ndarray, np.ndarray]]) -> "Fit":
-        """Of pairs (actions (T, d), state (T, d'))."""
+        """Of pairs (actions (T, d), state (T, d')), at the lag under which commands explain most."""
+        return max((cls._at(demonstrations, lag) for lag in LAGS), key=lambda fit: (round(fit.strength, 6), -fit.lag))
+
+    @classmethod
+    def _at(cls, demonstrations: Sequence[tuple[np.ndarray, np.ndarray]], lag: int) -> "Fit":
         moves, sums = [np.zeros((0, 3))], [np.zeros((0, 3))]
-        for actions, state in demonstrations:
-            if len(actions) <= WINDOW:
+        for commands, places in demonstrations:
+            actions, state = commands[max(-lag, 0) :], places[max(lag, 0) :]
+            if (steps := min(len(actions), len(state))) <= WINDOW:
                 continue
+            actions, state = actions[:steps], state[:steps]
             moves.append(state[WINDOW:, :3].astype(np.float64) - state[:-WINDOW, :3])
             total = np.cumsum(np.pad(actions[:, :3].astype(np.float64), ((1, 0), (0, 0))), axis=0)
             sums.append((total[WINDOW:] - total[:-WINDOW])[: len(moves[-1])])
@@ -161,7 +182,7 @@ class Fit(NamedTuple):
         far, wanted = np.linalg.norm(move, axis=1), np.linalg.norm(asked, axis=1)
         free = wanted > np.quantile(wanted, 0.5) if len(wanted) else np.zeros(0, bool)
         gain = float(np.median(far[free] / wanted[free])) if free.any() else float("nan")
-        return cls(move.T @ asked, (move**2).sum(0), (asked**2).sum(0), gain)
+        return cls(move.T @ asked, (move**2).sum(0), (asked**2).sum(0), gain, lag)
 
     @property
     def strength(self) -> float:
@@ -175,18 +196,24 @@ class Fit(NamedTuple):
         best = float(np.linalg.svd(self.cross, compute_uv=False).sum())
         return float(np.trace(self.cross)) / best if best else 1.0
 
-    def trouble(self, gain: float) -> str:
-        """What is wrong with the frame or the scale; empty where nothing is, or where motion does not tell."""
-        if self.strength < ENOUGH:
+    def trouble(self, hand: Hand) -> str:
+        """What is wrong with frame, time or scale; empty where nothing is, or where nothing moves."""
+        if not self.motion.sum() or not self.command.sum():
             return ""
+        if self.strength < FOLLOWS:
+            return "the hand does not go where its commands say: those of another moment, or no displacements"
         own = np.diag(self.cross) / np.sqrt(self.motion * self.command + 1e-12)
         against = [_AXES[k] for k in range(3) if own[k] < REVERSED and self.motion[k] > FAINT * self.motion.sum()]
         horizontal = self.cross[:2, :2]
         yaw = np.arctan2(horizontal[1, 0] - horizontal[0, 1], np.trace(horizontal))
         if self.agreement < AGREEMENT or against or abs(yaw) > TURNED:
             return self._explanation(yaw, against)
-        if not 0.25 < self.gain / gain < 4:
-            return f"the hand moves {self.gain / gain:.2g} times as far as its commands say: another scale"
+        if not 1 / SCALE < self.gain / hand.gain < SCALE:
+            return f"the hand moves {self.gain / hand.gain:.2g} times as far as its commands say: another scale"
+        if abs(self.lag - hand.lag) > LATE:
+            return (
+                f"the hand moves {self.lag} steps after its commands, usual are {hand.lag}: actions and state shifted"
+            )
         return ""
 
     def _explanation(self, yaw: float, against: Sequence[str]) -> str:
@@ -205,6 +232,24 @@ class Fit(NamedTuple):
         if reversed_ := against or [_AXES[k] for k in range(3) if score > turned and signs[k] < 0]:
             return f"the hand moves against its command in {' and '.join(reversed_)}: sign reversed"
         return f"the hand moves {np.degrees(yaw):+.0f} degrees about the vertical from its command: another frame"
+
+
+def _beyond(r: Recording) -> bool:
+    """Whether actions leave [-1, 1], as only the commands to a shifted robot may."""
+    shifted = r.start.condition.yaw or r.start.condition.gain != (1.0, 1.0, 1.0)
+    return not shifted and bool(np.abs(r.actions).max() > 1.001)
+
+
+def _places(r: Recording) -> bool:
+    """Whether the displacements are the places that the hand reaches."""
+    away = np.abs(r.actions[:-1, :3] - r.state[1:, :3])
+    return len(away) > WINDOW and bool((np.median(away, axis=0) < ABSOLUTE).all())
+
+
+def _executed(r: Recording) -> tuple[np.ndarray, np.ndarray]:
+    """What the robot was made to do (T', d), and the state (T', d') at that time."""
+    latency = r.start.condition.latency
+    return execute(r.actions, r.start.condition)[: len(r.actions) - latency], r.state[latency:]
 
 
 def counts(recordings: Sequence[Recording]) -> dict[str, int]:

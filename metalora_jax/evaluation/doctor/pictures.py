@@ -12,8 +12,9 @@ from metalora_jax.training.conventions import AS_IT_IS, VIEWS
 SIDE = 32  # [px] to which pictures are brought before they are compared
 MARGIN = 0.1  # of correlation by which another view must be better
 ALIKE = 0.3  # correlation that the best view must reach to say anything
-STILL = 0.05  # [1/255] mean change over a demonstration in which the picture never moves
-MOVED = 0.02  # [m] of the hand that must show in some camera
+MOVED = 0.08  # [m] of the hand that must show in every camera
+DARK = 40  # [1/255] that the brightest value of a picture must reach
+OPPOSITE = -0.5  # correlation of red less blue with the simulator's, below which the two are exchanged
 SAME = 1.0  # [1/255] mean difference of two cameras that are one
 
 _REMEDY = {
@@ -27,12 +28,16 @@ def contents(recordings: Sequence[Recording], cameras: Sequence[str]) -> Outcome
     """Do the pictures show something, move with the robot, and differ between cameras?"""
     found, again = [], "record it anew, with every camera rendered at every step"
     for r in recordings:
-        travelled = np.linalg.norm(np.ptp(r.state[:, :3], axis=0))
         for c, camera in enumerate(cameras):
             if r.blank[c] > 0:
                 found.append((r.file, r.name, f"{camera} shows one even colour in some or all pictures", again))
-            elif r.change[c] < STILL and travelled > MOVED:
+            elif r.frozen[c] > MOVED:
                 found.append((r.file, r.name, f"{camera} stands still while the hand moves", again))
+            if r.blank[c] < 1 and r.first[c].max() < DARK:
+                what = f"{camera} is nearly black"
+                found.append((r.file, r.name, what, "write values from 0 to 255, and light the scene"))
+            elif r.blank[c] < 1 and np.ptp(r.first[c], axis=-1).max() == 0:
+                found.append((r.file, r.name, f"{camera} has no colour", "record red, green and blue"))
         for c, camera in enumerate(cameras):
             for d in range(c):
                 if np.abs(r.first[c].astype(float) - r.first[d]).mean() < SAME:
@@ -94,6 +99,9 @@ def against_simulator(
             scores.append(views(r.first[c], own[c])[AS_IT_IS])
             if view := other_view(r.first[c], own[c]):
                 found.append((r.file, r.name, f"{cameras[c]} is {view}, compared with the simulator", _REMEDY[view]))
+            elif _red_is_blue(r.first[c], own[c]):
+                what = f"{cameras[c]} has red and blue exchanged, compared with the simulator"
+                found.append((r.file, r.name, what, "write RGB, not BGR (images[..., ::-1])"))
     note = f"{len(seen)} first pictures, likeness {np.mean(scores):.2f}" if scores else ""
     return Outcome("image orientation", together(found, counts(recordings)), note)
 
@@ -111,11 +119,22 @@ def views(picture: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     return {name: float((coarse[view] * wanted).mean()) for name, view in VIEWS.items()}
 
 
+def _red_is_blue(picture: np.ndarray, reference: np.ndarray) -> bool:
+    own, wanted = (means[..., 0] - means[..., 2] for means in (_means(picture), _means(reference)))
+    size = float(np.sqrt((own**2).sum() * (wanted**2).sum()))
+    return size > 0 and float((own * wanted).sum()) < OPPOSITE * size
+
+
 def _coarse(picture: np.ndarray) -> np.ndarray:
     """(SIDE, SIDE, 3), each channel's mean 0, variance 1 over all: what is left of a picture under other lamps."""
-    rows, columns = (np.linspace(0, size, SIDE + 1)[:-1].astype(int) for size in picture.shape[:2])
-    sums = np.add.reduceat(np.add.reduceat(picture.astype(np.float64), rows, axis=0), columns, axis=1)
-    area = np.outer(np.diff([*rows, picture.shape[0]]), np.diff([*columns, picture.shape[1]]))
-    means = sums / area[..., None]
+    means = _means(picture)
     means -= means.mean(axis=(0, 1))
     return means / max(float(means.std()), 1e-9)
+
+
+def _means(picture: np.ndarray) -> np.ndarray:
+    """(SIDE, SIDE, 3); pixels of smaller pictures are repeated."""
+    rows, columns = (np.linspace(0, size, SIDE + 1)[:-1].astype(int) for size in picture.shape[:2])
+    sums = np.add.reduceat(np.add.reduceat(picture.astype(np.float64), rows, axis=0), columns, axis=1)
+    high, wide = (np.diff([*ends, size]) for ends, size in zip((rows, columns), picture.shape[:2], strict=True))
+    return sums / np.outer(np.maximum(high, 1), np.maximum(wide, 1))[..., None]

@@ -1,6 +1,7 @@
 """Demonstrations as the doctor sees them: every one is read once, and what is damaged becomes a finding."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ NameTask = Callable[[str, str], str]  # (name, instruction) -> the task of the w
 
 AGAIN = "record it anew, or take it from its source again"
 MOMENTS = 16  # pictures of a demonstration that are compared with each other
+STILL = 0.05  # [1/255] mean difference of two pictures that are the same
 
 
 class Start(NamedTuple):
@@ -47,7 +49,7 @@ class Recording(NamedTuple):
     actions: np.ndarray  # (T, action_dim) float32
     first: np.ndarray  # (C, H, W, 3) uint8, as policies see it
     blank: np.ndarray  # (C,) share of the pictures that show one even colour
-    change: np.ndarray  # (C,) largest mean difference between two moments' pictures [1/255]
+    frozen: np.ndarray  # (C,) how far the hand moves, at most, while a picture stays as it is [m]
     start: Start
 
 
@@ -102,7 +104,7 @@ def read(
 def _read_hdf5(
     path: Path, cameras: Sequence[str], keys: Mapping[str, str], name_task: NameTask
 ) -> Iterator[Recording | Finding]:
-    said: set[str] = set()
+    damaged: dict[str, list[DemoError]] = {}  # by what they say, whatever the numbers in it
     try:
         there, head = libero_hdf5.count(path), _header(path)
     except DemoError as error:
@@ -118,9 +120,11 @@ def _read_hdf5(
             [demo] = libero_hdf5.stream(path, cameras, 1, keys, first=i)
             yield _recording(path.name, f"demo_{i}", task, head.written, demo, _start(path, i, head.provenance))
         except DemoError as error:
-            if str(error) not in said:  # what is wrong with the file is wrong with each of its demonstrations
-                said.add(str(error))
-                yield finding(path.name, error)
+            damaged.setdefault(re.sub(r"\d+", "", str(error)), []).append(error)
+    for first, *others in damaged.values():
+        one = finding(path.name, first)
+        more = f" (and {len(others)} demonstrations more like it)" if others else ""
+        yield one._replace(what=f"{one.what}{more}")
     if there == 0:
         yield Finding(path.name, "holds no demonstration (num_demos is 0)", "record some with experiments/collect.py")
 
@@ -144,7 +148,8 @@ def finding(where: str, error: Exception) -> Finding:
 
 def _recording(file: str, name: str, task: str, written: str, demo: Demo, start: Start) -> Recording:
     steps = len(demo.actions)
-    picks = demo.images[np.linspace(0, steps - 1, min(steps, MOMENTS)).astype(int)].astype(np.int16)
+    moments = np.linspace(0, steps - 1, min(steps, MOMENTS)).astype(int)
+    picks = demo.images[moments].astype(np.int16)
     coarse = demo.images[:, :, ::4, ::4].reshape(steps, demo.images.shape[1], -1)
     return Recording(
         file,
@@ -156,9 +161,22 @@ def _recording(file: str, name: str, task: str, written: str, demo: Demo, start:
         demo.actions,
         demo.images[0],
         (np.ptp(coarse, axis=-1) < _EVEN).mean(axis=0),
-        np.abs(picks - picks[:1]).mean(axis=(2, 3, 4)).max(axis=0),
+        _frozen(picks, demo.state[moments, :3]),
         start,
     )
+
+
+def _frozen(pictures: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """(C,) how far the hand moves, at most, while a picture stays as it is: (n, C, H, W, 3) and (n, 3) [m]."""
+    same = np.abs(np.diff(pictures, axis=0)).mean(axis=(2, 3, 4)) < STILL
+    furthest = np.zeros(pictures.shape[1])
+    for c in range(len(furthest)):
+        since = 0
+        for t in range(1, len(places)):
+            since = since if same[t - 1, c] else t
+            way = np.linalg.norm(places[since : t + 1] - places[t], axis=1).max()
+            furthest[c] = max(furthest[c], way)
+    return furthest
 
 
 _EVEN = 8  # [1/255] between the darkest and the brightest value of a picture that shows nothing
@@ -169,6 +187,8 @@ def _header(path: Path) -> Header:
         attributes = dict(file["data"].attrs)
         written = "".join(json.loads(attributes["problem_info"])["language_instruction"]).strip('"')
         provenance = json.loads(attributes.get("provenance", "{}"))
+        if not isinstance(provenance, dict):
+            raise DemoError(f"{path}: provenance is {provenance!r}, wanted a JSON object; {AGAIN}")
         defined = Path(str(attributes.get("bddl_file_name", ""))).stem
     return Header(written, defined, provenance)
 
@@ -177,8 +197,17 @@ def _start(path: Path, i: int, provenance: Mapping[str, Any]) -> Start:
     with reading(path, "LIBERO's", AGAIN), h5py.File(path, "r") as file:
         group, seeds = file[f"data/demo_{i}"], provenance.get("seeds", ())
         seed = int(seeds[i]) if i < len(seeds) else None
-        state = np.asarray(group["states"][0], np.float64) if "states" in group else None
+        state = _first_state(f"{path}: data/demo_{i}", group) if "states" in group else None
         model = str(group.attrs.get("model_file", ""))
         conditions = provenance.get("conditions", ())
         condition = Condition.from_json(conditions[i] if i < len(conditions) else provenance.get("condition", {}))
         return Start(condition, float(provenance.get("noise", 0.0)), seed, state, model)
+
+
+def _first_state(where: str, group: h5py.Group) -> np.ndarray:
+    states, steps = np.asarray(group["states"][()], np.float64), len(group["actions"])
+    if states.ndim != 2 or len(states) != steps:
+        raise DemoError(f"{where}: states {states.shape} for {steps} actions, wanted as many rows; {AGAIN}")
+    if not np.isfinite(states).all():
+        raise DemoError(f"{where}: states are not finite; {AGAIN}")
+    return states[0]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from metalora_jax.envs.world import world as world_named
-from metalora_jax.evaluation.doctor import motion, pictures, recordings, scales, setup, visits, words
+from metalora_jax.evaluation.doctor import motion, pictures, proprioception, recordings, scales, setup, visits, words
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome, listed
 from metalora_jax.evaluation.doctor.recordings import Recording
 from metalora_jax.evaluation.doctor.visits import Seen
@@ -104,8 +104,11 @@ def _of_motion(found: Sequence[Recording], world: str) -> Iterator[Outcome]:
     yield outcome
     if right:
         yield motion.ranges(right)
-        yield motion.gripper(right, world)
-        yield motion.frame(right, world)
+        outcome, sound = proprioception.states(right, world)
+        yield outcome
+        if sound:  # else the state's fault would be laid on the actions
+            yield motion.gripper(sound, world)
+            yield motion.frame(sound, world)
 
 
 def _base(

@@ -117,9 +117,24 @@ def _numbers_wrong(where: str, kind: str, own: Mapping[str, np.ndarray]) -> list
     for low, high in (("min", "mean"), ("mean", "max"), ("q01", "q99"), ("q10", "q90")):
         if low in own and high in own and (wrong := np.flatnonzero(own[low] > own[high] + 1e-6)).size:
             found.append(Finding(where, f"{kind} dimension {wrong[0]}: {low} lies above {high}", _REMEDY))
+    found += _impossible(where, kind, own)
     if (wrong := np.flatnonzero(own["std"] < 0)).size:
         found.append(Finding(where, f"{kind} dimension {wrong[0]}: negative standard deviation", _REMEDY))
     return found
+
+
+def _impossible(where: str, kind: str, own: Mapping[str, np.ndarray]) -> list[Finding]:
+    """A variance is at most (max - mean)(mean - min) (Bhatia and Davis 2000); actions lie in [-1, 1]."""
+    bounds = (own["min"], own["max"]) if "min" in own and "max" in own else (-1.0, 1.0) if kind == "action" else ()
+    if not bounds:
+        return []
+    low, high = bounds
+    most = np.sqrt(np.maximum((high - own["mean"]) * (own["mean"] - low), 0.0))
+    what = "no values have this mean and this standard deviation; are they the smallest and the largest value?"
+    return [
+        Finding(where, f"{kind} dimension {i}: {what}", _REMEDY)
+        for i in np.flatnonzero(own["std"] > 1.05 * most + 2 * FLOOR)
+    ]
 
 
 def _degenerate(where: str, kind: str, own: Mapping[str, np.ndarray], data: Sequence[np.ndarray]) -> list[Finding]:

@@ -1,0 +1,45 @@
+"""Is the state that of the world: fingers in metres, an axis-angle, a hand that moves? Without a simulator."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from metalora_jax.evaluation.doctor.findings import Outcome, together
+from metalora_jax.evaluation.doctor.motion import counts
+from metalora_jax.evaluation.doctor.recordings import Recording
+
+REACH = 3.0  # [m] from the world's origin, beyond any table here
+OPEN, SLACK = 0.04, 0.01  # [m] that each finger of LIBERO's hand moves, and what is allowed beyond it
+UPRIGHT = 1.0  # [rad] that LIBERO's hand is always turned by, at least: it points down, about pi
+STANDS = 1e-4  # [m] within which a hand does not move
+
+_REMEDY = {
+    "metaworld": "write the hand's x, y, z [m] and the gripper's opening [0, 1]",
+    "libero": "write the hand's x, y, z [m], its axis-angle [rad], then the two fingers [m], as envs.libero does",
+}
+
+
+def states(recordings: Sequence[Recording], world: str) -> tuple[Outcome, list[Recording]]:
+    """Is each dimension what it should be? Also returns the recordings whose state may be relied on."""
+    said = [_trouble(r.state, r.actions, world) for r in recordings]
+    found = [(r.file, r.name, what, _REMEDY[world]) for r, what in zip(recordings, said, strict=True) if what]
+    sound = [r for r, what in zip(recordings, said, strict=True) if not what]
+    return Outcome("proprioception", together(found, counts(recordings)), f"{len(sound)} demonstrations"), sound
+
+
+def _trouble(state: np.ndarray, actions: np.ndarray, world: str) -> str:
+    """Of one demonstration: state (T, d), actions (T, d')."""
+    if np.abs(state[:, :3]).max() > REACH:
+        return f"the hand is {np.abs(state[:, :3]).max():.3g} m away: millimetres, or other numbers than its place?"
+    if len(state) > 1 and np.ptp(state[:, :3], axis=0).max() < STANDS and np.abs(actions[:, :3]).sum() > 1:
+        return "the hand never moves, whatever it is commanded"
+    if world != "libero":
+        return ""
+    turn, fingers = np.linalg.norm(state[:, 3:6], axis=1), state[:, 6:8] * [1.0, -1.0]
+    if len(state) > 1 and np.ptp(np.linalg.norm(state[:, 3:7], axis=1)) < 1e-3 and abs(turn[0] - 1) < 0.5:
+        return "dimensions 3 to 6 are a quaternion, wanted an axis-angle (3) and two fingers"
+    if fingers.min() < -SLACK or fingers.max() > OPEN + SLACK:
+        return f"the last two dimensions are not its fingers, 0 to {OPEN} m and 0 to -{OPEN} m"
+    if turn.max() < UPRIGHT or turn.max() > 2 * np.pi + 0.1:
+        return f"dimensions 3 to 5 turn it by at most {turn.max():.2g} rad, not as a hand that points down: about 3.1"
+    return ""
