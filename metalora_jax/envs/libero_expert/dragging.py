@@ -3,10 +3,11 @@
 import numpy as np
 
 from metalora_jax.envs.libero_expert import hand
-from metalora_jax.envs.libero_expert.boxes import CELL, Boxes, heights, turn
+from metalora_jax.envs.libero_expert.boxes import CELL, Boxes, heights, joined, turn
+from metalora_jax.envs.libero_expert.grasps import grasps
 from metalora_jax.envs.libero_expert.hand import UP, command
 from metalora_jax.envs.libero_expert.motion import CLOSE, OPEN, Actions, Lost, Stuck, descend, follow, rise
-from metalora_jax.envs.libero_expert.placing import course, places
+from metalora_jax.envs.libero_expert.placing import course, places, sunk
 from metalora_jax.envs.libero_expert.scene import Scene
 
 _FIST = 0.016  # [m] half width of the closed fingers
@@ -20,6 +21,13 @@ _NEAR = 0.015  # [m] from the middle of the region, where dragging ends
 _SLIP = 0.04  # [m] that the fingers may slide within it
 _STEP = 0.01  # [m] between what it stands on and what it shall stand on, at most
 _STEPS = 150
+_NUDGE = 0.08  # [m] by which a thing is pulled from what it lies against
+_WAYS = [turn(angle)[:, 0] for angle in np.pi / 4 * np.arange(8)]
+_LIFT = 0.005  # [m] by which it is lifted in thought, not to touch what it stands on
+_OUTER = 0.7  # share of its half size at which it is pressed
+_TILT = 0.5  # [rad]
+_NUDGE_STEPS = 30
+_PRESS_HARD = 0.02  # [m] below its top that the fingers aim at
 
 
 def drag(scene: Scene, goal: list[str]) -> Actions:
@@ -36,7 +44,8 @@ def drag(scene: Scene, goal: list[str]) -> Actions:
     end = level[0].origin[:2] if level else origin[:2]
     inside = inner_edge(own, end - origin[:2])
     if inside is None or not level:
-        raise Stuck(f"{name} can neither be grasped nor dragged")
+        yield from nudge(scene, name)
+        return
     position, rotation = scene.hand()
     down = hand.pointing_down(hand.yaw_of(rotation))
     fist = hand.shape(position, rotation, 0.0)
@@ -54,6 +63,56 @@ def drag(scene: Scene, goal: list[str]) -> Actions:
         ahead = position[:2] + left * min(1.0, _LEAD / np.linalg.norm(left))
         yield command(position, now, np.array([*ahead, inside[2] - _PRESS]), down, CLOSE)
     yield from rise(scene, 0.08, OPEN)
+
+
+def nudge(scene: Scene, name: str) -> Actions:
+    """Presses on an object that fingers cannot get around, and pulls it from what it lies against.
+
+    Raises:
+      Stuck: there is no way to pull it, or it cannot be grasped there either.
+    """
+    press, way = _freeing(scene, name)
+    position, rotation = scene.hand()
+    leaning = _leaning(way, rotation)
+    both = joined(*(hand.shape(position, pose, 0.0) for pose in (rotation, leaning)))
+    above = course(both, scene.others(), position, press + _ABOVE * UP, 0.0, _AIR)
+    yield from follow(scene, above, leaning, CLOSE, near=0.02)
+    yield from descend(scene, lambda: press, leaning, CLOSE, lambda: scene.hand()[0][2] < press[2] + 0.004)
+    start = scene.origin(name)
+    for _ in range(_NUDGE_STEPS):
+        if np.linalg.norm(scene.origin(name) - start) > _NUDGE:
+            break
+        position, now = scene.hand()
+        yield command(position, now, np.array([*(position + _LEAD * way)[:2], press[2] - _PRESS_HARD]), leaning, CLOSE)
+    yield from rise(scene, 0.08, OPEN)
+
+
+def _freeing(scene: Scene, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Where the grip site of a closed hand presses (3,), and which way (3,) it pulls, so that `name` can be grasped."""
+    own, others = scene.boxes(name), scene.others(name)
+    low, high = own.extent()
+    middle, reach = (low.min(axis=0) + high.max(axis=0)) / 2, (high.max(axis=0) - low.min(axis=0)) / 2
+    lifted = own.moved(np.eye(3), np.zeros(3), _LIFT * UP)
+    found = []
+    for way in _WAYS:
+        rotation = _leaning(way, scene.hand()[1])
+        press = middle + _OUTER * way * reach + reach[2] * UP - hand.TIP * rotation[:, 2]
+        ahead = sunk(lifted, others, middle, way, _NUDGE)  # it may lie under what leans over it
+        fist = hand.shape(press + _LIFT * UP, rotation, 0.0)
+        if (sunk(fist, others, press, way, _NUDGE) >= 0).any() or (ahead[1:] > ahead[:-1].clip(0.0)).any():
+            continue
+        then = grasps(own.moved(np.eye(3), np.zeros(3), _NUDGE * way), scene.mass_center(name) + _NUDGE * way, others)
+        if then:
+            found.append((then[0].cost, press, way))
+    if not found:
+        raise Stuck(f"{name} can neither be grasped nor dragged")
+    return min(found, key=lambda each: each[0])[1:]
+
+
+def _leaning(way: np.ndarray, now: np.ndarray) -> np.ndarray:
+    """Rotation of a hand that leans toward `way` (3,), its fingers behind: so its palm keeps off what it pulls from."""
+    inward = -np.sin(_TILT) * way - np.cos(_TILT) * UP
+    return hand.facing(inward, np.cross(UP, way), now)
 
 
 def inner_edge(boxes: Boxes, way: np.ndarray) -> np.ndarray | None:

@@ -35,6 +35,13 @@ def yaw_of(rotation: np.ndarray) -> float:
     return float(np.arctan2(-along[0], along[1]))
 
 
+def facing(inward: np.ndarray, closing: np.ndarray, now: np.ndarray) -> np.ndarray:
+    """Rotation of a hand that points along `inward` and closes along `closing`; of two, the nearer to `now`."""
+    closing = closing / np.linalg.norm(closing)
+    both = [np.column_stack([x, np.cross(inward, x), inward]) for x in (closing, -closing)]
+    return max(both, key=lambda rotation: np.trace(rotation @ now.T))
+
+
 def shape(position: np.ndarray, rotation: np.ndarray, opening: float) -> Boxes:
     """Palm and two fingers of a hand at a grip site pose, `opening` [m] between the fingers."""
     tall = (TIP + PALM_GAP) / 2
