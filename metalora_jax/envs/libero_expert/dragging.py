@@ -6,7 +6,7 @@ from metalora_jax.envs.libero_expert import hand
 from metalora_jax.envs.libero_expert.boxes import CELL, Boxes, heights, joined, turn
 from metalora_jax.envs.libero_expert.grasps import grasps
 from metalora_jax.envs.libero_expert.hand import UP, command
-from metalora_jax.envs.libero_expert.motion import CLOSE, OPEN, Actions, Lost, Stuck, descend, follow, rise
+from metalora_jax.envs.libero_expert.motion import CLOSE, OPEN, Actions, Lost, Stuck, descend, follow, rise, straight
 from metalora_jax.envs.libero_expert.placing import course, places, sunk
 from metalora_jax.envs.libero_expert.scene import Scene
 
@@ -24,9 +24,13 @@ _STEPS = 150
 _NUDGE = 0.08  # [m] by which a thing is pulled from what it lies against
 _WAYS = [turn(angle)[:, 0] for angle in np.pi / 4 * np.arange(8)]
 _LIFT = 0.005  # [m] by which it is lifted in thought, not to touch what it stands on
-_OUTER = 0.7  # share of its half size at which it is pressed
 _TILT = 0.5  # [rad]
-_NUDGE_STEPS = 30
+_BACK = 0.12  # [m] that it comes from, along itself
+_TURN_STEPS = 20  # within which it has leant
+_SLOWLY = 0.025  # [m] that it aims ahead of itself while it presses
+_PULLS = 5
+_PULL = 0.045  # [m] at a time: a flat thing tips over its edge
+_PULL_STEPS = 20
 _PRESS_HARD = 0.02  # [m] below its top that the fingers aim at
 
 
@@ -66,47 +70,58 @@ def drag(scene: Scene, goal: list[str]) -> Actions:
 
 
 def nudge(scene: Scene, name: str) -> Actions:
-    """Presses on an object that fingers cannot get around, and pulls it from what it lies against.
+    """Presses on an object that fingers cannot get around, and pulls it from what it lies against, bit by bit.
 
     Raises:
       Stuck: there is no way to pull it, or it cannot be grasped there either.
     """
-    press, way = _freeing(scene, name)
+    way = _freeing(scene, name)
     position, rotation = scene.hand()
     leaning = _leaning(way, rotation)
     both = joined(*(hand.shape(position, pose, 0.0) for pose in (rotation, leaning)))
-    above = course(both, scene.others(), position, press + _ABOVE * UP, 0.0, _AIR)
-    yield from follow(scene, above, leaning, CLOSE, near=0.02)
-    yield from descend(scene, lambda: press, leaning, CLOSE, lambda: scene.hand()[0][2] < press[2] + 0.004)
-    start = scene.origin(name)
-    for _ in range(_NUDGE_STEPS):
-        if np.linalg.norm(scene.origin(name) - start) > _NUDGE:
+    before = _press_point(scene.boxes(name), leaning) - _BACK * leaning[:, 2]
+    yield from follow(scene, course(both, scene.others(), position, before, 0.0, _AIR), leaning, CLOSE, near=0.02)
+    yield from straight(scene, lambda: before, leaning, CLOSE, steps=_TURN_STEPS)
+    for _ in range(_PULLS):
+        press = _press_point(scene.boxes(name), leaning)
+        yield from straight(scene, lambda press=press: press - _ABOVE * leaning[:, 2], leaning, CLOSE, near=0.02)
+        yield from straight(scene, lambda press=press: press, leaning, CLOSE, near=0.008, steps=20)
+        for _ in range(_PULL_STEPS):
+            position, now = scene.hand()
+            if np.linalg.norm((position - press)[:2]) > _PULL:
+                break
+            goal = np.array([*(position + _SLOWLY * way)[:2], press[2] - _PRESS_HARD])
+            yield command(position, now, goal, leaning, CLOSE)
+        if grasps(scene.boxes(name), scene.mass_center(name), scene.others(name)):
             break
-        position, now = scene.hand()
-        yield command(position, now, np.array([*(position + _LEAD * way)[:2], press[2] - _PRESS_HARD]), leaning, CLOSE)
     yield from rise(scene, 0.08, OPEN)
 
 
-def _freeing(scene: Scene, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Where the grip site of a closed hand presses (3,), and which way (3,) it pulls, so that `name` can be grasped."""
+def _freeing(scene: Scene, name: str) -> np.ndarray:
+    """Which way (3,) a closed hand can pull an object so that it can be grasped."""
     own, others = scene.boxes(name), scene.others(name)
-    low, high = own.extent()
-    middle, reach = (low.min(axis=0) + high.max(axis=0)) / 2, (high.max(axis=0) - low.min(axis=0)) / 2
-    lifted = own.moved(np.eye(3), np.zeros(3), _LIFT * UP)
+    lifted, middle = own.moved(np.eye(3), np.zeros(3), _LIFT * UP), own.centers.mean(axis=0)
     found = []
     for way in _WAYS:
         rotation = _leaning(way, scene.hand()[1])
-        press = middle + _OUTER * way * reach + reach[2] * UP - hand.TIP * rotation[:, 2]
+        press = _press_point(own, rotation)
         ahead = sunk(lifted, others, middle, way, _NUDGE)  # it may lie under what leans over it
         fist = hand.shape(press + _LIFT * UP, rotation, 0.0)
         if (sunk(fist, others, press, way, _NUDGE) >= 0).any() or (ahead[1:] > ahead[:-1].clip(0.0)).any():
             continue
         then = grasps(own.moved(np.eye(3), np.zeros(3), _NUDGE * way), scene.mass_center(name) + _NUDGE * way, others)
         if then:
-            found.append((then[0].cost, press, way))
+            found.append((then[0].cost, way))
     if not found:
         raise Stuck(f"{name} can neither be grasped nor dragged")
-    return min(found, key=lambda each: each[0])[1:]
+    return min(found, key=lambda each: each[0])[1]
+
+
+def _press_point(boxes: Boxes, rotation: np.ndarray) -> np.ndarray:
+    """Grip site (3,) of a closed hand of that `rotation` (3, 3) whose fingertips stand on the middle of `boxes`."""
+    low, high = boxes.extent()
+    middle = (low.min(axis=0) + high.max(axis=0)) / 2
+    return np.array([*middle[:2], high.max(axis=0)[2]]) - hand.TIP * rotation[:, 2]
 
 
 def _leaning(way: np.ndarray, now: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from metalora_jax.envs.libero_expert.hand import command
+from metalora_jax.envs.libero_expert.hand import FIRM, command
 from metalora_jax.envs.libero_expert.scene import Scene
 
 Actions = Iterator[np.ndarray]
@@ -96,7 +96,7 @@ def squeeze(scene: Scene, name: str = "") -> Actions:
     before = scene.opening()
     still = 0
     for step in range(20):
-        yield command(*scene.hand(), position, rotation, CLOSE)
+        yield command(*scene.hand(), position, rotation, CLOSE, stiff=FIRM)
         now = scene.opening()
         still = still + 1 if step > 2 and abs(now - before) < 0.0006 else 0
         before = now
