@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from metalora_jax.envs.libero_expert.hand import FIRM, command
+from metalora_jax.envs.libero_expert.hand import FIRM, STIFF, command
 from metalora_jax.envs.libero_expert.scene import Scene
 
 Actions = Iterator[np.ndarray]
@@ -18,7 +18,7 @@ _STRAIGHT = 0.005  # [m] beside its goal that counts as straight above it
 _AT = 0.006  # [m] of its goal that counts as being there
 _PROMPT = 15  # steps within which a hand that nothing pushes is there; from then on, more counts as straight above
 _LOOSER = 0.001  # [m] more with each step
-_LOOSEST = 0.015  # [m] more, at most: open fingers still pass beside most things
+_LOOSEST = 0.010  # [m] more, at most: open fingers still pass beside most things
 
 
 class Stuck(RuntimeError):
@@ -78,7 +78,7 @@ def descend(
         target = goal()
         slack = np.clip((step - _PROMPT) * _LOOSER, 0.0, _LOOSEST)
         high = target + np.array([0.0, 0.0, np.clip(4.0 * (_aside(position, target) - _STRAIGHT - slack), 0.0, 0.05)])
-        yield command(position, now, high, rotation, grip, speed=0.7)
+        yield command(position, now, high, rotation, grip, speed=0.7, stiff=STIFF if step < _PROMPT else FIRM)
         position, target = scene.hand()[0], goal()
         there = np.hypot(max(0.0, _aside(position, target) - slack), position[2] - target[2]) < _AT
         if there if arrived is None else arrived():
