@@ -83,18 +83,21 @@ def nudge(scene: Scene, name: str) -> Actions:
     yield from follow(scene, course(both, scene.others(), position, before, 0.0, _AIR), leaning, CLOSE, near=0.02)
     yield from straight(scene, lambda: before, leaning, CLOSE, steps=_TURN_STEPS)
     for _ in range(_PULLS):
-        press = _press_point(scene.boxes(name), leaning)
-        yield from straight(scene, lambda press=press: press - _ABOVE * leaning[:, 2], leaning, CLOSE, near=0.02)
-        yield from straight(scene, lambda press=press: press, leaning, CLOSE, near=0.008, steps=20)
-        for _ in range(_PULL_STEPS):
-            position, now = scene.hand()
-            if np.linalg.norm((position - press)[:2]) > _PULL:
-                break
-            goal = np.array([*(position + _SLOWLY * way)[:2], press[2] - _PRESS_HARD])
-            yield command(position, now, goal, leaning, CLOSE)
+        yield from _press_and_pull(scene, _press_point(scene.boxes(name), leaning), way, leaning)
         if grasps(scene.boxes(name), scene.mass_center(name), scene.others(name)):
             break
     yield from rise(scene, 0.08, OPEN)
+
+
+def _press_and_pull(scene: Scene, press: np.ndarray, way: np.ndarray, leaning: np.ndarray) -> Actions:
+    yield from straight(scene, lambda: press - _ABOVE * leaning[:, 2], leaning, CLOSE, near=0.02)
+    yield from straight(scene, lambda: press, leaning, CLOSE, near=0.008, steps=20)
+    for _ in range(_PULL_STEPS):
+        position, now = scene.hand()
+        if np.linalg.norm((position - press)[:2]) > _PULL:
+            return
+        goal = np.array([*(position + _SLOWLY * way)[:2], press[2] - _PRESS_HARD])
+        yield command(position, now, goal, leaning, CLOSE)
 
 
 def _freeing(scene: Scene, name: str) -> np.ndarray:
