@@ -3,10 +3,11 @@
 import numpy as np
 
 from metalora_jax.envs.libero_expert import hand
-from metalora_jax.envs.libero_expert.boxes import CELL, Boxes, heights, turn
+from metalora_jax.envs.libero_expert.boxes import CELL, Boxes, heights, joined, turn
+from metalora_jax.envs.libero_expert.grasps import grasps
 from metalora_jax.envs.libero_expert.hand import UP, command
-from metalora_jax.envs.libero_expert.motion import CLOSE, OPEN, Actions, Lost, Stuck, descend, follow, rise
-from metalora_jax.envs.libero_expert.placing import course, places
+from metalora_jax.envs.libero_expert.motion import CLOSE, OPEN, Actions, Lost, Stuck, descend, follow, rise, straight
+from metalora_jax.envs.libero_expert.placing import course, places, sunk
 from metalora_jax.envs.libero_expert.scene import Scene
 
 _FIST = 0.016  # [m] half width of the closed fingers
@@ -20,6 +21,17 @@ _NEAR = 0.015  # [m] from the middle of the region, where dragging ends
 _SLIP = 0.04  # [m] that the fingers may slide within it
 _STEP = 0.01  # [m] between what it stands on and what it shall stand on, at most
 _STEPS = 150
+_NUDGE = 0.08  # [m] by which a thing is pulled from what it lies against
+_WAYS = [turn(angle)[:, 0] for angle in np.pi / 4 * np.arange(8)]
+_LIFT = 0.005  # [m] by which it is lifted in thought, not to touch what it stands on
+_TILT = 0.5  # [rad]
+_BACK = 0.12  # [m] that it comes from, along itself
+_TURN_STEPS = 20  # within which it has leant
+_SLOWLY = 0.025  # [m] that it aims ahead of itself while it presses
+_PULLS = 5
+_PULL = 0.045  # [m] at a time: a flat thing tips over its edge
+_PULL_STEPS = 20
+_PRESS_HARD = 0.02  # [m] below its top that the fingers aim at
 
 
 def drag(scene: Scene, goal: list[str]) -> Actions:
@@ -36,7 +48,8 @@ def drag(scene: Scene, goal: list[str]) -> Actions:
     end = level[0].origin[:2] if level else origin[:2]
     inside = inner_edge(own, end - origin[:2])
     if inside is None or not level:
-        raise Stuck(f"{name} can neither be grasped nor dragged")
+        yield from nudge(scene, name)
+        return
     position, rotation = scene.hand()
     down = hand.pointing_down(hand.yaw_of(rotation))
     fist = hand.shape(position, rotation, 0.0)
@@ -54,6 +67,70 @@ def drag(scene: Scene, goal: list[str]) -> Actions:
         ahead = position[:2] + left * min(1.0, _LEAD / np.linalg.norm(left))
         yield command(position, now, np.array([*ahead, inside[2] - _PRESS]), down, CLOSE)
     yield from rise(scene, 0.08, OPEN)
+
+
+def nudge(scene: Scene, name: str) -> Actions:
+    """Presses on an object that fingers cannot get around, and pulls it from what it lies against, bit by bit.
+
+    Raises:
+      Stuck: there is no way to pull it, or it cannot be grasped there either.
+    """
+    way = _freeing(scene, name)
+    position, rotation = scene.hand()
+    leaning = _leaning(way, rotation)
+    both = joined(*(hand.shape(position, pose, 0.0) for pose in (rotation, leaning)))
+    before = _press_point(scene.boxes(name), leaning) - _BACK * leaning[:, 2]
+    yield from follow(scene, course(both, scene.others(), position, before, 0.0, _AIR), leaning, CLOSE, near=0.02)
+    yield from straight(scene, lambda: before, leaning, CLOSE, steps=_TURN_STEPS)
+    for _ in range(_PULLS):
+        yield from _press_and_pull(scene, _press_point(scene.boxes(name), leaning), way, leaning)
+        if grasps(scene.boxes(name), scene.mass_center(name), scene.others(name)):
+            break
+    yield from rise(scene, 0.08, OPEN)
+
+
+def _press_and_pull(scene: Scene, press: np.ndarray, way: np.ndarray, leaning: np.ndarray) -> Actions:
+    yield from straight(scene, lambda: press - _ABOVE * leaning[:, 2], leaning, CLOSE, near=0.02)
+    yield from straight(scene, lambda: press, leaning, CLOSE, near=0.008, steps=20)
+    for _ in range(_PULL_STEPS):
+        position, now = scene.hand()
+        if np.linalg.norm((position - press)[:2]) > _PULL:
+            return
+        goal = np.array([*(position + _SLOWLY * way)[:2], press[2] - _PRESS_HARD])
+        yield command(position, now, goal, leaning, CLOSE)
+
+
+def _freeing(scene: Scene, name: str) -> np.ndarray:
+    """Which way (3,) a closed hand can pull an object so that it can be grasped."""
+    own, others = scene.boxes(name), scene.others(name)
+    lifted, middle = own.moved(np.eye(3), np.zeros(3), _LIFT * UP), own.centers.mean(axis=0)
+    found = []
+    for way in _WAYS:
+        rotation = _leaning(way, scene.hand()[1])
+        press = _press_point(own, rotation)
+        ahead = sunk(lifted, others, middle, way, _NUDGE)  # it may lie under what leans over it
+        fist = hand.shape(press + _LIFT * UP, rotation, 0.0)
+        if (sunk(fist, others, press, way, _NUDGE) >= 0).any() or (ahead[1:] > ahead[:-1].clip(0.0)).any():
+            continue
+        then = grasps(own.moved(np.eye(3), np.zeros(3), _NUDGE * way), scene.mass_center(name) + _NUDGE * way, others)
+        if then:
+            found.append((then[0].cost, way))
+    if not found:
+        raise Stuck(f"{name} can neither be grasped nor dragged")
+    return min(found, key=lambda each: each[0])[1]
+
+
+def _press_point(boxes: Boxes, rotation: np.ndarray) -> np.ndarray:
+    """Grip site (3,) of a closed hand of that `rotation` (3, 3) whose fingertips stand on the middle of `boxes`."""
+    low, high = boxes.extent()
+    middle = (low.min(axis=0) + high.max(axis=0)) / 2
+    return np.array([*middle[:2], high.max(axis=0)[2]]) - hand.TIP * rotation[:, 2]
+
+
+def _leaning(way: np.ndarray, now: np.ndarray) -> np.ndarray:
+    """Rotation of a hand that leans toward `way` (3,), its fingers behind: so its palm keeps off what it pulls from."""
+    inward = -np.sin(_TILT) * way - np.cos(_TILT) * UP
+    return hand.facing(inward, np.cross(UP, way), now)
 
 
 def inner_edge(boxes: Boxes, way: np.ndarray) -> np.ndarray | None:

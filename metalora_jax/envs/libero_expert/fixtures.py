@@ -45,13 +45,7 @@ def _twist(scene: Scene, joint: Joint, sign: float, goal: list[str]) -> Actions:
     grasp = grasps(knob, middle, scene.others())[0]
     down = hand.pointing_down(grasp.yaw)
     yield from _go(scene, grasp.position + 0.05 * UP, down, OPEN)
-    yield from descend(
-        scene,
-        lambda: grasp.position,
-        down,
-        OPEN,
-        lambda: bool(np.linalg.norm(scene.hand()[0] - grasp.position) < 0.006),
-    )
+    yield from descend(scene, lambda: grasp.position, down, OPEN)
     yield from squeeze(scene)
     for _ in range(_STEPS):
         if scene.holds(goal):
@@ -74,7 +68,7 @@ def _pull(scene: Scene, joint: Joint, sign: float, goal: list[str]) -> Actions:
     way = sign * joint.motion(bar.centers[0])
     inward = -np.cos(_PULL_TILT) * way - np.sin(_PULL_TILT) * UP
     length = bar.axes[0][:, np.argmax(bar.halves[0])]
-    rotation = _facing(inward, np.cross(inward, length), scene.hand()[1])
+    rotation = hand.facing(inward, np.cross(inward, length), scene.hand()[1])
     local = frame.T @ (bar.centers[0] - origin), frame.T @ rotation
 
     def grip() -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +94,7 @@ def _push(scene: Scene, joint: Joint, sign: float, goal: list[str]) -> Actions:
     way = sign * joint.motion(face.centers[0])
     front = face.centers[0] - way * (np.abs(face.axes[0].T @ way) @ face.halves[0])
     inward = np.cos(_PUSH_TILT) * way - np.sin(_PUSH_TILT) * UP
-    rotation = _facing(inward, np.cross(UP, way), scene.hand()[1])
+    rotation = hand.facing(inward, np.cross(UP, way), scene.hand()[1])
     local = frame.T @ (front - hand.TIP * inward - origin), frame.T @ rotation
 
     def touch() -> tuple[np.ndarray, np.ndarray]:
@@ -130,13 +124,6 @@ def _outermost(joint: Joint, sign: float) -> Boxes:
         reach.append(way @ (center - joint.pose()[0]) + np.abs(axes.T @ way) @ half)
     best = int(np.argmax(reach))
     return Boxes(*(part[best : best + 1] for part in boxes))
-
-
-def _facing(inward: np.ndarray, closing: np.ndarray, now: np.ndarray) -> np.ndarray:
-    """Rotation of a hand that points along `inward` and closes along `closing`; of two, the nearer to `now`."""
-    closing = closing / np.linalg.norm(closing)
-    both = [np.column_stack([x, np.cross(inward, x), inward]) for x in (closing, -closing)]
-    return max(both, key=lambda rotation: np.trace(rotation @ now.T))
 
 
 def _go(scene: Scene, goal: np.ndarray, rotation: np.ndarray, grip: float) -> Actions:

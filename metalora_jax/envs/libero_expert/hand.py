@@ -20,7 +20,8 @@ WRIST = (-1.9, 3.2)  # [rad] of yaw that the last joint allows
 
 _MOVE = 0.05  # [m] of a full command
 _TURN = 0.5  # [rad]
-_STIFF = 1.1  # commands aim this much further than the error; with 1.6 the arm overshoots
+STIFF = 1.1  # commands aim this much further than the error; with 1.6 the arm overshoots
+FIRM = 2.0  # the same for a hand that stays where it is: pushes move it half as far
 _FASTEST_TURN = 0.35  # of a full command; a hand that turns faster sways
 
 
@@ -33,6 +34,13 @@ def yaw_of(rotation: np.ndarray) -> float:
     """The yaw [rad] in (-pi, pi] of a hand that points down."""
     along = rotation[:, 0]
     return float(np.arctan2(-along[0], along[1]))
+
+
+def facing(inward: np.ndarray, closing: np.ndarray, now: np.ndarray) -> np.ndarray:
+    """Rotation of a hand that points along `inward` and closes along `closing`; of two, the nearer to `now`."""
+    closing = closing / np.linalg.norm(closing)
+    both = [np.column_stack([x, np.cross(inward, x), inward]) for x in (closing, -closing)]
+    return max(both, key=lambda rotation: np.trace(rotation @ now.T))
 
 
 def shape(position: np.ndarray, rotation: np.ndarray, opening: float) -> Boxes:
@@ -52,10 +60,14 @@ def command(
     goal_rotation: np.ndarray,
     grip: float,
     speed: float = 1.0,
+    stiff: float = STIFF,
 ) -> np.ndarray:
-    """The action (7,) that moves the grip site toward another pose, straight, and no faster than `speed` in (0, 1]."""
-    move = _STIFF * (goal - position) / _MOVE
-    spin = _STIFF * Rotation.from_matrix(goal_rotation @ rotation.T).as_rotvec() / _TURN
+    """The action (7,) that moves the grip site toward another pose, straight, and no faster than `speed` in (0, 1].
+
+    It aims `stiff` times as far as the pose is away.
+    """
+    move = stiff * (goal - position) / _MOVE
+    spin = STIFF * Rotation.from_matrix(goal_rotation @ rotation.T).as_rotvec() / _TURN
     return np.concatenate([_shortened(move, speed), _shortened(spin, _FASTEST_TURN), [grip]])
 
 

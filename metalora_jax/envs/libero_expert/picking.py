@@ -70,13 +70,7 @@ def pick(scene: Scene, name: str, grasp: Grasp) -> Actions:
     way = course(free, scene.others(), position, above, grasp.yaw - hand.yaw_of(rotation), _AIR)
     yield from follow(scene, way, down, OPEN, near=0.02)
     offset = grasp.position - scene.origin(name)
-    yield from descend(
-        scene,
-        lambda: scene.origin(name) + offset,
-        down,
-        OPEN,
-        lambda: bool(np.linalg.norm(scene.hand()[0] - scene.origin(name) - offset) < 0.006),
-    )
+    yield from descend(scene, lambda: scene.origin(name) + offset, down, OPEN)
     yield from squeeze(scene, name)
 
 

@@ -115,15 +115,19 @@ def way_out(moving: Boxes, still: Boxes, at: np.ndarray, length: float) -> np.nd
       moving: as it is at the point `at` (3,).
       still: everything else, without what is above.
     """
+    for way in np.array([[-1.0, 0, 0], [0, -1.0, 0], [0, 1.0, 0], [1.0, 0, 0]]):
+        if (sunk(moving, still, at, way, length) < 0).all():
+            return way
+    return None
+
+
+def sunk(moving: Boxes, still: Boxes, at: np.ndarray, way: np.ndarray, length: float) -> np.ndarray:
+    """How deep (n,) [m] `moving` stands in what is `still`, or below its top, on a `way` (3,) of so many metres."""
     wide = _radius([moving], at) + length
     ground = heights(still, at[:2] - wide, at[:2] + wide)
     under = _underside(moving, at, 0.0)
-    steps = np.arange(0.0, length, 2 * CELL)
-    for way in np.array([[-1.0, 0, 0], [0, -1.0, 0], [0, 1.0, 0], [1.0, 0, 0]]):
-        spots = at[:2] + steps[:, None] * way[:2]
-        if (_rises(under, ground.top, _cells(spots - ground.corner)) < 0).all():
-            return way
-    return None
+    spots = at[:2] + np.arange(0.0, length, 2 * CELL)[:, None] * way[:2]
+    return _rises(under, ground.top, _cells(spots - ground.corner))
 
 
 def _radius(bodies: Sequence[Boxes], about: np.ndarray) -> float:
