@@ -251,7 +251,8 @@ def test_other_hosts_wait_for_the_first(tmp_path, monkeypatch, caplog):
     assert "waiting for host 0" in caplog.text
 
 
-def test_a_run_keeps_its_number_of_hosts(config, run):
+def test_a_run_keeps_its_number_of_hosts(config, run, monkeypatch):
+    monkeypatch.setattr(experiment, "world", lambda name: WORLD)
     with pytest.raises(ValueError, match=r"has episodes\.jsonl, and 2 hosts would run its episodes again"):
         experiment.run(config, run, Host(0, 2))
     with pytest.raises(ValueError, match="host 2 of 2: hosts are counted from 0"):
