@@ -137,7 +137,7 @@ def test_picture_conditions_change_every_camera_and_nothing_else(drawer, conditi
 
 def test_textures_are_drawn_by_seed_and_not_for_good(drawer):
     plain = first_frame(drawer, Condition())
-    first, second = (first_frame(drawer, Condition(texture=1.0, texture_seed=seed)).images for seed in (0, 2))
+    first, second = (first_frame(drawer, Condition(texture=1.0, texture_seed=seed)).images for seed in (0, 1))
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(first_frame(drawer, Condition()).images, plain.images)
     np.testing.assert_array_equal(first_frame(drawer, Condition(texture=1.0)).images, first)
