@@ -25,6 +25,7 @@ def get_config(split: str = "suite") -> ConfigDict:
         config.arms[arm].batch.meta_batch = 4
         config.arms[arm].data.demos = 3
         config.arms[arm].outer.steps = 600
+    config.arms.control.batch.query_demos = 2
     for part in ("validation", "test"):
         config[part].demos = 4
     config.search = dict(learned=(0.3, 1.0, 2.0), sgd=(), adam=(0.003, 0.01))
