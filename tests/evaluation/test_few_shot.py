@@ -124,7 +124,8 @@ def test_search_judges_by_replayed_frames_too(arm, bank):
     cells, protocol = lay_out(split="validation")[:1], PROTOCOL._replace(replay_frames=4)
     with pytest.raises(ValueError, match="every inner rate diverges"):
         few_shot.search(arm, Adaptation(1), {"sgd": (0.01,)}, data(bank, cells, not_to_be_learned), protocol)
-    assert asked == [(2, 4), (48,)]  # minibatches to adapt on, and as many frames as of the cell to judge by
+    judged = sum(len(make_frames().moments[cells[0].task][i]) for i in cells[0].query)
+    assert asked == [(2, 4), (judged,)]  # minibatches to adapt on, and as many frames as of the cell to judge by
 
 
 def test_budgets():
