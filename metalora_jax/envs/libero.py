@@ -68,8 +68,8 @@ class Libero:
           cameras: some of CAMERAS, in the order wanted.
           image_size: height and width [px].
           fast: no shadows, reflections and multisampling, and nothing is drawn that is out of view: both cameras take
-            55 ms of a core, not 250, and pixels change by 1 to 3 / 255 on average (128 px, software rendering; a step
-            takes 20 ms).
+            50 to 70 ms of a core, not 250, and pixels change by 1 to 3 / 255 on average (128 px, software rendering; a
+            step takes 20 ms).
           settle_steps: idle control steps within `reset`.
 
         Raises:
