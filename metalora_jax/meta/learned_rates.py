@@ -1,4 +1,4 @@
-"""Meta-SGD (Li et al. 2017): the outer loop learns the start and, beside it, a rate for every tensor."""
+"""Meta-SGD (Li et al. 2017): the outer loop learns the start and, beside it, how fast each part of it moves."""
 
 import math
 from typing import Any
@@ -12,13 +12,15 @@ from metalora_jax.meta.base import LossFn, MetaMethod, MetaParams
 from metalora_jax.meta.maml import bilevel
 from metalora_jax.types import PyTree
 
+SHARED = ("tensor", "layer", "element")
+
 
 def learned_rates(
     loss_fn: LossFn,
     direction: optax.GradientTransformation | None = None,
     *,
     start: float = 0.1,
-    per_layer: bool = False,
+    shared: str = "tensor",
     first_order: bool = False,
     remat: bool = True,
     micro_batch: int | None = None,
@@ -31,12 +33,15 @@ def learned_rates(
       direction: optax transform of the gradient without a rate of its own, such as
         `optax.scale_by_adam(eps_root=1e-8)`; None is the gradient itself.
       start: every rate's start, positive.
-      per_layer: one rate for each matrix of a stacked tensor (*layers, m, n) instead of one for the whole of it.
+      shared: what has one rate in common: a whole "tensor"; each matrix, "layer", of a stacked tensor (*layers, m, n);
+        or nothing, "element", as Li et al. have it (there a rate may be negative, too).
       first_order: drop second derivatives of the loss; the rates still get their exact gradient given the directions.
       remat, micro_batch, **options: as for `maml`.
     """
     if not start > 0:
         raise ValueError(f"start must be a positive learning rate, not {start}")
+    if shared not in SHARED:
+        raise ValueError(f"a rate cannot be shared by {shared!r}; choose from {', '.join(SHARED)}")
     direction = optax.identity() if direction is None else direction
     inner_options = inner.InnerOptions(**options)
 
@@ -47,7 +52,8 @@ def learned_rates(
         fast, _ = inner.partition(theta, inner_options.fast)
 
         def log_rate(leaf: jax.Array) -> jax.Array:
-            shape = (*leaf.shape[:-2], 1, 1) if per_layer and leaf.ndim > 2 else ()
+            matrices = (*leaf.shape[:-2], 1, 1) if leaf.ndim > 2 else ()
+            shape = {"tensor": (), "layer": matrices, "element": leaf.shape}[shared]
             return jnp.full(shape, math.log(start), leaf.dtype)
 
         return {"theta": theta, "log_rates": jax.tree.map(log_rate, fast)}

@@ -254,7 +254,7 @@ def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], 
     def method(phi: PyTree) -> MetaMethod:
         return methods.build(loss_fn(learn, phi, batch.draws, dropout), **meta)
 
-    optimizer = outer_optimizer(outer, meta["optimizer"] == "learned")
+    optimizer = outer_optimizer(outer, meta["optimizer"] in methods.LEARNED)
     bank = frozen_bank(base, known.frames, learn.stage)
     report_placement(known, bank)
     # phi is an argument: what a jitted function closes over becomes part of its program.

@@ -8,6 +8,7 @@ import optax
 from metalora_jax import meta
 from metalora_jax.meta import LossFn, MetaMethod
 
+LEARNED = {"learned": "tensor", "learned_each": "element"}  # what shares a learned rate
 OPTIMIZERS = {"sgd": optax.sgd, "adam": lambda rate: optax.adam(rate, eps_root=1e-8)}
 
 
@@ -26,7 +27,8 @@ def build(
     Args:
       loss: (theta, batch, key) -> scalar.
       method: "maml", "fomaml", "reptile", "anil" or "multitask".
-      optimizer: of the inner loop: "sgd", "adam", or "learned" for a learned rate per tensor (Meta-SGD).
+      optimizer: of the inner loop: "sgd", "adam", "learned" for a learned rate per tensor, or "learned_each" for one per
+        parameter (Meta-SGD).
       rate: the inner rate; where it starts, when it is learned.
       max_norm: clips each inner gradient to this norm; None does not clip.
       same_draws: one set of flow noise for all inner steps.
@@ -41,12 +43,14 @@ def build(
             f"meta.head is what method 'anil' adapts: it must be set there and only there, not for {method!r}"
         )
     options: dict[str, Any] = {"max_norm": max_norm, "same_draws": same_draws, "micro_batch": micro_batch}
-    if optimizer == "learned":
+    if optimizer in LEARNED:
         if method not in ("maml", "fomaml", "anil"):
-            raise ValueError(f"meta.optimizer 'learned' has no effect in method {method!r}; choose sgd or adam")
-        return meta.learned_rates(loss, start=rate, first_order=method != "maml", fast=head, **options)
+            raise ValueError(f"meta.optimizer {optimizer!r} has no effect in method {method!r}; choose sgd or adam")
+        options |= {"shared": LEARNED[optimizer], "fast": head}
+        return meta.learned_rates(loss, start=rate, first_order=method != "maml", **options)
     if optimizer not in OPTIMIZERS:
-        raise ValueError(f"no inner optimizer named {optimizer!r}; choose learned, {', '.join(OPTIMIZERS)}")
+        known = ", ".join((*LEARNED, *OPTIMIZERS))
+        raise ValueError(f"no inner optimizer named {optimizer!r}; choose from {known}")
     inner = OPTIMIZERS[optimizer](rate)
     if method == "anil":
         return meta.anil(loss, inner, list(head or ()), **options)

@@ -24,6 +24,7 @@ from metalora_jax.evaluation.plan import check_retention
 from metalora_jax.evaluation.rollout import Control
 from metalora_jax.policies.smolvla import presets
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
+from metalora_jax.training import base as bases
 from metalora_jax.training import methods
 from metalora_jax.training.augmentation import SymmetryConfig, other_texts, variants
 from metalora_jax.training.meta_train import BatchConfig, DataConfig, OuterConfig, outer_optimizer
@@ -31,6 +32,7 @@ from tests.data.libero_golden import libero_tasks
 from tests.evaluation.fake_world import make_world
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 NAMES = {path.stem: run_path(str(path)) for path in sorted(CONFIGS.glob("*.py"))}
 FIRST_EVALUATION_SEED = 1_000_000  # see metaworld.episode_start
 LIBERO = make_world(
@@ -85,7 +87,7 @@ def check_training(recipe: dict, known=metaworld.WORLD) -> None:
     check_data(recipe["data"], known)
     batch = BatchConfig.from_config(recipe["batch"])
     assert batch.shots + batch.query_demos <= recipe["data"]["demos"]
-    outer_optimizer(OuterConfig.from_config(recipe["outer"]), recipe["meta"]["optimizer"] == "learned")
+    outer_optimizer(OuterConfig.from_config(recipe["outer"]), recipe["meta"]["optimizer"] in methods.LEARNED)
     placement.from_json(recipe["placement"])
     SymmetryConfig.from_config(recipe["symmetries"])
     other_texts(recipe, instruction)
@@ -215,6 +217,13 @@ def test_paraphrases_are_of_known_tasks_and_keep_what_a_mirror_swaps(name, texts
         assert own not in map(instructions.normal, told), task
         sides = [re.findall(r"\b(?:left|right)\b", text) for text in (own, *told)]
         assert all(found == sides[0] for found in sides), task
+
+
+def test_liberos_paraphrases_are_short_enough_for_its_base():
+    base = bases.load(RESULTS / "libero_replay" / "base")
+    for told in instructions.read(CONFIGS / "paraphrases" / "libero.json").values():
+        for text in told:
+            base.encode_text(text)  # refuses what is too long
 
 
 def test_reworded_new_tasks_are_new():

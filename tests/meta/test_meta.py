@@ -23,6 +23,7 @@ METHODS = {
     "anil": lambda loss, **o: meta.anil(loss, SGD, ["head/.*"], **o),
     "reptile": lambda loss, **o: meta.reptile(loss, SGD, **o),
     "learned_rates": lambda loss, **o: meta.learned_rates(loss, start=RATE, **o),
+    "learned_rates_each": lambda loss, **o: meta.learned_rates(loss, start=RATE, shared="element", **o),
     "learned_rates_fo": lambda loss, **o: meta.learned_rates(loss, start=RATE, first_order=True, **o),
     "maml_adam": lambda loss, **o: meta.maml(loss, optax.adam(0.05, eps_root=1e-8), **o),
 }
@@ -199,14 +200,19 @@ def test_bad_options_are_refused():
         run(meta.fomaml(loss_fn, SGD, micro_batch=3), tasks_of(1))
     with pytest.raises(ValueError, match="start"):
         meta.learned_rates(loss_fn, start=0.0)
+    with pytest.raises(ValueError, match="'row'; choose from tensor, layer, element"):
+        meta.learned_rates(loss_fn, shared="row")
     with pytest.raises(TypeError, match="fats"):
         meta.fomaml(loss_fn, SGD, fats=["head/.*"])
 
 
-def test_one_rate_for_each_layer_of_a_stack():
-    theta = {"layers": {"a": jnp.ones((3, 4, 2))}, "head": {"a": jnp.ones((4, 2))}}
-    rates = meta.learned_rates(loss_fn, per_layer=True).init(theta)["log_rates"]
-    assert jax.tree.map(jnp.shape, rates) == {"layers": {"a": (3, 1, 1)}, "head": {"a": ()}}
+@pytest.mark.parametrize(
+    ("shared", "shapes"), [("tensor", [(), ()]), ("layer", [(), (3, 1, 1)]), ("element", [(4, 2), (3, 4, 2)])]
+)
+def test_what_shares_a_learned_rate(shared, shapes):
+    theta = {"head": {"a": jnp.ones((4, 2))}, "layers": {"a": jnp.ones((3, 4, 2))}}
+    rates = meta.learned_rates(loss_fn, shared=shared).init(theta)["log_rates"]
+    assert [rate.shape for rate in jax.tree.leaves(rates)] == shapes
 
 
 # Closed forms: L(theta; (c, H)) = (theta - c)' H (theta - c) / 2, so that the gradient is H (theta - c).
@@ -271,7 +277,7 @@ def test_first_order_rate_gradient_closed_form():
     np.testing.assert_allclose(gradient["log_rates"]["x"], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["maml", "anil_maml", "learned_rates", "maml_adam", "clipped"])
+@pytest.mark.parametrize("name", ["maml", "anil_maml", "learned_rates", "learned_rates_each", "maml_adam", "clipped"])
 def test_finite_differences(name):
     """The whole meta-gradient, of theta and of the rates, against central differences of the query loss."""
     build = {**METHODS, "clipped": lambda loss: meta.maml(loss, SGD, max_norm=0.2)}[name]
