@@ -27,8 +27,8 @@ def build(
     Args:
       loss: (theta, batch, key) -> scalar.
       method: "maml", "fomaml", "reptile", "anil" or "multitask".
-      optimizer: of the inner loop: "sgd", "adam", "learned" for a learned rate per tensor, or "learned_each" for one per
-        parameter (Meta-SGD).
+      optimizer: of the inner loop: "sgd", "adam", or learned rates (Meta-SGD): "learned" for one per tensor,
+        "learned_each" for one per parameter.
       rate: the inner rate; where it starts, when it is learned.
       max_norm: clips each inner gradient to this norm; None does not clip.
       same_draws: one set of flow noise for all inner steps.
