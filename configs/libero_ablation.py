@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
         "inner steps": {str(k): {"meta.inner_steps": k} for k in (1, 3, 5)},
         "support": {f"{k} demonstrations": {"batch.shots": k, "batch.query_demos": 4 - k} for k in (2, 3)},
         "method": {
+            "FOMAML, a rate for each tensor": method("fomaml_rates"),
             "FOMAML": method("fomaml"),
             "Reptile": method("reptile"),
             "ANIL": method("anil"),
@@ -50,6 +51,6 @@ def get_config() -> ConfigDict:
     config.grid = ConfigDict(dict(start="meta", mode="each", axes=axes), allow_dotted_keys=True)
     config.protocol.update(steps=(0, 3, 10), shots=(1,), shots_steps=(10,), retention_steps=0, instruction_steps=0)
     config.report.update(
-        title="Ablation on new LIBERO tasks, one demonstration", labels=dict(meta="FOMAML, learned rates")
+        title="Ablation on new LIBERO tasks, one demonstration", labels=dict(meta="FOMAML, a rate for each parameter")
     )
     return config

@@ -22,6 +22,8 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from metalora_jax.training.augmentation import SymmetryConfig
+
 
 def _object(*things: str) -> tuple[str, ...]:
     return tuple(f"pick_up_the_{thing}_and_place_it_in_the_basket" for thing in things)
@@ -201,12 +203,15 @@ def get_config(split: str = "suite") -> ConfigDict:
             made.conditions = None
         with made.batch.unlocked():
             made.batch.update(meta_batch=8, query_frames=32, kept=held.train, kept_frames=32, replay_frames=16)
-        made.meta.update(inner_steps=10, rate=1.0)
+        # Tasks of libero_90 count twice, with their mirror images: the more tasks, the less is learned by heart.
+        made.symmetries = SymmetryConfig("libero", ("mirror",), held.more)._asdict()
+        made.meta.update(inner_steps=10, rate=0.5)
         made.outer.rate = 0.005
         if method == "multitask":  # as many frames in each step as support and query together, half of them kept
             made.batch.update(query_frames=192, kept_frames=192, replay_frames=0)
-        else:
-            made.outer.rate_of_rates = 0.1
+        else:  # a rate for each parameter: one for each tensor cannot tell what the new task needs from what others do
+            made.meta.optimizer = "learned_each"
+            made.outer.rate_of_rates = 0.05
         return made
 
     config.base = f"runs/libero/{split}/base"

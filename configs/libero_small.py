@@ -24,17 +24,18 @@ def get_config(split: str = "suite") -> ConfigDict:
     for arm in ("meta", "control"):
         config.arms[arm].batch.meta_batch = 4
         config.arms[arm].data.demos = 3
-        config.arms[arm].outer.steps = 600
+        config.arms[arm].outer.steps = 2000
     config.arms.control.batch.query_demos = 2
+    config.replay.demos = 3
     for part in ("validation", "test"):
         config[part].demos = 4
-    config.search = dict(learned=(0.3, 1.0, 2.0), sgd=(), adam=(0.003, 0.01))
+    config.search = dict(learned=(0.5, 1.0, 2.0), sgd=(), adam=(0.003, 0.01))
     config.protocol.update(
         steps=(0, 10, 100),
         shots=(1,),
         shots_steps=(10,),
-        draws_per_task=3,
-        episodes=1,
+        draws_per_task=4,
+        episodes=2,
         instruction_steps=0,
     )
     for suite in config.control.max_steps:  # all but 2 of 216 undisturbed demonstrations are shorter

@@ -51,12 +51,15 @@ def get_config(split: str = "suite") -> ConfigDict:
             config.arms[arm].batch.update(meta_batch=4, frames=4, query_frames=4, draws=4)
             config.arms[arm].batch.update(kept=(), kept_frames=0, replay_frames=0)
             config.arms[arm].meta.update(inner_steps=5, micro_batch=1)
+            config.arms[arm].symmetries.update(names=(), tasks=())
         for part in ("validation", "test"):
             config[part].update(directory=DIRECTORY, demos=50, cameras=CAMERAS, frames=placeholder(int))
         del config.replay  # the public base has seen no LIBERO task that it could forget
     for arm in ("control", "full_expert"):  # as many frames in a step as support and query together
         config.arms[arm].batch.query_frames = 5 * 4 + 4
     config.arms.full_expert.outer.rate = 1e-4
+    config.arms.meta.meta.update(optimizer="learned", rate=1.0)
+    config.arms.meta.outer.rate_of_rates = 0.1
     config.arms.meta.placement = _placement("plan", b_std=0.02)
     config.arms.control.placement = _placement("plan")
     config.arms.lora.placement = _placement("plan")

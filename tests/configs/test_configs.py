@@ -16,7 +16,7 @@ from metalora_jax.data.tasks import Splits, check_disjoint, hold_out
 from metalora_jax.envs import metaworld
 from metalora_jax.envs.collect import jobs_of
 from metalora_jax.envs.conditions import ConditionRange
-from metalora_jax.envs.metaworld import INSTRUCTIONS, instruction
+from metalora_jax.envs.metaworld import INSTRUCTIONS
 from metalora_jax.evaluation.experiment import check_splits
 from metalora_jax.evaluation.few_shot import Protocol
 from metalora_jax.evaluation.grid import expand
@@ -90,7 +90,7 @@ def check_training(recipe: dict, known=metaworld.WORLD) -> None:
     outer_optimizer(OuterConfig.from_config(recipe["outer"]), recipe["meta"]["optimizer"] in methods.LEARNED)
     placement.from_json(recipe["placement"])
     SymmetryConfig.from_config(recipe["symmetries"])
-    other_texts(recipe, instruction)
+    other_texts(recipe, known.instruction)
     if recipe["conditions"] is not None:
         ConditionRange.from_config(recipe["conditions"])
     words = {key: value for key, value in recipe["meta"].items() if key != "inner_steps"}
@@ -163,6 +163,7 @@ def test_controls_train_on_the_same_data_for_as_long(config):
     trained = [arm for arm in config["arms"].values() if "meta" in arm]
     assert trained
     assert len({(arm["data"]["directory"], tuple(arm["data"]["tasks"]), arm["data"]["demos"]) for arm in trained}) == 1
+    assert len({tuple(SymmetryConfig.from_config(arm["symmetries"])) for arm in trained}) == 1
 
 
 def demonstrations(config: dict) -> dict:
