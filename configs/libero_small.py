@@ -1,5 +1,5 @@
 """libero_few_shot cut down to what two cores run in an hour: the meta-learned adapter, its control and LoRA from
-scratch, one meta-seed, one demonstration, three episodes a task and point, shorter episodes, no wrong instructions.
+scratch, one meta-seed, one demonstration, six episodes a task and point, shorter episodes, no wrong instructions.
 
     python experiments/collect.py --config=configs/libero_demos.py:picking
     python experiments/pretrain.py --config=configs/nano_libero.py --workdir=runs/libero/suite
@@ -29,12 +29,12 @@ def get_config(split: str = "suite") -> ConfigDict:
     config.replay.demos = 3
     for part in ("validation", "test"):
         config[part].demos = 4
-    config.search = dict(learned=(0.5, 1.0, 2.0), sgd=(), adam=(0.003, 0.01))
+    config.search = dict(learned=(1.0, 2.0, 3.0), sgd=(), adam=(0.003, 0.01))
     config.protocol.update(
         steps=(0, 10, 100),
         shots=(1,),
         shots_steps=(10,),
-        draws_per_task=4,
+        draws_per_task=3,
         episodes=2,
         instruction_steps=0,
     )
