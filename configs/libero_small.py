@@ -1,11 +1,11 @@
-"""libero_few_shot cut down to what two cores run in an hour: the meta-learned adapter, its control and LoRA from
+"""libero_few_shot cut down to what two cores run in two hours: the meta-learned adapter, its control and LoRA from
 scratch, one meta-seed, one demonstration, six episodes a task and point, shorter episodes, no wrong instructions.
 
     python experiments/collect.py --config=configs/libero_demos.py:picking
     python experiments/pretrain.py --config=configs/nano_libero.py --workdir=runs/libero/suite
     python experiments/few_shot.py --config=configs/libero_small.py --workdir=runs/libero/small
 
-experiments/results/libero_replay is its outcome, with stand-ins for some of LIBERO's textures and meshes.
+experiments/results/libero_rates is its outcome, with stand-ins for some of LIBERO's textures and meshes.
 """
 
 from pathlib import Path
