@@ -50,7 +50,7 @@ def build(
         return meta.learned_rates(loss, start=rate, first_order=method != "maml", **options)
     if optimizer not in OPTIMIZERS:
         known = ", ".join((*LEARNED, *OPTIMIZERS))
-        raise ValueError(f"no inner optimizer named {optimizer!r}; choose from {known}")
+        raise ValueError(f"no inner optimizer named {optimizer!r}; choose {known}")
     inner = OPTIMIZERS[optimizer](rate)
     if method == "anil":
         return meta.anil(loss, inner, list(head or ()), **options)

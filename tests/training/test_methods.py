@@ -18,9 +18,11 @@ def test_plain_methods_learn_theta_alone(method, optimizer):
 
 
 @pytest.mark.parametrize("words", [{"method": "maml"}, {"method": "fomaml"}, {"method": "anil", "head": ["w"]}])
-def test_learned_rates_start_at_the_rate(words):
-    params = build(optimizer="learned", rate=0.3, **words).init({"w": jnp.ones(2)})
-    assert jnp.allclose(jnp.exp(params["log_rates"]["w"]), 0.3)
+@pytest.mark.parametrize(("optimizer", "shape"), [("learned", ()), ("learned_each", (2,))])
+def test_learned_rates_start_at_the_rate(words, optimizer, shape):
+    rates = build(optimizer=optimizer, rate=0.3, **words).init({"w": jnp.ones(2)})["log_rates"]["w"]
+    assert rates.shape == shape
+    assert jnp.allclose(jnp.exp(rates), 0.3)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +32,10 @@ def test_learned_rates_start_at_the_rate(words):
         ({"method": "fomaml", "head": ["w"]}, r"meta\.head .* not for 'fomaml'"),
         ({"method": "reptile", "optimizer": "learned"}, "'learned' has no effect in method 'reptile'"),
         ({"method": "multitask", "optimizer": "learned"}, "'learned' has no effect in method 'multitask'"),
-        ({"method": "fomaml", "optimizer": "adagrad"}, "no inner optimizer named 'adagrad'; choose learned, sgd, adam"),
+        (
+            {"method": "fomaml", "optimizer": "adagrad"},
+            "no inner optimizer named 'adagrad'; choose learned, learned_each, sgd",
+        ),
         ({"method": "mamml"}, "no meta-method named 'mamml'; choose anil, maml, fomaml, reptile, multitask"),
     ],
 )
