@@ -203,13 +203,13 @@ def get_config(split: str = "suite") -> ConfigDict:
             made.conditions = None
         with made.batch.unlocked():
             made.batch.update(meta_batch=8, query_frames=32, kept=held.train, kept_frames=32, replay_frames=16)
-        # Tasks of libero_90 count twice, with their mirror images: the more tasks, the less is learned by heart.
+        # Each task of libero_90 counts twice: its mirror image is a task of its own, which the base has not seen either.
         made.symmetries = SymmetryConfig("libero", ("mirror",), held.more)._asdict()
         made.meta.update(inner_steps=10, rate=0.5)
         made.outer.rate = 0.005
         if method == "multitask":  # as many frames in each step as support and query together, half of them kept
             made.batch.update(query_frames=192, kept_frames=192, replay_frames=0)
-        else:  # a rate for each parameter: one for each tensor cannot tell what the new task needs from what others do
+        else:
             made.meta.optimizer = "learned_each"
             made.outer.rate_of_rates = 0.05
         return made
@@ -240,7 +240,7 @@ def get_config(split: str = "suite") -> ConfigDict:
     with config.protocol.unlocked():
         # Draw d's episodes begin at initial state 10 d + first_episode, see envs.libero.episode_start.
         config.protocol.update(first_episode=0, instruction_steps=10, held_out=held.facts)
-        # Twice as many new frames as old ones: on validation tasks 10 steps learn more, and the old loss stays.
+        # Replayed frames are a third of each support minibatch.
         config.protocol.update(retention_tasks=held.train, frames=64, replay_frames=32)
     config.control = dict(
         execute=5,

@@ -34,7 +34,7 @@ def test_learned_rates_start_at_the_rate(words, optimizer, shape):
         ({"method": "multitask", "optimizer": "learned"}, "'learned' has no effect in method 'multitask'"),
         (
             {"method": "fomaml", "optimizer": "adagrad"},
-            "no inner optimizer named 'adagrad'; choose learned, learned_each, sgd",
+            "no inner optimizer named 'adagrad'; choose learned, learned_each, sgd, adam",
         ),
         ({"method": "mamml"}, "no meta-method named 'mamml'; choose anil, maml, fomaml, reptile, multitask"),
     ],
