@@ -203,7 +203,7 @@ def get_config(split: str = "suite") -> ConfigDict:
             made.conditions = None
         with made.batch.unlocked():
             made.batch.update(meta_batch=8, query_frames=32, kept=held.train, kept_frames=32, replay_frames=16)
-        # Each task of libero_90 counts twice: its mirror image is a task of its own, which the base has not seen either.
+        # Each task of libero_90 counts twice: its mirror image is one of its own, which the base has not seen either.
         made.symmetries = SymmetryConfig("libero", ("mirror",), held.more)._asdict()
         made.meta.update(inner_steps=10, rate=0.5)
         made.outer.rate = 0.005
