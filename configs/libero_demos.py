@@ -30,8 +30,9 @@ def get_config(suite: str = "libero_object") -> ConfigDict:
         config.image_size = 64
         config.parts = dict(
             clean=dict(tasks=tasks, demos=8, first_seed=1_000, noise=0.0),
-            noisy=dict(tasks=steady, demos=10, first_seed=2_000, noise=0.2),
-            more=dict(tasks=few_shot["MORE"], demos=4, first_seed=3_000, noise=0.0, folder="clean"),
+            plenty=dict(tasks=tasks, demos=10, first_seed=1_500, noise=0.0),
+            noisy=dict(tasks=steady, demos=16, first_seed=2_000, noise=0.2),
+            more=dict(tasks=few_shot["MORE"], demos=5, first_seed=3_000, noise=0.0, folder="clean"),
         )
     else:
         config.parts = dict(clean=dict(suite=suite, demos=20, first_seed=1_000, noise=0.0))

@@ -250,6 +250,7 @@ def get_config(split: str = "suite") -> ConfigDict:
         image_size=64,
         simulator=dict(settle_steps=10, fast=True),
         timeout=900.0,
+        platform="cpu",  # one frame of a nano policy gains nothing on a GPU, which all workers would share
     )
     config.films = dict(tasks=held.test[::2], steps=10)
     config.report.update(title=f"New LIBERO tasks ({split}), one demonstration", steps=10)

@@ -17,16 +17,15 @@ from ml_collections import ConfigDict
 def get_config(split: str = "suite") -> ConfigDict:
     """Fewer arms, shorter meta-training, fewer points; a split of libero_few_shot follows a colon."""
     config = run_path(str(Path(__file__).with_name("libero_few_shot.py")))["get_config"](split)
-    config.meta_seeds = (0,)
+    config.meta_seeds = (0, 1)
     with config.unlocked():
         for name in ("head_lora", "full_head", "full_expert"):
             del config.arms[name]
     for arm in ("meta", "control"):
-        config.arms[arm].batch.meta_batch = 4
-        config.arms[arm].data.demos = 3
-        config.arms[arm].outer.steps = 2000
-    config.arms.control.batch.query_demos = 2
-    config.replay.demos = 3
+        config.arms[arm].batch.meta_batch = 8
+        config.arms[arm].data.demos = 5
+        config.arms[arm].outer.steps = 1000
+    config.arms.control.batch.query_demos = 3
     for part in ("validation", "test"):
         config[part].demos = 4
     config.search = dict(learned=(1.0, 2.0, 3.0), sgd=(), adam=(0.003, 0.01))

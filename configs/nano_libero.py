@@ -25,11 +25,16 @@ def get_config(split: str = "suite") -> ConfigDict:
     steady = tuple(task for task in tasks if task not in few_shot.UNSTEADY)
     config.data = {
         part: dict(directory=f"{few_shot.DIRECTORY}/{part}", tasks=known, demos=demos, cameras=few_shot.CAMERAS)
-        for part, known, demos in (("clean", tasks, 8), ("noisy", steady, 10))
+        for part, known, demos in (("clean", tasks, 4), ("plenty", tasks, 10), ("noisy", steady, 16))
     }
     config.model.update(cameras=len(few_shot.CAMERAS), max_tokens=24, max_state_dim=8, max_action_dim=7)
+    config.model.update(vision_hidden=96, vision_layers=4, vision_mlp=384)
+    with config.model.unlocked():
+        config.model.update(layers=4, text_hidden=128, text_mlp=384, heads=8)
     config.control = few_shot.get_config(split).control
     config.symmetries.world = config.control.world
-    config.batch = 32
-    config.steps = 5500
+    config.batch = 128
+    config.shift = 2
+    config.steps = 20000
+    config.checkpoint_every = 2000
     return config

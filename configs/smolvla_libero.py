@@ -78,6 +78,8 @@ def get_config(split: str = "suite") -> ConfigDict:
         short=50,
     )
     config.control.update(execute=10, image_size=256)
+    with config.control.ignore_type():
+        config.control.platform = None  # JAX's choice: a GPU, where there is one
     config.workers = 1
     config.films.steps = 50
     config.report.update(title=f"SmolVLA on new LIBERO tasks ({split}), one demonstration", steps=50)

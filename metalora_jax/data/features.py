@@ -12,7 +12,8 @@ from metalora_jax.policies.stages import Stage, advance
 from metalora_jax.types import Observation, PyTree
 
 BATCH = 16  # frames in an entry of the cache, at most
-AT_ONCE = 4  # frames that go through the policy together: more overflow a CPU's cache at SmolVLA's size
+AT_ONCE = 4  # frames that go through the policy together on a CPU: more overflow its cache at SmolVLA's size
+AT_ONCE_ELSEWHERE = 256  # on a GPU or TPU, where small programs wait for each other; at most BATCH with a cache
 IN_MEMORY = 4 * 2**30  # [bytes] larger banks stay on the disk, mapped
 _VERSION = "1"  # of what a key stands for; to be raised when preprocessing or a stage changes what it computes
 
@@ -69,16 +70,21 @@ def bank(
     def run(phi: PyTree, observation: Observation) -> PyTree:
         return advance(model_of(phi), observation, stage)
 
+    at_once, blocks = AT_ONCE, _blocks(frames)
+    if jax.default_backend() != "cpu":
+        at_once = BATCH if cache else AT_ONCE_ELSEWHERE
+        blocks = blocks if cache else _even(frames, at_once)
+
     def computed(rows: np.ndarray) -> Entry:
-        padded = np.resize(rows, -(-len(rows) // AT_ONCE) * AT_ONCE)  # so that one compilation serves every data set
-        parts = [jax.tree.leaves(run(phi, frames.observe(some))) for some in padded.reshape(-1, AT_ONCE)]
+        padded = np.resize(rows, -(-len(rows) // at_once) * at_once)  # so that one compilation serves every data set
+        parts = [jax.tree.leaves(run(phi, frames.observe(some))) for some in padded.reshape(-1, at_once)]
         whole = [np.concatenate(leaves)[: len(rows)] for leaves in zip(*parts, strict=True)]
         return {f"leaf{i}": leaf for i, leaf in enumerate(whole)}
 
-    structure = jax.tree.structure(jax.eval_shape(run, phi, frames.observe(np.zeros(AT_ONCE, int))))
+    structure = jax.tree.structure(jax.eval_shape(run, phi, frames.observe(np.zeros(at_once, int))))
     pieces: list[Entry] = []
-    for rows in _blocks(frames):
-        key = _key(frames, rows, stage, fingerprint)
+    for rows in blocks:
+        key = _key(frames, rows, stage, fingerprint) if cache else ""
         entry = cache.get(key) if cache else None
         if entry is None:
             entry = cache.put(key, computed(rows)) if cache else computed(rows)
@@ -101,6 +107,13 @@ def _blocks(frames: Frames) -> Iterator[np.ndarray]:
                 for first in range(0, len(chosen), BATCH):
                     rows = start + np.arange(first, min(first + BATCH, len(chosen)))
                     yield variant * len(frames.state) + rows
+
+
+def _even(frames: Frames, size: int) -> Iterator[np.ndarray]:
+    """All rows, `size` at a time."""
+    total = frames.variants * len(frames.state)
+    for first in range(0, total, size):
+        yield np.arange(first, min(first + size, total))
 
 
 def _key(frames: Frames, rows: np.ndarray, stage: Stage, fingerprint: str) -> str:

@@ -211,7 +211,9 @@ def pick(
     """Draws `shape` frames, without replacement while they last, along the last axis of `shape`."""
     *outer, count = shape
     if not outer:
-        order = np.concatenate([rng.permutation(len(rows)) for _ in range(-(-count // len(rows)))])[:count]
+        rounds, rest = divmod(count, len(rows))
+        whole = [rng.permutation(len(rows)) for _ in range(rounds)]
+        order = np.concatenate([*whole, rng.choice(len(rows), rest, replace=False)])
         return rows[order], ActionChunk(labels.actions[order], labels.is_pad[order])
     parts = [pick(rng, rows, labels, tuple(shape[1:])) for _ in range(shape[0])]
     return np.stack([r for r, _ in parts]), ActionChunk(

@@ -40,6 +40,7 @@ class Control(NamedTuple):
     ensemble: float | None = None  # overlapping chunks are averaged, see `execution.command`; None: the newest counts
     simulator: Mapping[str, Any] | None = None  # what else the world's takes: LIBERO's settle_steps, fast
     timeout: float = 3600.0  # [s] for an episode, its compilation included; then its process is killed: a failure
+    platform: str | None = None  # JAX's, such as "cpu", for the policies of all workers; None: JAX's choice
 
     def cap(self, task: str) -> int:
         """`max_steps` of a task.
@@ -140,6 +141,8 @@ _policy: tuple[int, PyTree] | None = None  # the parameters of the job that ran 
 def _start(base_directory: Path | None, control: Control, workers: int) -> None:
     global _worker
     one_core_each(workers)
+    if control.platform is not None:
+        jax.config.update("jax_platforms", control.platform)
     base = bases.load(base_directory)
     config = base.config
     execution.check(control.execute, control.ensemble, config.chunk_size)

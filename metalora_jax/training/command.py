@@ -1,6 +1,7 @@
 """How the binaries start: a user's mistake ends in one line that names it, not in a traceback."""
 
 import logging as python_logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -22,6 +23,8 @@ def run(main: Callable[[list[str]], None]) -> None:
                 raise
             sys.exit(f"error: {error}  (--verbosity=1 shows where)")
 
+    # Several processes share a GPU here (arms are trained side by side): none may take its memory in advance.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     # JAX reports at length, at level INFO, the accelerators that a machine does not have.
     python_logging.getLogger("jax._src.xla_bridge").setLevel(python_logging.WARNING)
     caches.keep_compiled()
