@@ -74,6 +74,7 @@ def probe(base: Base, learner: Learner) -> directory.Probe:
         observation = Observation(images, np.ones(size[:2], bool), tokens, np.ones_like(tokens, bool), state)
         model = learner.model(params["theta"], learner.phi)
         x_t = rng.normal(size=(1, config.chunk_size, config.max_action_dim)).astype(np.float32)
-        return model.velocity(model.context(observation), jnp.asarray(x_t), jnp.array([0.5]))
+        with jax.default_matmul_precision("highest"):  # else a GPU answers in TF32, which no CPU would find again
+            return model.velocity(model.context(observation), jnp.asarray(x_t), jnp.array([0.5]))
 
     return directory.Probe("uniform images and normal x_t of numpy's default_rng(0), t = 0.5", run)
