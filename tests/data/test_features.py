@@ -80,3 +80,19 @@ def test_what_is_computed_grows_with_the_frames_that_are_used(monkeypatch):
     lengths = [len(demo.actions) for task in INSTRUCTIONS for demo in make_demos(task)]
     assert {rows.shape for rows in seen} == {(features.AT_ONCE,)}
     assert len(seen) == 1 + sum(-(-length // features.AT_ONCE) for length in lengths)  # one for the shapes alone
+
+
+def test_a_gpu_is_given_many_frames_at_a_time_and_computes_the_same(monkeypatch):
+    graph, params = nnx.split(make_base().model)
+
+    def bank():
+        return features.bank(make_frames(), lambda phi: nnx.merge(graph, phi), params, "context", lambda _: None)
+
+    expected = bank()
+    seen, observe = [], Frames.observe
+    monkeypatch.setattr(Frames, "observe", lambda self, rows: seen.append(rows) or observe(self, rows))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(features, "AT_ONCE_ELSEWHERE", 7)  # leaves a rest, and is no divisor of a demonstration
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), bank(), expected)
+    total = sum(len(demo.actions) for task in INSTRUCTIONS for demo in make_demos(task))
+    assert len(seen) == 1 + -(-total // 7)

@@ -84,6 +84,16 @@ def test_an_episode_whose_process_dies_is_a_failure_and_the_others_go_on(outcome
     assert "died without a word" in killed.error
 
 
+def test_policies_run_where_the_control_says(tmp_path):
+    bases.save(tmp_path / "base", make_base())
+    jobs = [Job("drawer-close", (), None, (PLAIN,))]
+    with pytest.raises(RuntimeError, match="abacus"):
+        list(rollout.run(jobs, tmp_path / "base", CONTROL._replace(platform="abacus"), workers=1))
+    assert [outcome.error for outcome in rollout.run(jobs, tmp_path / "base", CONTROL._replace(platform="cpu"), 1)] == [
+        None
+    ]
+
+
 def test_step_caps_by_suite():
     control = CONTROL._replace(max_steps={"metaworld": 7})
     assert control.cap("reach") == 7

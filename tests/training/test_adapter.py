@@ -1,6 +1,7 @@
 """Adapters read for a base: peft's files as well as ours."""
 
 import dataclasses
+import re
 import shutil
 
 import jax
@@ -69,3 +70,13 @@ def test_damaged_files_of_peft_are_refused(tmp_path):
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(ValueError, match="not a readable safetensors file"):
         adapter.load(tmp_path / "cut", make_base())
+
+
+def test_the_probe_asks_for_full_precision():
+    """A GPU's default is TF32: adapters that it wrote would be refused everywhere else."""
+    base = make_base()
+    learn = learner(base, (Rule("expert/.*", rank=2, alpha=2.0, b_std=0.1),), jax.random.key(0))
+    program = str(jax.make_jaxpr(adapter.probe(base, learn).run)({"theta": learn.theta}))
+    products = re.findall(r"dot_general\[.*?precision=(.*?)\n", program, re.DOTALL)
+    assert len(products) == program.count("dot_general[")
+    assert {product.strip() for product in products} == {"(Precision.HIGHEST, Precision.HIGHEST)"}
