@@ -26,17 +26,8 @@ def get_config(split: str = "suite") -> ConfigDict:
         config.arms[arm].data.demos = 5
         config.arms[arm].outer.steps = 1000
     config.arms.control.batch.query_demos = 3
-    for part in ("validation", "test"):
-        config[part].demos = 4
-    config.search = dict(learned=(1.0, 2.0, 3.0), sgd=(), adam=(0.003, 0.01))
-    config.protocol.update(
-        steps=(0, 10, 100),
-        shots=(1,),
-        shots_steps=(10,),
-        draws_per_task=3,
-        episodes=2,
-        instruction_steps=0,
-    )
+    config.search = dict(learned=(0.5, 1.0, 2.0), sgd=(), adam=(0.003, 0.01))
+    config.protocol.update(steps=(0, 10, 100), shots_steps=(10,), draws_per_task=2, episodes=2)
     for suite in config.control.max_steps:  # all but 2 of 216 undisturbed demonstrations are shorter
         config.control.max_steps[suite] = 180
     config.report.title += ": scripted demonstrations, stand-in visuals"
