@@ -3,10 +3,10 @@
     python experiments/collect.py --config=configs/libero_demos.py:libero_object
 
 `picking` records what configs/libero_few_shot.py reads, at 64 px, as the nano base sees it. Of the tasks of four suites
-that ask for picking and placing alone: eight as they should be, and ten in which the hand is pushed off course. Of
-libero_90's tasks, which only meta-training has: four.
-About 12 s of one core for each demonstration, nearly all of it rendering. Any field can be set on the command line,
-such as --config.image_size=256 or --config.parts.clean.noise=0.2.
+that ask for picking and placing alone: eight as they should be, ten more for pretraining, and sixteen in which the hand
+is pushed off course. Of libero_90's tasks, which only meta-training has: five.
+5 to 12 s of one core for each demonstration, most of it rendering. Any field can be set on the command line, such as
+--config.workers=16, --config.image_size=256 or --config.parts.clean.noise=0.2.
 """
 
 from pathlib import Path

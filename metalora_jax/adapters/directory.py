@@ -28,12 +28,12 @@ import numpy as np
 import safetensors
 import safetensors.flax
 
-from metalora_jax import trees
+from metalora_jax import __version__, trees
 from metalora_jax.types import PyTree
 
 FORMAT = 1
 _TENSORS, _MANIFEST = "adapter.safetensors", "manifest.json"
-_PACKAGES = ("metalora_jax", "jax", "jaxlib", "flax", "safetensors")
+_PACKAGES = ("jax", "jaxlib", "flax", "safetensors")
 _PROBE_VALUES = 64
 
 
@@ -99,7 +99,7 @@ def save(
         "normalisation": {"statistics": normalisation, "digest": _json_digest(normalisation)},
         "config": config,
         "data": data,
-        "versions": {p: importlib.metadata.version(p) for p in _PACKAGES} | {"python": platform.python_version()},
+        "versions": _versions(),
         "files": {_TENSORS: hashlib.sha256(payload).hexdigest()},
         "tree_digest": trees.digest(theta),
         "probe": None if probe is None else _answer(probe, theta),
@@ -108,6 +108,12 @@ def save(
     with atomic_directory(path, overwrite=overwrite) as staging:
         (staging / _TENSORS).write_bytes(payload)
         (staging / _MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n")
+
+
+def _versions() -> dict[str, str]:
+    """Of what made an adapter. This package has its own even where it runs from a checkout that nobody installed."""
+    others = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"metalora_jax": __version__, **others, "python": platform.python_version()}
 
 
 def load(

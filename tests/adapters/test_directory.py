@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 
 import jax
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 import safetensors.flax
 
-from metalora_jax import trees
+from metalora_jax import __version__, trees
 from metalora_jax.adapters import directory
 from metalora_jax.adapters.directory import AdapterError, Probe
 
@@ -81,6 +82,20 @@ def test_existing_directory_is_kept_unless_overwritten(tmp_path):
     save(path, make_theta(1), overwrite=True)
     assert trees.digest(load(path).theta) == trees.digest(make_theta(1))
     assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_a_checkout_that_nobody_installed_saves_what_it_has_learned(tmp_path, monkeypatch):
+    version = importlib.metadata.version
+
+    def installed(name):
+        if name == "metalora_jax":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", installed)
+    manifest = directory.read_manifest(save(tmp_path / "adapter"))
+    assert manifest["versions"]["metalora_jax"] == __version__
+    assert manifest["versions"]["jax"] == jax.__version__
 
 
 @pytest.mark.parametrize("one_step", [True, False])
