@@ -221,7 +221,7 @@ def test_paraphrases_are_of_known_tasks_and_keep_what_a_mirror_swaps(name, texts
 
 
 def test_liberos_paraphrases_are_short_enough_for_its_base():
-    base = bases.load(RESULTS / "libero_replay" / "base")
+    base = bases.load(RESULTS / "libero_strong_base" / "base")
     for told in instructions.read(CONFIGS / "paraphrases" / "libero.json").values():
         for text in told:
             base.encode_text(text)  # refuses what is too long
