@@ -84,10 +84,11 @@ def bank(
     structure = jax.tree.structure(jax.eval_shape(run, phi, frames.observe(np.zeros(at_once, int))))
     pieces: list[Entry] = []
     for rows in blocks:
-        key = _key(frames, rows, stage, fingerprint) if cache else ""
-        entry = cache.get(key) if cache else None
-        if entry is None:
-            entry = cache.put(key, computed(rows)) if cache else computed(rows)
+        if cache is None:
+            entry = computed(rows)
+        else:
+            key = _key(frames, rows, stage, fingerprint)
+            entry = cache.get(key) or cache.put(key, computed(rows))
         pieces.append(entry)
         progress(len(rows))
     whole = _whole if sum(_bytes(entry) for entry in pieces) <= IN_MEMORY else Blocks
