@@ -37,12 +37,16 @@ def init(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
 def update(
     state: TrainState, batch: PyTree, key: jax.Array, gradient: Gradient, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One pure step. An update from a loss or gradient that is not finite is skipped and counted."""
+    """One pure step. An update from a loss or gradient that is not finite is skipped and counted.
+
+    So is one from a gradient whose norm overflows: clipped, it would be zero, and the run would go on in vain.
+    """
     grads, metrics = gradient(state.params, batch, key)
+    norm = trees.global_norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     old, new = (state.params, state.opt_state), (optax.apply_updates(state.params, updates), opt_state)
-    (params, opt_state), skips = finite_or_skip((grads, metrics["loss"]), old, new, state.skips)
-    metrics = metrics | {"gradient_norm": trees.global_norm(grads), "skipped": skips.total}
+    (params, opt_state), skips = finite_or_skip((grads, metrics["loss"], norm), old, new, state.skips)
+    metrics = metrics | {"gradient_norm": norm, "skipped": skips.total}
     return TrainState(params, opt_state, skips), metrics
 
 

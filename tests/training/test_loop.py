@@ -116,6 +116,15 @@ def test_an_update_from_a_bad_batch_changes_nothing_but_the_count():
     assert int(after.skips.consecutive) == 1
 
 
+def test_a_gradient_whose_norm_overflows_is_as_bad():
+    def as_large_as_the_batch(params, batch, key):
+        return {"x": batch}, {"loss": jnp.zeros(())}
+
+    for size, bad in ((1e15, 0), (1e20, 1)):  # the square of the first is a float32
+        after, _ = loop.update(start(), jnp.full(3, size), jax.random.key(0), as_large_as_the_batch, OPTIMIZER)
+        assert int(after.skips.consecutive) == bad
+
+
 def test_nothing_but_bad_batches_ends_the_run(tmp_path):
     with pytest.raises(NonFiniteError, match=r"10 updates in a row .* up to step 10"):
         run(tmp_path, lambda step: batch_of(step) * np.nan, steps=30)
