@@ -22,6 +22,9 @@ def maml(
 ) -> MetaMethod:
     """Minimises over theta the mean of L(theta_K; query), where theta_K follows from theta by K steps on the support.
 
+    At an inner rate beyond what the curvature bears, many steps are a chaotic map and their derivative explodes, where
+    FOMAML still learns: if the gradient's norm is far above `fomaml`'s before the first update, lower the rate.
+
     Args:
       loss_fn: (theta, batch, key) -> scalar.
       optimizer: of the inner loop. To differentiate twice through Adam give it an `eps_root` > 0: the slope of
