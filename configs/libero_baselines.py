@@ -4,7 +4,7 @@
         --config.base=experiments/results/libero_strong_base/base
 
 Demonstrations as for libero_small, and the same starts. experiments/results/libero_baselines is its outcome. What is
-trained is trained for less than the arms of libero_small, so that a core does it in half an hour each.
+trained is trained for less than the arms of libero_small, so that it needs no GPU.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     whole = run_path(str(here.with_name("libero_few_shot.py")))["get_config"]()
     config.meta_seeds = (0,)
     meta = config.arms.meta
-    # At the rate that FOMAML starts from, ten steps are too chaotic to be differentiated: see the results.
+    # At the rate that FOMAML starts from, MAML diverges: see libero_strong_base among the results.
     meta.meta.update(method="maml", rate=0.1)
     meta.batch.update(meta_batch=4, frames=16, replay_frames=8, query_frames=24, kept_frames=24)
     meta.data.demos = 4
