@@ -44,6 +44,7 @@ HANDS = {
 
 _OF_FRAME = "record in the simulator's own frame (x, y, z first), or bring the actions into it when converting"
 _OF_SCALE = "divide displacements by the controller's largest step (LIBERO: 0.05 m, 0.5 rad) when converting"
+_OF_TIME = "store with every action the state and the pictures that came before it, and displacements, not places"
 _OF_ORDER = "put x, y, z first, then the turn, then the gripper"
 _OF_SIGN = "the simulators open at -1 and close at 1: multiply the last action by -1"
 _OF_ZERO_ONE = "the simulators open at -1 and close at 1: map [0, 1] to it (where 1 opens: 1 - 2 a)"
@@ -146,10 +147,9 @@ def frame(recordings: Sequence[Recording], world: str) -> Outcome:
     for file in counts(recordings):
         own = [r for r in recordings if r.file == file and not _beyond(r) and not _places(r)]
         fit = Fit.of([_executed(r) for r in own])
-        said = fit.trouble(HANDS[world])
         notes.append(f"{fit.agreement:.2f}")
-        if said:
-            found += [(file, r.name, said, _OF_FRAME) for r in own]
+        if trouble := fit.trouble(HANDS[world]):
+            found += [(file, r.name, *trouble) for r in own]
     return Outcome("action frame", together(found, counts(recordings)), f"agreement {', '.join(notes[:8])}")
 
 
@@ -180,8 +180,9 @@ class Fit(NamedTuple):
             sums.append((total[WINDOW:] - total[:-WINDOW])[: len(moves[-1])])
         move, asked = np.concatenate(moves), np.concatenate(sums)
         far, wanted = np.linalg.norm(move, axis=1), np.linalg.norm(asked, axis=1)
-        free = wanted > np.quantile(wanted, 0.5) if len(wanted) else np.zeros(0, bool)
-        gain = float(np.median(far[free] / wanted[free])) if free.any() else float("nan")
+        asks = wanted > np.quantile(wanted, 0.5) if len(wanted) else np.zeros(0, bool)
+        # A hand that leans on something moves less than it is told to, for as long as it likes; none moves more.
+        gain = float(np.quantile(far[asks] / wanted[asks], 0.75)) if asks.any() else float("nan")
         return cls(move.T @ asked, (move**2).sum(0), (asked**2).sum(0), gain, lag)
 
     @property
@@ -196,25 +197,25 @@ class Fit(NamedTuple):
         best = float(np.linalg.svd(self.cross, compute_uv=False).sum())
         return float(np.trace(self.cross)) / best if best else 1.0
 
-    def trouble(self, hand: Hand) -> str:
-        """What is wrong with frame, time or scale; empty where nothing is, or where nothing moves."""
+    def trouble(self, hand: Hand) -> tuple[str, str] | None:
+        """What is wrong with frame, time or scale, and how to mend it; None where nothing is, or nothing moves."""
         if not self.motion.sum() or not self.command.sum():
-            return ""
+            return None
         if self.strength < FOLLOWS:
-            return "the hand does not go where its commands say: those of another moment, or no displacements"
+            what = "the hand does not go where its commands say: those of another moment, or no displacements"
+            return what, _OF_TIME
         own = np.diag(self.cross) / np.sqrt(self.motion * self.command + 1e-12)
         against = [_AXES[k] for k in range(3) if own[k] < REVERSED and self.motion[k] > FAINT * self.motion.sum()]
         horizontal = self.cross[:2, :2]
         yaw = np.arctan2(horizontal[1, 0] - horizontal[0, 1], np.trace(horizontal))
         if self.agreement < AGREEMENT or against or abs(yaw) > TURNED:
-            return self._explanation(yaw, against)
-        if not 1 / SCALE < self.gain / hand.gain < SCALE:
-            return f"the hand moves {self.gain / hand.gain:.2g} times as far as its commands say: another scale"
+            return self._explanation(yaw, against), _OF_FRAME
+        if not 1 / SCALE < (times := self.gain / hand.gain) < SCALE:
+            return f"the hand moves {times:.2g} times as far as its commands say: another scale", _OF_SCALE
         if abs(self.lag - hand.lag) > LATE:
-            return (
-                f"the hand moves {self.lag} steps after its commands, usual are {hand.lag}: actions and state shifted"
-            )
-        return ""
+            what = f"the hand moves {self.lag} steps after its commands, usual are {hand.lag}"
+            return f"{what}: actions and state shifted", _OF_TIME
+        return None
 
     def _explanation(self, yaw: float, against: Sequence[str]) -> str:
         """Axes swapped or reversed, or a turn about the vertical: what explains the motion best."""
