@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     start.data.demos = 4
     start.meta.inner_steps = 5
     start.batch.update(meta_batch=4, frames=16, replay_frames=8, query_frames=24, kept_frames=24)
-    start.outer.steps = 120
+    start.outer.steps = 300
     with config.unlocked():
         config.arms = dict(meta=start.to_dict())
 
