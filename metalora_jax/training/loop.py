@@ -89,15 +89,23 @@ def run(
         if restored is not None:
             start, state = restored.step, restored.state
         writer = stack.enter_context(MetricsWriter(workdir / "metrics.jsonl", start + 1, sinks(start + 1)))
-        root, clock = jax.random.key(seed), time.monotonic()
+        root = jax.random.key(seed)
         bar = stack.enter_context(progress(description=description, total=steps, initial=start))
+        if start < steps:
+            bar.set_postfix_str("compiling")
         for step in range(start + 1, steps + 1):
             state, metrics = step_fn(state, batch_fn(step), jax.random.fold_in(root, step))
+            if step == start + 1:  # most of it was compilation, which is no part of the rate
+                jax.block_until_ready(state)
+                clock = time.monotonic()
+                bar.unpause()
+                bar.set_postfix_str("", refresh=False)
             if step % log_every == 0 or step == steps:
                 raise_if_stuck(state.skips, step)
                 numbers = {name: float(value) for name, value in metrics.items()}
-                rate = (step - start) / (time.monotonic() - clock)
-                writer.write(step, numbers | {"steps_per_second": rate})
+                if step > start + 1:
+                    numbers["steps_per_second"] = (step - start - 1) / (time.monotonic() - clock)
+                writer.write(step, numbers)
                 bar.set_postfix(loss=f"{numbers['loss']:.4f}")
             bar.update()
             if step % checkpoint_every == 0 or step == steps or interrupt:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -140,3 +141,15 @@ def test_metrics_reach_the_dashboards(tmp_path):
     run(tmp_path, log_every=4, sinks=sinks)
     assert first == [1]
     assert seen == [(s, {"loss", "gradient_norm", "skipped", "steps_per_second"}) for s in (4, 8, 9)]
+
+
+def test_compilation_is_said_and_no_part_of_the_rate(tmp_path, capsys):
+    def slow_at_first(step):
+        time.sleep(1.0 if step == 1 else 0.0)
+        return batch_of(step)
+
+    run(tmp_path, slow_at_first, checkpoint_every=STEPS)
+    assert "test: 0/9 (0 %), 00:00 gone, ? left, ?it/s, compiling" in capsys.readouterr().err
+    first, second, *_ = read_metrics(tmp_path / "metrics.jsonl")
+    assert "steps_per_second" not in first
+    assert second["steps_per_second"] > 2.0  # two steps took more than a second, one of them far less
