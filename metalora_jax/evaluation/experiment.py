@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from metalora_jax.evaluation.plan import BASE, Stamps, check_retention, plan
 from metalora_jax.evaluation.provenance import Inputs
 from metalora_jax.evaluation.records import EpisodeLog
 from metalora_jax.evaluation.rollout import Control, Job, one_core_each
-from metalora_jax.policies.stages import Stage, earliest
+from metalora_jax.policies.stages import Stage
 from metalora_jax.processes import ALONE, Host, in_processes
 from metalora_jax.training import adapter, checkpoint
 from metalora_jax.training import base as bases
@@ -74,10 +74,10 @@ def run(config: Mapping[str, Any], workdir: Path, host: Host = ALONE) -> Path:
     execution.check(control.execute, control.ensemble, base.config.chunk_size)
     train(config, workdir)
     arms = [arm for name in config["arms"] for arm in build_arm(config, name, base, workdir)]
-    stage = earliest(arm.learner.stage for arm in arms)
-    replay = replayed(config, base, stage)
-    validation = data_set(config, "validation", base, protocol, protocol.shots[:1], stage, replay)
-    test = data_set(config, "test", base, protocol, protocol.shots, stage, replay)
+    stages = {arm.learner.stage for arm in arms}
+    replay = replayed(config, base, stages)
+    validation = data_set(config, "validation", base, protocol, protocol.shots[:1], stages, replay)
+    test = data_set(config, "test", base, protocol, protocol.shots, stages, replay)
     adapt = Adaptation(protocol.flow_draws)
     choices = searched(config, arms, adapt, validation, protocol, workdir / "rates.json")
     data = {"validation": validation.digest, "test": test.digest} | ({"replay": replay.digest} if replay else {})
@@ -243,18 +243,19 @@ def build_arm(config: Mapping[str, Any], name: str, base: Base, workdir: Path) -
 class Replayed(NamedTuple):
     """Earlier tasks, frames of which every arm adapts on besides those of the new one."""
 
-    draw: Replay
+    draw: Mapping[Stage, Replay]
     digest: str  # of their demonstrations, see `data.content`
 
 
-def replayed(config: Mapping[str, Any], base: Base, stage: Stage) -> Replayed | None:
-    """The demonstrations of the section `replay`, where there is one, with their frozen front up to `stage`."""
+def replayed(config: Mapping[str, Any], base: Base, stages: Collection[Stage]) -> Replayed | None:
+    """The demonstrations of the section `replay`, where there is one, with the frozen front up to each of `stages`."""
     if "replay" not in config:
         return None
     data = DataConfig.from_config(config["replay"])
     demos = read_demos(data)
     frames = gather(demos, base.statistics, base.encode_text, base.sizes, each=data.frames)
-    return Replayed(replay_of(frames, frozen_bank(base, frames, stage)), content.digest(demos))
+    draw = {stage: replay_of(frames, frozen_bank(base, frames, stage)) for stage in stages}
+    return Replayed(draw, content.digest(demos))
 
 
 def data_set(
@@ -263,18 +264,18 @@ def data_set(
     base: Base,
     protocol: Protocol,
     shots: Sequence[int],
-    stage: Stage,
+    stages: Collection[Stage],
     replay: Replayed | None,
 ) -> DataSet:
-    """Reads a split's demonstrations, computes their frozen front up to `stage` and lays out the cells."""
+    """Reads a split's demonstrations, computes their frozen front up to each of `stages` and lays out the cells."""
     data = DataConfig.from_config(config[split])
     demos = read_demos(data)
     frames = gather(demos, base.statistics, base.encode_text, base.sizes, each=data.frames)
     conditions = None if config["conditions"] is None else ConditionRange.from_config(config["conditions"])
     draws = protocol.draws_per_task
     made = {k: few_shot.cells(protocol, split, frames.demos, conditions, k, draws, config["seed"]) for k in shots}
-    bank = frozen_bank(base, frames, stage)
-    return DataSet(frames, bank, made, content.digest(demos), None if replay is None else replay.draw)
+    banks = {stage: frozen_bank(base, frames, stage) for stage in stages}
+    return DataSet(frames, banks, made, content.digest(demos), None if replay is None else replay.draw)
 
 
 def searched(

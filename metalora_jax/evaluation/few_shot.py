@@ -15,6 +15,7 @@ import numpy as np
 from metalora_jax.data.frames import Frames
 from metalora_jax.envs.conditions import Condition, ConditionRange
 from metalora_jax.evaluation.arms import Adaptation, Adapted, Arm, Choice, candidates
+from metalora_jax.policies.stages import Stage
 from metalora_jax.training.learner import loss_fn
 from metalora_jax.training.meta_train import relabel_of
 from metalora_jax.training.task_batches import Replay, behind, fill, query_rows, support_rows
@@ -65,13 +66,13 @@ class Cell(NamedTuple):
 
 
 class DataSet(NamedTuple):
-    """Demonstrations of one split, with the frozen front computed."""
+    """Demonstrations of one split, with the frozen front computed: for every arm as far as it is frozen there."""
 
     frames: Frames
-    bank: PyTree
+    banks: Mapping[Stage, PyTree]
     cells: dict[int, list[Cell]]  # shots -> cells
     digest: str  # of the demonstrations, see `data.content`
-    replay: Replay | None = None  # earlier tasks that adapting is not to cost
+    replay: Mapping[Stage, Replay] | None = None  # earlier tasks that adapting is not to cost
 
 
 def cells(
@@ -100,26 +101,28 @@ def cells(
     return made
 
 
-def support(cell: Cell, data: DataSet, steps: int, protocol: Protocol) -> Batch:
-    """The minibatches that all arms adapt on: leaves (steps, frames, ...); step j is the same whatever `steps` is.
+def support(cell: Cell, data: DataSet, stage: Stage, steps: int, protocol: Protocol) -> Batch:
+    """The minibatches that all arms adapt on, from `stage` on: leaves (steps, frames, ...); step j is always the same.
 
     Where earlier tasks are replayed, their frames stand behind those of the cell.
     """
     seed = [cell.draw, cell.shots, *cell.demos]
     relabel, rng = relabel_of(cell.condition), np.random.default_rng(seed)
-    own = fill(support_rows(data.frames, cell.task, cell.demos, relabel, steps, protocol.frames, rng), data.bank)
+    own = fill(
+        support_rows(data.frames, cell.task, cell.demos, relabel, steps, protocol.frames, rng), data.banks[stage]
+    )
     if data.replay is None:
         return own
-    others = data.replay(np.random.default_rng([*seed, 1]), (steps, protocol.replay_frames))
+    others = data.replay[stage](np.random.default_rng([*seed, 1]), (steps, protocol.replay_frames))
     return behind(own, others, axis=1)
 
 
-def _query(cell: Cell, number: int, data: DataSet) -> Batch:
+def _query(cell: Cell, number: int, data: DataSet, stage: Stage) -> Batch:
     """What a search judges by: other demonstrations of the cell's task, and as much of what is replayed."""
     relabel, rng = relabel_of(cell.condition), np.random.default_rng(number)
     size = min(_JUDGED, sum(len(data.frames.moments[cell.task][i]) for i in cell.query))
-    own = fill(query_rows(data.frames, cell.task, cell.query, relabel, size, rng), data.bank)
-    return own if data.replay is None else behind(own, data.replay(rng, (size,)), axis=0)
+    own = fill(query_rows(data.frames, cell.task, cell.query, relabel, size, rng), data.banks[stage])
+    return own if data.replay is None else behind(own, data.replay[stage](rng, (size,)), axis=0)
 
 
 def search(
@@ -144,9 +147,9 @@ def search(
 
             def held_out_loss(item: tuple[int, Cell], choice: Choice = choice, steps: tuple = steps) -> float:
                 number, cell = item
-                batch = support(cell, validation, max(steps), protocol)
+                batch = support(cell, validation, arm.learner.stage, max(steps), protocol)
                 adapted = adapt(arm, choice, batch, number, steps)
-                query = _query(cell, number, validation)
+                query = _query(cell, number, validation, arm.learner.stage)
                 return float(np.mean([judge(adapted.thetas[step], arm.learner.phi, query) for step in steps]))
 
             scores[choice] = float(np.mean(list(side_by_side(held_out_loss, judged))))
@@ -185,7 +188,7 @@ def adapted_at(
     for budget, steps in budgets(protocol).items():
         if not set(steps) & set(wanted):
             continue
-        batch = support(cell, data, max(steps), protocol)
+        batch = support(cell, data, arm.learner.stage, max(steps), protocol)
         result: Adapted = adapt(arm, choices[budget], batch, cell.draw, steps)
         for step in steps:
             if step in wanted:

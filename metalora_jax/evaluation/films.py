@@ -50,8 +50,9 @@ def before_and_after(config: Mapping[str, Any], workdir: Path) -> list[Path]:
     chosen = json.loads((workdir / "rates.json").read_text())[name]
     choices = {budget: Choice(**choice) for budget, choice in chosen.items()}
     adapt = Adaptation(protocol.flow_draws)
-    replay = experiment.replayed(config, base, arm.learner.stage)
-    data = experiment.data_set(config, "test", base, protocol, protocol.shots[:1], arm.learner.stage, replay)
+    stages = {arm.learner.stage}
+    replay = experiment.replayed(config, base, stages)
+    data = experiment.data_set(config, "test", base, protocol, protocol.shots[:1], stages, replay)
     control = Control(tuple(config["test"]["cameras"]), **config["control"])
     start_of = world(control.world).episode_start
     jobs, takes = [], {}

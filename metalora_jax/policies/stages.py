@@ -33,12 +33,6 @@ def last_frozen(adapted: Iterable[str]) -> Stage:
     return "features" if roots & {"text", "state_proj"} else "context"
 
 
-def earliest(stages: Iterable[Stage]) -> Stage:
-    """The deepest point that is frozen in all of several placements."""
-    order: tuple[Stage, ...] = ("observation", "features", "context")
-    return min(stages, key=order.index)
-
-
 def advance(model: SmolVLA, observation: Observation, stage: Stage) -> Observation | Features | Context:
     """Runs the frozen stages, up to `stage`."""
     if stage == "observation":

@@ -9,7 +9,7 @@ from flax import nnx
 from metalora_jax.adapters import Rule
 from metalora_jax.data import features
 from metalora_jax.data.frames import Frames, rows_and_labels
-from metalora_jax.policies.stages import advance, earliest, last_frozen
+from metalora_jax.policies.stages import advance, last_frozen
 from metalora_jax.training.learner import learner, loss_fn
 from metalora_jax.types import Batch
 from tests.tiny_base import INSTRUCTIONS, make_base, make_demos, make_frames
@@ -63,12 +63,6 @@ def test_bank_changes_neither_loss_nor_gradient(stage, monkeypatch):
 )
 def test_the_lowest_adapter_decides(paths, stage):
     assert last_frozen(paths) == stage
-
-
-def test_several_placements_share_the_shallowest_stage():
-    assert earliest(["context", "observation", "features"]) == "observation"
-    assert earliest(["context", "features"]) == "features"
-    assert earliest(["context"]) == "context"
 
 
 def test_what_is_computed_grows_with_the_frames_that_are_used(monkeypatch):

@@ -11,6 +11,7 @@ from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.evaluation import few_shot
 from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.few_shot import Protocol, budgets, cells, support
+from metalora_jax.policies.stages import context_of
 from metalora_jax.training.learner import learner
 from metalora_jax.training.meta_train import frozen_bank
 from metalora_jax.training.task_batches import all_rows, replay_of
@@ -82,29 +83,41 @@ def test_more_shots_than_demonstrations():
 
 
 def data(bank, cells=(), replay=None):
-    return few_shot.DataSet(make_frames(), bank, {1: list(cells)}, "digest", replay)
+    replays = None if replay is None else {"context": replay}
+    return few_shot.DataSet(make_frames(), {"context": bank}, {1: list(cells)}, "digest", replays)
 
 
 def test_support_minibatches_do_not_depend_on_how_many_follow(bank):
     cell = lay_out()[0]
-    few, many = (support(cell, data(bank), steps, PROTOCOL._replace(frames=3)) for steps in (2, 7))
+    few, many = (support(cell, data(bank), "context", steps, PROTOCOL._replace(frames=3)) for steps in (2, 7))
     assert jax.tree.leaves(many)[0].shape[:2] == (7, 3)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:2]), few, many)
 
 
 def test_support_is_labelled_for_the_cell_s_condition(bank):
     cell = lay_out()[0]
-    plain = support(cell._replace(condition=None), data(bank), 1, PROTOCOL)
-    shifted = support(cell, data(bank), 1, PROTOCOL)
+    plain = support(cell._replace(condition=None), data(bank), "context", 1, PROTOCOL)
+    shifted = support(cell, data(bank), "context", 1, PROTOCOL)
     jax.tree.map(np.testing.assert_array_equal, plain.inputs, shifted.inputs)
     assert not np.allclose(plain.target.actions, shifted.target.actions, atol=1e-3)
+
+
+def test_every_arm_gets_the_same_frames_behind_its_own_frozen_front(bank):
+    banks = {"context": bank, "features": frozen_bank(make_base(), make_frames(), "features")}
+    both = data(bank)._replace(banks=banks)
+    later, earlier = (support(lay_out()[0], both, stage, 1, PROTOCOL) for stage in banks)
+    jax.tree.map(np.testing.assert_array_equal, later.target, earlier.target)
+    one, other = (jax.tree.map(lambda leaf: leaf[0], batch.inputs) for batch in (later, earlier))
+    assert type(one) is not type(other)
+    left = context_of(make_base().model, other)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), left, one)
 
 
 def test_replayed_frames_stand_behind_the_cells_own(bank):
     cell, replay = lay_out()[0], replay_of(make_frames(), bank)
     protocol = PROTOCOL._replace(frames=3, replay_frames=4)
-    plain = support(cell, data(bank), 2, protocol)
-    few, many = (support(cell, data(bank, replay=replay), steps, protocol) for steps in (2, 5))
+    plain = support(cell, data(bank), "context", 2, protocol)
+    few, many = (support(cell, data(bank, replay=replay), "context", steps, protocol) for steps in (2, 5))
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:2]), few, many)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:, :3]), plain, few)
     assert jax.tree.leaves(few)[0].shape[:2] == (2, 7)

@@ -55,7 +55,7 @@ def planned(log, monkeypatch, protocol: Protocol = TASKS, conditions=None, host=
             yield step, f"{cell.task}{cell.draw}", 0.5 * step, None
 
     monkeypatch.setattr(few_shot, "adapted_at", adapted_at)
-    test = DataSet(Frames(DEMOS), None, made, "digest")
+    test = DataSet(Frames(DEMOS), {}, made, "digest")
     batches = list(plan.plan(arms(), {"meta": {}}, None, test, protocol, WORLD, log, STAMPS, host))
     return [[(job, rollout.key[0]) for job in jobs for rollout in job.rollouts] for jobs in batches], adapted
 
