@@ -15,13 +15,13 @@ from metalora_jax.adapters import placement
 from metalora_jax.adapters.directory import atomic_directory
 from metalora_jax.data import content, normalize
 from metalora_jax.data.frames import gather
-from metalora_jax.data.tasks import Splits, check_disjoint
 from metalora_jax.envs.conditions import ConditionRange
-from metalora_jax.envs.world import World, world
+from metalora_jax.envs.world import world
 from metalora_jax.evaluation import execution, few_shot, provenance, rollout
 from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
+from metalora_jax.evaluation.checks import check_replay, check_retention, check_splits
 from metalora_jax.evaluation.few_shot import DataSet, Protocol
-from metalora_jax.evaluation.plan import BASE, Stamps, check_retention, plan
+from metalora_jax.evaluation.plan import BASE, Stamps, plan
 from metalora_jax.evaluation.provenance import Inputs
 from metalora_jax.evaluation.records import EpisodeLog
 from metalora_jax.evaluation.rollout import Control, Job, one_core_each
@@ -29,7 +29,6 @@ from metalora_jax.policies.stages import Stage
 from metalora_jax.processes import ALONE, Host, in_processes
 from metalora_jax.training import adapter, checkpoint
 from metalora_jax.training import base as bases
-from metalora_jax.training.augmentation import other_texts
 from metalora_jax.training.base import Base
 from metalora_jax.training.learner import learner
 from metalora_jax.training.meta_train import (
@@ -127,51 +126,6 @@ def stamp(common: Inputs, arms: Sequence[Arm], choices: Mapping[str, Mapping[str
         made[arm.name, arm.meta_seed] = common._replace(data=data, adapter=arm.fingerprint, choices=chosen)
     provenance.keep(workdir, made.values())
     return {key: each.fingerprint for key, each in made.items()}
-
-
-def check_splits(config: Mapping[str, Any], where: World) -> None:
-    """Refuses unknown tasks, and on new tasks any that is learned from and tested on.
-
-    By name, by any of its texts, and by the facts in protocol.held_out. Earlier tasks, on which retention is measured,
-    count as learned from. Known tasks under new conditions share their tasks on purpose; there the conditions are held
-    out.
-
-    Raises:
-      ValueError: as said, or the world does not know such a fact of its tasks.
-    """
-    protocol = Protocol.from_config(config["protocol"])
-    learned = {task for arm in config["arms"].values() if "data" in arm for task in arm["data"]["tasks"]}
-    learned |= {*protocol.retention_tasks, *(config["replay"]["tasks"] if "replay" in config else ())}
-    splits = Splits(tuple(sorted(learned)), tuple(config["validation"]["tasks"]), tuple(config["test"]["tasks"]))
-    instructions = {task: where.instruction(task) for tasks in splits for task in tasks}
-    if protocol.distribution == "tasks":
-        others: dict[str, tuple[str, ...]] = {}
-        for arm in config["arms"].values():
-            for task, texts in (other_texts(arm, where.instruction) if "data" in arm else {}).items():
-                others[task] = others.get(task, ()) + texts
-        labels = {task: _labels(where.facts(task), protocol) for task in instructions}
-        check_disjoint(splits, instructions, others, labels)
-
-
-def check_replay(config: Mapping[str, Any], protocol: Protocol) -> None:
-    """Refuses a section `replay` that would not be used, and frames to replay that come from nowhere.
-
-    Raises:
-      ValueError: as said.
-    """
-    if ("replay" in config) != (protocol.replay_frames > 0):
-        there = "a" if "replay" in config else "no"
-        raise ValueError(
-            f"protocol.replay_frames is {protocol.replay_frames}, and there is {there} section `replay` with "
-            "demonstrations of earlier tasks: set both or neither"
-        )
-
-
-def _labels(facts: Mapping[str, Sequence[str]], protocol: Protocol) -> list[str]:
-    if unknown := set(protocol.held_out) - set(facts):
-        known = ", ".join(facts) or "none"
-        raise ValueError(f"protocol.held_out: this world knows no {min(unknown)!r} of its tasks; it knows: {known}")
-    return [f"{fact} {text!r}" for fact in protocol.held_out for text in facts[fact]]
 
 
 def convert(config: Mapping[str, Any]) -> None:

@@ -122,19 +122,6 @@ def base_job(task: str, number: int, where: World, stamp: str) -> Job:
     return Job(task, (), None, (_rollout(record, 0.0, None),))
 
 
-def check_retention(protocol: Protocol) -> None:
-    """Refuses to measure retention where no earlier tasks are named: a new task is none.
-
-    Raises:
-      ValueError: as said.
-    """
-    if protocol.distribution == "tasks" and protocol.retention_steps and not protocol.retention_tasks:
-        raise ValueError(
-            "protocol.retention_steps asks what an adapter for a new task costs on earlier tasks: name some in "
-            "protocol.retention_tasks, or set retention_steps to 0"
-        )
-
-
 def _own(cell: Cell, step: int, protocol: Protocol, where: World) -> list[Episode]:
     """What the cell asks for: its task under its condition."""
     records = _episodes(cell.task, cell.condition or Condition(), cell, protocol, where)

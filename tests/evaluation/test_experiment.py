@@ -15,6 +15,7 @@ import pytest
 from metalora_jax.adapters.placement import from_json
 from metalora_jax.data import content, libero_hdf5, normalize
 from metalora_jax.evaluation import experiment, provenance, report, rollout
+from metalora_jax.evaluation.checks import check_replay, check_splits
 from metalora_jax.evaluation.few_shot import Protocol
 from metalora_jax.evaluation.records import read_episodes, read_run
 from metalora_jax.processes import Host
@@ -187,22 +188,22 @@ def test_demonstrations_that_are_not_the_pinned_ones_are_refused(config, tmp_pat
 def test_splits_that_share_a_fact_are_refused(config):
     protocol = dict(config["protocol"], held_out=("scene",))
     with pytest.raises(ValueError, match="scene 'LIBERO_Floor_Manipulation with floor' is in both"):
-        experiment.check_splits(dict(config, protocol=protocol), WORLD)
+        check_splits(dict(config, protocol=protocol), WORLD)
     protocol = dict(config["protocol"], held_out=("colour",))
     with pytest.raises(ValueError, match="this world knows no 'colour' of its tasks; it knows: text, scene, motion"):
-        experiment.check_splits(dict(config, protocol=protocol), WORLD)
+        check_splits(dict(config, protocol=protocol), WORLD)
 
 
 def test_earlier_tasks_count_as_learned_from(config):
     protocol = dict(config["protocol"], retention_tasks=(config["test"]["tasks"][0],))
     with pytest.raises(ValueError, match="is in both train and test"):
-        experiment.check_splits(dict(config, protocol=protocol), WORLD)
+        check_splits(dict(config, protocol=protocol), WORLD)
 
 
 def test_what_is_replayed_counts_as_learned_from(config):
     replay = dict(config["test"], tasks=config["test"]["tasks"][:1])
     with pytest.raises(ValueError, match="is in both train and test"):
-        experiment.check_splits(dict(config, replay=replay), WORLD)
+        check_splits(dict(config, replay=replay), WORLD)
 
 
 @pytest.mark.parametrize(("frames", "section"), [(4, {}), (0, {"replay": {}})])
@@ -210,8 +211,8 @@ def test_replay_is_configured_whole_or_not_at_all(config, frames, section):
     plain = {field: value for field, value in config.items() if field != "replay"}
     protocol = Protocol.from_config(config["protocol"])._replace(replay_frames=frames)
     with pytest.raises(ValueError, match=f"replay_frames is {frames}, and there is .* set both or neither"):
-        experiment.check_replay(plain | section, protocol)
-    experiment.check_replay(config, Protocol.from_config(config["protocol"]))
+        check_replay(plain | section, protocol)
+    check_replay(config, Protocol.from_config(config["protocol"]))
 
 
 def test_records_are_whole(run):

@@ -9,6 +9,7 @@ import pytest
 from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.evaluation import few_shot, plan, rollout
 from metalora_jax.evaluation.arms import Arm
+from metalora_jax.evaluation.checks import check_retention
 from metalora_jax.evaluation.contrasts import pair_key
 from metalora_jax.evaluation.few_shot import DataSet, Protocol
 from metalora_jax.evaluation.records import EpisodeLog, RecordError
@@ -208,10 +209,10 @@ def test_adapted_policies_wait_in_batches_that_fit_the_memory(log, monkeypatch):
 
 
 def test_retention_on_new_tasks_needs_earlier_ones():
-    plan.check_retention(TASKS)
-    plan.check_retention(TASKS._replace(retention_tasks=(), retention_steps=0))
+    check_retention(TASKS)
+    check_retention(TASKS._replace(retention_tasks=(), retention_steps=0))
     with pytest.raises(ValueError, match=r"name some in protocol\.retention_tasks, or set retention_steps to 0"):
-        plan.check_retention(TASKS._replace(retention_tasks=()))
+        check_retention(TASKS._replace(retention_tasks=()))
 
 
 def test_one_task_alone_has_no_wrong_instruction(log, monkeypatch):

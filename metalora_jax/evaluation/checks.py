@@ -1,0 +1,67 @@
+"""What a comparison's config must fulfil before anything is computed: splits held apart, nothing asked for in vain."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from metalora_jax.data.tasks import Splits, check_disjoint
+from metalora_jax.envs.world import World
+from metalora_jax.evaluation.few_shot import Protocol
+from metalora_jax.training.augmentation import other_texts
+
+
+def check_splits(config: Mapping[str, Any], where: World) -> None:
+    """Refuses unknown tasks, and on new tasks any that is learned from and tested on.
+
+    By name, by any of its texts, and by the facts in protocol.held_out. Earlier tasks, on which retention is measured,
+    count as learned from. Known tasks under new conditions share their tasks on purpose; there the conditions are held
+    out.
+
+    Raises:
+      ValueError: as said, or the world does not know such a fact of its tasks.
+    """
+    protocol = Protocol.from_config(config["protocol"])
+    learned = {task for arm in config["arms"].values() if "data" in arm for task in arm["data"]["tasks"]}
+    learned |= {*protocol.retention_tasks, *(config["replay"]["tasks"] if "replay" in config else ())}
+    splits = Splits(tuple(sorted(learned)), tuple(config["validation"]["tasks"]), tuple(config["test"]["tasks"]))
+    instructions = {task: where.instruction(task) for tasks in splits for task in tasks}
+    if protocol.distribution == "tasks":
+        others: dict[str, tuple[str, ...]] = {}
+        for arm in config["arms"].values():
+            for task, texts in (other_texts(arm, where.instruction) if "data" in arm else {}).items():
+                others[task] = others.get(task, ()) + texts
+        labels = {task: _labels(where.facts(task), protocol) for task in instructions}
+        check_disjoint(splits, instructions, others, labels)
+
+
+def check_replay(config: Mapping[str, Any], protocol: Protocol) -> None:
+    """Refuses a section `replay` that would not be used, and frames to replay that come from nowhere.
+
+    Raises:
+      ValueError: as said.
+    """
+    if ("replay" in config) != (protocol.replay_frames > 0):
+        there = "a" if "replay" in config else "no"
+        raise ValueError(
+            f"protocol.replay_frames is {protocol.replay_frames}, and there is {there} section `replay` with "
+            "demonstrations of earlier tasks: set both or neither"
+        )
+
+
+def check_retention(protocol: Protocol) -> None:
+    """Refuses to measure retention where no earlier tasks are named: a new task is none.
+
+    Raises:
+      ValueError: as said.
+    """
+    if protocol.distribution == "tasks" and protocol.retention_steps and not protocol.retention_tasks:
+        raise ValueError(
+            "protocol.retention_steps asks what an adapter for a new task costs on earlier tasks: name some in "
+            "protocol.retention_tasks, or set retention_steps to 0"
+        )
+
+
+def _labels(facts: Mapping[str, Sequence[str]], protocol: Protocol) -> list[str]:
+    if unknown := set(protocol.held_out) - set(facts):
+        known = ", ".join(facts) or "none"
+        raise ValueError(f"protocol.held_out: this world knows no {min(unknown)!r} of its tasks; it knows: {known}")
+    return [f"{fact} {text!r}" for fact in protocol.held_out for text in facts[fact]]
