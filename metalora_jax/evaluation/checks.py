@@ -7,6 +7,8 @@ from metalora_jax.data.tasks import Splits, check_disjoint
 from metalora_jax.envs.world import World
 from metalora_jax.evaluation.few_shot import Protocol
 from metalora_jax.training.augmentation import other_texts
+from metalora_jax.training.meta_train import DataConfig, read_demos
+from metalora_jax.training.progress import progress
 
 
 def check_splits(config: Mapping[str, Any], where: World) -> None:
@@ -31,6 +33,23 @@ def check_splits(config: Mapping[str, Any], where: World) -> None:
                 others[task] = others.get(task, ()) + texts
         labels = {task: _labels(where.facts(task), protocol) for task in instructions}
         check_disjoint(splits, instructions, others, labels)
+
+
+def check_demos(config: Mapping[str, Any]) -> None:
+    """Reads all demonstrations of the config but for the pictures: what is missing is said before hours of training.
+
+    Raises:
+      ValueError: see `data.sources`.
+    """
+    sections = [arm["data"] for arm in config["arms"].values() if "data" in arm]
+    sections += [config[name] for name in ("validation", "test", "replay") if name in config]
+    parts: list[DataConfig] = []
+    for section in sections:  # arms share their demonstrations
+        part = DataConfig.from_config(section)._replace(cameras=(), digest="", frames=None)
+        if part not in parts:
+            parts.append(part)
+    for part in progress(parts, description="demonstrations, without pictures"):
+        read_demos(part)
 
 
 def check_replay(config: Mapping[str, Any], protocol: Protocol) -> None:

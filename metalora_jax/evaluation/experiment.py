@@ -19,7 +19,7 @@ from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.envs.world import world
 from metalora_jax.evaluation import execution, few_shot, provenance, rollout
 from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
-from metalora_jax.evaluation.checks import check_replay, check_retention, check_splits
+from metalora_jax.evaluation.checks import check_demos, check_replay, check_retention, check_splits
 from metalora_jax.evaluation.few_shot import DataSet, Protocol
 from metalora_jax.evaluation.plan import BASE, Stamps, plan
 from metalora_jax.evaluation.provenance import Inputs
@@ -63,6 +63,7 @@ def run(config: Mapping[str, Any], workdir: Path, host: Host = ALONE) -> Path:
     where = world(control.world)
     check_splits(config, where)
     check_logs(workdir, host)
+    check_demos(config)
     if host.number:
         wait_for_first(config, workdir)
     convert(config)

@@ -206,6 +206,15 @@ def test_what_is_replayed_counts_as_learned_from(config):
         check_splits(dict(config, replay=replay), WORLD)
 
 
+@pytest.mark.parametrize("section", ["validation", "test", "replay"])
+def test_missing_demonstrations_are_said_before_training(config, tmp_path, monkeypatch, section):
+    monkeypatch.setattr(experiment, "world", lambda name: WORLD)
+    monkeypatch.setattr(experiment, "train", lambda config, workdir: pytest.fail("it trained first"))
+    short = config | {section: dict(config[section], demos=100)}
+    with pytest.raises(ValueError, match="100 demonstrations wanted, 4 there; record more or ask for fewer"):
+        experiment.run(short, tmp_path)
+
+
 @pytest.mark.parametrize(("frames", "section"), [(4, {}), (0, {"replay": {}})])
 def test_replay_is_configured_whole_or_not_at_all(config, frames, section):
     plain = {field: value for field, value in config.items() if field != "replay"}
