@@ -7,7 +7,7 @@ from metalora_jax.data.tasks import Splits, check_disjoint
 from metalora_jax.envs.world import World
 from metalora_jax.evaluation.few_shot import Protocol
 from metalora_jax.training.augmentation import other_texts
-from metalora_jax.training.meta_train import DataConfig, read_demos
+from metalora_jax.training.meta_train import DataConfig, read_demos, unpictured
 from metalora_jax.training.progress import progress
 
 
@@ -43,11 +43,7 @@ def check_demos(config: Mapping[str, Any]) -> None:
     """
     sections = [arm["data"] for arm in config["arms"].values() if "data" in arm]
     sections += [config[name] for name in ("validation", "test", "replay") if name in config]
-    parts: list[DataConfig] = []
-    for section in sections:  # arms share their demonstrations
-        part = DataConfig.from_config(section)._replace(cameras=(), digest="", frames=None)
-        if part not in parts:
-            parts.append(part)
+    parts = unpictured(DataConfig.from_config(section) for section in sections)
     for part in progress(parts, description="demonstrations, without pictures"):
         read_demos(part)
 

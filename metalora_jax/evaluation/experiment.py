@@ -36,6 +36,7 @@ from metalora_jax.training.meta_train import (
     frozen_bank,
     meta_train,
     read_demos,
+    unpictured,
 )
 from metalora_jax.training.progress import progress, take_line
 from metalora_jax.training.task_batches import Replay, replay_of
@@ -138,10 +139,10 @@ def convert(config: Mapping[str, Any]) -> None:
     if "convert" not in config or directory.exists():
         return
     parts = [DataConfig.from_config(arm["data"]) for arm in config["arms"].values() if "data" in arm]
-    files = dict.fromkeys(part._replace(tasks=(task,), digest="", frames=None) for part in parts for task in part.tasks)
+    files = unpictured(part._replace(tasks=(task,)) for part in parts for task in part.tasks)
     demos = [
-        demo._replace(images=demo.images[:0])
-        for part in progress(list(files), description="statistics, demonstration files")
+        demo
+        for part in progress(files, description="statistics, demonstration files")
         for recorded in read_demos(part).values()
         for demo in recorded
     ]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,6 +111,16 @@ def read_demos(data: DataConfig) -> dict[str, list[Demo]]:
             "that it was written for, or set `digest` to '' to learn from these"
         )
     return demos
+
+
+def unpictured(parts: Iterable[DataConfig]) -> list[DataConfig]:
+    """What several sections ask for, each once, all of every demonstration but its pictures."""
+    found: list[DataConfig] = []
+    for part in parts:
+        plain = part._replace(cameras=(), digest="", frames=None)
+        if plain not in found:  # keys cannot be hashed
+            found.append(plain)
+    return found
 
 
 def setting(config: Mapping[str, Any]) -> Setting:
