@@ -56,7 +56,7 @@ def candidates(arm: Arm, search: dict[str, Sequence[float]]) -> list[Choice]:
 
 
 class Adaptation:
-    """Compiled adaptation: one compilation for each (placement, optimiser, step counts), whatever the arm's values."""
+    """Compiled adaptation: one for each (placement, optimiser, step counts, shapes), whatever the arm's values."""
 
     def __init__(self, draws: int):
         """Sets the flow samples per frame, which are the same for all arms."""
@@ -68,7 +68,8 @@ class Adaptation:
         """Adapts `arm` on `support` (leaves (K, frames, ...), K = max(steps)) and keeps theta at each of `steps`."""
         args = (arm.meta_params, arm.learner.phi, support, jax.random.key(seed), jnp.float32(choice.rate))
         options = InnerOptions(fast=arm.fast, max_norm=arm.max_norm)
-        key = (arm.placement, options, choice.optimizer, tuple(steps))
+        shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves((arm.meta_params, support)))
+        key = (arm.placement, options, choice.optimizer, tuple(steps), shapes)
         with self._compiling:
             if key not in self._compiled:
                 run = jax.jit(inner_loop(arm.learner, choice.optimizer, self._draws, options, keep=tuple(steps)))

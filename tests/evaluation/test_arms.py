@@ -76,6 +76,15 @@ def test_learned_rates_at_a_fixed_value_are_sgd(adapt, support):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), learned.thetas[step], plain.thetas[step])
 
 
+def test_rates_of_tensors_and_of_parameters_side_by_side(adapt, support):
+    """Programs of the same placement, optimiser and steps, whose rates have other shapes."""
+    arm = make_arm(log_rates=np.log(0.05))
+    theta, rates = arm.meta_params["theta"], arm.meta_params["log_rates"]
+    each = arm._replace(meta_params={"theta": theta, "log_rates": jax.tree.map(jnp.full_like, theta, rates)})
+    one, other = (adapt(a, Choice("learned", 1.0), support, 0, (2,)).thetas[2] for a in (arm, each))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one, other)
+
+
 def test_only_the_fast_leaves_move(adapt, support):
     arm = make_arm(fast=("action_.*",))
     after = dict(trees.named_leaves(adapt(arm, SGD, support, 0, (2,)).thetas[2]))
