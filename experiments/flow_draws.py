@@ -15,7 +15,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from metalora_jax import trees
-from metalora_jax.training import command, meta_train, task_batches
+from metalora_jax.training import command, frozen_front, meta_train, task_batches
 from metalora_jax.training.learner import loss_fn
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
@@ -27,7 +27,7 @@ def main(_: list[str]) -> None:
     config = _CONFIG.value.to_dict()
     config["data"]["tasks"] = config["data"]["tasks"][:1]
     known = meta_train.setting(config)
-    bank = meta_train.frozen_bank(known.base, known.frames, known.learner.stage)
+    bank = frozen_front.frozen_bank(known.base, known.frames, known.learner.stage)
     rng = np.random.default_rng(config["seed"])
     relabel = meta_train.relabel_of(known.conditions.sample(rng, "train") if known.conditions else None)
     rows = task_batches.query_rows(known.frames, config["data"]["tasks"][0], [0], relabel, known.batch.frames, rng)

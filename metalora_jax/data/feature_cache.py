@@ -30,6 +30,19 @@ _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)  # numpy's files know it as two raw byt
 Entry = dict[str, np.ndarray]
 
 
+def limit() -> int:
+    """METALORA_CACHE_GIB, in bytes.
+
+    Raises:
+      ValueError: it is no number.
+    """
+    text = os.environ.get(LIMIT, str(_DEFAULT_GIB))
+    try:
+        return int(float(text) * 2**30)
+    except ValueError:
+        raise ValueError(f"{LIMIT}={text!r} is no number of GiB") from None
+
+
 class FeatureCache:
     """Memory-mapped entries below `root`, bounded in bytes: the least recently used ones go first."""
 
@@ -53,12 +66,7 @@ class FeatureCache:
     @classmethod
     def from_environment(cls) -> "FeatureCache":
         """Below the folder that METALORA_CACHE names, of at most METALORA_CACHE_GIB."""
-        text = os.environ.get(LIMIT, str(_DEFAULT_GIB))
-        try:
-            limit = int(float(text) * 2**30)
-        except ValueError:
-            raise ValueError(f"{LIMIT}={text!r} is no number of GiB") from None
-        return cls(caches.folder("frozen_front"), limit)
+        return cls(caches.folder("frozen_front"), limit())
 
     def get(self, key: str) -> Entry | None:
         """The entry, its arrays mapped from the file; None where there is none, or none that can be trusted."""

@@ -95,6 +95,14 @@ def bank(
     return jax.tree.unflatten(structure, [whole([entry[name] for entry in pieces]) for name in pieces[0]])
 
 
+def size(frames: Frames, model_of: Callable[[PyTree], PyTree], phi: PyTree, stage: Stage) -> int:
+    """Bytes of a `bank`; nothing is computed."""
+    one = frames.observe(np.zeros(1, int))
+    outputs = jax.eval_shape(lambda phi, observation: advance(model_of(phi), observation, stage), phi, one)
+    each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(outputs))
+    return each * frames.variants * len(frames.state)
+
+
 def on_host(bank: PyTree) -> bool:
     """Whether a bank is too large for the device, so that rows are looked up before a step, not inside it."""
     return any(isinstance(leaf, Blocks) for leaf in jax.tree.leaves(bank))

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from absl import logging
@@ -20,7 +20,7 @@ from metalora_jax.envs.world import world
 from metalora_jax.evaluation import execution, few_shot, provenance, rollout
 from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.checks import check_demos, check_replay, check_retention, check_splits
-from metalora_jax.evaluation.few_shot import DataSet, Protocol
+from metalora_jax.evaluation.few_shot import DataSet, Protocol, Replayed
 from metalora_jax.evaluation.plan import BASE, Stamps, plan
 from metalora_jax.evaluation.provenance import Inputs
 from metalora_jax.evaluation.records import EpisodeLog
@@ -30,16 +30,16 @@ from metalora_jax.processes import ALONE, Host, in_processes
 from metalora_jax.training import adapter, checkpoint
 from metalora_jax.training import base as bases
 from metalora_jax.training.base import Base
+from metalora_jax.training.frozen_front import frozen_banks
 from metalora_jax.training.learner import learner
 from metalora_jax.training.meta_train import (
     DataConfig,
-    frozen_bank,
     meta_train,
     read_demos,
     unpictured,
 )
 from metalora_jax.training.progress import progress, take_line
-from metalora_jax.training.task_batches import Replay, replay_of
+from metalora_jax.training.task_batches import replay_of
 
 LOOK = 5.0  # [s] between two looks of a host that waits
 
@@ -76,12 +76,11 @@ def run(config: Mapping[str, Any], workdir: Path, host: Host = ALONE) -> Path:
     train(config, workdir)
     arms = [arm for name in config["arms"] for arm in build_arm(config, name, base, workdir)]
     stages = {arm.learner.stage for arm in arms}
-    replay = replayed(config, base, stages)
-    validation = data_set(config, "validation", base, protocol, protocol.shots[:1], stages, replay)
-    test = data_set(config, "test", base, protocol, protocol.shots, stages, replay)
+    validation, test = data_sets(config, base, protocol, stages, ("validation", "test"))
     adapt = Adaptation(protocol.flow_draws)
     choices = searched(config, arms, adapt, validation, protocol, workdir / "rates.json")
-    data = {"validation": validation.digest, "test": test.digest} | ({"replay": replay.digest} if replay else {})
+    data = {"validation": validation.digest, "test": test.digest}
+    data |= {"replay": test.replay.digest} if test.replay else {}
     common = provenance.inputs(config, base, source, data)
     with EpisodeLog(workdir / log_name(host)) as log:
         stamps = stamp(common, arms, choices, workdir)
@@ -196,42 +195,37 @@ def build_arm(config: Mapping[str, Any], name: str, base: Base, workdir: Path) -
     return made
 
 
-class Replayed(NamedTuple):
-    """Earlier tasks, frames of which every arm adapts on besides those of the new one."""
+def data_sets(
+    config: Mapping[str, Any], base: Base, protocol: Protocol, stages: Collection[Stage], splits: Sequence[str]
+) -> list[DataSet]:
+    """Reads the splits' demonstrations, computes their frozen front up to each of `stages` and lays out the cells.
 
-    draw: Mapping[Stage, Replay]
-    digest: str  # of their demonstrations, see `data.content`
-
-
-def replayed(config: Mapping[str, Any], base: Base, stages: Collection[Stage]) -> Replayed | None:
-    """The demonstrations of the section `replay`, where there is one, with the frozen front up to each of `stages`."""
-    if "replay" not in config:
-        return None
-    data = DataConfig.from_config(config["replay"])
-    demos = read_demos(data)
-    frames = gather(demos, base.statistics, base.encode_text, base.sizes, each=data.frames)
-    draw = {stage: replay_of(frames, frozen_bank(base, frames, stage)) for stage in stages}
-    return Replayed(draw, content.digest(demos))
-
-
-def data_set(
-    config: Mapping[str, Any],
-    split: str,
-    base: Base,
-    protocol: Protocol,
-    shots: Sequence[int],
-    stages: Collection[Stage],
-    replay: Replayed | None,
-) -> DataSet:
-    """Reads a split's demonstrations, computes their frozen front up to each of `stages` and lays out the cells."""
-    data = DataConfig.from_config(config[split])
-    demos = read_demos(data)
-    frames = gather(demos, base.statistics, base.encode_text, base.sizes, each=data.frames)
+    They share what is replayed, where there is a section `replay`.
+    """
+    sections = [*splits, *(["replay"] if "replay" in config else [])]
+    parts = [DataConfig.from_config(config[section]) for section in sections]
+    demos = [read_demos(part) for part in parts]
+    frames = [
+        gather(each, base.statistics, base.encode_text, base.sizes, each=part.frames)
+        for each, part in zip(demos, parts, strict=True)
+    ]
+    fronts = {stage: frozen_banks(base, frames, stage) for stage in stages}
+    replay = None
+    if "replay" in config:
+        draw = {stage: replay_of(frames[-1], banks[-1]) for stage, banks in fronts.items()}
+        replay = Replayed(draw, content.digest(demos[-1]))
     conditions = None if config["conditions"] is None else ConditionRange.from_config(config["conditions"])
-    draws = protocol.draws_per_task
-    made = {k: few_shot.cells(protocol, split, frames.demos, conditions, k, draws, config["seed"]) for k in shots}
-    banks = {stage: frozen_bank(base, frames, stage) for stage in stages}
-    return DataSet(frames, banks, made, content.digest(demos), None if replay is None else replay.draw)
+    made = []
+    for i, split in enumerate(splits):
+        cells = {
+            shots: few_shot.cells(
+                protocol, split, frames[i].demos, conditions, shots, protocol.draws_per_task, config["seed"]
+            )
+            for shots in (protocol.shots if split == "test" else protocol.shots[:1])
+        }
+        banks = {stage: front[i] for stage, front in fronts.items()}
+        made.append(DataSet(frames[i], banks, cells, content.digest(demos[i]), replay))
+    return made
 
 
 def searched(

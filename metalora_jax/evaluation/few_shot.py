@@ -65,6 +65,13 @@ class Cell(NamedTuple):
     query: tuple[int, ...]  # other demonstrations, for the search's loss
 
 
+class Replayed(NamedTuple):
+    """Earlier tasks that adapting is not to cost: every arm adapts on frames of theirs, too."""
+
+    draw: Mapping[Stage, Replay]
+    digest: str  # of the demonstrations, see `data.content`
+
+
 class DataSet(NamedTuple):
     """Demonstrations of one split, with the frozen front computed: for every arm as far as it is frozen there."""
 
@@ -72,7 +79,7 @@ class DataSet(NamedTuple):
     banks: Mapping[Stage, PyTree]
     cells: dict[int, list[Cell]]  # shots -> cells
     digest: str  # of the demonstrations, see `data.content`
-    replay: Mapping[Stage, Replay] | None = None  # earlier tasks that adapting is not to cost
+    replay: Replayed | None = None
 
 
 def cells(
@@ -113,7 +120,7 @@ def support(cell: Cell, data: DataSet, stage: Stage, steps: int, protocol: Proto
     )
     if data.replay is None:
         return own
-    others = data.replay[stage](np.random.default_rng([*seed, 1]), (steps, protocol.replay_frames))
+    others = data.replay.draw[stage](np.random.default_rng([*seed, 1]), (steps, protocol.replay_frames))
     return behind(own, others, axis=1)
 
 
@@ -122,7 +129,7 @@ def _query(cell: Cell, number: int, data: DataSet, stage: Stage) -> Batch:
     relabel, rng = relabel_of(cell.condition), np.random.default_rng(number)
     size = min(_JUDGED, sum(len(data.frames.moments[cell.task][i]) for i in cell.query))
     own = fill(query_rows(data.frames, cell.task, cell.query, relabel, size, rng), data.banks[stage])
-    return own if data.replay is None else behind(own, data.replay[stage](rng, (size,)), axis=0)
+    return own if data.replay is None else behind(own, data.replay.draw[stage](rng, (size,)), axis=0)
 
 
 def search(

@@ -50,9 +50,7 @@ def before_and_after(config: Mapping[str, Any], workdir: Path) -> list[Path]:
     chosen = json.loads((workdir / "rates.json").read_text())[name]
     choices = {budget: Choice(**choice) for budget, choice in chosen.items()}
     adapt = Adaptation(protocol.flow_draws)
-    stages = {arm.learner.stage}
-    replay = experiment.replayed(config, base, stages)
-    data = experiment.data_set(config, "test", base, protocol, protocol.shots[:1], stages, replay)
+    [data] = experiment.data_sets(config, base, protocol, {arm.learner.stage}, ("test",))
     control = Control(tuple(config["test"]["cameras"]), **config["control"])
     start_of = world(control.world).episode_start
     jobs, takes = [], {}

@@ -13,8 +13,8 @@ from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.frames import gather, rows_and_labels
 from metalora_jax.meta import InnerOptions
 from metalora_jax.training.base import Base
+from metalora_jax.training.frozen_front import frozen_banks
 from metalora_jax.training.learner import Learner, loss_fn
-from metalora_jax.training.meta_train import frozen_bank
 from metalora_jax.training.methods import OPTIMIZERS
 from metalora_jax.training.task_batches import Rows, behind, drawn, fill, replay_of
 from metalora_jax.types import Batch, Demo, PyTree
@@ -100,7 +100,8 @@ def adapt(
     if options.optimizer not in ("learned", *OPTIMIZERS):
         raise ValueError(f"no optimizer named {options.optimizer!r}; choose learned, {', '.join(OPTIMIZERS)}")
     frames = gather({_TASK: list(demos)}, base.statistics, base.encode_text, base.sizes, augment)
-    bank = frozen_bank(base, frames, learner.stage)
+    old = [gather(earlier, base.statistics, base.encode_text, base.sizes)] if earlier else []
+    bank, *old_bank = frozen_banks(base, [frames, *old], learner.stage)
     rows, labels = rows_and_labels(frames, _TASK, range(len(demos)))
     kept_back = np.arange(len(rows)) % HOLD_OUT == HOLD_OUT - 1
     known, unseen = ((rows[which], trees.index(labels, which)) for which in (~kept_back, kept_back))
@@ -108,8 +109,7 @@ def adapt(
     support = fill(drawn(frames, rng, *known, (options.steps, options.frames)), bank)
     replay = None
     if earlier:
-        old = gather(earlier, base.statistics, base.encode_text, base.sizes)
-        replay = replay_of(old, frozen_bank(base, old, learner.stage))
+        replay = replay_of(*old, *old_bank)
         shape = options.steps, options.replay_frames
         support = behind(support, replay(np.random.default_rng([options.seed, 1]), shape), axis=1)
     inner = InnerOptions(fast=options.fast, max_norm=options.max_norm)

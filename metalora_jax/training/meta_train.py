@@ -1,36 +1,31 @@
 """Meta-training: learns theta on a base from many tasks or many deployment conditions, into an adapter directory."""
 
 import json
-import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import logging
-from flax import nnx
 
-from metalora_jax import adapters, caches, trees
+from metalora_jax import adapters, trees
 from metalora_jax.adapters import directory, placement
 from metalora_jax.data import content, features, sources
-from metalora_jax.data.feature_cache import FeatureCache
 from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
 from metalora_jax.data.normalize import normalize_actions
 from metalora_jax.data.tasks import draw_tasks
 from metalora_jax.envs.conditions import Condition, ConditionRange, command_labels
 from metalora_jax.memory import sparing
 from metalora_jax.meta import MetaMethod
-from metalora_jax.policies.stages import Stage
 from metalora_jax.training import base as bases
 from metalora_jax.training import loop, methods, task_batches
 from metalora_jax.training.adapter import probe
 from metalora_jax.training.augmentation import augmented, variants
 from metalora_jax.training.base import Base
+from metalora_jax.training.frozen_front import frozen_banks
 from metalora_jax.training.learner import Learner, learner, loss_fn
-from metalora_jax.training.progress import progress
 from metalora_jax.types import ActionChunk, Array, Batch, Demo, PyTree, from_fields
 
 OUTWEIGHS = 5.0  # mean square of a task's normalised actions; it is about 1 over all data behind the statistics
@@ -169,20 +164,6 @@ def relabel_of(condition: Condition | None) -> Relabel | None:
     return lambda actions: command_labels(actions, condition)
 
 
-def frozen_bank(base: Base, frames: Frames, stage: Stage) -> PyTree:
-    """The frozen front's output for all frames: on the device, or mapped from the disk where it is large.
-
-    It is cached on the disk where it takes long to compute, or where METALORA_CACHE names a folder for it.
-    """
-    graph, params = nnx.split(base.model)
-    cache = FeatureCache.from_environment() if base.large or caches.FOLDER in os.environ else None
-    with progress(description="frozen front, frames", total=frames.variants * len(frames.state)) as bar:
-        bank = features.bank(
-            frames, lambda phi: nnx.merge(graph, phi), params, stage, bar.update, cache, base.fingerprint
-        )
-    return bank if features.on_host(bank) else jax.tree.map(jnp.asarray, bank)
-
-
 def make_gradient(method: MetaMethod, bank: PyTree) -> loop.Gradient:
     """A meta-method's gradient as the loop wants it, over batches of row numbers of `bank`; None: over filled ones."""
 
@@ -265,7 +246,7 @@ def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], 
         return methods.build(loss_fn(learn, phi, batch.draws, dropout), **meta)
 
     optimizer = outer_optimizer(outer, meta["optimizer"] in methods.LEARNED)
-    bank = frozen_bank(base, known.frames, learn.stage)
+    [bank] = frozen_banks(base, [known.frames], learn.stage)
     report_placement(known, bank)
     # phi is an argument: what a jitted function closes over becomes part of its program.
     step = jax.jit(

@@ -164,14 +164,14 @@ def test_the_report_is_made_and_refused_once_anything_moved(config, run):
 
 def test_other_demonstrations_under_the_old_records_are_refused(config, run, monkeypatch):
     monkeypatch.setattr(experiment, "world", lambda name: WORLD)
-    monkeypatch.setattr(experiment, "data_set", moved(experiment.data_set))
+    monkeypatch.setattr(experiment, "data_sets", moved(experiment.data_sets))
     monkeypatch.setattr(rollout, "run", roll_out)
     with pytest.raises(ValueError, match=r"was recorded under fingerprint .*provenance\.jsonl tells what changed"):
         experiment.run(config, run)
 
 
-def moved(data_set):
-    return lambda *arguments: data_set(*arguments)._replace(digest="0" * 64)
+def moved(data_sets):
+    return lambda *arguments: [each._replace(digest="0" * 64) for each in data_sets(*arguments)]
 
 
 def test_demonstrations_that_are_not_the_pinned_ones_are_refused(config, tmp_path):

@@ -12,8 +12,8 @@ from metalora_jax.evaluation import few_shot
 from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.few_shot import Protocol, budgets, cells, support
 from metalora_jax.policies.stages import context_of
+from metalora_jax.training.frozen_front import frozen_bank
 from metalora_jax.training.learner import learner
-from metalora_jax.training.meta_train import frozen_bank
 from metalora_jax.training.task_batches import all_rows, replay_of
 from tests.tiny_base import make_base, make_frames
 
@@ -83,8 +83,8 @@ def test_more_shots_than_demonstrations():
 
 
 def data(bank, cells=(), replay=None):
-    replays = None if replay is None else {"context": replay}
-    return few_shot.DataSet(make_frames(), {"context": bank}, {1: list(cells)}, "digest", replays)
+    replayed = None if replay is None else few_shot.Replayed({"context": replay}, "digest")
+    return few_shot.DataSet(make_frames(), {"context": bank}, {1: list(cells)}, "digest", replayed)
 
 
 def test_support_minibatches_do_not_depend_on_how_many_follow(bank):
