@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from metalora_jax.evaluation import experiment, report
+from metalora_jax.evaluation import experiment, films, report
 from metalora_jax.evaluation.grid import expand
 from metalora_jax.training import checkpoint, command
 
@@ -21,10 +21,12 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where adapters, records and the
 
 def main(_: list[str]) -> None:
     workdir, config = Path(_WORKDIR.value), expand(_CONFIG.value.to_dict())
+    films.check(config)
     checkpoint.claim(workdir, config)
     print(f"arms: {', '.join(config['arms'])}")
     experiment.run(config, workdir)
     print(f"raw records: {workdir / 'episodes.jsonl'}")
+    films.before_and_after(config, workdir)
     print(f"report: {report.write_report(workdir)}")
 
 
