@@ -9,7 +9,7 @@ Expected: at least 90 % of episodes solved after one demonstration and 50 gradie
 fine-tuning is reported to take 300 to 500 steps of AdamW. Nobody has run it yet.
 
 A split of libero_few_shot follows a colon (suite, across, composition); or `dry`, which runs every part once, and
-whose figures mean nothing: with random weights of the full size it took 27 minutes of processor time (51 episodes of
+whose figures mean nothing: with random weights of the full size it took 14 minutes of processor time (51 episodes of
 one chunk each), instead of days on a GPU. It takes two demonstrations of four of libero_object's tasks, and scripted
 ones will do:
 
