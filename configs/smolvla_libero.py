@@ -16,8 +16,8 @@ ones will do:
     python experiments/collect.py --suite=libero_object --demos=2
     mkdir -p runs/libero && ln -s demos/clean runs/libero/official
 
-The frozen front of every frame is kept on the disk, half a megabyte each: about 180 GiB for fifty demonstrations of all
-training tasks. METALORA_CACHE names the folder, and METALORA_CACHE_GIB=200 keeps them for the next run.
+The frozen front of every frame is kept on the disk, half a megabyte each, in the folder that METALORA_CACHE names;
+METALORA_CACHE_GIB is how much of it the next run finds again.
 
 What takes time without a GPU is the frozen front: 8 s of a core for each frame, once. `--config.test.frames=8`, and the
 same for `validation` and each trained arm's `data`, takes so few frames of each demonstration instead of all.

@@ -20,8 +20,8 @@ from metalora_jax.types import PyTree
 def frozen_banks(base: Base, several: Sequence[Frames], stage: Stage) -> list[PyTree]:
     """The frozen front's output for the frames of each data set: up to `stage`, or less far where that is too much.
 
-    Contexts hold keys and values of every layer: at SmolVLA's size megabytes for each frame, where features take a
-    fifteenth. Where those of all data sets do not fit METALORA_CACHE_GIB, each step computes them from the features.
+    Contexts hold keys and values of every layer: at SmolVLA's size 7 MB for each frame, where features take half a
+    megabyte. Where those of all data sets do not fit METALORA_CACHE_GIB, each step computes them from the features.
     """
     graph, params = nnx.split(base.model)
     needed = sum(features.size(frames, lambda phi: nnx.merge(graph, phi), params, stage) for frames in several)

@@ -112,7 +112,8 @@ def unpictured(parts: Iterable[DataConfig]) -> list[DataConfig]:
     """What several sections ask for, each once, all of every demonstration but its pictures."""
     found: list[DataConfig] = []
     for part in parts:
-        plain = part._replace(cameras=(), digest="", frames=None)
+        keys = {name: feature for name, feature in (part.keys or {}).items() if name not in part.cameras}
+        plain = part._replace(cameras=(), digest="", frames=None, keys=keys)
         if plain not in found:  # keys cannot be hashed
             found.append(plain)
     return found

@@ -69,7 +69,7 @@ def config(tmp_path_factory):
         record(root, task, config["test"]["cameras"])
     for part in (*(config["arms"][name]["data"] for name in TRAINED), config["validation"], config["test"]):
         part["directory"] = str(root)
-        part["keys"] = {}
+        part["keys"] = dict(agentview="agentview_rgb")
     policy = lerobot_directory.write(root / "policy", lerobot_directory.small())
     # The recipe replays nothing; this run does.
     config["replay"] = dict(config["arms"]["meta"]["data"])

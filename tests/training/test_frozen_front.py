@@ -2,10 +2,13 @@
 
 import jax
 import numpy as np
+from flax import nnx
 
-from metalora_jax.policies.smolvla.model import Context
-from metalora_jax.policies.stages import Features, context_of
+from metalora_jax.policies.smolvla.config import SmolVLAConfig
+from metalora_jax.policies.smolvla.model import Context, SmolVLA
+from metalora_jax.policies.stages import Features, advance, context_of
 from metalora_jax.training.frozen_front import frozen_banks
+from metalora_jax.types import Observation
 from tests.tiny_base import make_base, make_frames
 
 
@@ -20,3 +23,23 @@ def test_contexts_that_do_not_fit_are_left_to_each_step(monkeypatch, caplog):
     assert "METALORA_CACHE_GIB" in caplog.text
     for bank, context in zip(cut, kept, strict=True):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), context_of(base.model, bank), context)
+
+
+def test_at_full_size_a_context_is_megabytes_and_features_are_not():
+    config = SmolVLAConfig()
+    size, shape = config.image_size, jax.ShapeDtypeStruct
+    graph, phi = nnx.split(nnx.eval_shape(lambda: SmolVLA(config, rngs=nnx.Rngs(0))))
+    observation = Observation(
+        images=shape((1, 2, size, size, 3), np.float32),
+        image_mask=shape((1, 2), bool),
+        tokens=shape((1, 48), np.int32),
+        token_mask=shape((1, 48), bool),
+        state=shape((1, config.max_state_dim), np.float32),
+    )
+
+    def megabytes(stage):
+        outputs = jax.eval_shape(lambda phi, seen: advance(nnx.merge(graph, phi), seen, stage), phi, observation)
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(outputs)) / 2**20
+
+    assert 6.5 < megabytes("context") < 7.5
+    assert 0.4 < megabytes("features") < 0.6
