@@ -241,7 +241,7 @@ def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], 
     meta = dict(config["meta"])
     inner_steps = meta.pop("inner_steps")
     outer = OuterConfig.from_config(config["outer"])
-    dropout = any(rule.dropout for rule in known.placement)
+    dropout = any(rule.kind is not None and rule.kind.random for rule in known.placement)
 
     def method(phi: PyTree) -> MetaMethod:
         return methods.build(loss_fn(learn, phi, batch.draws, dropout), **meta)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from metalora_jax.adapters import Rule
+from metalora_jax.adapters import LoRA, Rule
 from metalora_jax.data import features
 from metalora_jax.data.frames import Frames, rows_and_labels
 from metalora_jax.policies.stages import advance, last_frozen
@@ -25,7 +25,7 @@ PATTERNS = {
 def test_bank_changes_neither_loss_nor_gradient(stage, monkeypatch):
     monkeypatch.setattr(features, "BATCH", 24)  # does not divide the number of frames
     base, frames = make_base(), make_frames()
-    learn = learner(base, (Rule(PATTERNS[stage], rank=2, b_std=0.1),), jax.random.key(0))
+    learn = learner(base, (Rule(PATTERNS[stage], LoRA(rank=2, b_std=0.1)),), jax.random.key(0))
     assert learn.stage == stage
     graph, params = nnx.split(base.model)
     done: list[int] = []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metalora_jax import trees
-from metalora_jax.adapters import Rule
+from metalora_jax.adapters import placement
 from metalora_jax.data.frames import rows_and_labels
 from metalora_jax.evaluation.arms import Adaptation, Arm, Choice, candidates
 from metalora_jax.training import adapt as adapt_module
@@ -15,7 +15,7 @@ from metalora_jax.training.task_batches import Rows, fill
 from metalora_jax.types import ActionChunk
 from tests.tiny_base import EXPERT, make_base, make_frames
 
-RULES = (Rule(**EXPERT),)
+RULES = placement.from_json([EXPERT])
 SGD = Choice("sgd", 0.1)
 
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from metalora_jax.adapters import Rule
+from metalora_jax.adapters import LoRA, Rule
 from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.evaluation import few_shot
 from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
@@ -45,7 +45,7 @@ def bank():
 
 @pytest.fixture(scope="module")
 def arm():
-    rules = (Rule("action_.*", rank=2, alpha=2.0, b_std=0.1),)
+    rules = (Rule("action_.*", LoRA(rank=2, alpha=2.0, b_std=0.1)),)
     learn = learner(make_base(), rules, jax.random.key(0))
     return Arm("heads", 0, learn, rules, {"theta": learn.theta}, PROTOCOL.max_norm)
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from metalora_jax.adapters import Rule
+from metalora_jax.adapters import LoRA, Rule
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.metaworld import MetaWorld
 from metalora_jax.evaluation import rollout
@@ -25,7 +25,7 @@ class Deadly:
         return os._exit, (1,)
 
 
-RULES = (Rule("action_.*", rank=2, alpha=2.0, b_std=0.5),)
+RULES = (Rule("action_.*", LoRA(rank=2, alpha=2.0, b_std=0.5)),)
 CONDITION = Condition(yaw=1.0, latency=1)
 CONTROL = Control(cameras=("agentview",), execute=2, max_steps=5)
 SHIFTED, PLAIN = Rollout(("shifted", 3), CONDITION, 3), Rollout("plain", Condition(), 3)

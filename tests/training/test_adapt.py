@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from metalora_jax import trees
-from metalora_jax.adapters import Rule
+from metalora_jax.adapters import placement
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.training import adapt as module
 from metalora_jax.training import base as bases
@@ -19,7 +19,7 @@ ADAM = Options(optimizer="adam", rate=0.02, steps=20, frames=4)
 
 @pytest.fixture(scope="module")
 def start():
-    return learner(make_base(), (Rule(**EXPERT),), jax.random.key(0))
+    return learner(make_base(), placement.from_json([EXPERT]), jax.random.key(0))
 
 
 def test_adapting_lowers_the_loss_and_keeps_frames_back(start):

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from metalora_jax import meta
-from metalora_jax.adapters import Rule
+from metalora_jax.adapters import LoRA, Rule, placement
 from metalora_jax.data.frames import rows_and_labels
 from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
 from metalora_jax.memory import sparing
@@ -96,7 +96,7 @@ def test_an_adapter_on_the_output_leaves_the_expert_forward_only():
     graph, phi = nnx.split(model)
     x_t = jnp.zeros((2, model.config.chunk_size, model.config.max_action_dim))
     alone = operations(lambda phi, front: nnx.merge(graph, phi).velocity(front, x_t, jnp.zeros(2)), phi, front)
-    assert step_operations((Rule(r"action_out_proj", rank=2, b_std=0.1),), "context") < 1.15 * alone
+    assert step_operations((Rule(r"action_out_proj", LoRA(rank=2, b_std=0.1)),), "context") < 1.15 * alone
     assert step_operations(EXPERT_ONLY, "context") > 1.7 * alone
 
 
@@ -141,9 +141,9 @@ def events():
 
 def test_other_shots_and_tasks_adapt_without_a_compilation(events):
     frames = make_frames()
-    learn = learner(make_base(), (Rule(**EXPERT),), jax.random.key(0))
+    learn = learner(make_base(), placement.from_json([EXPERT]), jax.random.key(0))
     bank = jax.tree.map(np.asarray, frames.observe(np.arange(len(frames.state))))
-    arm = Arm("fomaml", 0, learn, (Rule(**EXPERT),), {"theta": learn.theta}, 1.0)
+    arm = Arm("fomaml", 0, learn, placement.from_json([EXPERT]), {"theta": learn.theta}, 1.0)
     adapt = Adaptation(draws=2)
 
     def run(task, shots):
@@ -161,7 +161,7 @@ def test_other_shots_and_tasks_adapt_without_a_compilation(events):
 
 def test_other_shots_and_tasks_take_a_meta_step_without_a_compilation(events):
     frames = make_frames()
-    learn = learner(make_base(), (Rule(**EXPERT),), jax.random.key(0))
+    learn = learner(make_base(), placement.from_json([EXPERT]), jax.random.key(0))
     bank = jax.tree.map(jnp.asarray, frames.observe(np.arange(len(frames.state))))
 
     @jax.jit
