@@ -80,17 +80,15 @@ def read(directory: str | Path, names: Names) -> tuple[Placement, Theta]:
                     f"{directory / CONFIG}: {chosen[0]!r} and {name!r} share the stack {stack_path!r} here, "
                     "so both need an adapter of one rank and alpha"
                 )
-        parts = {}
+        kind, parts = rules[chosen[0]], {}
         for part in "AB":
-            each = [
-                _checked(tensors, _key(stack[layer], part), part, rules[chosen[0]].rank) for layer in _in_order(stack)
-            ]
+            each = [_checked(tensors, _key(stack[layer], part), part, kind.rank) for layer in _in_order(stack)]
             if len({array.shape for array in each}) > 1:
                 raise ValueError(
                     f"{directory / WEIGHTS}: lora_{part} of {stack_path!r} differs in shape between layers"
                 )
             parts[part.lower()] = jnp.asarray(each[0] if None in stack else np.stack(each))
-        placement.append(Rule(re.escape(stack_path), rules[chosen[0]]))
+        placement.append(Rule(re.escape(stack_path), kind))
         theta[stack_path] = parts
     return tuple(placement), theta
 

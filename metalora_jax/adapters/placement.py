@@ -11,6 +11,9 @@ from metalora_jax.adapters.kinds import KINDS
 from metalora_jax.adapters.lora import LoRA
 
 
+_DEFAULT = LoRA()
+
+
 @dataclasses.dataclass(frozen=True)
 class Rule:
     """What happens to the linear maps whose whole path matches `pattern`.
@@ -22,7 +25,7 @@ class Rule:
     """
 
     pattern: str
-    kind: Kind | None = LoRA()
+    kind: Kind | None = _DEFAULT
 
     def __post_init__(self) -> None:
         try:
