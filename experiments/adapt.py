@@ -17,13 +17,14 @@ from pathlib import Path
 
 from absl import flags, logging
 
+from metalora_jax.adaptation import adapter
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.conventions import doubts
 from metalora_jax.adapters import count, directory, placement
 from metalora_jax.data import instructions, sources
 from metalora_jax.data.augment import ImageAugmentation
-from metalora_jax.training import adapter, command
-from metalora_jax.training import base as bases
+from metalora_jax.training import command
 from metalora_jax.training.adapt import JUDGED, Options, adapt
-from metalora_jax.training.conventions import doubts
 from metalora_jax.types import Demo
 
 _DEFAULT = Options()

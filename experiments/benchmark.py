@@ -23,8 +23,8 @@ from experiments.peer.client import Peer
 from metalora_jax.evaluation import benchmark, benchmark_table
 from metalora_jax.policies.smolvla import convert
 from metalora_jax.policies.smolvla.presets import preset
+from metalora_jax.progress import progress
 from metalora_jax.training import command
-from metalora_jax.training.progress import progress
 
 _POLICY = flags.DEFINE_string("policy", None, "lerobot SmolVLA directory.", required=True)
 _VLM = flags.DEFINE_string("vlm", "", "Directory with the vision-language model's config.json; empty is <policy>/vlm.")

@@ -13,8 +13,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from metalora_jax.envs.collect import collect, jobs_of
+from metalora_jax.progress import progress
 from metalora_jax.training import command
-from metalora_jax.training.progress import progress
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _SUITE = flags.DEFINE_string("suite", None, "a LIBERO suite; short for --config=configs/libero_demos.py:SUITE")

@@ -13,10 +13,10 @@ from absl import flags
 from flax import nnx
 
 from metalora_jax import trees
+from metalora_jax.adaptation import base as bases
 from metalora_jax.data import normalize, sources
-from metalora_jax.training import base as bases
+from metalora_jax.progress import progress
 from metalora_jax.training import command
-from metalora_jax.training.progress import progress
 
 _POLICY = flags.DEFINE_string("policy", None, "lerobot policy: a directory, or a name on the hub.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write the base to.", required=True)
@@ -44,11 +44,11 @@ def main(_: list[str]) -> None:
         )
     base = bases.load(_POLICY.value, statistics, _TOKENIZER.value, param_dtype=_DTYPE.value)
     bases.save(output, base)
-    config = base.config
+    config, sizes = base.config, base.sizes
     print(f"parameters:  {trees.count(nnx.to_pure_dict(nnx.state(base.model)))} in {config.param_dtype}")
-    print(f"sees:        {config.cameras} cameras of {config.image_size} px, {config.max_tokens} tokens")
-    print(f"state:       {len(base.statistics.state_mean)} of {config.max_state_dim} dimensions in use")
-    print(f"action:      {len(base.statistics.action_mean)} of {config.max_action_dim}, chunks of {config.chunk_size}")
+    print(f"sees:        {sizes.cameras} cameras of {sizes.image} px, {sizes.tokens} tokens")
+    print(f"state:       {len(base.statistics.state_mean)} of {sizes.state} dimensions in use")
+    print(f"action:      {len(base.statistics.action_mean)} of {sizes.action}, chunks of {sizes.chunk}")
     print(f"fingerprint: {base.fingerprint}")
     print(f"base:        {output}")
 

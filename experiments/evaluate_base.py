@@ -9,11 +9,11 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
+from metalora_jax.adaptation import base as bases
 from metalora_jax.envs.world import world
 from metalora_jax.evaluation import experiment, provenance, rollout, statistics
 from metalora_jax.evaluation.plan import base_job
 from metalora_jax.evaluation.records import EpisodeLog, read_episodes
-from metalora_jax.training import base as bases
 from metalora_jax.training import checkpoint, command
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)

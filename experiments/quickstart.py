@@ -12,8 +12,8 @@ from ml_collections import config_flags
 
 from metalora_jax.envs.collect import collect, jobs_of
 from metalora_jax.evaluation import experiment, films, report
+from metalora_jax.progress import progress
 from metalora_jax.training import checkpoint, command
-from metalora_jax.training.progress import progress
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/quickstart.py", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart/run", "Where adapters, records and the report go.")

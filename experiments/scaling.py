@@ -11,11 +11,11 @@ from pathlib import Path
 import jax
 from absl import flags
 
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.learner import learner
 from metalora_jax.evaluation import scaling
 from metalora_jax.policies.smolvla.presets import NAMES, preset
-from metalora_jax.training import base as bases
 from metalora_jax.training import command
-from metalora_jax.training.learner import learner
 
 _OUTPUT = flags.DEFINE_string("output", None, "Directory for the figure and the raw points.", required=True)
 _BASE = flags.DEFINE_string("base", "", "Base directory; empty is the nano SmolVLA in the package.")

@@ -11,8 +11,8 @@ from pathlib import Path
 from absl import flags
 
 from metalora_jax.data import lerobot_v3, sources
+from metalora_jax.progress import progress
 from metalora_jax.training import command
-from metalora_jax.training.progress import progress
 from metalora_jax.types import Demo
 
 _DEMOS = flags.DEFINE_string(

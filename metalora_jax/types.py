@@ -20,13 +20,25 @@ Made = TypeVar("Made")
 
 
 class Observation(NamedTuple):
-    """What a policy sees at B moments, in its own units: see `data.normalize` and `policies.*.preprocess`."""
+    """What a policy sees at B moments, in its own units: see `data.preprocessor`."""
 
     images: Array  # (B, C, H, W, 3) float32 in [-1, 1]; padding and absent cameras are -1
     image_mask: Array  # (B, C) bool; False where a camera is absent
     tokens: Array  # (B, L) int32 token ids of the instruction, padded on the right
     token_mask: Array  # (B, L) bool; True on real tokens
     state: Array  # (B, max_state_dim) float32, normalised proprioception, zero beyond the robot's own dimensions
+
+
+class Sizes(NamedTuple):
+    """The widths of a policy's inputs and outputs, which demonstrations are brought to."""
+
+    state: int  # D of the state
+    action: int  # D of an action
+    chunk: int  # control steps in a chunk
+    image: int  # [px] side of the square that pictures are brought to
+    cameras: int  # C
+    tokens: int  # L of a prompt
+    vocabulary: int  # token ids are below it
 
 
 class ActionChunk(NamedTuple):

@@ -16,17 +16,22 @@ ROOMS = (
         "caches",
         "memory",
         "processes",
+        "progress",
         "adapters",
         "meta",
-        "policies",
         "data",
+        "policies",
         "envs",
+        "adaptation",
         "training",
         "evaluation",
     ),
     *("serving", "robot"),
 )
-STRANGERS = {frozenset({"meta", "policies"})}  # a meta-method knows a loss, never a model
+STRANGERS = {
+    frozenset({"meta", "policies"}),
+    frozenset({"data", "policies"}),
+}  # a meta-method knows a loss, never a model
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 UNSAFE_CALLS = {"torch.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "eval", "exec"}
 

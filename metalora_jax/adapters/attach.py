@@ -180,7 +180,7 @@ def _adapters(model: nnx.Module) -> list[tuple[Path, Adapter]]:
 
 
 def _linears(model: nnx.Module) -> list[tuple[Path, nnx.Linear]]:
-    return [(path, module) for path, module in _modules(model) if isinstance(module, LINEAR_MAPS)]
+    return [(path, cast(nnx.Linear, module)) for path, module in _modules(model) if isinstance(module, LINEAR_MAPS)]
 
 
 def _modules(model: nnx.Module) -> list[tuple[Path, nnx.Module]]:

@@ -10,7 +10,6 @@ from metalora_jax.adapters.adapter import Kind
 from metalora_jax.adapters.kinds import KINDS
 from metalora_jax.adapters.lora import LoRA
 
-
 _DEFAULT = LoRA()
 
 

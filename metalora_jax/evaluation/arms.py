@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalora_jax import adapters, trees
+from metalora_jax.adaptation.learner import Learner
 from metalora_jax.meta import InnerOptions
 from metalora_jax.training.adapt import inner_loop
-from metalora_jax.training.learner import Learner
 from metalora_jax.types import Batch, PyTree
 
 
@@ -66,13 +66,13 @@ class Adaptation:
 
     def __call__(self, arm: Arm, choice: Choice, support: Batch, seed: int, steps: Sequence[int]) -> Adapted:
         """Adapts `arm` on `support` (leaves (K, frames, ...), K = max(steps)) and keeps theta at each of `steps`."""
-        args = (arm.meta_params, arm.learner.phi, support, jax.random.key(seed), jnp.float32(choice.rate))
+        args = (arm.learner, arm.meta_params, support, jax.random.key(seed), jnp.float32(choice.rate))
         options = InnerOptions(fast=arm.fast, max_norm=arm.max_norm)
         shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves((arm.meta_params, support)))
         key = (arm.placement, options, choice.optimizer, tuple(steps), shapes)
         with self._compiling:
             if key not in self._compiled:
-                run = jax.jit(inner_loop(arm.learner, choice.optimizer, self._draws, options, keep=tuple(steps)))
+                run = jax.jit(inner_loop(choice.optimizer, self._draws, options, keep=tuple(steps)))
                 self._compiled[key] = run.lower(*args).compile()
         start = time.perf_counter()
         result = jax.block_until_ready(self._compiled[key](*args))

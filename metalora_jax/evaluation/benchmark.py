@@ -19,7 +19,7 @@ from metalora_jax.meta import fomaml
 from metalora_jax.policies import flow
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.model import SmolVLA
-from metalora_jax.policies.stages import advance, context_of, last_frozen
+from metalora_jax.policies.stages import advance, context_of, sample
 from metalora_jax.types import Observation, PyTree, TaskBatch
 
 FRAMES, CAMERAS, TASKS, STEPS = 4, 2, 4, 5  # frames of a step; tasks and inner steps of a meta-step
@@ -71,7 +71,7 @@ class Work:
 
     def __init__(self, model: SmolVLA, placement: Placement, arrays: Mapping[str, np.ndarray]):
         graph, self.theta, self.phi = adapters.split(adapters.attach(model, placement, jax.random.key(0)))
-        self.stage = last_frozen(self.theta)
+        self.stage = model.stage_of(self.theta)
         rest = (jnp.asarray(arrays[name]) for name in ("image_mask", "tokens", "token_mask", "state"))
         self.observation = Observation(jnp.moveaxis(jnp.asarray(arrays["images"]), 2, -1), *rest)
         self.target = Flow(*(jnp.asarray(arrays[name]) for name in Flow._fields))
@@ -94,13 +94,11 @@ class Work:
             method = fomaml(lambda theta, batch, _: loss(theta, phi, batch), optax.sgd(RATE), micro_batch=at_once)
             return method.gradient({"theta": theta}, tasks, jax.random.key(0))[0]
 
-        def sample(theta: PyTree, phi: PyTree, observation: Observation, noise: jax.Array) -> jax.Array:
-            policy = model_of(theta, phi)
-            context = context_of(policy, observation)
-            return flow.sample(lambda x, t: policy.velocity(context, x, t), noise, policy.config.num_steps)
+        def act(theta: PyTree, phi: PyTree, observation: Observation, noise: jax.Array) -> jax.Array:
+            return sample(model_of(theta, phi), observation, noise)
 
         self._front = jax.jit(lambda theta, phi, seen: advance(model_of(theta, phi), seen, self.stage))
-        self._step, self._sample, self._loss = jax.jit(step), jax.jit(sample), jax.jit(jax.value_and_grad(loss))
+        self._step, self._sample, self._loss = jax.jit(step), jax.jit(act), jax.jit(jax.value_and_grad(loss))
         self._meta_step = jax.jit(meta_step, compiler_options=sparing())
         self._compiled_meta_step: Any = None
         self.warm: Any = None

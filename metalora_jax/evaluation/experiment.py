@@ -11,6 +11,11 @@ from typing import Any
 import jax
 from absl import logging
 
+from metalora_jax.adaptation import adapter
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.base import Base
+from metalora_jax.adaptation.frozen_front import frozen_banks
+from metalora_jax.adaptation.learner import learner
 from metalora_jax.adapters import placement
 from metalora_jax.adapters.directory import atomic_directory
 from metalora_jax.data import content, normalize
@@ -25,20 +30,16 @@ from metalora_jax.evaluation.plan import BASE, Stamps, plan
 from metalora_jax.evaluation.provenance import Inputs
 from metalora_jax.evaluation.records import EpisodeLog
 from metalora_jax.evaluation.rollout import Control, Job, one_core_each
-from metalora_jax.policies.stages import Stage
+from metalora_jax.policies.policy import Stage
 from metalora_jax.processes import ALONE, Host, in_processes
-from metalora_jax.training import adapter, checkpoint
-from metalora_jax.training import base as bases
-from metalora_jax.training.base import Base
-from metalora_jax.training.frozen_front import frozen_banks
-from metalora_jax.training.learner import learner
+from metalora_jax.progress import progress, take_line
+from metalora_jax.training import checkpoint
 from metalora_jax.training.meta_train import (
     DataConfig,
     meta_train,
     read_demos,
     unpictured,
 )
-from metalora_jax.training.progress import progress, take_line
 from metalora_jax.training.task_batches import replay_of
 
 LOOK = 5.0  # [s] between two looks of a host that waits
@@ -72,7 +73,7 @@ def run(config: Mapping[str, Any], workdir: Path, host: Host = ALONE) -> Path:
     source = config["convert"]["policy"] if "convert" in config else config["base"]
     for doubt in provenance.doubts(source):
         logging.warning("a report of this run will be refused, or a draft: %s", doubt)
-    execution.check(control.execute, control.ensemble, base.config.chunk_size)
+    execution.check(control.execute, control.ensemble, base.sizes.chunk)
     train(config, workdir)
     arms = [arm for name in config["arms"] for arm in build_arm(config, name, base, workdir)]
     stages = {arm.learner.stage for arm in arms}
@@ -205,10 +206,7 @@ def data_sets(
     sections = [*splits, *(["replay"] if "replay" in config else [])]
     parts = [DataConfig.from_config(config[section]) for section in sections]
     demos = [read_demos(part) for part in parts]
-    frames = [
-        gather(each, base.statistics, base.encode_text, base.sizes, each=part.frames)
-        for each, part in zip(demos, parts, strict=True)
-    ]
+    frames = [gather(each, base.preprocessor, each=part.frames) for each, part in zip(demos, parts, strict=True)]
     fronts = {stage: frozen_banks(base, frames, stage) for stage in stages}
     replay = None
     if "replay" in config:

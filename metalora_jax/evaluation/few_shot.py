@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
+from metalora_jax.adaptation.learner import loss_fn
 from metalora_jax.data.frames import Frames
 from metalora_jax.envs.conditions import Condition, ConditionRange
 from metalora_jax.evaluation.arms import Adaptation, Adapted, Arm, Choice, candidates
-from metalora_jax.policies.stages import Stage
-from metalora_jax.training.learner import loss_fn
+from metalora_jax.policies.policy import Stage
 from metalora_jax.training.meta_train import relabel_of
 from metalora_jax.training.task_batches import Replay, behind, fill, query_rows, support_rows
 from metalora_jax.types import Batch, PyTree, from_fields
@@ -143,9 +143,7 @@ def search(
 
     Where earlier tasks are replayed, their loss counts as much as that of the new one.
     """
-    judge = jax.jit(
-        lambda theta, phi, batch: loss_fn(arm.learner, phi, 8, dropout=False)(theta, batch, jax.random.key(1))
-    )
+    judge = jax.jit(lambda start, theta, batch: loss_fn(start, draws=8)(theta, batch, jax.random.key(1)))
     judged = list(enumerate(validation.cells[protocol.shots[0]]))
     best: dict[str, Choice] = {}
     for budget, steps in budgets(protocol).items():
@@ -157,7 +155,7 @@ def search(
                 batch = support(cell, validation, arm.learner.stage, max(steps), protocol)
                 adapted = adapt(arm, choice, batch, number, steps)
                 query = _query(cell, number, validation, arm.learner.stage)
-                return float(np.mean([judge(adapted.thetas[step], arm.learner.phi, query) for step in steps]))
+                return float(np.mean([judge(arm.learner, adapted.thetas[step], query) for step in steps]))
 
             scores[choice] = float(np.mean(list(side_by_side(held_out_loss, judged))))
         finite = {choice: score for choice, score in scores.items() if np.isfinite(score)}

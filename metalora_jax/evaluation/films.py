@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from metalora_jax.adaptation import base as bases
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.world import world
 from metalora_jax.evaluation import experiment, few_shot, rollout
@@ -15,7 +16,6 @@ from metalora_jax.evaluation.arms import Adaptation, Choice
 from metalora_jax.evaluation.few_shot import Protocol
 from metalora_jax.evaluation.rollout import Control, Job, Rollout
 from metalora_jax.processes import in_processes
-from metalora_jax.training import base as bases
 
 SIZE = 224  # [px] each half
 EVERY = 2  # control steps between two frames

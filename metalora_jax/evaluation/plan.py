@@ -22,7 +22,7 @@ from metalora_jax.evaluation.few_shot import Cell, DataSet, Protocol
 from metalora_jax.evaluation.records import Episode, EpisodeLog
 from metalora_jax.evaluation.rollout import Job, Rollout
 from metalora_jax.processes import ALONE, Host
-from metalora_jax.training.progress import progress
+from metalora_jax.progress import progress
 
 BASE = "base"  # the method name of the frozen policy, which is not adapted
 RETENTION = "base"  # the split of earlier tasks: those that the base and the adapters were trained on

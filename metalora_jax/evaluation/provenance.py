@@ -27,8 +27,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from metalora_jax.adaptation.base import Base
 from metalora_jax.evaluation.records import Episode, RecordError, canonical, code_digest
-from metalora_jax.training.base import Base
 from metalora_jax.types import from_fields
 
 FILE = "provenance.jsonl"

@@ -1,6 +1,6 @@
 """Closed-loop episodes in worker processes: one simulator and one policy a process, one episode at a time.
 
-Adapters are folded into the base before a rollout, so every method runs the same compiled program.
+Each worker has one agent; the adapters of a job are swapped in without compiling again.
 """
 
 import functools
@@ -12,21 +12,17 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import nnx
 
 from metalora_jax import adapters
-from metalora_jax.data.frames import prepare
-from metalora_jax.data.normalize import normalize_state, unnormalize_actions
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.agent import Agent
+from metalora_jax.adaptation.base import Base
+from metalora_jax.adaptation.learner import Learner, learner
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.world import Simulator, world
 from metalora_jax.evaluation import execution
 from metalora_jax.evaluation.execution import Chunk, covering
-from metalora_jax.policies import flow
 from metalora_jax.processes import in_processes
-from metalora_jax.training import base as bases
-from metalora_jax.training.base import Base
-from metalora_jax.training.learner import learner
-from metalora_jax.types import Observation, PyTree
 
 
 class Control(NamedTuple):
@@ -40,6 +36,7 @@ class Control(NamedTuple):
     ensemble: float | None = None  # overlapping chunks are averaged, see `execution.command`; None: the newest counts
     simulator: Mapping[str, Any] | None = None  # what else the world's takes: LIBERO's settle_steps, fast
     timeout: float = 3600.0  # [s] for an episode, its compilation included; then its process is killed: a failure
+    fuse: bool = False  # fold adapters into the base's weights, float32 only: see `adaptation.agent`
     platform: str | None = None  # JAX's, such as "cpu", for the policies of all workers; None: JAX's choice
 
     def cap(self, task: str) -> int:
@@ -130,12 +127,12 @@ def _open(control: Control, task: str) -> Simulator:
 class _Worker(NamedTuple):
     base: Base
     control: Control
-    act: Any  # jitted (params, observation, key) -> chunk (chunk, action_dim), normalised
+    agent: Agent
 
 
 _worker: _Worker | None = None
 _env: Simulator | None = None
-_policy: tuple[int, PyTree] | None = None  # the parameters of the job that ran last
+_policy: int | None = None  # the number of the job that the agent acts for
 
 
 def _start(base_directory: Path | None, control: Control, workers: int) -> None:
@@ -144,18 +141,8 @@ def _start(base_directory: Path | None, control: Control, workers: int) -> None:
     if control.platform is not None:
         jax.config.update("jax_platforms", control.platform)
     base = bases.load(base_directory)
-    config = base.config
-    execution.check(control.execute, control.ensemble, config.chunk_size)
-    graph, _ = nnx.split(base.model)
-
-    @jax.jit
-    def act(params: PyTree, observation: Observation, key: jax.Array) -> jax.Array:
-        model = nnx.merge(graph, params)
-        context = model.context(observation)
-        noise = jax.random.normal(key, (1, config.chunk_size, config.max_action_dim))
-        return flow.sample(lambda x_t, t: model.velocity(context, x_t, t), noise, config.num_steps)[0]
-
-    _worker = _Worker(base, control, act)
+    execution.check(control.execute, control.ensemble, base.sizes.chunk)
+    _worker = _Worker(base, control, Agent(base, fuse=control.fuse))
 
 
 def one_core_each(workers: int) -> int:
@@ -172,18 +159,9 @@ def one_core_each(workers: int) -> int:
 
 
 @functools.lru_cache(maxsize=8)
-def _learner(placement: adapters.Placement) -> Any:
+def _learner(placement: adapters.Placement) -> Learner:
     assert _worker is not None
     return learner(_worker.base, placement, jax.random.key(0))
-
-
-def _params(job: Job) -> PyTree:
-    assert _worker is not None
-    model = _worker.base.model
-    if job.theta is not None:
-        adapted = _learner(job.placement)
-        model = adapters.fuse(adapted.model(jax.tree.map(jax.numpy.asarray, job.theta), adapted.phi))
-    return nnx.split(model)[1]
 
 
 def _run(number: int, job: Job) -> Outcome:
@@ -194,15 +172,16 @@ def _run(number: int, job: Job) -> Outcome:
         if _env is not None:
             _env.close()
         _env = _open(_worker.control, job.task)
-    if _policy is None or _policy[0] != number:
-        _policy = number, _params(job)
-    return _episode(_env, _policy[1], job.rollouts[0])
+    if _policy != number:
+        _worker.agent.swap(None if job.theta is None else _learner(job.placement), job.theta)
+        _policy = number
+    return _episode(_env, _worker.agent, job.rollouts[0])
 
 
-def _episode(env: Simulator, params: PyTree, rollout: Rollout) -> Outcome:
+def _episode(env: Simulator, agent: Agent, rollout: Rollout) -> Outcome:
     assert _worker is not None
     base, control = _worker.base, _worker.control
-    tokens, token_mask = base.encode_text(env.instruction if rollout.told is None else rollout.told)
+    instruction = env.instruction if rollout.told is None else rollout.told
     key = jax.random.key(rollout.start)
     commands: list[np.ndarray] = []
     chunks: list[Chunk] = []
@@ -213,12 +192,8 @@ def _episode(env: Simulator, params: PyTree, rollout: Rollout) -> Outcome:
         while (now := len(commands)) < cap and not success:
             if now % control.execute == 0:
                 frame = env.observe()
-                images = prepare(frame.images[None], base.config.image_size)
-                state = normalize_state(base.statistics, frame.state, base.config.max_state_dim)
-                mask = np.ones(images.shape[:2], bool)
-                observation = Observation(images, mask, tokens[None], token_mask[None], state[None])
-                planned = np.asarray(_worker.act(params, observation, jax.random.fold_in(key, now)))
-                newest = Chunk(now, unnormalize_actions(base.statistics, planned))
+                planned = agent.act(frame.images, frame.state, instruction, jax.random.fold_in(key, now))
+                newest = Chunk(now, planned)
                 chunks = [*covering(chunks, now), newest]
             command = execution.command(chunks, now, control.ensemble)
             step = env.step(command)

@@ -13,12 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metalora_jax import meta
+from metalora_jax.adaptation.base import Base
+from metalora_jax.adaptation.learner import Learner, loss_fn
 from metalora_jax.evaluation.figures import COLOURS, INK, REFERENCE, STYLE
 from metalora_jax.memory import sparing
 from metalora_jax.policies.stages import advance
-from metalora_jax.training.base import Base
-from metalora_jax.training.learner import Learner, loss_fn
-from metalora_jax.training.progress import progress
+from metalora_jax.progress import progress
 from metalora_jax.types import ActionChunk, Batch, Observation, PyTree, TaskBatch
 
 
@@ -71,30 +71,30 @@ def memory_points(base: Base, learner: Learner) -> Iterator[dict[str, Any]]:
 def _program(base: Base, learner: Learner, size: Size, first_order: bool, remat: bool) -> tuple[Any, tuple]:
     """A compiled meta-gradient, and arguments for it."""
 
-    def gradient(theta: PyTree, phi: PyTree, tasks: TaskBatch) -> PyTree:
-        loss = loss_fn(learner, phi, size.draws, dropout=False)
+    def gradient(start: Learner, tasks: TaskBatch) -> PyTree:
+        loss = loss_fn(start, draws=size.draws)
         method = meta.maml(loss, optax.sgd(1e-3), first_order=first_order, remat=remat)
-        return method.gradient({"theta": theta}, tasks, jax.random.key(0))[0]
+        return method.gradient({"theta": start.theta}, tasks, jax.random.key(0))[0]
 
     batch = _made_up(base, learner, size.frames)
 
     def repeated(*leading: int) -> Batch:
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (*leading, *x.shape)), batch)
 
-    arguments = (learner.theta, learner.phi, TaskBatch(repeated(size.tasks, size.steps), repeated(size.tasks)))
+    arguments = (learner, TaskBatch(repeated(size.tasks, size.steps), repeated(size.tasks)))
     return jax.jit(gradient, compiler_options=sparing()).lower(*arguments).compile(), arguments
 
 
 def _made_up(base: Base, learner: Learner, frames: int) -> Batch:
-    config, rng = base.config, np.random.default_rng(0)
+    sizes, rng = base.sizes, np.random.default_rng(0)
     observation = Observation(
-        rng.uniform(-1, 1, (frames, config.cameras, config.image_size, config.image_size, 3)).astype(np.float32),
-        np.ones((frames, config.cameras), bool),
-        rng.integers(0, config.vocab_size, (frames, config.max_tokens)).astype(np.int32),
-        np.ones((frames, config.max_tokens), bool),
-        rng.normal(size=(frames, config.max_state_dim)).astype(np.float32),
+        rng.uniform(-1, 1, (frames, sizes.cameras, sizes.image, sizes.image, 3)).astype(np.float32),
+        np.ones((frames, sizes.cameras), bool),
+        rng.integers(0, sizes.vocabulary, (frames, sizes.tokens)).astype(np.int32),
+        np.ones((frames, sizes.tokens), bool),
+        rng.normal(size=(frames, sizes.state)).astype(np.float32),
     )
-    actions = rng.normal(size=(frames, config.chunk_size, config.max_action_dim)).astype(np.float32)
+    actions = rng.normal(size=(frames, sizes.chunk, sizes.action)).astype(np.float32)
     front = jax.jit(lambda seen: advance(base.model, seen, learner.stage))(observation)
     return Batch(front, ActionChunk(jnp.asarray(actions), jnp.zeros(actions.shape[:2], bool)))
 

@@ -11,8 +11,8 @@ from flax import nnx
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from metalora_jax.data.frames import Frames, rows_and_labels
-from metalora_jax.policies import flow
-from metalora_jax.policies.smolvla.model import SmolVLA
+from metalora_jax.policies import stages
+from metalora_jax.policies.policy import Policy
 from metalora_jax.policies.smolvla.preprocess import prepare_image
 from metalora_jax.training.augmentation import augmented
 from metalora_jax.training.loop import Gradient
@@ -117,11 +117,9 @@ def gradient(graph: nnx.GraphDef, action_dim: int, draws: int, shift: int, brigh
         images = augment(image_key, batch.inputs.images, size, shift, brightness)
 
         def loss(params: PyTree) -> jax.Array:
-            model: SmolVLA = nnx.merge(graph, params)
-            context = model.context(batch.inputs._replace(images=images))
-            return flow.draws_loss(
-                lambda x, t: model.velocity(context, x, t), batch.target, flow_key, draws, action_dim
-            )
+            model: Policy = nnx.merge(graph, params)
+            seen = batch.inputs._replace(images=images)
+            return stages.loss(model, seen, batch.target, flow_key, draws=draws, action_dim=action_dim)
 
         value, grads = jax.value_and_grad(loss)(params)
         return grads, {"loss": value}

@@ -8,6 +8,7 @@ from runpy import run_path
 
 import pytest
 
+from metalora_jax.adaptation import base as bases
 from metalora_jax.adapters import placement
 from metalora_jax.data import instructions
 from metalora_jax.data.augment import ImageAugmentation
@@ -23,7 +24,6 @@ from metalora_jax.evaluation.grid import expand
 from metalora_jax.evaluation.rollout import Control
 from metalora_jax.policies.smolvla import presets
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
-from metalora_jax.training import base as bases
 from metalora_jax.training import methods
 from metalora_jax.training.augmentation import SymmetryConfig, other_texts, variants
 from metalora_jax.training.meta_train import BatchConfig, DataConfig, OuterConfig, outer_optimizer

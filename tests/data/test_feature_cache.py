@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from metalora_jax.data import feature_cache, features
-from metalora_jax.data.feature_cache import FeatureCache
+from metalora_jax.adaptation import feature_cache, features
+from metalora_jax.adaptation.feature_cache import FeatureCache
 from metalora_jax.processes import in_processes
 from tests.tiny_base import make_base, make_frames
 

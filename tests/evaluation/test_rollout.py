@@ -6,13 +6,13 @@ import jax
 import numpy as np
 import pytest
 
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.learner import learner
 from metalora_jax.adapters import LoRA, Rule
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.metaworld import MetaWorld
 from metalora_jax.evaluation import rollout
 from metalora_jax.evaluation.rollout import Control, Job, Rollout
-from metalora_jax.training import base as bases
-from metalora_jax.training.learner import learner
 from tests.tiny_base import make_base
 
 pytestmark = pytest.mark.metaworld
@@ -131,11 +131,11 @@ def test_an_ensemble_averages_what_overlapping_chunks_say(tmp_path, monkeypatch)
     with pytest.raises(ValueError, match=r"control\.execute = 6 must lie in \[1, 5\]"):
         rollout._start(tmp_path / "base", CONTROL._replace(execute=6), 1)
     rollout._start(tmp_path / "base", CONTROL, 1)
-    worker, params = rollout._worker, rollout._params(Job("drawer-close", (), None, ()))
+    worker = rollout._worker
 
     def commands(env, **fields):
         monkeypatch.setattr(rollout, "_worker", worker._replace(control=CONTROL._replace(**fields)))
-        outcome = rollout._episode(env, params, PLAIN)
+        outcome = rollout._episode(env, worker.agent, PLAIN)
         assert outcome.error is None
         return outcome.commands
 

@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
+from metalora_jax.policies import hub
 from metalora_jax.policies.smolvla import convert, lerobot
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.model import SmolVLA
@@ -144,7 +145,7 @@ def test_without_a_network_the_message_says_which_files_to_put_where(monkeypatch
     def offline(*_, **__):
         raise OSError("offline")
 
-    monkeypatch.setattr(lerobot, "snapshot_download", offline)
+    monkeypatch.setattr(hub, "snapshot_download", offline)
     with pytest.raises(
         ValueError, match=r"not to be had from the hub .* put config\.json, model\.safetensors, .* into a"
     ):
@@ -154,5 +155,5 @@ def test_without_a_network_the_message_says_which_files_to_put_where(monkeypatch
 
 
 def test_the_hub_is_asked_for_what_is_read(monkeypatch, directory):
-    monkeypatch.setattr(lerobot, "snapshot_download", lambda name, revision, allow_patterns: str(directory))
+    monkeypatch.setattr(hub, "snapshot_download", lambda name, revision, allow_patterns: str(directory))
     assert convert.load("lerobot/smolvla_base").model.config == lerobot_directory.small()

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from metalora_jax import trees
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation import conventions
+from metalora_jax.adaptation.learner import learner
 from metalora_jax.adapters import placement
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.training import adapt as module
-from metalora_jax.training import base as bases
-from metalora_jax.training import conventions
 from metalora_jax.training.adapt import Options, adapt
-from metalora_jax.training.learner import learner
 from tests.tiny_base import EXPERT, make_base, make_demos
 
 ADAM = Options(optimizer="adam", rate=0.02, steps=20, frames=4)

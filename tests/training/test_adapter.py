@@ -11,13 +11,13 @@ from absl import logging
 from flax import nnx
 
 from metalora_jax import adapters
+from metalora_jax.adaptation import adapter
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.learner import learner
 from metalora_jax.adapters import LoRA, Rule, peft_format
 from metalora_jax.policies.smolvla import convert
 from metalora_jax.policies.smolvla.model import SmolVLA
 from metalora_jax.policies.smolvla.presets import preset
-from metalora_jax.training import adapter
-from metalora_jax.training import base as bases
-from metalora_jax.training.learner import learner
 from tests.tiny_base import make_base
 
 

@@ -103,7 +103,7 @@ def test_a_comparison_on_new_tasks_refuses_paraphrases_that_leak(paraphrases, le
 def test_a_mirrored_task_goes_through_conditions_variants_and_words_like_any_other():
     base, condition = make_base(), Condition(yaw=1.2)
     made = augmented(recipe(paraphrases=TOLD, symmetries=mirror("reach")), DEMOS)
-    frames = gather(made, base.statistics, base.encode_text, base.sizes, ImageAugmentation(variants=2))
+    frames = gather(made, base.preprocessor, ImageAugmentation(variants=2))
     rows, labels = rows_and_labels(frames, "reach@mirror", [1], lambda actions: command_labels(actions, condition))
     moved = made["reach@mirror"][1]
     np.testing.assert_array_equal(frames.pictures(rows), moved.images)

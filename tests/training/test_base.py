@@ -6,8 +6,8 @@ import jax
 import pytest
 from flax import nnx
 
+from metalora_jax.adaptation import base as bases
 from metalora_jax.envs.metaworld import INSTRUCTIONS
-from metalora_jax.training import base as bases
 from tests.tiny_base import make_base
 
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from metalora_jax.adaptation.conventions import AS_IT_IS, VIEWS
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome, together
 from metalora_jax.evaluation.doctor.motion import counts
 from metalora_jax.evaluation.doctor.recordings import Recording
-from metalora_jax.training.conventions import AS_IT_IS, VIEWS
 
 SIDE = 32  # [px] to which pictures are brought before they are compared
 MARGIN = 0.1  # of correlation by which another view must be better

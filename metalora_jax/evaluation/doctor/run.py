@@ -4,15 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.base import Base
+from metalora_jax.adaptation.conventions import doubts
 from metalora_jax.envs.world import world as world_named
 from metalora_jax.evaluation.doctor import motion, pictures, proprioception, recordings, scales, setup, visits, words
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome, listed
 from metalora_jax.evaluation.doctor.recordings import Recording
 from metalora_jax.evaluation.doctor.visits import Seen
-from metalora_jax.training import base as bases
-from metalora_jax.training.base import Base
-from metalora_jax.training.conventions import doubts
-from metalora_jax.training.progress import progress
+from metalora_jax.progress import progress
 
 SHOTS = 4  # demonstrations that a base is asked about
 _SIZE = 256  # [px] of pictures where there are no demonstrations to say
@@ -121,12 +121,12 @@ def _base(
         base = bases.load(request.base or None)
     except (ValueError, OSError) as error:
         return None, Outcome("base", (recordings.finding(where, error),))
-    config, findings = base.config, []
-    if config.cameras < len(request.cameras):
-        what = f"it looks through {config.cameras} cameras, --cameras names {len(request.cameras)}"
+    sizes, findings = base.sizes, []
+    if sizes.cameras < len(request.cameras):
+        what = f"it looks through {sizes.cameras} cameras, --cameras names {len(request.cameras)}"
         findings.append(Finding(where, what, "name the cameras that it was trained with, in its order"))
-    if config.cameras > len(cameras):
-        what = f"it looks through {config.cameras} cameras, there are {len(cameras)}"
+    if sizes.cameras > len(cameras):
+        what = f"it looks through {sizes.cameras} cameras, there are {len(cameras)}"
         findings.append(Finding(where, what, "absent cameras are filled with -1; was it trained so?"))
     widths = len(base.statistics.state_mean), len(base.statistics.action_mean)
     fit = [r for r in found if (r.state.shape[1], r.actions.shape[1]) == widths]
@@ -138,14 +138,14 @@ def _base(
         findings.append(Finding(where, what, "use a base of this robot"))
     findings += words.lengths(found, base.encode_text)
     if fit and not findings:
-        shown = cameras[: config.cameras]
+        shown = cameras[: sizes.cameras]
         for path in paths:
             demos = recordings.demos(path, shown, request.keys, SHOTS)
             said = doubts(base, demos) if demos else []
             findings += [
                 Finding(path.name, doubt, "bring the demonstrations into the base's conventions") for doubt in said
             ]
-    return base, Outcome("base", tuple(findings), f"{where}, {config.cameras} cameras, {widths[0]} + {widths[1]} wide")
+    return base, Outcome("base", tuple(findings), f"{where}, {sizes.cameras} cameras, {widths[0]} + {widths[1]} wide")
 
 
 def _statistics(request: Request, found: Sequence[Recording], base: Base | None) -> Iterator[Outcome]:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from metalora_jax.adaptation.conventions import FAR_ACTION, FAR_STATE
 from metalora_jax.data.normalize import Statistics
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome
 from metalora_jax.evaluation.doctor.recordings import Recording
-from metalora_jax.training.conventions import FAR_ACTION, FAR_STATE
 
 FLOOR = 0.01  # of `normalize.compute`
 TINY = 1e-4  # no robot's dimension varies so little; dividing by it makes noise of it

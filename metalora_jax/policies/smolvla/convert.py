@@ -11,7 +11,7 @@ import math
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +22,13 @@ from flax import nnx
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
+from metalora_jax.policies import hub
+from metalora_jax.policies.policy import Checkpoint, Progress
 from metalora_jax.policies.smolvla import lerobot, tensor_file
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.model import SmolVLA
 
 ModulePath = tuple[str, ...]
-Progress = Callable[[list], Iterable]
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", lerobot.TOKENIZER
 
@@ -157,7 +158,7 @@ def save(directory: str | os.PathLike[str], model: SmolVLA, tokenizer: Tokenizer
     tensors = to_lerobot_tensors(model)
     with tempfile.TemporaryDirectory(dir=target, prefix=".save-") as scratch:
         write_tensors(Path(scratch, WEIGHTS), tensors)
-        Path(scratch, CONFIG).write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
+        Path(scratch, CONFIG).write_text(json.dumps({"type": SmolVLA.type, **model.config.to_dict()}, indent=2) + "\n")
         if tokenizer is not None:
             tokenizer.save(str(Path(scratch, TOKENIZER)))
         for file in sorted(Path(scratch).iterdir()):
@@ -168,15 +169,6 @@ def write_tensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """A safetensors file that torch's readers take."""
     save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, file, metadata={"format": "pt"})
     file.chmod(0o644)  # safetensors writes for the owner alone
-
-
-class Checkpoint(NamedTuple):
-    """What a policy directory holds."""
-
-    model: SmolVLA
-    tokenizer: Tokenizer | None
-    statistics: lerobot.StatisticsSets  # those of a lerobot policy, by data set; {} for a directory that `save` wrote
-    lerobot_config: dict[str, Any] | None  # config.json of a lerobot policy, as it is
 
 
 def load(
@@ -196,7 +188,7 @@ def load(
     Raises:
       ValueError: a file is missing or damaged, or weights and config do not fit each other; the message names it.
     """
-    source = lerobot.local_directory(Path(path_or_hub_id))
+    source = hub.local_directory(Path(path_or_hub_id))
     if not (source / CONFIG).is_file():
         raise ValueError(f"{source / CONFIG} is missing; a policy directory holds {CONFIG} and {WEIGHTS}")
     values = tensor_file.read_json(source / CONFIG)
@@ -210,7 +202,8 @@ def load(
         weights = lerobot.Weights(file)
         return Checkpoint(load_lerobot_tensors(config, weights, progress), found, statistics, values)
     try:
-        config = dataclasses.replace(SmolVLAConfig.from_dict(values), **overrides)
+        sizes = {name: value for name, value in values.items() if name != "type"}
+        config = dataclasses.replace(SmolVLAConfig.from_dict(sizes), **overrides)
     except ValueError as error:
         raise ValueError(f"{source / CONFIG}: {error}") from error
     given = tokenizer is not None or (source / TOKENIZER).is_file()

@@ -12,21 +12,16 @@ from typing import Any
 
 import numpy as np
 from absl import logging
-from huggingface_hub import hf_hub_download, snapshot_download
-from huggingface_hub.errors import EntryNotFoundError, HTTPError
+from huggingface_hub import hf_hub_download
 from tokenizers import Tokenizer
 
+from metalora_jax.policies.hub import FAILURES, TOKENIZER, short
+from metalora_jax.policies.policy import StatisticsSets
 from metalora_jax.policies.smolvla import tensor_file
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 
 PREPROCESSOR = "policy_preprocessor.json"
-TOKENIZER = "tokenizer.json"
-WANTED = ("config.json", "model.safetensors", "policy_*", TOKENIZER, "README.md")
 _NORMALIZER = "normalizer_processor"
-_HUB_FAILURES = (OSError, HTTPError, EntryNotFoundError)  # no network, no such name, no leave, not in the local cache
-
-StatisticsSets = dict[str, dict[str, dict[str, np.ndarray]]]
-"""Data set's name ("" where there is one only) -> "observation.state" or "action" -> "mean", "std", ... -> (width,)."""
 
 _PUBLIC: dict[str, dict[str, Any]] = {  # the vision-language models on the hub that lerobot's policies are built on
     "HuggingFaceTB/SmolVLM2-500M-Video-Instruct": {},
@@ -85,31 +80,7 @@ _VISION = {
 
 def is_policy(values: Mapping[str, Any]) -> bool:
     """Whether a config.json is lerobot's."""
-    return "type" in values
-
-
-def local_directory(path_or_hub_id: str | Path) -> Path:
-    """The directory itself, or the hub's files in its local cache, fetched where there is a network.
-
-    Args:
-      path_or_hub_id: a directory, or a name on the hub, at a commit where one follows: "owner/name@<40 hex digits>".
-
-    Raises:
-      ValueError: there is no such directory, and the hub does not give it either.
-    """
-    path = Path(path_or_hub_id)
-    if path.is_dir():
-        return path
-    if not (named := re.fullmatch(r"([\w.-]+/[\w.-]+?)(?:@([0-9a-f]{40}))?", str(path_or_hub_id))):
-        raise ValueError(f"{path} is no directory, and no name on the hub (owner/name or owner/name@commit) either")
-    try:
-        logging.info("fetching %s from the hub, or its local cache", path_or_hub_id)
-        return Path(snapshot_download(named[1], revision=named[2], allow_patterns=list(WANTED)))
-    except _HUB_FAILURES as error:
-        raise ValueError(
-            f"{path_or_hub_id} is no directory, and not to be had from the hub ({_short(error)}). Without a network: "
-            f"put {', '.join(WANTED)} of {path_or_hub_id} into a directory, and give that directory"
-        ) from error
+    return "input_features" in values
 
 
 def read_config(values: Mapping[str, Any], source: Path, **overrides: Any) -> SmolVLAConfig:
@@ -215,8 +186,8 @@ def find_tokenizer(directory: Path, vlm_name: str | None, path: str | Path | Non
     if path is None and vlm_name in _PUBLIC:
         try:
             file = Path(hf_hub_download(vlm_name, TOKENIZER))
-        except _HUB_FAILURES as error:
-            why = f", and not to be had from the hub ({_short(error)})"
+        except FAILURES as error:
+            why = f", and not to be had from the hub ({short(error)})"
         else:
             return _read_tokenizer(file)
     else:
@@ -231,15 +202,10 @@ def _read_tokenizer(file: Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
-        raise ValueError(f"{file} is no readable tokenizer ({_short(error)}); fetch it again") from error
+        raise ValueError(f"{file} is no readable tokenizer ({short(error)}); fetch it again") from error
     tokenizer.no_truncation()  # a file may ask for both; here `prepare_text` decides
     tokenizer.no_padding()
     return tokenizer
-
-
-def _short(error: Exception) -> str:
-    first = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
 
 
 def _sizes(name: str, source: Path) -> dict[str, Any]:

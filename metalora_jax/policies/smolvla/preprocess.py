@@ -1,5 +1,6 @@
 """From a camera's pixels and a person's words to what SmolVLA reads; units as in `types.Observation`."""
 
+import functools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -35,6 +36,18 @@ def prepare_image(image: jax.Array, size: int) -> jax.Array:
     image = jax.image.resize(image.astype(jnp.float32), (*batch, *resized, channels), "bilinear", antialias=False)
     pad = [(0, 0)] * len(batch) + [(size - resized[0], 0), (size - resized[1], 0), (0, 0)]
     return jnp.pad(image, pad) * 2 - 1
+
+
+def prepare_frames(images: np.ndarray, size: int) -> np.ndarray:
+    """Pictures (..., H, W, 3) uint8 -> (..., size, size, 3) float32 in [-1, 1], as `prepare_image` does."""
+    if images.shape[-3:-1] == (size, size):
+        return images.astype(np.float32) / 127.5 - 1.0
+    return np.asarray(_prepared(images, size))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _prepared(images: np.ndarray, size: int) -> jax.Array:
+    return prepare_image(jnp.asarray(images, jnp.float32) / 255.0, size)
 
 
 def prepare_images(cameras: Sequence[jax.Array | None], size: int) -> tuple[jax.Array, jax.Array]:

@@ -9,10 +9,9 @@ import numpy as np
 from absl import logging
 
 from metalora_jax import trees
+from metalora_jax.adaptation.base import Base
+from metalora_jax.adaptation.learner import Learner, learner
 from metalora_jax.adapters import Placement, directory, peft_format, placement
-from metalora_jax.policies.smolvla import convert, presets
-from metalora_jax.training.base import Base
-from metalora_jax.training.learner import Learner, learner
 from metalora_jax.types import Observation, PyTree
 
 
@@ -48,13 +47,13 @@ def load(path: Path, base: Base) -> OnBase:
 
 
 def _of_peft(path: Path, base: Base) -> OnBase:
-    rules, theta = peft_format.read(path, convert.module_names(base.config))
+    rules, theta = peft_format.read(path, base.family.module_names(base.config))
     learn = learner(base, rules, jax.random.key(0))
     trees.check_same(theta, learn.theta, str(path / peft_format.WEIGHTS))
     logging.warning(
         "%s does not say which weights it was learned on; whether they are this base's is yours to know", path
     )
-    if dead := presets.dead(theta):
+    if dead := base.family.without_effect(theta):
         count = trees.count({name: theta[name] for name in dead})
         logging.warning("%d parameters of %s have no effect: nothing reads %s", count, path, ", ".join(dead))
     meta_params = {"theta": theta}
@@ -65,15 +64,15 @@ def probe(base: Base, learner: Learner) -> directory.Probe:
     """The golden probe of an adapter: the velocity that it gives on a fixed input."""
 
     def run(params: PyTree) -> jax.Array:
-        config = base.config
-        size = (1, config.cameras, config.image_size, config.image_size, 3)
+        sizes = base.sizes
+        size = (1, sizes.cameras, sizes.image, sizes.image, 3)
         rng = np.random.default_rng(0)
         images = rng.uniform(-1, 1, size).astype(np.float32)
-        tokens = np.arange(config.max_tokens, dtype=np.int32)[None] % config.vocab_size
-        state = np.zeros((1, config.max_state_dim), np.float32)
+        tokens = np.arange(sizes.tokens, dtype=np.int32)[None] % sizes.vocabulary
+        state = np.zeros((1, sizes.state), np.float32)
         observation = Observation(images, np.ones(size[:2], bool), tokens, np.ones_like(tokens, bool), state)
-        model = learner.model(params["theta"], learner.phi)
-        x_t = rng.normal(size=(1, config.chunk_size, config.max_action_dim)).astype(np.float32)
+        model = learner.model(params["theta"])
+        x_t = rng.normal(size=(1, sizes.chunk, sizes.action)).astype(np.float32)
         with jax.default_matmul_precision("highest"):  # else a GPU answers in TF32, which no CPU would find again
             return model.velocity(model.context(observation), jnp.asarray(x_t), jnp.array([0.5]))
 

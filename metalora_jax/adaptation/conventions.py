@@ -8,11 +8,11 @@ import numpy as np
 from flax import nnx
 
 from metalora_jax import trees
+from metalora_jax.adaptation.base import Base
 from metalora_jax.data.frames import gather, rows_and_labels
-from metalora_jax.policies import flow
-from metalora_jax.policies.smolvla.model import SmolVLA
-from metalora_jax.training.base import Base
-from metalora_jax.training.progress import progress
+from metalora_jax.policies import stages
+from metalora_jax.policies.policy import Policy
+from metalora_jax.progress import progress
 from metalora_jax.types import ActionChunk, Demo, Observation
 
 FAR_STATE = 5.0  # standard deviations between the demonstrations' mean and the base's
@@ -57,19 +57,16 @@ def _against_statistics(base: Base, demos: Sequence[Demo]) -> list[str]:
 
 
 def _against_predictions(base: Base, demos: Sequence[Demo]) -> list[str]:
-    frames = gather({_TASK: list(demos)}, base.statistics, base.encode_text, base.sizes)
+    frames = gather({_TASK: list(demos)}, base.preprocessor)
     graph, params = nnx.split(base.model)
     signs = np.ones(len(base.statistics.action_mean), np.float32)
     reversed_gripper = np.append(signs[:-1], np.float32(-1))
 
     @jax.jit
     def losses(params: Any, observation: Observation, targets: list[ActionChunk]) -> list[jax.Array]:
-        model: SmolVLA = nnx.merge(graph, params)
+        model: Policy = nnx.merge(graph, params)
         context, key = model.context(observation), jax.random.key(0)
-        return [
-            flow.draws_loss(lambda x, t: model.velocity(context, x, t), target, key, 4, len(signs))
-            for target in targets
-        ]
+        return [stages.loss(model, context, target, key, draws=4, action_dim=len(signs)) for target in targets]
 
     rows, plain = rows_and_labels(frames, _TASK, range(len(demos)))
     _, reverse = rows_and_labels(frames, _TASK, range(len(demos)), lambda actions: actions * reversed_gripper)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import numpy as np
 
-from metalora_jax.data.feature_cache import Entry, FeatureCache
+from metalora_jax.adaptation.feature_cache import Entry, FeatureCache
 from metalora_jax.data.frames import Frames
-from metalora_jax.policies.stages import Stage, advance
+from metalora_jax.policies.policy import Stage
+from metalora_jax.policies.stages import advance
 from metalora_jax.types import Observation, PyTree
 
 BATCH = 16  # frames in an entry of the cache, at most
@@ -55,7 +56,7 @@ def bank(
       frames: the data set.
       model_of: phi -> policy; its adapters, if any, must lie above `stage`.
       phi: frozen weights.
-      stage: see `policies.stages.last_frozen`.
+      stage: see `Policy.stage_of`.
       progress: called with the number of frames done since the last call.
       cache: where outputs are looked up, and kept; None computes them all.
       fingerprint: of the policy, for the cache's keys.
@@ -126,7 +127,7 @@ def _even(frames: Frames, size: int) -> Iterator[np.ndarray]:
 
 
 def _key(frames: Frames, rows: np.ndarray, stage: Stage, fingerprint: str) -> str:
-    sha = hashlib.sha256(f"{_VERSION}\0{stage}\0{fingerprint}\0{frames.sizes.image}\0".encode())
+    sha = hashlib.sha256(f"{_VERSION}\0{stage}\0{fingerprint}\0{frames.preprocessor.sizes.image}\0".encode())
     row = rows % len(frames.state)
     for part in (frames.pictures(rows), frames.state[row], *frames.text(rows)):
         values = np.ascontiguousarray(part)

@@ -1,6 +1,6 @@
 """A base: the frozen policy with all that must travel with it, as one directory.
 
-config.json  model.safetensors  tokenizer.json     the policy, see `policies.smolvla.convert`
+config.json  model.safetensors  tokenizer.json     the policy, as its family writes it
 normalization.json                                 statistics of the tasks it was trained on
 README.md                                          its card
 """
@@ -17,14 +17,15 @@ from tokenizers import Tokenizer
 
 from metalora_jax import trees
 from metalora_jax.data import normalize
-from metalora_jax.data.frames import Sizes
 from metalora_jax.data.normalize import Statistics
-from metalora_jax.policies.smolvla import convert, preprocess, tensor_file
-from metalora_jax.policies.smolvla.config import SmolVLAConfig
-from metalora_jax.policies.smolvla.model import SmolVLA
-from metalora_jax.training.progress import progress
+from metalora_jax.data.preprocessor import Preprocessor
+from metalora_jax.policies import hub, registry
+from metalora_jax.policies.policy import Checkpoint, Family, Policy
+from metalora_jax.policies.smolvla.tensor_file import read_json
+from metalora_jax.progress import progress
+from metalora_jax.types import Sizes
 
-NANO = Path(convert.__file__).parent / "nano"
+NANO = Path(__file__).parents[1] / "policies" / "smolvla" / "nano"
 _STATISTICS = "normalization.json"
 _LARGE = 50_000_000  # parameters
 
@@ -32,14 +33,19 @@ _LARGE = 50_000_000  # parameters
 class Base(NamedTuple):
     """A frozen policy and its conventions."""
 
-    model: SmolVLA
+    model: Policy
     tokenizer: Tokenizer
     statistics: Statistics
     fingerprint: str  # of weights, config and statistics; adapters name the base that they fit by it
 
     @property
-    def config(self) -> SmolVLAConfig:
-        """Sizes and switches of the policy."""
+    def family(self) -> Family:
+        """How policies of this type are read, written and fed."""
+        return registry.of_model(self.model)
+
+    @property
+    def config(self) -> Any:
+        """Sizes and switches of the policy; the fields depend on its family."""
         return self.model.config
 
     @property
@@ -50,16 +56,40 @@ class Base(NamedTuple):
     @property
     def sizes(self) -> Sizes:
         """Widths and sizes that demonstrations are brought to."""
-        config = self.config
-        return Sizes(config.max_state_dim, config.max_action_dim, config.chunk_size, config.image_size)
+        return self.model.sizes
 
-    def encode_text(self, instruction: str) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids (max_tokens,) and their mask; a ValueError where the instruction is too long."""
-        tokens, mask = preprocess.prepare_text(self.tokenizer, [instruction], self.config)
+    @property
+    def preprocessor(self) -> Preprocessor:
+        """From the robot's own units to what the policy reads, and back."""
+        return preprocessor(self.family, self.model, self.tokenizer, self.statistics)
+
+    def encode_text(self, instruction: str, state: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The prompt of one frame: token ids (L,) and their mask (L,).
+
+        Args:
+          instruction: what the robot is told.
+          state: (state_dim,) in the robot's units, for prompts that hold it; None is the mean of the statistics.
+
+        Raises:
+          ValueError: the prompt is too long.
+        """
+        known = self.statistics.state_mean if state is None else state
+        tokens, mask = self.preprocessor.text(instruction, self.preprocessor.normalize_state(known)[None])
         return tokens[0], mask[0]
 
 
-def make(model: SmolVLA, tokenizer: Tokenizer, statistics: Statistics) -> Base:
+def preprocessor(family: Family, model: Policy, tokenizer: Tokenizer, statistics: Statistics) -> Preprocessor:
+    """What a policy asks of its inputs."""
+    sizes = model.sizes
+    return Preprocessor(
+        statistics,
+        sizes,
+        lambda images: family.prepare_images(images, sizes.image),
+        partial(family.tokenize, model.config, tokenizer),
+    )
+
+
+def make(model: Policy, tokenizer: Tokenizer, statistics: Statistics) -> Base:
     """Puts a base together and fingerprints it."""
     _, params = nnx.split(model)
     parts = (
@@ -78,21 +108,24 @@ def load(
 ) -> Base:
     """Reads a base: a directory that `save` wrote, or a lerobot policy by directory or name on the hub.
 
+    Its family is that of the `type` in config.json, see `policies.registry`.
+
     Args:
       directory: where it is; None or "" is the nano SmolVLA that ships with the package.
       statistics: to normalise by, in place of those that come with the policy.
-      tokenizer: see `convert.load`.
+      tokenizer: see `Family.load`.
       overrides: of the policy's config, such as param_dtype="bfloat16".
 
     Raises:
-      ValueError: a file is missing or damaged, see `convert.load`; or the policy comes without statistics.
+      ValueError: a file is missing or damaged, see `Family.load`; or the policy comes without statistics.
     """
-    source = directory or NANO
-    found = convert.load(source, tokenizer, partial(progress, description="reading weights, arrays"), **overrides)
+    source = hub.local_directory(directory or NANO)
+    family = registry.of_directory(source)
+    found = family.load(source, tokenizer, partial(progress, description="reading weights, arrays"), **overrides)
     if found.tokenizer is None:
         raise ValueError(f"{source}/tokenizer.json is missing; a base needs the tokenizer it was trained with")
     if statistics is None:
-        statistics = _statistics(Path(source)) if found.lerobot_config is None else _of_lerobot(source, found)
+        statistics = _statistics(source) if found.lerobot_config is None else _of_lerobot(directory or source, found)
     return make(found.model, found.tokenizer, statistics)
 
 
@@ -102,10 +135,10 @@ def _statistics(directory: Path) -> Statistics:
         raise ValueError(
             f"{file} is missing; a base needs the statistics it was trained with, never those of your demos"
         )
-    return Statistics.from_json(tensor_file.read_json(file))
+    return Statistics.from_json(read_json(file))
 
 
-def _of_lerobot(source: str | Path, found: convert.Checkpoint) -> Statistics:
+def _of_lerobot(source: str | Path, found: Checkpoint) -> Statistics:
     """The statistics of a lerobot policy, which are those that lerobot itself would use: the set without a name."""
     assert found.lerobot_config is not None
     modes = found.lerobot_config.get("normalization_mapping", {})
@@ -126,5 +159,5 @@ def _of_lerobot(source: str | Path, found: convert.Checkpoint) -> Statistics:
 
 def save(directory: str | Path, base: Base) -> None:
     """Writes a base directory (without its card)."""
-    convert.save(directory, base.model, base.tokenizer)
+    base.family.save(Path(directory), base.model, base.tokenizer)
     (Path(directory) / _STATISTICS).write_text(json.dumps(base.statistics.to_json(), indent=1) + "\n")
