@@ -10,9 +10,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from metalora_jax.envs.world import world
-from metalora_jax.evaluation import experiment, provenance, rollout, statistics
-from metalora_jax.evaluation.plan import base_job
-from metalora_jax.evaluation.records import EpisodeLog, read_episodes
+from metalora_jax.evaluation import rollout
+from metalora_jax.evaluation.protocol import experiment
+from metalora_jax.evaluation.protocol.plan import base_job
+from metalora_jax.evaluation.reports import provenance, statistics
+from metalora_jax.evaluation.reports.records import EpisodeLog, read_episodes
 from metalora_jax.training import base as bases
 from metalora_jax.training import checkpoint, command
 

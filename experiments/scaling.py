@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from metalora_jax.evaluation import scaling
+from metalora_jax.evaluation.benchmarks import scaling
 from metalora_jax.policies.smolvla.presets import NAMES, preset
 from metalora_jax.training import base as bases
 from metalora_jax.training import command

@@ -8,7 +8,7 @@ import pytest
 from metalora_jax import trees
 from metalora_jax.adapters import Rule
 from metalora_jax.data.frames import rows_and_labels
-from metalora_jax.evaluation.arms import Adaptation, Arm, Choice, candidates
+from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice, candidates
 from metalora_jax.training import adapt as adapt_module
 from metalora_jax.training.learner import learner
 from metalora_jax.training.task_batches import Rows, fill

@@ -14,10 +14,12 @@ import pytest
 
 from metalora_jax.adapters.placement import from_json
 from metalora_jax.data import content, libero_hdf5, normalize
-from metalora_jax.evaluation import experiment, provenance, report, rollout
-from metalora_jax.evaluation.checks import check_replay, check_splits
-from metalora_jax.evaluation.few_shot import Protocol
-from metalora_jax.evaluation.records import read_episodes, read_run
+from metalora_jax.evaluation import rollout
+from metalora_jax.evaluation.protocol import experiment
+from metalora_jax.evaluation.protocol.checks import check_replay, check_splits
+from metalora_jax.evaluation.protocol.few_shot import Protocol
+from metalora_jax.evaluation.reports import provenance, report
+from metalora_jax.evaluation.reports.records import read_episodes, read_run
 from metalora_jax.processes import Host
 from metalora_jax.training import base as bases
 from metalora_jax.training import checkpoint

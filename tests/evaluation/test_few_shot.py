@@ -8,9 +8,9 @@ import pytest
 
 from metalora_jax.adapters import Rule
 from metalora_jax.envs.conditions import ConditionRange
-from metalora_jax.evaluation import few_shot
-from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
-from metalora_jax.evaluation.few_shot import Protocol, budgets, cells, support
+from metalora_jax.evaluation.protocol import few_shot
+from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
+from metalora_jax.evaluation.protocol.few_shot import Protocol, budgets, cells, support
 from metalora_jax.policies.stages import context_of
 from metalora_jax.training.frozen_front import frozen_bank
 from metalora_jax.training.learner import learner

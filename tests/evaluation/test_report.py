@@ -10,11 +10,11 @@ import re
 import numpy as np
 import pytest
 
-from metalora_jax.evaluation import document, figures, provenance, statistics, summary
-from metalora_jax.evaluation.provenance import Inputs
-from metalora_jax.evaluation.records import Episode, to_line
-from metalora_jax.evaluation.report import write_report
-from metalora_jax.evaluation.summary import Settings, summarise
+from metalora_jax.evaluation.reports import document, figures, provenance, statistics, summary
+from metalora_jax.evaluation.reports.provenance import Inputs
+from metalora_jax.evaluation.reports.records import Episode, to_line
+from metalora_jax.evaluation.reports.report import write_report
+from metalora_jax.evaluation.reports.summary import Settings, summarise
 
 
 def episode(method="meta", success=True, shots=5, steps=10, **fields) -> Episode:

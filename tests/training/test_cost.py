@@ -12,7 +12,7 @@ from flax import nnx
 from metalora_jax import meta
 from metalora_jax.adapters import Rule
 from metalora_jax.data.frames import rows_and_labels
-from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
+from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
 from metalora_jax.memory import sparing
 from metalora_jax.policies.smolvla.presets import preset
 from metalora_jax.policies.stages import advance

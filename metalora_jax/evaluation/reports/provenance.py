@@ -27,7 +27,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metalora_jax.evaluation.records import Episode, RecordError, canonical, code_digest
+from metalora_jax.evaluation.reports.records import Episode, RecordError, canonical, code_digest
 from metalora_jax.training.base import Base
 from metalora_jax.types import from_fields
 
@@ -35,7 +35,7 @@ FILE = "provenance.jsonl"
 SHOWN = ("report", "films", "workers")  # entries of a config that decide how episodes are shown, not what they are
 DIGITS = 32
 OLD_DIGITS = 16  # of fingerprints that were recorded before there were provenance files
-_PACKAGE = Path(__file__).parents[1]
+_PACKAGE = Path(__file__).parents[2]
 _LIBRARIES = ("jax", "flax", "numpy", "mujoco", "metaworld", "robosuite", "hf-libero")
 _ONE_RUN = ("code", "config", "base", "source", "statistics", "libraries")
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metalora_jax import meta
-from metalora_jax.evaluation.figures import COLOURS, INK, REFERENCE, STYLE
+from metalora_jax.evaluation.reports.figures import COLOURS, INK, REFERENCE, STYLE
 from metalora_jax.memory import sparing
 from metalora_jax.policies.stages import advance
 from metalora_jax.training.base import Base

@@ -14,7 +14,7 @@ import numpy as np
 
 from metalora_jax.data.frames import Frames
 from metalora_jax.envs.conditions import Condition, ConditionRange
-from metalora_jax.evaluation.arms import Adaptation, Adapted, Arm, Choice, candidates
+from metalora_jax.evaluation.protocol.arms import Adaptation, Adapted, Arm, Choice, candidates
 from metalora_jax.policies.stages import Stage
 from metalora_jax.training.learner import loss_fn
 from metalora_jax.training.meta_train import relabel_of
