@@ -31,7 +31,7 @@ def main(_: list[str]) -> None:
     control = rollout.Control(tuple(part.cameras), **config.control.to_dict())
     workdir, judged = Path(_WORKDIR.value), {"control": control._asdict(), "tasks": list(part.tasks)}
     checkpoint.claim(workdir, judged)
-    inputs = provenance.inputs(judged, base, _BASE.value, {})
+    inputs = provenance.inputs(judged, base.fingerprint, _BASE.value, base.statistics.digest(), {})
     stamp, where = inputs.fingerprint, world(control.world)
     jobs = [base_job(task, number, where, stamp) for task in part.tasks for number in range(_EPISODES.value)]
     file = workdir / "episodes.jsonl"

@@ -5,7 +5,6 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -169,9 +168,9 @@ def test_keeping_again_changes_nothing(tmp_path):
 
 
 def test_sources(tmp_path):
-    base = SimpleNamespace(fingerprint="b", statistics=SimpleNamespace(digest=lambda: "s"))
     for name, source in (("", "package"), (str(tmp_path), "directory"), ("owner/name", "owner/name")):
-        assert provenance.inputs({}, base, name, {}).source == source
+        inputs = provenance.inputs({}, "b", name, "s", {})
+        assert (inputs.base, inputs.source, inputs.statistics) == ("b", source, "s")
 
 
 def test_the_code_is_the_whole_package(monkeypatch):

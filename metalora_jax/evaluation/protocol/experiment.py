@@ -83,7 +83,7 @@ def run(config: Mapping[str, Any], workdir: Path, host: Host = ALONE) -> Path:
     choices = searched(config, arms, adapt, validation, protocol, workdir / "rates.json")
     data = {"validation": validation.digest, "test": test.digest}
     data |= {"replay": test.replay.digest} if test.replay else {}
-    common = provenance.inputs(config, base, source, data)
+    common = provenance.inputs(config, base.fingerprint, source, base.statistics.digest(), data)
     with EpisodeLog(workdir / log_name(host)) as log:
         stamps = stamp(common, arms, choices, workdir)
         for jobs in plan(arms, choices, adapt, test, protocol, where, log, stamps, host):
