@@ -20,7 +20,8 @@ from absl import flags
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # for the peer's client
 from experiments.peer.client import Peer
-from metalora_jax.evaluation import benchmark, benchmark_table
+from metalora_jax.evaluation.benchmarks import benchmark
+from metalora_jax.evaluation.benchmarks.table import operations, table
 from metalora_jax.policies.smolvla import convert
 from metalora_jax.policies.smolvla.presets import preset
 from metalora_jax.progress import progress
@@ -73,9 +74,9 @@ def main(_: list[str]) -> None:
                 tasks = benchmark.largest(lambda count, work=work: work.meta_step_bytes(count) <= limit)
                 record(name, "ours", "largest_meta_batch", {"tasks": tasks})
     clock = "cpu" if jax.default_backend() == "cpu" else "wall"
-    table = benchmark_table.table(raw, benchmark_table.operations(model.config), clock)
-    (output / "table.md").write_text(table)
-    print(f"{table}\ntable: {output / 'table.md'}\nraw figures: {output / 'raw.json'}")
+    text = table(raw, operations(model.config), clock)
+    (output / "table.md").write_text(text)
+    print(f"{text}\ntable: {output / 'table.md'}\nraw figures: {output / 'raw.json'}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from metalora_jax.evaluation import experiment, films, report
+from metalora_jax.evaluation.protocol import experiment, films
+from metalora_jax.evaluation.reports import report
 from metalora_jax.processes import Host
 from metalora_jax.training import checkpoint, command
 

@@ -11,7 +11,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from metalora_jax.envs.collect import collect, jobs_of
-from metalora_jax.evaluation import experiment, films, report
+from metalora_jax.evaluation.protocol import experiment, films
+from metalora_jax.evaluation.reports import report
 from metalora_jax.progress import progress
 from metalora_jax.training import checkpoint, command
 

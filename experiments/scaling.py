@@ -13,7 +13,7 @@ from absl import flags
 
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.learner import learner
-from metalora_jax.evaluation import scaling
+from metalora_jax.evaluation.benchmarks import scaling
 from metalora_jax.policies.smolvla.presets import NAMES, preset
 from metalora_jax.training import command
 

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "metalora_jax"
 ROOMS = (
     *(
+        "fields",
         "types",
         "trees",
         "caches",

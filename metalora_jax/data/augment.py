@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metalora_jax.types import from_fields
+from metalora_jax.fields import from_fields
 
 
 class ImageAugmentation(NamedTuple):
@@ -31,7 +31,7 @@ class ImageAugmentation(NamedTuple):
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "ImageAugmentation":
-        """Reads the section `augment`; see `types.from_fields`. ValueError where a range makes no sense."""
+        """Reads the section `augment`; see `fields.from_fields`. ValueError where a range makes no sense."""
         self = from_fields(cls, fields, "augment")
         if self.variants < 1:
             raise ValueError(f"augment.variants = {self.variants} must be at least 1 (the picture itself)")

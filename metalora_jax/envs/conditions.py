@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from metalora_jax.types import from_fields
+from metalora_jax.fields import from_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +147,7 @@ class ConditionRange:
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "ConditionRange":
-        """Reads the section `conditions`; see `types.from_fields`."""
+        """Reads the section `conditions`; see `fields.from_fields`."""
         return from_fields(cls, fields, "conditions")
 
     def sample(self, rng: np.random.Generator, split: str) -> Condition:

@@ -7,7 +7,8 @@ from metalora_jax.data import instructions, symmetry
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.symmetry import Symmetry
 from metalora_jax.envs.symmetries import symmetries
-from metalora_jax.types import Demo, from_fields
+from metalora_jax.fields import from_fields
+from metalora_jax.types import Demo
 
 
 class SymmetryConfig(NamedTuple):
@@ -19,7 +20,7 @@ class SymmetryConfig(NamedTuple):
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "SymmetryConfig":
-        """Reads the section `symmetries`; see `types.from_fields`. ValueError where one of its lists is useless."""
+        """Reads the section `symmetries`; see `fields.from_fields`. ValueError where one of its lists is useless."""
         self = from_fields(cls, fields, "symmetries")
         if bool(self.names) != bool(self.tasks):
             raise ValueError("symmetries.names and symmetries.tasks belong together: set both, or neither")

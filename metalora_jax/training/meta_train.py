@@ -23,11 +23,12 @@ from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
 from metalora_jax.data.normalize import normalize_actions
 from metalora_jax.data.tasks import draw_tasks
 from metalora_jax.envs.conditions import Condition, ConditionRange, command_labels
+from metalora_jax.fields import from_fields
 from metalora_jax.memory import sparing
 from metalora_jax.meta import MetaMethod
 from metalora_jax.training import loop, methods, task_batches
 from metalora_jax.training.augmentation import augmented, variants
-from metalora_jax.types import ActionChunk, Array, Batch, Demo, PyTree, from_fields
+from metalora_jax.types import ActionChunk, Array, Batch, Demo, PyTree
 
 OUTWEIGHS = 5.0  # mean square of a task's normalised actions; it is about 1 over all data behind the statistics
 
@@ -45,7 +46,7 @@ class DataConfig(NamedTuple):
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "DataConfig":
-        """Reads the section `data`; see `types.from_fields`."""
+        """Reads the section `data`; see `fields.from_fields`."""
         return from_fields(cls, fields, "data")
 
 
@@ -64,7 +65,7 @@ class BatchConfig(NamedTuple):
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "BatchConfig":
-        """Reads the section `batch`; see `types.from_fields`."""
+        """Reads the section `batch`; see `fields.from_fields`."""
         return from_fields(cls, fields, "batch")
 
 
@@ -78,7 +79,7 @@ class OuterConfig(NamedTuple):
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "OuterConfig":
-        """Reads the section `outer`; see `types.from_fields`."""
+        """Reads the section `outer`; see `fields.from_fields`."""
         return from_fields(cls, fields, "outer")
 
 

@@ -18,9 +18,9 @@ from metalora_jax.envs import metaworld
 from metalora_jax.envs.collect import jobs_of
 from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.envs.metaworld import INSTRUCTIONS
-from metalora_jax.evaluation.checks import check_retention, check_splits
-from metalora_jax.evaluation.few_shot import Protocol
-from metalora_jax.evaluation.grid import expand
+from metalora_jax.evaluation.protocol.checks import check_retention, check_splits
+from metalora_jax.evaluation.protocol.few_shot import Protocol
+from metalora_jax.evaluation.protocol.grid import expand
 from metalora_jax.evaluation.rollout import Control
 from metalora_jax.policies.smolvla import presets
 from metalora_jax.policies.smolvla.config import SmolVLAConfig

@@ -16,10 +16,12 @@ from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.learner import learner
 from metalora_jax.adapters.placement import from_json
 from metalora_jax.data import content, libero_hdf5, normalize
-from metalora_jax.evaluation import experiment, provenance, report, rollout
-from metalora_jax.evaluation.checks import check_replay, check_splits
-from metalora_jax.evaluation.few_shot import Protocol
-from metalora_jax.evaluation.records import read_episodes, read_run
+from metalora_jax.evaluation import rollout
+from metalora_jax.evaluation.protocol import experiment
+from metalora_jax.evaluation.protocol.checks import check_replay, check_splits
+from metalora_jax.evaluation.protocol.few_shot import Protocol
+from metalora_jax.evaluation.reports import provenance, report
+from metalora_jax.evaluation.reports.records import read_episodes, read_run
 from metalora_jax.processes import Host
 from metalora_jax.training import checkpoint
 from metalora_jax.training.meta_train import DataConfig, meta_train, read_demos

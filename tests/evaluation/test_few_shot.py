@@ -10,9 +10,9 @@ from metalora_jax.adaptation.frozen_front import frozen_bank
 from metalora_jax.adaptation.learner import learner
 from metalora_jax.adapters import LoRA, Rule
 from metalora_jax.envs.conditions import ConditionRange
-from metalora_jax.evaluation import few_shot
-from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
-from metalora_jax.evaluation.few_shot import Protocol, budgets, cells, support
+from metalora_jax.evaluation.protocol import few_shot
+from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
+from metalora_jax.evaluation.protocol.few_shot import Protocol, budgets, cells, support
 from metalora_jax.policies.stages import context_of
 from metalora_jax.training.task_batches import all_rows, replay_of
 from tests.tiny_base import make_base, make_frames

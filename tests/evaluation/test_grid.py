@@ -2,7 +2,7 @@
 
 import pytest
 
-from metalora_jax.evaluation.grid import changed, expand
+from metalora_jax.evaluation.protocol.grid import changed, expand
 
 ARM = {"meta": {"inner_steps": 3, "head": None}, "placement": ({"rank": 4, "alpha": 8.0},), "outer": {"rate": 0.01}}
 AXES = {

@@ -13,7 +13,7 @@ from metalora_jax.data.symmetry import symmetry
 from metalora_jax.envs.conditions import Condition, command_labels, execute
 from metalora_jax.envs.metaworld import WORLD
 from metalora_jax.envs.symmetries import ROBOTS
-from metalora_jax.evaluation.checks import check_splits
+from metalora_jax.evaluation.protocol.checks import check_splits
 from metalora_jax.training import augmentation
 from metalora_jax.training.augmentation import SymmetryConfig, augmented
 from tests.tiny_base import INSTRUCTIONS, make_base, make_demos

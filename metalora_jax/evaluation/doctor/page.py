@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from metalora_jax.evaluation import document
 from metalora_jax.evaluation.doctor.findings import Outcome
 from metalora_jax.evaluation.doctor.run import Result
+from metalora_jax.evaluation.reports import document
 
 _GAP = 4  # [px] between pictures
 _TITLE = "Set-up and demonstrations"

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from metalora_jax.evaluation import statistics
-from metalora_jax.evaluation.contrasts import (
+from metalora_jax.evaluation.reports import statistics
+from metalora_jax.evaluation.reports.contrasts import (
     Order,
     Retention,
     WrongInstruction,
@@ -18,8 +18,8 @@ from metalora_jax.evaluation.contrasts import (
     retention,
     wrong_instruction,
 )
-from metalora_jax.evaluation.records import Episode, canonical
-from metalora_jax.evaluation.statistics import Interval, Paired
+from metalora_jax.evaluation.reports.records import Episode, canonical
+from metalora_jax.evaluation.reports.statistics import Interval, Paired
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from metalora_jax.evaluation import figures
-from metalora_jax.evaluation.contrasts import Retention, WrongInstruction
-from metalora_jax.evaluation.document import Table
-from metalora_jax.evaluation.provenance import Carrier, Standing
-from metalora_jax.evaluation.statistics import Interval
-from metalora_jax.evaluation.summary import Cell, Power, Section, Settings
+from metalora_jax.evaluation.reports import figures
+from metalora_jax.evaluation.reports.contrasts import Retention, WrongInstruction
+from metalora_jax.evaluation.reports.document import Table
+from metalora_jax.evaluation.reports.provenance import Carrier, Standing
+from metalora_jax.evaluation.reports.statistics import Interval
+from metalora_jax.evaluation.reports.summary import Cell, Power, Section, Settings
 
 NONE = "–"
 

@@ -208,7 +208,7 @@ class EpisodeLog:
         self.close()
 
 
-def code_digest(root: str | os.PathLike = Path(__file__).parents[1]) -> str:
+def code_digest(root: str | os.PathLike = Path(__file__).parents[2]) -> str:
     """sha256 over the path and text of every Python file below `root`, by default this package."""
     digest = hashlib.sha256()
     for path in sorted(Path(root).rglob("*.py")):

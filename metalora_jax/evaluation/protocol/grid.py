@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from metalora_jax.types import from_fields
+from metalora_jax.fields import from_fields
 
 MODES = ("each", "product")
 

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from metalora_jax.evaluation.benchmark import CAMERAS, FRAMES, STEPS, TASKS
+from metalora_jax.evaluation.benchmarks.benchmark import CAMERAS, FRAMES, STEPS, TASKS
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 
 

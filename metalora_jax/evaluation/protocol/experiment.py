@@ -22,13 +22,15 @@ from metalora_jax.data import content, normalize
 from metalora_jax.data.frames import gather
 from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.envs.world import world
-from metalora_jax.evaluation import execution, few_shot, provenance, rollout
-from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
-from metalora_jax.evaluation.checks import check_demos, check_replay, check_retention, check_splits
-from metalora_jax.evaluation.few_shot import DataSet, Protocol, Replayed
-from metalora_jax.evaluation.plan import BASE, Stamps, plan
-from metalora_jax.evaluation.provenance import Inputs
-from metalora_jax.evaluation.records import EpisodeLog
+from metalora_jax.evaluation import execution, rollout
+from metalora_jax.evaluation.protocol import few_shot
+from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
+from metalora_jax.evaluation.protocol.checks import check_demos, check_replay, check_retention, check_splits
+from metalora_jax.evaluation.protocol.few_shot import DataSet, Protocol, Replayed
+from metalora_jax.evaluation.protocol.plan import BASE, Stamps, plan
+from metalora_jax.evaluation.reports import provenance
+from metalora_jax.evaluation.reports.provenance import Inputs
+from metalora_jax.evaluation.reports.records import EpisodeLog
 from metalora_jax.evaluation.rollout import Control, Job, one_core_each
 from metalora_jax.policies.policy import Stage
 from metalora_jax.processes import ALONE, Host, in_processes
@@ -82,7 +84,7 @@ def run(config: Mapping[str, Any], workdir: Path, host: Host = ALONE) -> Path:
     choices = searched(config, arms, adapt, validation, protocol, workdir / "rates.json")
     data = {"validation": validation.digest, "test": test.digest}
     data |= {"replay": test.replay.digest} if test.replay else {}
-    common = provenance.inputs(config, base, source, data)
+    common = provenance.inputs(config, base.fingerprint, source, base.statistics.digest(), data)
     with EpisodeLog(workdir / log_name(host)) as log:
         stamps = stamp(common, arms, choices, workdir)
         for jobs in plan(arms, choices, adapt, test, protocol, where, log, stamps, host):

@@ -11,9 +11,10 @@ import numpy as np
 from metalora_jax.adaptation import base as bases
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.world import world
-from metalora_jax.evaluation import experiment, few_shot, rollout
-from metalora_jax.evaluation.arms import Adaptation, Choice
-from metalora_jax.evaluation.few_shot import Protocol
+from metalora_jax.evaluation import rollout
+from metalora_jax.evaluation.protocol import experiment, few_shot
+from metalora_jax.evaluation.protocol.arms import Adaptation, Choice
+from metalora_jax.evaluation.protocol.few_shot import Protocol
 from metalora_jax.evaluation.rollout import Control, Job, Rollout
 from metalora_jax.processes import in_processes
 

@@ -15,11 +15,12 @@ import numpy as np
 from metalora_jax.adaptation.learner import loss_fn
 from metalora_jax.data.frames import Frames
 from metalora_jax.envs.conditions import Condition, ConditionRange
-from metalora_jax.evaluation.arms import Adaptation, Adapted, Arm, Choice, candidates
+from metalora_jax.evaluation.protocol.arms import Adaptation, Adapted, Arm, Choice, candidates
+from metalora_jax.fields import from_fields
 from metalora_jax.policies.policy import Stage
 from metalora_jax.training.meta_train import relabel_of
 from metalora_jax.training.task_batches import Replay, behind, fill, query_rows, support_rows
-from metalora_jax.types import Batch, PyTree, from_fields
+from metalora_jax.types import Batch, PyTree
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -49,7 +50,7 @@ class Protocol(NamedTuple):
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "Protocol":
-        """Reads the section `protocol`; see `types.from_fields`."""
+        """Reads the section `protocol`; see `fields.from_fields`."""
         return from_fields(cls, fields, "protocol")
 
 

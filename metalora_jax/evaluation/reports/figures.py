@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from metalora_jax.evaluation.statistics import Interval
-from metalora_jax.evaluation.summary import Cell, Section, Settings
+from metalora_jax.evaluation.reports.statistics import Interval
+from metalora_jax.evaluation.reports.summary import Cell, Section, Settings
 
 # Okabe and Ito's colours, which all common kinds of colour vision tell apart, without their yellow (too pale on white).
 # The reference method, which a report is about, is strong and blue; markers repeat the distinction in print.

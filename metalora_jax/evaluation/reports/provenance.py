@@ -27,15 +27,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metalora_jax.adaptation.base import Base
-from metalora_jax.evaluation.records import Episode, RecordError, canonical, code_digest
-from metalora_jax.types import from_fields
+from metalora_jax.evaluation.reports.records import Episode, RecordError, canonical, code_digest
+from metalora_jax.fields import from_fields
 
 FILE = "provenance.jsonl"
 SHOWN = ("report", "films", "workers")  # entries of a config that decide how episodes are shown, not what they are
 DIGITS = 32
 OLD_DIGITS = 16  # of fingerprints that were recorded before there were provenance files
-_PACKAGE = Path(__file__).parents[1]
+_PACKAGE = Path(__file__).parents[2]
 _LIBRARIES = ("jax", "flax", "numpy", "mujoco", "metaworld", "robosuite", "hf-libero")
 _ONE_RUN = ("code", "config", "base", "source", "statistics", "libraries")
 
@@ -103,10 +102,15 @@ def doubts(source: str) -> list[str]:
     return _loose(_kind(source), checkout(_PACKAGE)[1])
 
 
-def inputs(config: Mapping[str, Any], base: Base, source: str, data: Mapping[str, str | None]) -> Inputs:
+def inputs(
+    config: Mapping[str, Any],
+    base_fingerprint: str,
+    source: str,
+    statistics_digest: str,
+    data: Mapping[str, str | None],
+) -> Inputs:
     """The inputs of a run that all its methods share; `source` is how the config names the base."""
-    statistics = base.statistics.digest()
-    return Inputs(code_digest(), digest(config), base.fingerprint, _kind(source), statistics, data, _versions())
+    return Inputs(code_digest(), digest(config), base_fingerprint, _kind(source), statistics_digest, data, _versions())
 
 
 def digest(config: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The report of an evaluation, from its raw episodes alone: `python -m metalora_jax.evaluation.report RUN_DIR`.
+"""The report of an evaluation, from its raw episodes alone: `python -m metalora_jax.evaluation.reports RUN_DIR`.
 
 Reads `episodes*.jsonl` (see `records`) and, when there, `config.json`, whose `report` entry holds `summary.Settings`.
 Writes into RUN_DIR/report:
@@ -23,8 +23,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from metalora_jax.evaluation import figures, tables
-from metalora_jax.evaluation.document import (
+from metalora_jax.evaluation.reports import figures, tables
+from metalora_jax.evaluation.reports.document import (
     Block,
     Bullets,
     Code,
@@ -36,10 +36,10 @@ from metalora_jax.evaluation.document import (
     to_html,
     to_markdown,
 )
-from metalora_jax.evaluation.provenance import Standing, Unpinned, examine
-from metalora_jax.evaluation.records import read_run
-from metalora_jax.evaluation.summary import Section, Settings, Summary, summarise
-from metalora_jax.evaluation.tables import between, named, p_text, percent
+from metalora_jax.evaluation.reports.provenance import Standing, Unpinned, examine
+from metalora_jax.evaluation.reports.records import read_run
+from metalora_jax.evaluation.reports.summary import Section, Settings, Summary, summarise
+from metalora_jax.evaluation.reports.tables import between, named, p_text, percent
 
 VIDEOS = {".mp4", ".webm", ".gif"}
 
@@ -204,7 +204,10 @@ def _png(figure: Figure) -> bytes:
 
 def main() -> None:
     """Command line: a run directory, and perhaps a reference method."""
-    parser = argparse.ArgumentParser(description="Figures and tables of an evaluation, from its episodes.jsonl alone.")
+    parser = argparse.ArgumentParser(
+        prog="python -m metalora_jax.evaluation.reports",
+        description="Figures and tables of an evaluation, from its episodes.jsonl alone.",
+    )
     parser.add_argument("run_dir", type=Path, help="directory with episodes*.jsonl and perhaps config.json")
     parser.add_argument("--reference", help="method that the others are tested against")
     parser.add_argument("--draft", action="store_true", help="report on inputs that are not pinned, too, and say so")
@@ -213,7 +216,3 @@ def main() -> None:
         print(write_report(arguments.run_dir, reference=arguments.reference, draft=arguments.draft))
     except ValueError as error:
         parser.exit(1, f"{error}\n")
-
-
-if __name__ == "__main__":
-    main()

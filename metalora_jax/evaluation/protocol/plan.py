@@ -16,10 +16,10 @@ import jax
 
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.world import World
-from metalora_jax.evaluation import few_shot
-from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
-from metalora_jax.evaluation.few_shot import Cell, DataSet, Protocol
-from metalora_jax.evaluation.records import Episode, EpisodeLog
+from metalora_jax.evaluation.protocol import few_shot
+from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
+from metalora_jax.evaluation.protocol.few_shot import Cell, DataSet, Protocol
+from metalora_jax.evaluation.reports.records import Episode, EpisodeLog
 from metalora_jax.evaluation.rollout import Job, Rollout
 from metalora_jax.processes import ALONE, Host
 from metalora_jax.progress import progress

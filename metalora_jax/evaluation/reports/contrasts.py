@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from metalora_jax.evaluation import statistics
-from metalora_jax.evaluation.records import Episode, canonical
-from metalora_jax.evaluation.statistics import Interval, Paired
+from metalora_jax.evaluation.reports import statistics
+from metalora_jax.evaluation.reports.records import Episode, canonical
+from metalora_jax.evaluation.reports.statistics import Interval, Paired
 
 T = TypeVar("T")
 Order = Callable[[str], Any]  # sorts methods
