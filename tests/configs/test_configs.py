@@ -32,7 +32,9 @@ from tests.evaluation.fake_world import make_world
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"
-NAMES = {path.stem: run_path(str(path)) for path in sorted(CONFIGS.glob("*.py"))}
+COMMON = run_path(str(CONFIGS / "common.py"))
+RECIPES = [path for path in sorted(CONFIGS.glob("*.py")) if path.stem != "common"]
+NAMES = {path.stem: run_path(str(path)) for path in RECIPES}
 FIRST_EVALUATION_SEED = 1_000_000  # see metaworld.episode_start
 LIBERO = make_world(
     {name: task.instruction for name, task in libero_tasks().items()},
@@ -56,12 +58,12 @@ def choices(name: str, get_config: Callable) -> tuple:
         "smolvla": presets.NAMES,
         "libero_demos": ("picking",),
         "libero_randomised": ("picking",),
-        "libero_small": tuple(NAMES["libero_few_shot"]["SPLITS"]),
-        "libero_few_shot": tuple(NAMES["libero_few_shot"]["SPLITS"]),
-        "nano_libero": tuple(NAMES["libero_few_shot"]["SPLITS"]),
-        "smolvla_libero": (*NAMES["libero_few_shot"]["SPLITS"], "dry"),
+        "libero_small": tuple(COMMON["SPLITS"]),
+        "libero_few_shot": tuple(COMMON["SPLITS"]),
+        "nano_libero": tuple(COMMON["SPLITS"]),
+        "smolvla_libero": (*COMMON["SPLITS"], "dry"),
     }
-    return own.get(name, NAMES["metaworld_conditions"]["METHODS"])
+    return own.get(name, COMMON["METHODS"])
 
 
 def all_configs():
@@ -130,15 +132,14 @@ def test_comparisons(config):
     assert set(config["arms"]) <= set(report["labels"])
 
 
-@pytest.mark.parametrize("split", NAMES["libero_few_shot"]["SPLITS"])
+@pytest.mark.parametrize("split", COMMON["SPLITS"])
 def test_libero_splits_hold_out_what_they_say(split):
     """Training has every task of the four suites that it may have, and no other."""
-    namespace, tasks = NAMES["libero_few_shot"], libero_tasks()
-    held = namespace["SPLITS"][split]
+    held, tasks = COMMON["SPLITS"][split], libero_tasks()
     labels = {name: [text for fact in ("text", *held.facts) for text in tasks[name].facts[fact]] for name in tasks}
     allowed = hold_out(held.among, held.validation, held.test, labels)
     assert allowed == Splits(held.train, held.validation, held.test)
-    assert hold_out(namespace["MORE"], held.validation, held.test, labels).train == held.more
+    assert hold_out(COMMON["MORE"], held.validation, held.test, labels).train == held.more
     check_disjoint(allowed, {name: task.language for name, task in tasks.items()}, labels=labels)
     if split == "composition":
         check_recombined(allowed, tasks)
@@ -200,8 +201,8 @@ def test_what_is_read_is_recorded():
 
 
 def test_new_tasks_are_new():
-    tasks, known = NAMES["metaworld_tasks"], NAMES["nano_smolvla"]["TASKS"]
-    check_disjoint(Splits(known + tasks["NEW"], tasks["VALIDATION"], tasks["TEST"]), INSTRUCTIONS)
+    known, validation, test = COMMON["TASKS"] + COMMON["NEW"], COMMON["VALIDATION"], COMMON["TEST"]
+    check_disjoint(Splits(known, validation, test), INSTRUCTIONS)
 
 
 @pytest.mark.parametrize(("name", "texts"), [("metaworld", INSTRUCTIONS), ("libero", None)])
@@ -227,9 +228,9 @@ def test_liberos_paraphrases_are_short_enough_for_its_base():
 
 
 def test_reworded_new_tasks_are_new():
-    tasks, known = NAMES["metaworld_tasks"], NAMES["nano_smolvla"]["TASKS"]
+    known, validation, test = COMMON["TASKS"] + COMMON["NEW"], COMMON["VALIDATION"], COMMON["TEST"]
     table = instructions.read(CONFIGS / "paraphrases" / "metaworld.json")
-    check_disjoint(Splits(known + tasks["NEW"], tasks["VALIDATION"], tasks["TEST"]), INSTRUCTIONS, table)
+    check_disjoint(Splits(known, validation, test), INSTRUCTIONS, table)
 
 
 @pytest.mark.parametrize("config", [each for each in configs_with("model") if "nano" in str(each.id)])
@@ -245,7 +246,7 @@ def test_base_recipes(config):
 
 
 def test_conditions_go_all_around():
-    assert NAMES["metaworld_conditions"]["YAW"] == (-math.pi, math.pi)
+    assert COMMON["YAW"] == (-math.pi, math.pi)
 
 
 def test_unknown_recipe():
