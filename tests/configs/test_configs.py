@@ -1,5 +1,6 @@
 """Every recipe in configs/ loads, names only what exists, and keeps what is held out apart."""
 
+import ast
 import math
 import re
 from collections.abc import Callable
@@ -252,3 +253,33 @@ def test_conditions_go_all_around():
 def test_unknown_recipe():
     with pytest.raises(ValueError, match="no recipe named 'mamml'; choose from maml_rates"):
         NAMES["metaworld_conditions"]["get_config"]("mamml")
+
+
+def loaded(source: str) -> list[str]:
+    """Of a config's source text, what brings in another file of configs/."""
+    found, configs = [], {"configs", *(path.stem for path in CONFIGS.glob("*.py"))}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or "."]
+            found += [name for name in names if name.split(".")[0] in configs | {""}]
+        elif isinstance(node, ast.Call) and re.search(r"\b(run_|import_|load_|exec)", ast.unparse(node.func)):
+            found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_loads_common_and_no_other(path):
+    assert loaded(path.read_text()) == ["run_path(str(Path(__file__).with_name('common.py')))"]
+    assert loaded((CONFIGS / "common.py").read_text()) == []
+
+
+def test_the_index_has_every_recipe_and_what_it_names_exists():
+    text = (CONFIGS / "README.md").read_text()
+    rows = re.findall(r"^\| \[(.+?)\.py\]\((.+?)\.py\) \|(.*)", text, re.MULTILINE)
+    assert sorted(name for name, _, _ in rows) == [path.stem for path in RECIPES]
+    for name, link, row in rows:
+        assert link == name
+        assert f"--config=configs/{name}.py" in row or name == "quickstart"
+        assert len(row.split("|")) == 7
+    for link in re.findall(r"\]\((.+?)\)", text):
+        assert (CONFIGS / link).exists(), link
