@@ -10,7 +10,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.setup-done
 GL     := $(PY) -c 'from metalora_jax.envs import gl; print("off-screen rendering with", gl.choose())'
 
-.PHONY: setup quickstart test lint format report peer libero test-libero
+.PHONY: setup quickstart test lint format docs report peer libero test-libero
 
 setup: $(STAMP)
 
@@ -50,6 +50,11 @@ lint: setup
 format: setup
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+# Into site/, offline; a warning is an error.
+docs: setup
+	@$(PY) -c 'import material, mkdocstrings' 2>/dev/null || $(PY) -m pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
 
 # lerobot with peft, for comparison: it pins an older PyTorch and much that SmolVLA does not use, hence --no-deps.
 peer: .venv-peer/.done
