@@ -1,4 +1,4 @@
-"""All frames of many demonstrations in a few arrays, and minibatches of them by row number."""
+"""All frames of many demonstrations in a few arrays, and minibatches of them selected by row number."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ class Sizes(NamedTuple):
     state: int
     action: int
     chunk: int
-    image: int  # [px] side of the square that pictures are brought to
+    image: int  # [px] side of the square that pictures are resized to
 
 
 class Frames(NamedTuple):
@@ -44,11 +44,11 @@ class Frames(NamedTuple):
 
     @property
     def variants(self) -> int:
-        """Of every frame. Row `variant * N + row` is a variant of `row`: in other colours and words, to do the same."""
+        """Of every frame. Row `variant * N + row` is a variant of `row`: same action, other colours or words."""
         return self.augment.variants if self.augment else 1
 
     def vary(self, rng: np.random.Generator, rows: np.ndarray) -> np.ndarray:
-        """A variant of each row, drawn evenly; takes nothing from `rng` where there are no others."""
+        """A variant of each row, drawn uniformly; does not use `rng` if there is only one variant."""
         if self.variants == 1:
             return rows
         return rows + len(self.state) * rng.integers(self.variants, size=rows.shape)
@@ -82,7 +82,7 @@ class Frames(NamedTuple):
 
 
 def prepare(images: np.ndarray, size: int) -> np.ndarray:
-    """Pictures (..., H, W, 3) uint8 -> (..., size, size, 3) float32 in [-1, 1], as the model takes them."""
+    """Pictures (..., H, W, 3) uint8 -> (..., size, size, 3) float32 in [-1, 1], as the model expects them."""
     if images.shape[-3:-1] == (size, size):
         return images.astype(np.float32) / 127.5 - 1.0
     return np.asarray(_prepared(images, size))
@@ -101,20 +101,20 @@ def gather(
     augment: ImageAugmentation | None = None,
     each: int | None = None,
 ) -> Frames:
-    """Puts the demonstrations of every task into one Frames. `encode` raises where an instruction is too long.
+    """Puts the demonstrations of every task into one Frames. `encode` raises if an instruction is too long.
 
     Args:
       demos: of every task.
-      statistics: to normalise with.
-      encode: makes tokens of an instruction.
+      statistics: for normalisation.
+      encode: turns an instruction into tokens.
       sizes: of the model.
       augment: other variants of the frames.
-      each: how many frames of each demonstration become rows, spread evenly; their chunks are of consecutive actions
-        all the same. None: all.
+      each: how many frames of each demonstration become rows, spread evenly; their chunks still hold consecutive
+        actions. None: all.
 
     Raises:
-      ValueError: a task has no demonstration, one of fewer frames than `each`, or paraphrases but no variant that could
-        be worded in them.
+      ValueError: if a task has no demonstration, has one with fewer frames than `each`, or has paraphrases but no
+        variant that could use them.
     """
     images, state, row = [], [], 0
     first_row: dict[str, tuple[int, ...]] = {}
@@ -122,7 +122,7 @@ def gather(
     actions: dict[str, tuple[np.ndarray, ...]] = {}
     for task, recorded in demos.items():
         if not recorded:
-            raise ValueError(f"{task}: zero demonstrations; record at least one")
+            raise ValueError(f"{task}: no demonstrations; record at least one")
         starts = []
         moments[task] = tuple(_spread(task, len(demo.actions), each) for demo in recorded)
         for demo, chosen in zip(recorded, moments[task], strict=True):
@@ -148,12 +148,12 @@ def gather(
 
 
 def _spread(task: str, steps: int, count: int | None) -> np.ndarray:
-    """`count` of `steps` moments: the middle of each of so many equal parts."""
+    """`count` of `steps` moments: the middle of each of `count` equal parts."""
     if count is None:
         return np.arange(steps)
     if not 1 <= count <= steps:
         raise ValueError(
-            f"{count} frames of each demonstration wanted, {task} has one of {steps}: ask for 1 to {steps}"
+            f"{count} frames of each demonstration requested, but {task} has one of {steps}: request 1 to {steps}"
         )
     return (np.arange(count) * 2 + 1) * steps // (2 * count)
 
@@ -165,7 +165,7 @@ def _words(
     encode: Encode,
     augment: ImageAugmentation | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and mask of all frames: of every variant where there are paraphrases, else of the frames alone."""
+    """Tokens and mask of all frames: of every variant if there are paraphrases, else of the frames alone."""
     known = [
         (demo, row, len(chosen))
         for task, rows in first_row.items()
@@ -174,7 +174,7 @@ def _words(
     variants = 1
     if any(demo.paraphrases for demo, *_ in known):
         if augment is None or augment.variants == 1:
-            raise ValueError("paraphrases are told to variants: set augment.variants or --variants to 2 or more")
+            raise ValueError("paraphrases apply to variants only: set augment.variants or --variants to 2 or more")
         variants = augment.variants
     tokens, masks = [], []
     for variant in range(variants):

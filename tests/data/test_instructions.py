@@ -21,7 +21,7 @@ def test_a_table_is_read_as_written(tmp_path):
     [
         ('{"reach": ["a"], "reach": ["b"]}', "reach stands there twice"),
         ('{"reach": "go"}', "paraphrases of reach: wanted a list of texts"),
-        ('{"reach": ["go", " "]}', "paraphrases of reach: wanted a list of texts, none of them empty"),
+        ('{"reach": ["go", " "]}', "paraphrases of reach: expected a list of non-empty texts"),
         ('{"reach": ["go  there", "Go there"]}', "paraphrases of reach: one text stands there twice"),
         ('["go"]', "paraphrases are a list"),
         ('{"reach": ', "Expecting value"),

@@ -51,7 +51,7 @@ def test_robosuite_s_other_convention_is_mirrored(file, demos):
 
 def test_unknown_convention(file):
     change(file, lambda data: data.attrs.update(macros_image_convention="vulkan"))
-    with pytest.raises(DemoError, match="macros_image_convention is 'vulkan', wanted opengl or opencv"):
+    with pytest.raises(DemoError, match="macros_image_convention is 'vulkan', expected opengl or opencv"):
         libero_hdf5.read(file, CAMERAS)
 
 
@@ -134,7 +134,7 @@ def test_how_tasks_are_spoken(task, words):
         (lambda data: data.attrs.modify("problem_info", "{"), "damaged"),
         (
             lambda data: data.attrs.modify("problem_info", '{"language_instruction": ["a"]}'),
-            r"is \['a'\], wanted a text",
+            r"is \['a'\], expected text",
         ),
         (
             lambda data: data.attrs.modify("problem_info", '{"language_instruction": ""}'),
@@ -177,7 +177,7 @@ def test_wrong_arrays(file, key, value, complaint):
 def test_what_cannot_be_written_officially(tmp_path, demos):
     path = tmp_path / NAME
     short = recordings(demos)[0]._replace(moments=())
-    with pytest.raises(DemoError, match=r"recording 0 has 0 moments of the simulator for 5 steps; .*Traced"):
+    with pytest.raises(DemoError, match=r"recording 0 has 0 simulator states for 5 steps; .*Traced"):
         libero_hdf5.write_official(path, [short], CAMERAS, {})
     narrow = [r._replace(demo=r.demo._replace(state=r.demo.state[:, :4])) for r in recordings(demos)]
     with pytest.raises(DemoError, match="recording 0 has 4 state dimensions, LIBERO has 8"):
