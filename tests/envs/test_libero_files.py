@@ -85,7 +85,7 @@ def test_damaged_files(saved, tmp_path):
 def test_without_libero(monkeypatch):
     monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: None)
     files._suites.cache_clear()
-    with pytest.raises(files.MissingLibero, match="LIBERO is not installed; get it with: make libero"):
+    with pytest.raises(files.MissingLibero, match="LIBERO is not installed; install it with: make libero"):
         files.tasks()
 
 
@@ -108,7 +108,7 @@ def test_assets_from_a_named_folder(nowhere, monkeypatch):
     monkeypatch.setenv(files.ASSETS, str(nowhere / "mine"))
     assert files.assets() == nowhere / "mine"
     (nowhere / "mine" / "scenes").rmdir()
-    with pytest.raises(files.MissingLibero, match=rf"{files.ASSETS}=.*mine: .* for lack of scenes/"):
+    with pytest.raises(files.MissingLibero, match=rf"{files.ASSETS}=.*mine: .* scenes/ is missing"):
         files.assets()
 
 
