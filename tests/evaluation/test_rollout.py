@@ -81,7 +81,7 @@ def test_an_episode_that_breaks_is_a_failure_with_its_reason(outcomes):
 def test_an_episode_whose_process_dies_is_a_failure_and_the_others_go_on(outcomes):
     killed = outcomes["killed"]
     assert not killed.success
-    assert "died without a word" in killed.error
+    assert "died without an error message" in killed.error
 
 
 def test_policies_run_where_the_control_says(tmp_path):
