@@ -56,7 +56,7 @@ def test_relabelling_happens_before_normalisation_and_leaves_frames_alone():
 
 def test_a_task_without_demonstrations():
     base = make_base()
-    with pytest.raises(ValueError, match="push: zero demonstrations"):
+    with pytest.raises(ValueError, match="push: no demonstrations"):
         gather({"reach": make_demos("reach"), "push": []}, base.statistics, base.encode_text, base.sizes)
 
 

@@ -172,7 +172,7 @@ def test_declarations_that_do_not_fit(v3, fields, complaint):
         (
             "observation.images.image",
             {"shape": [8, 8, 3]},
-            r"frame 0 is \(16, 16, 3\), info\.json declares \(8, 8, 3\)",
+            r"frame 0 is \(16, 16, 3\), but info\.json declares \(8, 8, 3\)",
         ),
         ("observation.images.image", {"dtype": "float32"}, "is of dtype float32, expected image or video"),
     ],
@@ -191,10 +191,10 @@ def first(value):
 @pytest.mark.parametrize(
     ("column", "values", "complaint"),
     [
-        ("action", first(None), "action is not of one width|not finite"),
-        ("action", first([1.0] * 6), "action is not of one width"),
+        ("action", first(None), "action is not of constant width|not finite"),
+        ("action", first([1.0] * 6), "action is not of constant width"),
         ("actions", None, "actions at step 2 is not finite"),
-        ("observation.state", lambda cells: [["x"] * 8 for _ in cells], "state holds string, info"),
+        ("observation.state", lambda cells: [["x"] * 8 for _ in cells], "state holds string, but info"),
         ("episode_index", first(1), "rows of episode 0, but the metadata declare 5 consecutive"),
         ("frame_index", first(3), "episode 0: frame_index does not count from 0 to 4"),
         ("task_index", first(1), "episode 0: frames of .*turn on the stove.*, but the metadata say 'pick up"),
@@ -268,7 +268,7 @@ class TestVideos:
     @pytest.mark.parametrize(
         ("steps", "size", "fps", "complaint"),
         [
-            (5, 16, FPS, "5 of 6 frames from 0 s on"),
+            (5, 16, FPS, "5 of 6 frames from 0 s"),
             (7, 16, FPS, "more than the 6 frames declared"),
             (6, 32, FPS, r"32x32 pixels, but info\.json declares \(16, 16, 3\)"),
             (6, 16, 2 * FPS, r"frame 1 is at 0\.050 s, expected 0\.100 s at 10 frames per second"),
@@ -285,7 +285,7 @@ class TestVideos:
         lerobot_v3.write(root, demos, CAMERAS, FPS, pictures="h264-lossless")
         video = root / "videos" / "observation.images.image2" / "chunk-000" / "file-000.mp4"
         write_video(video, np.zeros((9, 16, 16, 3), np.uint8))
-        with pytest.raises(DemoError, match=r"file-000\.mp4: 4 of 6 frames from 0\.5 s on"):
+        with pytest.raises(DemoError, match=r"file-000\.mp4: 4 of 6 frames from 0\.5 s"):
             read_all(root)
 
 

@@ -107,7 +107,7 @@ def declare(count):
         (declare(2), "num_demos is 2, there are 3 demonstrations; fix the attribute"),
         (declare(-1), "num_demos is -1, there are 3"),
         (lambda data: data.move("demo_1", "demo_7"), "data/demo_1 is missing among 3 demonstrations; number them"),
-        (put("demo_1/actions", np.full((7, 4), 1e30)), r"demo_1: actions at step 0 is not .* proportion \(1e\+30\)"),
+        (put("demo_1/actions", np.full((7, 4), 1e30)), r"demo_1: actions at step 0 is not .* large \(1e\+30\)"),
         (
             put("demo_1/actions", np.zeros((7, 4), int)),
             r"demo_1: actions are int64 \(7, 4\), expected floats .*; convert",
@@ -115,7 +115,7 @@ def declare(count):
         (put("demo_1/obs/agentview_rgb", np.zeros((7, 0, 0, 3), np.uint8)), "demo_1: "),
         (put("demo_0/actions", np.array([[0.0] * 4] * 4 + [[np.nan] * 4] * 2)), "demo_0: actions at step 4"),
         (put("demo_1/obs/ee_pos", np.full((7, 3), np.inf)), "demo_1: state at step 0"),
-        (put("demo_1/actions", np.zeros((5, 4))), "ee_pos .7, 3., .* for actions .5, 4., wanted as many rows"),
+        (put("demo_1/actions", np.zeros((5, 4))), "ee_pos .7, 3., .* for actions .5, 4., expected as many rows"),
         (put("demo_1/actions", np.zeros((0, 4))), "demo_1: .* for actions .0, 4."),
         (put("demo_1/obs/gripper_states", np.zeros((6, 1))), "demo_1: .*gripper_states .6, 1. for actions .7, 4."),
         (put("demo_0/obs/agentview_rgb", np.zeros((6, 8, 8, 3), np.float32)), "images are float32"),

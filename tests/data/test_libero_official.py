@@ -130,7 +130,7 @@ def test_how_tasks_are_spoken(task, words):
         (lambda data: data["demo_0/obs"].pop("gripper_states"), "data/demo_0: key missing .*gripper_states"),
         (lambda data: data["demo_0/obs"].pop("ee_ori"), "data/demo_0: key missing .*ee_ori"),
         (lambda data: data["demo_0/obs"].pop("eye_in_hand_rgb"), "key missing .*eye_in_hand_rgb"),
-        (lambda data: data["demo_1"].attrs.modify("num_samples", 9), "demo_1: num_samples is 9, there are 6 steps"),
+        (lambda data: data["demo_1"].attrs.modify("num_samples", 9), "demo_1: num_samples is 9, but there are 6 steps"),
         (lambda data: data.attrs.modify("problem_info", "{"), "damaged"),
         (
             lambda data: data.attrs.modify("problem_info", '{"language_instruction": ["a"]}'),
@@ -165,7 +165,7 @@ def replaced(key, value):
         ("demo_0/actions", [b"x"] * 5, "demo_0: actions are object"),
         ("demo_0/obs/ee_ori", np.full((5, 3), np.nan), "demo_0: state at step 0 is not finite"),
         ("demo_0/obs/agentview_rgb", np.zeros((5, 8, 8, 3), np.uint8), "demo_0: cameras differ in shape"),
-        ("demo_0/obs/agentview_rgb", np.zeros((5, 16), np.uint8), r"agentview_rgb is uint8 \(5, 16\), wanted"),
+        ("demo_0/obs/agentview_rgb", np.zeros((5, 16), np.uint8), r"agentview_rgb is uint8 \(5, 16\), expected"),
     ],
 )
 def test_wrong_arrays(file, key, value, complaint):

@@ -68,7 +68,7 @@ def test_truncated_metadata(root, file):
         ('"wrist_image"', '"hand_image"', "eye_in_hand .* is not there; .*features are: image, hand_image"),
         ('"language_instruction"', '"text"', "key missing .*language_instruction"),
         ('"steps"', '"frames"', "key missing .*steps"),
-        (f"{CLASS}tensor_feature.Tensor", "os.system", r"a feature of class os\.system, wanted one of TFDS's own"),
+        (f"{CLASS}tensor_feature.Tensor", "os.system", r"a feature of class os\.system, expected one of TFDS's own"),
     ],
 )
 def test_other_features(root, old, new, complaint):

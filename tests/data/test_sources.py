@@ -143,7 +143,7 @@ def test_keys_of_a_camera_in_hdf5(tmp_path):
     write_as("hdf5", tmp_path, make_libero_demos(TASKS[0]) + make_libero_demos(TASKS[1]))
     (demo, _) = sources.open(tmp_path, ("front",), {"front": "agentview_rgb"}).demos(TASKS[0])
     np.testing.assert_array_equal(demo.images, make_libero_demos(TASKS[0])[0].images[:, :1])
-    with pytest.raises(DemoError, match="in HDF5 state has fixed keys"):
+    with pytest.raises(DemoError, match="state has fixed keys in HDF5"):
         sources.open(tmp_path, CAMERAS, {"state": "ee_pos"})
 
 

@@ -54,14 +54,17 @@ CALL = b"cos\nsystem\n" + text("touch pwned") + b"\x85R0"  # os.system("touch pw
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda data: data[:2] + CALL + data[2:], "GLOBAL 'os system' where GLOBAL belongs"),
-        (lambda data: data[:-1] + CALL + b".", "GLOBAL 'os system' where STOP belongs"),
-        (lambda data: data.replace(b"numpy.core.multiarray\n_reconstruct", b"os\nsystem"), "'os system' where GLOBAL"),
-        (lambda data: data.replace(text("f8"), text("O8")), "BINUNICODE 'O8' where BINUNICODE"),
+        (lambda data: data[:2] + CALL + data[2:], "GLOBAL 'os system' instead of GLOBAL"),
+        (lambda data: data[:-1] + CALL + b".", "GLOBAL 'os system' instead of STOP"),
+        (
+            lambda data: data.replace(b"numpy.core.multiarray\n_reconstruct", b"os\nsystem"),
+            "'os system' instead of GLOBAL",
+        ),
+        (lambda data: data.replace(text("f8"), text("O8")), "BINUNICODE 'O8' instead of BINUNICODE"),
         (lambda data: data[:-1], "not an array of initial states"),
         (lambda data: data[:60], "not an array of initial states"),
         (lambda data: data.replace(b"(K\x01K\x32", b"(K\x01K\x31"), "cannot reshape"),
-        (lambda data: b"\x80\x02N.", "NONE 'None' where GLOBAL belongs"),
+        (lambda data: b"\x80\x02N.", "NONE 'None' instead of GLOBAL"),
     ],
 )
 def test_a_tampered_file_is_refused_by_name_and_never_run(saved, tmp_path, monkeypatch, change, complaint):
