@@ -191,7 +191,7 @@ def test_splits_that_share_a_fact_are_refused(config):
     with pytest.raises(ValueError, match="scene 'LIBERO_Floor_Manipulation with floor' is in both"):
         check_splits(dict(config, protocol=protocol), WORLD)
     protocol = dict(config["protocol"], held_out=("colour",))
-    with pytest.raises(ValueError, match="this world knows no 'colour' of its tasks; it knows: text, scene, motion"):
+    with pytest.raises(ValueError, match="no fact 'colour' about this world's tasks; known: text, scene, motion"):
         check_splits(dict(config, protocol=protocol), WORLD)
 
 
