@@ -130,7 +130,7 @@ class ConditionRange:
       camera: largest displacement along each axis [m]. light: interval of the brightness factor [1].
       camera_turn: largest turn about each axis [rad]. colour: how far surfaces are recoloured, each time, in [0, 1].
       friction, mass, damping: intervals of their factors [1]. texture: share of surfaces with another texture, always
-        drawn anew, in [0, 1].
+        drawn each time, in [0, 1].
     """
 
     yaw: tuple[float, float] = (0.0, 0.0)

@@ -67,7 +67,7 @@ class Example(NamedTuple):
 
 
 class Work:
-    """Compiled pieces of work on one policy with one placement; each `run_*` does one once and waits for the end."""
+    """Compiled pieces of work on one policy with one placement; each `run_*` runs one once and waits for the end."""
 
     def __init__(self, model: SmolVLA, placement: Placement, arrays: Mapping[str, np.ndarray]):
         graph, self.theta, self.phi = adapters.split(adapters.attach(model, placement, jax.random.key(0)))

@@ -120,7 +120,7 @@ def test_assets_that_are_nowhere(nowhere, monkeypatch):
         raise OSError("no network")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
-    with pytest.raises(files.MissingLibero, match=rf"no network.*name that folder in {files.ASSETS}"):
+    with pytest.raises(files.MissingLibero, match=rf"no network.*set {files.ASSETS} to that folder"):
         files.assets()
 
 

@@ -14,7 +14,7 @@ _ZIP, _PICKLE = b"PK", b"\x80"
 class TensorFile(Mapping[str, np.ndarray]):
     """A safetensors file as a mapping from names to arrays; bfloat16 comes as ml_dtypes' type.
 
-    The file is mapped anew for every tensor: pages that were read would otherwise count as this process's memory.
+    The file is mapped again for every tensor: pages that were read would otherwise count as this process's memory.
 
     Raises:
       ValueError: if the file is missing, truncated, or of another format; it is never unpickled.
