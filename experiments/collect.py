@@ -3,7 +3,7 @@
     python experiments/collect.py --suite=libero_object --demos=20
     python experiments/collect.py --config=configs/metaworld_demos.py
 
-Finished files are kept: the same command goes on where it stopped. Only successes are kept; failures are counted.
+Finished files are kept: the same command resumes where it stopped. Only successes are kept; failures are counted.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ _NOISE = flags.DEFINE_float("noise", None, "pushes on the hand [action units], i
 
 def _config() -> dict:
     if (_CONFIG.value is None) == (_SUITE.value is None):
-        raise ValueError("name what to record by one of --suite=libero_object (or another) and --config=configs/...")
+        raise ValueError("set exactly one of --suite=libero_object (or another) and --config=configs/...")
     config = _CONFIG.value
     if config is None:
         recipe = Path(__file__).parents[1] / "configs" / "libero_demos.py"

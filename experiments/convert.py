@@ -1,9 +1,9 @@
-"""Makes a base of a lerobot SmolVLA policy, with the normalisation statistics of your training demonstrations.
+"""Makes a base from a lerobot SmolVLA policy, with the normalisation statistics of your training demonstrations.
 
     python experiments/convert.py --policy=lerobot/smolvla_base --demos='runs/demos/clean/*.hdf5' --output=runs/base
 
 Everything else then takes the result as `--base` or `config.base`. A policy that was fine-tuned on one data set brings
-statistics of its own: leave --demos out to keep them. lerobot/smolvla_base brings none that are in force.
+its own statistics: omit --demos to keep them. lerobot/smolvla_base has none that are used.
 """
 
 import glob
@@ -21,11 +21,11 @@ from metalora_jax.training import command
 _POLICY = flags.DEFINE_string("policy", None, "lerobot policy: a directory, or a name on the hub.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write the base to.", required=True)
 _DEMOS = flags.DEFINE_string(
-    "demos", "", "HDF5 files, or datasets' directories, of the training tasks: a pattern; empty keeps the policy's own."
+    "demos", "", "Pattern of HDF5 files or dataset directories of training tasks; empty keeps the policy's own."
 )
 _KEYS = flags.DEFINE_list("keys", [], "state=FEATURE, action=FEATURE, of a dataset with other names.")
-_TOKENIZER = flags.DEFINE_string("tokenizer", None, "tokenizer.json, where it is not with the policy or on the hub.")
-_DTYPE = flags.DEFINE_enum("param_dtype", "float32", ["float32", "bfloat16"], "Of the weights on disk and in memory.")
+_TOKENIZER = flags.DEFINE_string("tokenizer", None, "tokenizer.json, if it is not with the policy or on the hub.")
+_DTYPE = flags.DEFINE_enum("param_dtype", "float32", ["float32", "bfloat16"], "Type of weights on disk and in memory.")
 
 
 def main(_: list[str]) -> None:

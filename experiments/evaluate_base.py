@@ -20,7 +20,7 @@ from metalora_jax.training import checkpoint, command
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _BASE = flags.DEFINE_string("base", "", "Base directory; empty is the nano SmolVLA in the package.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where episodes.jsonl goes.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory for episodes.jsonl.", required=True)
 _EPISODES = flags.DEFINE_integer("episodes", 20, "Episodes for each task.", lower_bound=1)
 _WORKERS = flags.DEFINE_integer("workers", 2, "Processes.", lower_bound=1)
 

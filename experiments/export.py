@@ -24,11 +24,11 @@ from metalora_jax.policies.smolvla import convert, export
 from metalora_jax.training import command
 
 _ADAPTER = flags.DEFINE_string("adapter", None, "Adapter directory.", required=True)
-_BASE = flags.DEFINE_string("base", None, "The base that it was learned on.", required=True)
-_POLICY = flags.DEFINE_string("policy", None, "The lerobot policy that the base was made of.", required=True)
+_BASE = flags.DEFINE_string("base", None, "The base that the adapter was trained on.", required=True)
+_POLICY = flags.DEFINE_string("policy", None, "The lerobot policy that the base was made from.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write to.", required=True)
 _FORMAT = flags.DEFINE_enum("format", "merged", ["merged", "peft"], "What to write.")
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "base"], "Of merged weights.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "base"], "Type of merged weights.")
 
 
 def main(_: list[str]) -> None:

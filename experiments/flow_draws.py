@@ -3,7 +3,7 @@
     python experiments/flow_draws.py --config=configs/metaworld_conditions.py
 
 One minibatch of one task under one hidden condition; only the draws of (t, noise) differ between the gradients, which
-is the noise that more draws can take away. Ends with a table.
+is the noise that more draws can reduce. Ends with a table.
 """
 
 import time

@@ -20,7 +20,7 @@ from metalora_jax.policies.smolvla.model import SmolVLA
 from metalora_jax.training import augmentation, checkpoint, command, loop, pretrain
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and the base go.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory for checkpoints, metrics and the base.", required=True)
 
 
 def main(_: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""A progress bar with rate and time left: alive on a terminal, one line now and then in a log file."""
+"""A progress bar with rate and remaining time: live on a terminal, an occasional line in a log file."""
 
 import sys
 from collections.abc import Callable, Iterable, Sized
@@ -6,11 +6,11 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-_LINE = "{desc}: {n_fmt}/{total_fmt} ({percentage:.0f} %), {elapsed} gone, {remaining} left, {rate_fmt}{postfix}"
-_OPEN = "{desc}: {n_fmt} done, {elapsed} gone{postfix}"  # where nobody knows how many there are
+_LINE = "{desc}: {n_fmt}/{total_fmt} ({percentage:.0f} %), {elapsed} elapsed, {remaining} left, {rate_fmt}{postfix}"
+_OPEN = "{desc}: {n_fmt} done, {elapsed} elapsed{postfix}"  # when the total is unknown
 
 
-_line: int | None = None  # of the terminal, where several processes show a bar each
+_line: int | None = None  # of the terminal, when several processes show one bar each
 
 
 def take_line(number: int) -> None:
@@ -20,7 +20,7 @@ def take_line(number: int) -> None:
 
 
 class _Lines(tqdm):
-    """Prints each state of the bar as a line of its own: a log file cannot take one back."""
+    """Prints each state of the bar as a line of its own: a log file cannot overwrite one."""
 
     @staticmethod
     def status_printer(file: TextIO) -> Callable[[str], None]:
@@ -32,7 +32,7 @@ class _Lines(tqdm):
         return print_status
 
     def set_postfix(self, ordered_dict: Any = None, refresh: bool = True, **numbers: Any) -> None:
-        """As in tqdm, but shown with the next line: new numbers are no reason for one."""
+        """As in tqdm, but shown with the next line: new numbers alone do not print one."""
         super().set_postfix(ordered_dict, refresh=False, **numbers)
 
 
@@ -50,10 +50,10 @@ def progress(
     Args:
       iterable: what to count; None for a bar that is moved by hand.
       description: what is counted, such as "meta-train".
-      total: how many in all, `initial` included; `initial + len(iterable)` when not given, where there is a length.
-      initial: how many were done before, by the run that is resumed; they do not count into the rate.
-      every: time between two lines where `file` is not a terminal [s].
-      file: where to; standard error when not given.
+      total: how many in all, including `initial`; by default `initial + len(iterable)`, if there is a length.
+      initial: how many the resumed run had already done; they do not count towards the rate.
+      every: time between two lines if `file` is not a terminal [s].
+      file: where to write; standard error by default.
     """
     file = file or sys.stderr
     if total is None and isinstance(iterable, Sized):
@@ -61,7 +61,7 @@ def progress(
     common = {"iterable": iterable, "desc": description, "total": total, "initial": initial, "file": file}
     if file.isatty():
         return tqdm(**common, dynamic_ncols=True, position=_line)
-    # miniters=1: look at the clock after every item; tqdm would learn to skip looks, and come late when items slow.
+    # miniters=1: look at the clock after every item; tqdm would learn to skip checks, and lag when items slow down.
     return _Lines(
         **common, mininterval=every, maxinterval=every, miniters=1, bar_format=_OPEN if total is None else _LINE
     )

@@ -1,4 +1,4 @@
-"""Do demonstrations look like the data that a base learned from? Wrong conventions end in 0 % success, silently."""
+"""Do demonstrations look like the data that a base was trained on? Wrong conventions silently give 0 % success."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,9 +17,9 @@ from metalora_jax.types import ActionChunk, Demo, Observation
 
 FAR_STATE = 5.0  # standard deviations between the demonstrations' mean and the base's
 FAR_ACTION = 10.0  # standard deviations between any action and the base's mean
-BETTER = 0.8  # share of the loss to which another convention must bring it down
+BETTER = 0.8  # fraction to which another convention must reduce the loss
 
-MANY, FEW = 64, 8  # frames that the base is asked about; few where it takes seconds a frame
+MANY, FEW = 64, 8  # frames that the base is tested on; few if it takes seconds per frame
 
 AS_IT_IS = "as it is"
 VIEWS: dict[str, tuple[slice, slice]] = {
@@ -32,10 +32,10 @@ _TASK = "demonstrated"
 
 
 def doubts(base: Base, demos: Sequence[Demo]) -> list[str]:
-    """What looks wrong, one sentence for each; empty when all is well.
+    """Descriptions of what looks wrong, one sentence each; empty if nothing does.
 
-    State and actions are held against the base's statistics. For conventions that no statistic shows the base itself is
-    asked: whether it foretells the demonstrated actions better from a turned picture, or with the gripper reversed.
+    State and actions are compared with the base's statistics. For conventions that statistics do not show, the base is
+    tested: does it predict the demonstrated actions better from a turned picture, or with the gripper reversed?
 
     Args:
       base: the policy to be adapted.
@@ -81,9 +81,9 @@ def _against_predictions(base: Base, demos: Sequence[Demo]) -> list[str]:
     best = min(found, key=lambda name: found[name][0])
     said = []
     if found[best][0] < BETTER * known:
-        said.append(f"the base understands the pictures better {best} (loss {found[best][0]:.2f} not {known:.2f})")
+        said.append(f"the base fits the pictures better {best} (loss {found[best][0]:.2f}, not {known:.2f})")
     if reverse_loss < BETTER * known:
         said.append(
-            f"the base understands the gripper better reversed in sign (loss {reverse_loss:.2f}, not {known:.2f})"
+            f"the base fits the gripper better with its sign reversed (loss {reverse_loss:.2f}, not {known:.2f})"
         )
     return said

@@ -1,11 +1,11 @@
-"""The frozen front's outputs on disk: computed once for equal frames, policy and stage, by whichever run comes first.
+"""The frozen front's outputs on disk: computed once for equal frames, policy and stage, by the first run to need them.
 
-An entry is a file of up to a few frames, named by a key (a digest of all that went in) and a digest of its own bytes:
+An entry is a file of a few frames, named by a key (a digest of all inputs) and a digest of its own bytes:
 
     <root>/<key>-<digest>.npy      a structured array, one field for each leaf, one row for each frame
 
-It appears under its name when it is whole, so readers, other writers and a kill at any moment meet whole entries only;
-an entry whose bytes are not those of its name is dropped, and computed again.
+It appears under its name only once it is complete, so that readers and other writers never see part of one, even after
+a kill; an entry whose bytes do not match the digest in its name is dropped, and computed again.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from metalora_jax import caches
 LIMIT = "METALORA_CACHE_GIB"  # environment variable
 _DEFAULT_GIB = 50.0
 _STAGING, _ABANDONED = ".writing-", 3600.0  # [s]
-_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)  # numpy's files know it as two raw bytes
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)  # stored in numpy's files as two raw bytes
 
 Entry = dict[str, np.ndarray]
 
@@ -34,20 +34,20 @@ def limit() -> int:
     """METALORA_CACHE_GIB, in bytes.
 
     Raises:
-      ValueError: it is no number.
+      ValueError: if it is not a number.
     """
     text = os.environ.get(LIMIT, str(_DEFAULT_GIB))
     try:
         return int(float(text) * 2**30)
     except ValueError:
-        raise ValueError(f"{LIMIT}={text!r} is no number of GiB") from None
+        raise ValueError(f"{LIMIT}={text!r} is not a number of GiB") from None
 
 
 class FeatureCache:
-    """Memory-mapped entries below `root`, bounded in bytes: the least recently used ones go first."""
+    """Memory-mapped entries below `root`, bounded in bytes: the least recently used ones are removed first."""
 
     def __init__(self, root: Path, limit: int):
-        """`limit` in bytes; the entries of one run may be more, then it keeps what it has open until it ends."""
+        """`limit` in bytes; one run may exceed it, since it keeps the entries that it has open until it ends."""
         self._root = root
         self._limit = limit
         try:
@@ -65,18 +65,18 @@ class FeatureCache:
 
     @classmethod
     def from_environment(cls) -> "FeatureCache":
-        """Below the folder that METALORA_CACHE names, of at most METALORA_CACHE_GIB."""
+        """A cache below the folder METALORA_CACHE, of at most METALORA_CACHE_GIB."""
         return cls(caches.folder("frozen_front"), limit())
 
     def get(self, key: str) -> Entry | None:
-        """The entry, its arrays mapped from the file; None where there is none, or none that can be trusted."""
+        """The entry, its arrays mapped from the file; None if there is none, or if it cannot be trusted."""
         path = self._files.get(key)
         if path is None:
             return None
         try:
             content = path.read_bytes()
             if _digest(content) != path.stem.split("-")[1]:
-                raise ValueError("its bytes are not those of its name")
+                raise ValueError("its bytes do not match the digest in its name")
             rows = np.load(path, mmap_mode="r", allow_pickle=False)
             os.utime(path)  # used now
             return {name: _typed(rows[name]) for name in rows.dtype.names}
@@ -89,7 +89,7 @@ class FeatureCache:
         return None
 
     def put(self, key: str, entry: Entry) -> Entry:
-        """Stores an entry, and returns it as `get` would; where the disk is full it is returned as it is."""
+        """Stores an entry, and returns it as `get` would; if the disk is full, it is returned unchanged."""
         fields = [(name, value.dtype, value.shape[1:]) for name, value in entry.items()]
         rows = np.empty(len(next(iter(entry.values()))), np.dtype(fields))
         for name, value in entry.items():
@@ -146,7 +146,7 @@ def _digest(content: bytes) -> str:
 
 
 def _raw(dtype: np.dtype) -> np.dtype:
-    """The same layout in types that numpy's files know."""
+    """The same layout in types that numpy's files support."""
     assert dtype.fields is not None
     fields = []
     for name, (field, *_) in dtype.fields.items():

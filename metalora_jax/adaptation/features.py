@@ -14,9 +14,9 @@ from metalora_jax.types import Observation, PyTree
 
 BATCH = 16  # frames in an entry of the cache, at most
 AT_ONCE = 4  # frames that go through the policy together on a CPU: more overflow its cache at SmolVLA's size
-AT_ONCE_ELSEWHERE = 256  # on a GPU or TPU, where small programs wait for each other; at most BATCH with a cache
+AT_ONCE_ELSEWHERE = 256  # on a GPU or TPU, where small programs underuse the device; at most BATCH with a cache
 IN_MEMORY = 4 * 2**30  # [bytes] larger banks stay on the disk, mapped
-_VERSION = "1"  # of what a key stands for; to be raised when preprocessing or a stage changes what it computes
+_VERSION = "1"  # of what a key stands for; increase it when preprocessing or a stage changes what it computes
 
 
 class Blocks:
@@ -58,13 +58,13 @@ def bank(
       phi: frozen weights.
       stage: see `Policy.stage_of`.
       progress: called with the number of frames done since the last call.
-      cache: where outputs are looked up, and kept; None computes them all.
+      cache: where outputs are looked up and stored; None computes them all.
       fingerprint: of the policy, for the cache's keys.
 
     Returns:
-      A tree of arrays; of `Blocks` where they are larger than `IN_MEMORY`.
+      A tree of arrays; of `Blocks` if they are larger than `IN_MEMORY`.
     """
-    if stage == "observation":  # nothing is computed, so nothing is worth keeping
+    if stage == "observation":  # nothing is computed, so there is nothing to cache
         cache = None
 
     @jax.jit
@@ -97,7 +97,7 @@ def bank(
 
 
 def size(frames: Frames, model_of: Callable[[PyTree], PyTree], phi: PyTree, stage: Stage) -> int:
-    """Bytes of a `bank`; nothing is computed."""
+    """Size of a `bank` in bytes; nothing is computed."""
     one = frames.observe(np.zeros(1, int))
     outputs = jax.eval_shape(lambda phi, observation: advance(model_of(phi), observation, stage), phi, one)
     each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(outputs))
@@ -110,7 +110,7 @@ def on_host(bank: PyTree) -> bool:
 
 
 def _blocks(frames: Frames) -> Iterator[np.ndarray]:
-    """Rows of at most BATCH frames, none of two demonstrations: a new one leaves the keys of the others as they are."""
+    """Rows of at most BATCH frames, never from two demonstrations: adding one keeps the keys of the others."""
     for variant in range(frames.variants):
         for task, starts in frames.first_row.items():
             for start, chosen in zip(starts, frames.moments[task], strict=True):

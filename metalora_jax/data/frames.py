@@ -1,4 +1,4 @@
-"""All frames of many demonstrations in a few arrays, and minibatches of them by row number."""
+"""All frames of many demonstrations in a few arrays, and minibatches of them selected by row number."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -30,11 +30,11 @@ class Frames(NamedTuple):
 
     @property
     def variants(self) -> int:
-        """Of every frame. Row `variant * N + row` is a variant of `row`: in other colours and words, to do the same."""
+        """Of every frame. Row `variant * N + row` is a variant of `row`: same action, other colours or words."""
         return self.augment.variants if self.augment else 1
 
     def vary(self, rng: np.random.Generator, rows: np.ndarray) -> np.ndarray:
-        """A variant of each row, drawn evenly; takes nothing from `rng` where there are no others."""
+        """A variant of each row, drawn uniformly; does not use `rng` if there is only one variant."""
         if self.variants == 1:
             return rows
         return rows + len(self.state) * rng.integers(self.variants, size=rows.shape)
@@ -78,12 +78,12 @@ def gather(
       demos: of every task.
       preprocessor: of the policy that the frames are for.
       augment: other variants of the frames.
-      each: how many frames of each demonstration become rows, spread evenly; their chunks are of consecutive actions
-        all the same. None: all.
+      each: how many frames of each demonstration become rows, spread evenly; their chunks still hold consecutive
+        actions. None: all.
 
     Raises:
-      ValueError: a task has no demonstration, one of fewer frames than `each`, or paraphrases but no variant that could
-        be worded in them.
+      ValueError: if a task has no demonstration, has one with fewer frames than `each`, or has paraphrases but no
+        variant that could use them.
     """
     images, state, row = [], [], 0
     first_row: dict[str, tuple[int, ...]] = {}
@@ -91,7 +91,7 @@ def gather(
     actions: dict[str, tuple[np.ndarray, ...]] = {}
     for task, recorded in demos.items():
         if not recorded:
-            raise ValueError(f"{task}: zero demonstrations; record at least one")
+            raise ValueError(f"{task}: no demonstrations; record at least one")
         starts = []
         moments[task] = tuple(_spread(task, len(demo.actions), each) for demo in recorded)
         for demo, chosen in zip(recorded, moments[task], strict=True):
@@ -117,12 +117,12 @@ def gather(
 
 
 def _spread(task: str, steps: int, count: int | None) -> np.ndarray:
-    """`count` of `steps` moments: the middle of each of so many equal parts."""
+    """`count` of `steps` moments: the middle of each of `count` equal parts."""
     if count is None:
         return np.arange(steps)
     if not 1 <= count <= steps:
         raise ValueError(
-            f"{count} frames of each demonstration wanted, {task} has one of {steps}: ask for 1 to {steps}"
+            f"{count} frames of each demonstration requested, but {task} has one of {steps}: request 1 to {steps}"
         )
     return (np.arange(count) * 2 + 1) * steps // (2 * count)
 
@@ -135,7 +135,7 @@ def _words(
     preprocessor: Preprocessor,
     augment: ImageAugmentation | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and mask of all frames: of every variant where there are paraphrases, else of the frames alone."""
+    """Tokens and mask of all frames: of every variant if there are paraphrases, else of the frames alone."""
     known = [
         (demo, row, len(chosen))
         for task, rows in first_row.items()
@@ -144,7 +144,7 @@ def _words(
     variants = 1
     if any(demo.paraphrases for demo, *_ in known):
         if augment is None or augment.variants == 1:
-            raise ValueError("paraphrases are told to variants: set augment.variants or --variants to 2 or more")
+            raise ValueError("paraphrases apply to variants only: set augment.variants or --variants to 2 or more")
         variants = augment.variants
     tokens, masks = [], []
     for variant in range(variants):

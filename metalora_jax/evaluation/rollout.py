@@ -1,4 +1,4 @@
-"""Closed-loop episodes in worker processes: one simulator and one policy a process, one episode at a time.
+"""Closed-loop episodes in worker processes: one simulator and one policy per process, one episode at a time.
 
 Each worker has one agent; the adapters of a job are swapped in without compiling again.
 """
@@ -29,7 +29,7 @@ class Control(NamedTuple):
     """How a policy drives the robot."""
 
     cameras: tuple[str, ...]  # in the order the base was trained with
-    execute: int  # control steps before the policy looks again (n_action_steps); at most a chunk
+    execute: int  # control steps before the policy observes again (n_action_steps); at most a chunk
     max_steps: int | Mapping[str, int]  # control steps before an episode counts as failed; may differ by suite
     world: str = "metaworld"
     image_size: int = 64  # [px] of what the cameras give
@@ -43,20 +43,20 @@ class Control(NamedTuple):
         """`max_steps` of a task.
 
         Raises:
-          ValueError: there is none for the task's suite.
+          ValueError: if there is none for the task's suite.
         """
         if not isinstance(self.max_steps, Mapping):
             return self.max_steps
         suite = world(self.world).suite(task)
         if suite not in self.max_steps:
-            raise ValueError(f"control.max_steps names no {suite!r}, the suite of {task}; add it")
+            raise ValueError(f"control.max_steps lacks {suite!r}, the suite of {task}; add it")
         return self.max_steps[suite]
 
 
 class Rollout(NamedTuple):
     """One episode to run."""
 
-    key: Any  # returned with the outcome; whatever tells the caller which one it was
+    key: Any  # returned with the outcome; identifies it to the caller
     condition: Condition
     start: int  # which of the task's starts; the policy's noise is drawn from it, too
     told: str | None = None  # another task's instruction in place of the task's own
@@ -69,11 +69,11 @@ class Job(NamedTuple):
     placement: adapters.Placement
     theta: adapters.Theta | None  # numpy leaves; None is the plain base
     rollouts: tuple[Rollout, ...]
-    turn: int = 0  # lower ones are run first, whatever their tasks
+    turn: int = 0  # lower ones run first, whatever their tasks
 
 
 class Outcome(NamedTuple):
-    """What came of one episode."""
+    """The result of one episode."""
 
     key: Any
     success: bool
@@ -89,8 +89,8 @@ def run(jobs: Sequence[Job], base_directory: Path | None, control: Control, work
     A process that crashes, or hangs for `control.timeout`, is replaced; its episode is a failure that says why.
 
     Raises:
-      RuntimeError: one process after the other is lost (see `in_processes`).
-      ValueError: a task has no step cap.
+      RuntimeError: if processes are lost repeatedly (see `in_processes`).
+      ValueError: if a task has no step cap.
     """
     ordered = sorted(jobs, key=lambda job: (job.turn, job.task))  # neighbours share a simulator
     for job in ordered:
@@ -101,14 +101,14 @@ def run(jobs: Sequence[Job], base_directory: Path | None, control: Control, work
 
 
 def _lost(why: str, _: int, job: Job) -> Outcome:
-    """An episode whose process is gone, and its commands with it."""
+    """An episode whose process was lost, along with its commands."""
     return Outcome(job.rollouts[0].key, False, 0.0, 0, np.zeros((0, 0), np.float32), why)
 
 
 def replay(
     control: Control, task: str, rollout: Rollout, commands: np.ndarray, camera: str, image_size: int, every: int
 ) -> np.ndarray:
-    """Frames (n, H, W, 3) uint8 of an episode, seen sharper than the policy sees it: one in `every` control steps."""
+    """Frames (n, H, W, 3) uint8 of an episode, at higher resolution than the policy's: one in `every` control steps."""
     frames = []
     with _open(control._replace(cameras=(camera,), image_size=image_size), task) as env:
         env.reset(rollout.start, rollout.condition)
@@ -146,7 +146,7 @@ def _start(base_directory: Path | None, control: Control, workers: int) -> None:
 
 
 def one_core_each(workers: int) -> int:
-    """Pins a pool's worker to one core where they fill the machine: threads that fight over cores cost time.
+    """Pins a pool's worker to one core where they fill the machine: threads that compete for cores cost time.
 
     Returns:
       The worker's number, from 0.
@@ -200,7 +200,7 @@ def _episode(env: Simulator, agent: Agent, rollout: Rollout) -> Outcome:
             commands.append(command)
             total += step.reward
             success = step.success
-    except Exception as problem:  # an episode that breaks is a failed episode, and says why
+    except Exception as problem:  # an episode that raises is a failure, and says why
         error, success = f"{type(problem).__name__}: {problem}", False
     done = np.array(commands, np.float32).reshape(-1, len(base.statistics.action_mean))
     return Outcome(rollout.key, success, total, len(commands), done, error)

@@ -9,7 +9,7 @@ from huggingface_hub.errors import EntryNotFoundError, HTTPError
 
 TOKENIZER = "tokenizer.json"
 WANTED = ("config.json", "model.safetensors", "policy_*", TOKENIZER, "README.md")
-FAILURES = (OSError, HTTPError, EntryNotFoundError)  # no network, no such name, no leave, not in the local cache
+FAILURES = (OSError, HTTPError, EntryNotFoundError)  # no network, no such name, no permission, not in the local cache
 
 
 def local_directory(path_or_hub_id: str | Path) -> Path:
@@ -19,20 +19,20 @@ def local_directory(path_or_hub_id: str | Path) -> Path:
       path_or_hub_id: a directory, or a name on the hub, at a commit where one follows: "owner/name@<40 hex digits>".
 
     Raises:
-      ValueError: there is no such directory, and the hub does not give it either.
+      ValueError: if there is no such directory, and the hub does not provide it either.
     """
     path = Path(path_or_hub_id)
     if path.is_dir():
         return path
     if not (named := re.fullmatch(r"([\w.-]+/[\w.-]+?)(?:@([0-9a-f]{40}))?", str(path_or_hub_id))):
-        raise ValueError(f"{path} is no directory, and no name on the hub (owner/name or owner/name@commit) either")
+        raise ValueError(f"{path} is neither a directory nor a name on the hub (owner/name or owner/name@commit)")
     try:
         logging.info("fetching %s from the hub, or its local cache", path_or_hub_id)
         return Path(snapshot_download(named[1], revision=named[2], allow_patterns=list(WANTED)))
     except FAILURES as error:
         raise ValueError(
-            f"{path_or_hub_id} is no directory, and not to be had from the hub ({short(error)}). Without a network: "
-            f"put {', '.join(WANTED)} of {path_or_hub_id} into a directory, and give that directory"
+            f"{path_or_hub_id} is not a directory, nor available from the hub ({short(error)}). Without a network: "
+            f"put {', '.join(WANTED)} of {path_or_hub_id} into a directory and pass it"
         ) from error
 
 

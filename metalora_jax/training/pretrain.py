@@ -21,17 +21,17 @@ from metalora_jax.types import ActionChunk, Array, Batch, Demo, Observation, PyT
 
 
 def read(recipe: Mapping[str, Any]) -> dict[str, list[Demo]]:
-    """The demonstrations that `recipe` learns from: of the first part's tasks those of all parts, and their twins.
+    """The demonstrations that `recipe` trains on: those of the first part's tasks in all parts, and their twins.
 
     Args:
       recipe: with a section of `DataConfig` for each part in `data`; `paraphrases` and `symmetries` as in `augmented`.
 
     Raises:
-      ValueError: parts differ in their cameras, or name some frames only; or see `read_demos` and `augmented`.
+      ValueError: if parts differ in their cameras, or select only some frames; see also `read_demos` and `augmented`.
     """
     parts = {name: DataConfig.from_config(part) for name, part in recipe["data"].items()}
     if any(part.frames is not None for part in parts.values()):
-        raise ValueError("data.frames spares a frozen front, and pretraining has none: leave it out")
+        raise ValueError("data.frames saves work in a frozen front, and pretraining has none: leave it out")
     (first, whole), *others = parts.items()
     for name, part in others:
         if tuple(part.cameras) != tuple(whole.cameras):
@@ -42,7 +42,7 @@ def read(recipe: Mapping[str, Any]) -> dict[str, list[Demo]]:
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
-    """A byte-level BPE tokenizer of the kind that SmolVLM2 uses, at a size that fits a nano policy; 0 is padding."""
+    """A byte-level BPE tokenizer of the kind that SmolVLM2 uses, at a size suitable for a nano policy; 0 is padding."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

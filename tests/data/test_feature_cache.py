@@ -153,5 +153,5 @@ def test_a_folder_that_cannot_be_is_named(tmp_path, monkeypatch):
         FeatureCache.from_environment()
     monkeypatch.setenv("METALORA_CACHE", str(tmp_path))
     monkeypatch.setenv("METALORA_CACHE_GIB", "much")
-    with pytest.raises(ValueError, match="METALORA_CACHE_GIB='much' is no number"):
+    with pytest.raises(ValueError, match="METALORA_CACHE_GIB='much' is not a number"):
         FeatureCache.from_environment()

@@ -56,7 +56,7 @@ def test_relabelling_happens_before_normalisation_and_leaves_frames_alone():
 
 def test_a_task_without_demonstrations():
     base = make_base()
-    with pytest.raises(ValueError, match="push: zero demonstrations"):
+    with pytest.raises(ValueError, match="push: no demonstrations"):
         gather({"reach": make_demos("reach"), "push": []}, base.preprocessor)
 
 
@@ -185,5 +185,5 @@ def test_other_words_are_told_to_the_frames_that_are_used():
 
 @pytest.mark.parametrize("each", [0, -1, 7])
 def test_frames_that_a_demonstration_has_not(each):
-    with pytest.raises(ValueError, match=rf"{each} frames of each .* reach has one of 6: ask for 1 to 6"):
+    with pytest.raises(ValueError, match=rf"{each} frames of each .* reach has one of 6: request 1 to 6"):
         thinned(each)

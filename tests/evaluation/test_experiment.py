@@ -193,7 +193,7 @@ def test_splits_that_share_a_fact_are_refused(config):
     with pytest.raises(ValueError, match="scene 'LIBERO_Floor_Manipulation with floor' is in both"):
         check_splits(dict(config, protocol=protocol), WORLD)
     protocol = dict(config["protocol"], held_out=("colour",))
-    with pytest.raises(ValueError, match="this world knows no 'colour' of its tasks; it knows: text, scene, motion"):
+    with pytest.raises(ValueError, match="no fact 'colour' about this world's tasks; known: text, scene, motion"):
         check_splits(dict(config, protocol=protocol), WORLD)
 
 
@@ -214,7 +214,7 @@ def test_missing_demonstrations_are_said_before_training(config, tmp_path, monke
     monkeypatch.setattr(experiment, "world", lambda name: WORLD)
     monkeypatch.setattr(experiment, "train", lambda config, workdir: pytest.fail("it trained first"))
     short = config | {section: dict(config[section], demos=100)}
-    with pytest.raises(ValueError, match="100 demonstrations wanted, 4 there; record more or ask for fewer"):
+    with pytest.raises(ValueError, match="100 demonstrations requested, 4 found; record more or request fewer"):
         experiment.run(short, tmp_path)
 
 
@@ -268,5 +268,5 @@ def test_a_run_keeps_its_number_of_hosts(config, run, monkeypatch):
     monkeypatch.setattr(experiment, "world", lambda name: WORLD)
     with pytest.raises(ValueError, match=r"has episodes\.jsonl, and 2 hosts would run its episodes again"):
         experiment.run(config, run, Host(0, 2))
-    with pytest.raises(ValueError, match="host 2 of 2: hosts are counted from 0"):
+    with pytest.raises(ValueError, match="host 2 of 2: hosts are numbered from 0"):
         experiment.check_logs(run, Host(2, 2))

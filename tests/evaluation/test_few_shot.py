@@ -78,7 +78,7 @@ def test_new_tasks_have_no_condition():
 
 
 def test_more_shots_than_demonstrations():
-    with pytest.raises(ValueError, match="push has 4 demonstrations: 4 shots leave none to check on; record more"):
+    with pytest.raises(ValueError, match="push has 4 demonstrations: 4 shots leave none for validation; record more"):
         lay_out(shots=4)
 
 

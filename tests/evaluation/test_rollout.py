@@ -81,7 +81,7 @@ def test_an_episode_that_breaks_is_a_failure_with_its_reason(outcomes):
 def test_an_episode_whose_process_dies_is_a_failure_and_the_others_go_on(outcomes):
     killed = outcomes["killed"]
     assert not killed.success
-    assert "died without a word" in killed.error
+    assert "died without an error message" in killed.error
 
 
 def test_policies_run_where_the_control_says(tmp_path):
@@ -97,7 +97,7 @@ def test_policies_run_where_the_control_says(tmp_path):
 def test_step_caps_by_suite():
     control = CONTROL._replace(max_steps={"metaworld": 7})
     assert control.cap("reach") == 7
-    with pytest.raises(ValueError, match=r"control\.max_steps names no 'metaworld'"):
+    with pytest.raises(ValueError, match=r"control\.max_steps lacks 'metaworld'"):
         list(rollout.run([Job("reach", (), None, ())], None, CONTROL._replace(max_steps={"x": 7}), 1))
 
 

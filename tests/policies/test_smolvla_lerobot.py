@@ -130,7 +130,7 @@ def test_statistics_among_the_weights_are_found_and_names_of_compiled_models_und
 def test_statistics_that_were_never_set_are_refused(tmp_path):
     statistics = {"action.mean": np.full(6, np.inf, np.float32)}
     policy = lerobot_directory.write(tmp_path, lerobot_directory.small(), statistics)
-    with pytest.raises(ValueError, match=r"'action\.mean' holds NaN or infinity; give statistics of your own"):
+    with pytest.raises(ValueError, match=r"'action\.mean' holds NaN or infinity; provide your own statistics"):
         convert.load(policy)
 
 
@@ -150,7 +150,7 @@ def test_without_a_network_the_message_says_which_files_to_put_where(monkeypatch
         ValueError, match=r"not to be had from the hub .* put config\.json, model\.safetensors, .* into a"
     ):
         convert.load("lerobot/smolvla_base")
-    with pytest.raises(ValueError, match="is no directory, and no name on the hub"):
+    with pytest.raises(ValueError, match="is neither a directory nor a name on the hub"):
         convert.load("/nowhere/at/all")
 
 

@@ -142,4 +142,4 @@ def test_the_nano_base_recognises_turned_pictures_and_a_reversed_gripper():
     upside_down = conventions.doubts(base, [demo._replace(images=demo.images[:, :, ::-1])])
     assert ["upside down" in doubt for doubt in upside_down] == [True]
     reverse = conventions.doubts(base, [demo._replace(actions=demo.actions * np.float32([1, 1, 1, -1]))])
-    assert ["gripper better reversed" in doubt for doubt in reverse] == [True]
+    assert ["gripper better with its sign reversed" in doubt for doubt in reverse] == [True]

@@ -56,7 +56,7 @@ def test_missing_files(directory, file, complaint):
 def test_config_of_another_model(directory):
     file = directory / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"text_hidden": 48}))
-    with pytest.raises(ValueError, match="the config asks for"):
+    with pytest.raises(ValueError, match="the config requires"):
         bases.load(directory)
 
 

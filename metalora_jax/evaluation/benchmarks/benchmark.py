@@ -1,4 +1,4 @@
-"""What gradient steps on SmolVLA cost: the work that is timed, and the arithmetic that it cannot do without."""
+"""The cost of gradient steps on SmolVLA: the timed work, and the arithmetic that it requires."""
 
 import contextlib
 import resource
@@ -27,7 +27,7 @@ RATE = 1e-4
 
 
 class Seconds(NamedTuple):
-    """What one piece of work took."""
+    """The time and memory of one piece of work."""
 
     wall: float
     cpu: float  # of all threads
@@ -52,7 +52,7 @@ def batch_arrays(config: SmolVLAConfig, frames: int, seed: int = 0) -> dict[str,
 
 
 class Flow(NamedTuple):
-    """A flow sample with nothing left to chance."""
+    """A flow sample without randomness."""
 
     actions: jax.Array
     noise: jax.Array
@@ -67,7 +67,7 @@ class Example(NamedTuple):
 
 
 class Work:
-    """Compiled pieces of work on one policy with one placement; each `run_*` does it once and waits for the end."""
+    """Compiled pieces of work on one policy with one placement; each `run_*` runs one once and waits for the end."""
 
     def __init__(self, model: SmolVLA, placement: Placement, arrays: Mapping[str, np.ndarray]):
         graph, self.theta, self.phi = adapters.split(adapters.attach(model, placement, jax.random.key(0)))
@@ -145,11 +145,11 @@ class Work:
         return TaskBatch(support, query)
 
     def compile_meta_step(self) -> None:
-        """Compiles without running: it takes long enough."""
+        """Compiles without running, since running takes long."""
         self._compiled_meta_step = self._meta_step.lower(self.theta, self.phi, self._tasks()).compile()
 
     def meta_step_bytes(self, tasks: int) -> int:
-        """What a meta-step of so many tasks takes on the device, by the compiler's own account."""
+        """Device memory of a meta-step of `tasks` tasks, as reported by the compiler."""
 
         def resized(leaf: jax.Array) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((tasks, *leaf.shape[1:]), leaf.dtype)
@@ -239,14 +239,14 @@ def alternate(
     meta_repeats: int,
     peer_tasks: int,
 ) -> None:
-    """Times all pieces of work of a placement, by turns with the peer.
+    """Times all pieces of work of a placement, alternating with the peer.
 
     Args:
       placement: its name, for the records.
       work, peer: the two sides; None measures ours alone.
       record: called with placement, side, name of the work, and seconds.
       repeats: of each; `meta_repeats` of the meta-step.
-      peer_tasks: of the peer's meta-step; its time is multiplied up to TASKS (its tasks are one loop, each alike).
+      peer_tasks: of the peer's meta-step; its time is scaled up to TASKS (its tasks are one loop, each alike).
     """
 
     def ours(name: str) -> None:

@@ -23,7 +23,7 @@ from metalora_jax.types import ActionChunk, Batch, Observation, PyTree, TaskBatc
 
 
 class Size(NamedTuple):
-    """Of a meta-step."""
+    """The size of a meta-step."""
 
     tasks: int = 2
     steps: int = 2  # inner steps
@@ -49,7 +49,7 @@ def time_points(base: Base, learner: Learner, repeats: int) -> Iterator[dict[str
         for size in progress(sizes, description="compiling, sizes")
     }
     seconds: dict[Size, list[float]] = {size: [] for size in programs}
-    for _ in progress(range(repeats), description="timing, rounds"):  # by turns, so that a slow minute meets all alike
+    for _ in progress(range(repeats), description="timing, rounds"):  # alternating, so that a slow minute affects all
         for size, (compiled, arguments) in programs.items():
             start = time.process_time()
             jax.block_until_ready(compiled(*arguments))

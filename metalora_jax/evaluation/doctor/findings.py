@@ -1,11 +1,11 @@
-"""What a check says."""
+"""Results of the checks."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong."""
+    """One problem."""
 
     where: str  # the file, demonstration, camera or flag
     what: str
@@ -16,16 +16,16 @@ class Finding(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of one check: it is fine where there is neither a finding nor a reason to skip it."""
+    """The result of one check: it passed if there is neither a finding nor a reason to skip it."""
 
     check: str
     findings: tuple[Finding, ...] = ()
     note: str = ""  # what was seen, in figures
-    skipped: str = ""  # why it could not be made
+    skipped: str = ""  # why the check was not possible
 
 
 def together(found: Iterable[tuple[str, str, str, str]], counts: dict[str, int]) -> tuple[Finding, ...]:
-    """One finding for all demonstrations of a file that have the same complaint.
+    """One finding for all demonstrations of a file that have the same problem.
 
     Args:
       found: (file, demonstration, what, remedy).

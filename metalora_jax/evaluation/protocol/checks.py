@@ -1,4 +1,4 @@
-"""What a comparison's config must fulfil before anything is computed: splits held apart, nothing asked for in vain."""
+"""Checks of a comparison's config before anything is computed: disjoint splits, and no setting without effect."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,14 +12,14 @@ from metalora_jax.training.meta_train import DataConfig, read_demos, unpictured
 
 
 def check_splits(config: Mapping[str, Any], where: World) -> None:
-    """Refuses unknown tasks, and on new tasks any that is learned from and tested on.
+    """Checks that all tasks are known and, for new tasks, that none is both trained and tested on.
 
-    By name, by any of its texts, and by the facts in protocol.held_out. Earlier tasks, on which retention is measured,
-    count as learned from. Known tasks under new conditions share their tasks on purpose; there the conditions are held
+    Tasks are compared by name, texts, and facts in protocol.held_out. Earlier tasks, on which retention is measured,
+    count as trained on. Known tasks under new conditions share their tasks on purpose; there the conditions are held
     out.
 
     Raises:
-      ValueError: as said, or the world does not know such a fact of its tasks.
+      ValueError: if not, or if the world does not know such a fact about its tasks.
     """
     protocol = Protocol.from_config(config["protocol"])
     learned = {task for arm in config["arms"].values() if "data" in arm for task in arm["data"]["tasks"]}
@@ -36,7 +36,7 @@ def check_splits(config: Mapping[str, Any], where: World) -> None:
 
 
 def check_demos(config: Mapping[str, Any]) -> None:
-    """Reads all demonstrations of the config but for the pictures: what is missing is said before hours of training.
+    """Reads all demonstrations of the config except the pictures, so that missing ones are reported before training.
 
     Raises:
       ValueError: see `data.sources`.
@@ -49,10 +49,10 @@ def check_demos(config: Mapping[str, Any]) -> None:
 
 
 def check_replay(config: Mapping[str, Any], protocol: Protocol) -> None:
-    """Refuses a section `replay` that would not be used, and frames to replay that come from nowhere.
+    """Checks that a section `replay` and protocol.replay_frames are set together.
 
     Raises:
-      ValueError: as said.
+      ValueError: if not.
     """
     if ("replay" in config) != (protocol.replay_frames > 0):
         there = "a" if "replay" in config else "no"
@@ -63,14 +63,14 @@ def check_replay(config: Mapping[str, Any], protocol: Protocol) -> None:
 
 
 def check_retention(protocol: Protocol) -> None:
-    """Refuses to measure retention where no earlier tasks are named: a new task is none.
+    """Checks that earlier tasks are named if retention is to be measured on new tasks.
 
     Raises:
-      ValueError: as said.
+      ValueError: if not.
     """
     if protocol.distribution == "tasks" and protocol.retention_steps and not protocol.retention_tasks:
         raise ValueError(
-            "protocol.retention_steps asks what an adapter for a new task costs on earlier tasks: name some in "
+            "protocol.retention_steps measures what an adapter for a new task costs on earlier tasks: name some in "
             "protocol.retention_tasks, or set retention_steps to 0"
         )
 
@@ -78,5 +78,5 @@ def check_retention(protocol: Protocol) -> None:
 def _labels(facts: Mapping[str, Sequence[str]], protocol: Protocol) -> list[str]:
     if unknown := set(protocol.held_out) - set(facts):
         known = ", ".join(facts) or "none"
-        raise ValueError(f"protocol.held_out: this world knows no {min(unknown)!r} of its tasks; it knows: {known}")
+        raise ValueError(f"protocol.held_out: no fact {min(unknown)!r} about this world's tasks; known: {known}")
     return [f"{fact} {text!r}" for fact in protocol.held_out for text in facts[fact]]

@@ -44,11 +44,11 @@ from metalora_jax.training.meta_train import (
 )
 from metalora_jax.training.task_batches import replay_of
 
-LOOK = 5.0  # [s] between two looks of a host that waits
+LOOK = 5.0  # [s] between two checks of a waiting host
 
 
 def run(config: Mapping[str, Any], workdir: Path, host: Host = ALONE) -> Path:
-    """Runs what is not done yet of the comparison in `workdir`, which `config` has claimed.
+    """Runs the unfinished part of the comparison in `workdir`, which `config` has claimed.
 
     Several hosts may share a `workdir` and the episodes, each with a log of its own. The first one trains and searches;
     the others wait for it.
@@ -57,7 +57,7 @@ def run(config: Mapping[str, Any], workdir: Path, host: Host = ALONE) -> Path:
       The run directory, with the host's episodes complete.
 
     Raises:
-      ValueError: the run was begun with another number of hosts, or the config does not fit its world, base or
+      ValueError: if the run was started with another number of hosts, or the config does not fit its world, base or
         protocol.
     """
     protocol = Protocol.from_config(config["protocol"])
@@ -74,7 +74,7 @@ def run(config: Mapping[str, Any], workdir: Path, host: Host = ALONE) -> Path:
     base = bases.load(config["base"] or None)
     source = config["convert"]["policy"] if "convert" in config else config["base"]
     for doubt in provenance.doubts(source):
-        logging.warning("a report of this run will be refused, or a draft: %s", doubt)
+        logging.warning("a report of this run will be refused, or marked as a draft: %s", doubt)
     execution.check(control.execute, control.ensemble, base.sizes.chunk)
     train(config, workdir)
     arms = [arm for name in config["arms"] for arm in build_arm(config, name, base, workdir)]
@@ -93,15 +93,15 @@ def run(config: Mapping[str, Any], workdir: Path, host: Host = ALONE) -> Path:
 
 
 def log_name(host: Host) -> str:
-    """Of the file with a host's episodes."""
+    """Name of the file with a host's episodes."""
     return "episodes.jsonl" if host.hosts == 1 else f"episodes-{host.number}-of-{host.hosts}.jsonl"
 
 
 def check_logs(workdir: Path, host: Host) -> None:
-    """Refuses to run the episodes of a `workdir` again in other shares.
+    """Checks that the episodes of a `workdir` are not run again in other shares.
 
     Raises:
-      ValueError: as said; or there is no such host.
+      ValueError: if they would be, or there is no such host.
     """
     host.share(())
     ours = {log_name(Host(number, host.hosts)) for number in range(host.hosts)}
@@ -116,13 +116,13 @@ def wait_for_first(config: Mapping[str, Any], workdir: Path) -> None:
     """Returns once the first host has trained and searched: its rates.json names every method."""
     if set(config["arms"]) <= set(_known(workdir / "rates.json")):
         return
-    logging.warning("waiting for host 0 to train and to search rates; start it if it does not run")
+    logging.warning("waiting for host 0 to train and to search rates; start it if it is not running")
     while not set(config["arms"]) <= set(_known(workdir / "rates.json")):
         time.sleep(LOOK)
 
 
 def stamp(common: Inputs, arms: Sequence[Arm], choices: Mapping[str, Mapping[str, Choice]], workdir: Path) -> Stamps:
-    """Writes down what each method's episodes come from; the fingerprints that they are to carry."""
+    """Records what each method's episodes depend on; returns the fingerprints that they carry."""
     made = {(BASE, 0): common}
     for arm in arms:
         data = dict(common.data) | ({} if arm.data == "" else {"training": arm.data})
@@ -133,7 +133,7 @@ def stamp(common: Inputs, arms: Sequence[Arm], choices: Mapping[str, Mapping[str
 
 
 def convert(config: Mapping[str, Any]) -> None:
-    """Makes the base of the lerobot policy that the section `convert` names, where it is not there yet.
+    """Converts the lerobot policy that the section `convert` names to a base, unless that exists already.
 
     Its statistics are those of all demonstrations that an arm is trained on, and of no others.
     """
@@ -155,7 +155,7 @@ def convert(config: Mapping[str, Any]) -> None:
 
 
 def train(config: Mapping[str, Any], workdir: Path) -> None:
-    """Meta-trains every arm and seed that has no adapter yet, each in a process of its own, some side by side."""
+    """Meta-trains every arm and seed that has no adapter yet, each in its own process, some in parallel."""
     todo = [
         (recipe, home)
         for seed in config["meta_seeds"]
@@ -175,7 +175,7 @@ def _start_training(workers: int) -> None:
 
 
 def _recipe(config: Mapping[str, Any], name: str, seed: int, workdir: Path) -> tuple[dict[str, Any] | None, Path]:
-    """The meta-training config of an arm with one seed, None where the arm starts fresh; and its home."""
+    """The meta-training config of an arm with one seed, None if the arm starts fresh; and its directory."""
     arm = config["arms"][name]
     recipe = arm | {"seed": seed, "base": config["base"]} if "meta" in arm else None
     return recipe, workdir / "arms" / name / f"seed_{seed}"
@@ -203,7 +203,7 @@ def data_sets(
 ) -> list[DataSet]:
     """Reads the splits' demonstrations, computes their frozen front up to each of `stages` and lays out the cells.
 
-    They share what is replayed, where there is a section `replay`.
+    They share the replayed demonstrations, if there is a section `replay`.
     """
     sections = [*splits, *(["replay"] if "replay" in config else [])]
     parts = [DataConfig.from_config(config[section]) for section in sections]
@@ -236,7 +236,7 @@ def searched(
     protocol: Protocol,
     file: Path,
 ) -> dict[str, dict[str, Choice]]:
-    """Inner optimiser and rate of every method, searched with its first seed and kept in `file`."""
+    """Inner optimiser and rate of every method, searched with its first seed and stored in `file`."""
     known = _known(file)
     first = {arm.name: arm for arm in reversed(arms)}
     todo = [name for name in config["arms"] if name not in known]
@@ -260,7 +260,7 @@ def _known(file: Path) -> dict[str, Any]:
 
 
 def execute(jobs: Sequence[Job], base_directory: str, control: Control, workers: int, log: EpisodeLog) -> None:
-    """Runs the episodes and writes each down as it ends; an empty `base_directory` is the nano base."""
+    """Runs the episodes and records each as it ends; an empty `base_directory` is the nano base."""
     total = sum(len(job.rollouts) for job in jobs)
     outcomes = rollout.run(jobs, Path(base_directory) if base_directory else None, control, workers)
     for outcome in progress(outcomes, description="episodes", total=total):

@@ -25,25 +25,25 @@ from metalora_jax.types import Batch, PyTree
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_JUDGED = 48  # frames of held-out demonstrations, at most, that a rate is judged on
+_JUDGED = 48  # at most this many frames of held-out demonstrations to judge a rate by
 
 
 class Protocol(NamedTuple):
-    """What is held equal for all arms."""
+    """Settings shared by all arms."""
 
     distribution: str  # "conditions" or "tasks"
     steps: tuple[int, ...]  # step counts on the curves, ascending, 0 included
     shots: tuple[int, ...]  # support demonstrations; the first is the headline, with all of `steps`
     shots_steps: tuple[int, ...]  # step counts at which the other `shots` are evaluated
-    draws_per_task: int  # cells for each task: each has a condition and support demonstrations of its own
+    draws_per_task: int  # cells for each task: each has its own condition and support demonstrations
     episodes: int  # closed-loop episodes for each cell and step count
-    retention_steps: int  # step count at which retention is measured; 0 leaves retention out
+    retention_steps: int  # step count at which retention is measured; 0 disables it
     frames: int  # frames in a support minibatch
     flow_draws: int  # samples of (t, noise) per frame
-    max_norm: float | None  # clip of inner gradients, for arms that were not meta-trained with one of their own
-    short: int  # rates are searched apart for up to this many steps, and for more
-    retention_tasks: tuple[str, ...] = ()  # earlier tasks that adapters for a new one are tried on, one a cell in turn
-    instruction_steps: int = 0  # step count at which policies are told another task's instruction; 0 leaves that out
+    max_norm: float | None  # clip of inner gradients, for arms not meta-trained with their own
+    short: int  # rates are searched separately for up to this many steps, and for more
+    retention_tasks: tuple[str, ...] = ()  # earlier tasks to test new adapters on, one per cell in turn
+    instruction_steps: int = 0  # step count at which policies get another task's instruction; 0 disables it
     first_episode: int = 0  # number of a cell's first episode (`World.episode_start`): LIBERO's initial-state index
     replay_frames: int = 0  # frames of the section `replay`, earlier tasks, in a support minibatch besides `frames`
     held_out: tuple[str, ...] = ()  # facts that tasks of two splits may not share (see `World.facts`), besides the text
@@ -55,7 +55,7 @@ class Protocol(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One thing to adapt to."""
+    """One adaptation problem."""
 
     split: str
     task: str
@@ -67,14 +67,14 @@ class Cell(NamedTuple):
 
 
 class Replayed(NamedTuple):
-    """Earlier tasks that adapting is not to cost: every arm adapts on frames of theirs, too."""
+    """Earlier tasks that must not be forgotten: every arm adapts on their frames, too."""
 
     draw: Mapping[Stage, Replay]
     digest: str  # of the demonstrations, see `data.content`
 
 
 class DataSet(NamedTuple):
-    """Demonstrations of one split, with the frozen front computed: for every arm as far as it is frozen there."""
+    """Demonstrations of one split, with the frozen front computed: for every arm up to its first adapted stage."""
 
     frames: Frames
     banks: Mapping[Stage, PyTree]
@@ -95,12 +95,12 @@ def cells(
     """The cells of a split: pure in seed, and the same condition for every number of shots.
 
     Raises:
-      ValueError: more shots than demonstrations.
+      ValueError: if there are more shots than demonstrations.
     """
     made = []
     for number, (task, count) in enumerate(sorted(demos.items())):
         if shots >= count:
-            raise ValueError(f"{task} has {count} demonstrations: {shots} shots leave none to check on; record more")
+            raise ValueError(f"{task} has {count} demonstrations: {shots} shots leave none for validation; record more")
         for draw in range(draws_per_task):
             rng = np.random.default_rng([seed, number, draw])
             order = rng.permutation(count).tolist()
@@ -110,9 +110,9 @@ def cells(
 
 
 def support(cell: Cell, data: DataSet, stage: Stage, steps: int, protocol: Protocol) -> Batch:
-    """The minibatches that all arms adapt on, from `stage` on: leaves (steps, frames, ...); step j is always the same.
+    """The minibatches that all arms adapt on, from `stage` on: leaves (steps, frames, ...); step j is the same for all.
 
-    Where earlier tasks are replayed, their frames stand behind those of the cell.
+    If earlier tasks are replayed, their frames follow those of the cell.
     """
     seed = [cell.draw, cell.shots, *cell.demos]
     relabel, rng = relabel_of(cell.condition), np.random.default_rng(seed)
@@ -126,7 +126,7 @@ def support(cell: Cell, data: DataSet, stage: Stage, steps: int, protocol: Proto
 
 
 def _query(cell: Cell, number: int, data: DataSet, stage: Stage) -> Batch:
-    """What a search judges by: other demonstrations of the cell's task, and as much of what is replayed."""
+    """The frames for a search: other demonstrations of the cell's task, and as many replayed frames."""
     relabel, rng = relabel_of(cell.condition), np.random.default_rng(number)
     size = min(_JUDGED, sum(len(data.frames.moments[cell.task][i]) for i in cell.query))
     own = fill(query_rows(data.frames, cell.task, cell.query, relabel, size, rng), data.banks[stage])
@@ -142,7 +142,7 @@ def search(
 ) -> dict[str, Choice]:
     """The best choice for few steps, and for many, by flow loss on held-out demonstrations of validation cells.
 
-    Where earlier tasks are replayed, their loss counts as much as that of the new one.
+    If earlier tasks are replayed, their loss counts as much as that of the new one.
     """
     judge = jax.jit(lambda start, theta, batch: loss_fn(start, draws=8)(theta, batch, jax.random.key(1)))
     judged = list(enumerate(validation.cells[protocol.shots[0]]))
@@ -167,7 +167,7 @@ def search(
 
 
 def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """`function` of each item, in order, as many at a time as there are cores: XLA hardly splits so small programs."""
+    """`function` of each item, in order, as many at a time as there are cores: XLA hardly splits small programs."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         yield from pool.map(function, items)
 
@@ -188,7 +188,7 @@ def adapted_at(
     protocol: Protocol,
     wanted: Sequence[int],
 ) -> Iterator[tuple[int, PyTree, float, float | None]]:
-    """(steps, theta, seconds, support loss) for each wanted step count."""
+    """(steps, theta, seconds, support loss) for each requested step count."""
     if 0 in wanted:
         yield 0, jax.tree.map(np.asarray, arm.meta_params["theta"]), 0.0, None
     for budget, steps in budgets(protocol).items():

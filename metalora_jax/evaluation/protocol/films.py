@@ -20,14 +20,14 @@ from metalora_jax.processes import in_processes
 
 SIZE = 224  # [px] each half
 EVERY = 2  # control steps between two frames
-RATE = 20  # frames a second
+RATE = 20  # frames per second
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Refuses, before hours of work, films that could not be written after it.
+    """Checks, before any other work, that films can be written.
 
     Raises:
-      ValueError: they are wanted, and the encoder is not installed.
+      ValueError: if films are requested, but the encoder is not installed.
     """
     encoder = ("imageio", "imageio_ffmpeg")
     if config["films"]["tasks"] and not all(importlib.util.find_spec(name) for name in encoder):
@@ -35,7 +35,7 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def before_and_after(config: Mapping[str, Any], workdir: Path) -> list[Path]:
-    """Writes `workdir/videos/<task>.mp4` for the tasks in config["films"]; those that are there are kept.
+    """Writes `workdir/videos/<task>.mp4` for the tasks in config["films"]; existing files are kept.
 
     Left: the base. Right: the report's reference method after `films.steps` steps on one demonstration. The episode is
     one of those that were counted, replayed from its commands with a larger picture.

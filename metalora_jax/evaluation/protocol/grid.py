@@ -1,10 +1,10 @@
 """A grid of variants of one arm, written out as the arms of a comparison.
 
 grid:
-  start: meta                   the arm that is varied, and the report's reference
+  start: meta                   the arm to vary, and the report's reference
   mode: each                    "each": one change at a time; "product": every combination, one value of each axis
   axes:
-    rank:                       axis -> value -> fields of the arm, dotted, and what they become there
+    rank:                       axis -> value -> dotted fields of the arm, and their new values
       1: {placement.0.rank: 1, placement.0.alpha: 2.0}
       16: {placement.0.rank: 16, placement.0.alpha: 32.0}
     method:
@@ -37,18 +37,18 @@ class Variant(NamedTuple):
     """One arm of the grid."""
 
     name: str  # of the arm, and of its directory
-    label: str  # that the report shows
-    axis: str  # what it varies; "" where it is a combination
+    label: str  # shown in the report
+    axis: str  # what it varies; "" if it is a combination
     change: Change
 
 
 def expand(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with an arm for each variant, and with the report's labels, reference and figures set to them.
 
-    The section `grid` stays, as a note of what was asked for. Other arms of the config stay, too.
+    The section `grid` is kept, as a record of the request. Other arms of the config are kept, too.
 
     Raises:
-      ValueError: the grid is empty or names an unknown arm, mode or field, or two variants are the same.
+      ValueError: if the grid is empty or names an unknown arm, mode or field, or two variants are the same.
     """
     grid = from_fields(Grid, config["grid"], "grid")
     if grid.start not in config["arms"]:
@@ -62,7 +62,7 @@ def expand(config: Mapping[str, Any]) -> dict[str, Any]:
             labels[grid.start] = variant.label
             continue
         if arm in made or variant.name in arms:
-            raise ValueError(f"grid: {variant.name!r} is there already, by its name or by its fields; leave one out")
+            raise ValueError(f"grid: {variant.name!r} appears twice, by its name or by its fields; leave one out")
         made.append(arm)
         arms[variant.name], labels[variant.name] = arm, variant.label
     report = {**config["report"], "reference": grid.start, "labels": labels}
@@ -72,16 +72,16 @@ def expand(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def variants(grid: Grid) -> Iterator[Variant]:
-    """The grid's variants of its start, which is not among them.
+    """The grid's variants of its start, without the start itself.
 
     Raises:
-      ValueError: the mode is unknown, or there is nothing to vary.
+      ValueError: if the mode is unknown, or there is nothing to vary.
     """
     if grid.mode not in MODES:
         raise ValueError(f"grid.mode: no mode named {grid.mode!r}; choose from {', '.join(MODES)}")
     axes = {axis: list(values.items()) for axis, values in grid.axes.items()}
     if empty := [axis for axis, values in axes.items() if not values] or ([] if axes else ["axes"]):
-        raise ValueError(f"grid.axes: {empty[0]!r} holds nothing to vary")
+        raise ValueError(f"grid.axes: {empty[0]!r} has nothing to vary")
     if grid.mode == "each":
         for axis, values in axes.items():
             for value, change in values:
@@ -101,7 +101,7 @@ def changed(arm: Mapping[str, Any], change: Change) -> dict[str, Any]:
     """A copy of `arm` with other values at dotted fields, such as "meta.inner_steps" or "placement.0.rank".
 
     Raises:
-      ValueError: the arm has no such field.
+      ValueError: if the arm has no such field.
     """
     made = _mutable(arm)
     for path, value in change.items():

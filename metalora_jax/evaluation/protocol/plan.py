@@ -1,10 +1,10 @@
-"""Which episodes a comparison consists of, and the adapted policies that are still to run them.
+"""Which episodes a comparison consists of, and the adapted policies that still have to run them.
 
 Every adapted policy runs the episodes of its cell. After `retention_steps` on the fewest demonstrations it also runs an
 earlier task, and after `instruction_steps` its own task under another task's instruction.
 
-The first draw of demonstrations comes before the second, of all methods and tasks: a comparison that is stopped early
-lacks draws, and no method.
+The first draw of demonstrations of all methods and tasks comes before the second: a comparison that is stopped early
+lacks draws, but no method.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from metalora_jax.progress import progress
 BASE = "base"  # the method name of the frozen policy, which is not adapted
 RETENTION = "base"  # the split of earlier tasks: those that the base and the adapters were trained on
 
-MEMORY = 4e9  # [bytes] of adapted parameters that wait for their episodes at a time
+MEMORY = 4e9  # [bytes] of adapted parameters kept in memory for their episodes
 
 Stamps = Mapping[tuple[str, int], str]  # (method, meta-seed) -> fingerprint
 
@@ -56,9 +56,9 @@ def plan(
     stamps: Stamps,
     host: Host = ALONE,
 ) -> Iterator[list[Job]]:
-    """Adapts every arm to every cell that still lacks episodes, and gives those episodes, as many as fit the memory.
+    """Adapts every arm to every cell that lacks episodes, and yields those episodes in batches that fit the memory.
 
-    Of several hosts each adapts to and runs its share of them all, whatever its own log has already.
+    Each of several hosts handles its share of all episodes, whatever its own log already has.
     """
 
     def adapted(work: Work) -> list[Job]:
@@ -164,7 +164,7 @@ def _base_jobs(test: DataSet, protocol: Protocol, where: World, log: EpisodeLog,
 
 
 def _left(records: Iterable[Episode], method: str, meta_seed: int, stamp: str, log: EpisodeLog) -> list[Episode]:
-    """Those that the log does not have yet, of a method."""
+    """A method's episodes that are not in the log yet."""
     own = [dataclasses.replace(r, method=method, meta_seed=meta_seed, fingerprint=stamp) for r in records]
     return [record for record in own if not log.done(record.key, record.fingerprint)]
 

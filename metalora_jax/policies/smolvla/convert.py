@@ -77,7 +77,7 @@ def load_lerobot_tensors(
       progress: goes over the parameters, and may show how far it is.
 
     Raises:
-      ValueError: a tensor is missing, unknown, misshapen, or not finite; the message names it.
+      ValueError: if a tensor is missing, unknown, misshapen, or not finite; the message names it.
     """
     graph, state = nnx.split(nnx.eval_shape(lambda: SmolVLA(config, rngs=nnx.Rngs(0))))
     shapes = {path: leaf.shape for path, leaf in _flat(state).items()}
@@ -103,7 +103,7 @@ def _checked(name: str, tensor: np.ndarray, path: ModulePath, expected: tuple[in
     """One tensor in our layout."""
     tensor = np.asarray(tensor)
     if tensor.shape != expected:
-        raise ValueError(f"SmolVLA weights: {name} has shape {tensor.shape}, the config asks for {expected}")
+        raise ValueError(f"SmolVLA weights: {name} has shape {tensor.shape}, the config requires {expected}")
     if not np.isfinite(tensor).all():
         raise ValueError(f"SmolVLA weights: {name} holds NaN or infinity; the file is damaged")
     return _from_torch(path, tensor)
@@ -113,7 +113,7 @@ def to_lerobot_tensors(model: SmolVLA) -> dict[str, np.ndarray]:
     """The inverse of `load_lerobot_tensors`, but for the `UNUSED` tensors.
 
     Raises:
-      ValueError: the model has parameters that lerobot has no name for, such as adapters.
+      ValueError: if the model has parameters that lerobot has no name for, such as adapters.
     """
     return state_to_tensors(model.config, nnx.state(model, nnx.Param))
 
@@ -186,7 +186,7 @@ def load(
       overrides: of the config, such as param_dtype="bfloat16".
 
     Raises:
-      ValueError: a file is missing or damaged, or weights and config do not fit each other; the message names it.
+      ValueError: if a file is missing or damaged, or weights and config do not match; the message names it.
     """
     source = hub.local_directory(Path(path_or_hub_id))
     if not (source / CONFIG).is_file():

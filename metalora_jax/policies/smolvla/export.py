@@ -35,7 +35,7 @@ def merged(directory: Path, model: SmolVLA, base: Path, statistics: Mapping[str,
       dtype: "float32", or "base" for each tensor in the type that the base's file has (the public one: bfloat16).
 
     Raises:
-      ValueError: the directory exists, or the base is no lerobot policy.
+      ValueError: if the directory exists, or the base is not a lerobot policy.
     """
     config = _lerobot_config(base)
     original = lerobot.Weights(tensor_file.TensorFile(base / convert.WEIGHTS))
@@ -92,7 +92,7 @@ def rounding(before: np.ndarray, exact: np.ndarray, written: np.ndarray) -> tupl
 def _lerobot_config(base: Path) -> dict[str, Any]:
     values = tensor_file.read_json(base / convert.CONFIG)
     if not lerobot.is_policy(values):
-        raise ValueError(f"{base} is no lerobot policy, so lerobot cannot load what is built on it")
+        raise ValueError(f"{base} is not a lerobot policy, so lerobot cannot load what is built on it")
     return values
 
 

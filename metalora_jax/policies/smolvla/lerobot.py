@@ -92,7 +92,7 @@ def read_config(values: Mapping[str, Any], source: Path, **overrides: Any) -> Sm
       overrides: fields of SmolVLAConfig that lerobot's file does not know, such as dtype.
 
     Raises:
-      ValueError: it asks for something that is not computed here, or its vision-language model is unknown.
+      ValueError: if it requires something that is not supported, or its vision-language model is unknown.
     """
     for key, allowed in _FIXED.items():
         if values.get(key, allowed[0]) not in allowed:
@@ -104,7 +104,7 @@ def read_config(values: Mapping[str, Any], source: Path, **overrides: Any) -> Sm
     if experts > 0 and experts != fields.get("layers"):
         raise ValueError(f"{source}: num_expert_layers = {experts} is not supported, only as many as num_vlm_layers")
     if strange := sorted(key for key in values.keys() - _READ if not re.fullmatch(_ELSEWHERE, key)):
-        logging.warning("%s: %s: unknown to this version, and without effect here", source, ", ".join(strange))
+        logging.warning("%s: %s: unknown to this version, and ignored", source, ", ".join(strange))
     size = fields.get("image_size", SmolVLAConfig.image_size)
     if values.get("resize_imgs_with_padding", [size, size]) not in ([size, size], None):
         raise ValueError(f"{source}: resize_imgs_with_padding must be [{size}, {size}], the vision tower's image size")
@@ -122,7 +122,7 @@ def read_statistics(directory: Path, old_tensors: Mapping[str, np.ndarray]) -> S
       old_tensors: those of model.safetensors that are no weights; before lerobot 0.4 statistics stood among them.
 
     Raises:
-      ValueError: a file that is named is missing or damaged, or a value is not finite (an old checkpoint saved before
+      ValueError: if a named file is missing or damaged, or a value is not finite (an old checkpoint saved before
         its statistics were set holds infinities).
     """
     tensors: dict[str, np.ndarray] = dict(old_tensors)
@@ -137,7 +137,7 @@ def read_statistics(directory: Path, old_tensors: Mapping[str, np.ndarray]) -> S
         if (found := _STATISTIC.fullmatch(name)) is None:
             continue
         if not np.isfinite(value).all():
-            raise ValueError(f"{directory}: statistic {name!r} holds NaN or infinity; give statistics of your own")
+            raise ValueError(f"{directory}: statistic {name!r} holds NaN or infinity; provide your own statistics")
         feature = "observation.state" if found["feature"].endswith("state") else "action"
         sets[found["set"] or ""][feature][found["stat"]] = np.asarray(value, np.float32).reshape(-1)
     return {name: {feature: dict(stats) for feature, stats in each.items()} for name, each in sets.items()}
@@ -176,7 +176,7 @@ def find_tokenizer(directory: Path, vlm_name: str | None, path: str | Path | Non
     """The tokenizer of a policy: from `path`, the policy's own directory, the model it is built on, or the hub.
 
     Raises:
-      ValueError: it is in none of these places; the message says where to put it.
+      ValueError: if it is in none of these places; the message says where to put it.
     """
     places = [Path(path)] if path else [directory, Path(vlm_name or directory)]
     for place in places:
@@ -202,7 +202,7 @@ def _read_tokenizer(file: Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
-        raise ValueError(f"{file} is no readable tokenizer ({short(error)}); fetch it again") from error
+        raise ValueError(f"{file} is not a readable tokenizer ({short(error)}); download it again") from error
     tokenizer.no_truncation()  # a file may ask for both; here `prepare_text` decides
     tokenizer.no_padding()
     return tokenizer
@@ -223,7 +223,7 @@ def _sizes(name: str, source: Path) -> dict[str, Any]:
         for theirs, ours in keys.items():
             fields[ours] = values.get(part, {}).get(theirs)
             if fields[ours] is None:
-                raise ValueError(f"{file}: {part}.{theirs} is missing; write it out, defaults are not guessed")
+                raise ValueError(f"{file}: {part}.{theirs} is missing; set it explicitly, defaults are not guessed")
     if fields["pixel_shuffle"] is None:
-        raise ValueError(f"{file}: scale_factor is missing; write it out, defaults are not guessed")
+        raise ValueError(f"{file}: scale_factor is missing; set it explicitly, defaults are not guessed")
     return fields

@@ -81,7 +81,7 @@ class SmolVLA(Policy):
           (B, C, image_tokens, text_hidden) features, not yet scaled for the language model.
 
         Raises:
-          ValueError: the images have another size.
+          ValueError: if the images have another size.
         """
         size = self.config.image_size
         if images.ndim != 5 or images.shape[2:] != (size, size, 3):
@@ -135,7 +135,7 @@ class SmolVLA(Policy):
           state: (B, max_state_dim), normalised, zero beyond the robot's own dimensions.
 
         Raises:
-          ValueError: the state has another width.
+          ValueError: if the state has another width.
         """
         config = self.config
         features, tokens, state = jnp.asarray(features), jnp.asarray(tokens), jnp.asarray(state)
@@ -164,7 +164,7 @@ class SmolVLA(Policy):
         """Action tokens (B, T, expert_hidden) from noisy actions (B, T, D) and flow time t (B,).
 
         Raises:
-          ValueError: the actions have another width.
+          ValueError: if the actions have another width.
         """
         config = self.config
         if x_t.ndim != 3 or x_t.shape[-1] != config.max_action_dim:

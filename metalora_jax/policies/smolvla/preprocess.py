@@ -23,7 +23,7 @@ def prepare_image(image: jax.Array, size: int) -> jax.Array:
       (..., size, size, 3) float32 in [-1, 1]; padding is -1.
 
     Raises:
-      ValueError: not a float image with three channels last.
+      ValueError: if it is not a float image with three channels last.
     """
     if image.ndim < 3 or image.shape[-1] != 3:
         raise ValueError(f"prepare_image: image {image.shape} must be (..., H, W, 3); move the channels last")
@@ -61,7 +61,7 @@ def prepare_images(cameras: Sequence[jax.Array | None], size: int) -> tuple[jax.
       images (B, C, size, size, 3) in [-1, 1], an absent camera all -1; image_mask (B, C) bool, False where absent.
 
     Raises:
-      ValueError: no camera at all.
+      ValueError: if there is no camera at all.
     """
     present = [image for image in cameras if image is not None]
     if not present:
@@ -77,7 +77,7 @@ def pad_width(x: np.ndarray, width: int, name: str = "state") -> np.ndarray:
     """Zero-pads the last axis of a state or of actions to `width`.
 
     Raises:
-      ValueError: x is wider than that; `name` says which input it was.
+      ValueError: if x is wider than that; `name` says which input it was.
     """
     if x.shape[-1] > width:
         raise ValueError(f"pad_width: {name} has width {x.shape[-1]}, the policy takes at most {width}")
@@ -102,7 +102,7 @@ def prepare_text(
       tokens (B, max_tokens) int32, padded on the right; token_mask (B, max_tokens) bool, True on real tokens.
 
     Raises:
-      ValueError: an instruction is too long, or holds a token that the policy has no embedding for.
+      ValueError: if an instruction is too long, or holds a token that the policy has no embedding for.
     """
     if truncate not in (None, "left"):
         raise ValueError(f'prepare_text: truncate={truncate!r} is unknown; choose "left" or None')

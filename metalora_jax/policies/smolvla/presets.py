@@ -34,7 +34,7 @@ def preset(name: str, *, rank: int | None = None, b_std: float = 0.0, dead: bool
         never get a gradient (57,600 of the plan's 2,834,304 parameters). They are left out unless this is True.
 
     Raises:
-      ValueError: the name is unknown.
+      ValueError: if the name is unknown.
     """
 
     def rule(pattern: str, own_rank: int, alpha: float | None = None, dropout: float = 0.0) -> Rule:
@@ -53,7 +53,7 @@ def preset(name: str, *, rank: int | None = None, b_std: float = 0.0, dead: bool
         "all_linear": (rule(rf"(vision/.*|connector|{decoder}|{expert}|{_HEADS}|state_proj)", 8),),
     }
     if name not in placements:
-        raise ValueError(f"no placement is named {name!r}; choose one of {', '.join(NAMES)}")
+        raise ValueError(f"no placement named {name!r}; choose one of {', '.join(NAMES)}")
     return placements[name]
 
 
