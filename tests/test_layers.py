@@ -12,6 +12,8 @@ PACKAGE = "metalora_jax"
 ROOMS = (
     *(
         "types",
+        "words",
+        "files",
         "trees",
         "caches",
         "memory",

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from metalora_jax.words import listed
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
@@ -69,9 +71,9 @@ def resolve(placement: Placement, paths: Iterable[str], allow_unused: bool = Fal
         pattern = unused[0].pattern
         taken = [path for path in paths if re.fullmatch(pattern, path)]
         why = (
-            f"all its paths are taken by earlier rules: {_some(taken)}"
+            f"all its paths are taken by earlier rules: {listed(taken, 4)}"
             if taken
-            else f"near paths: {_some(difflib.get_close_matches(pattern, paths, n=4, cutoff=0.0))}"
+            else f"near paths: {listed(difflib.get_close_matches(pattern, paths, n=4, cutoff=0.0), 4) or '(none)'}"
         )
         raise ValueError(f"rule {pattern!r} places nothing; {why}")
     return {path: placement[i] for path, i in first.items() if i is not None and placement[i].kind is not None}
@@ -105,7 +107,3 @@ def from_json(value: Sequence[Mapping[str, Any]]) -> Placement:
                 f"placement rule {number}: unknown field {min(unknown)!r}; known: {', '.join(sorted(known))}"
             )
     return tuple(Rule(**fields) for fields in value)
-
-
-def _some(paths: Sequence[str]) -> str:
-    return ", ".join(paths[:4]) + (f" and {len(paths) - 4} more" if len(paths) > 4 else "") if paths else "(none)"

@@ -15,11 +15,11 @@ import numpy as np
 from flax import nnx
 from tokenizers import Tokenizer
 
-from metalora_jax import trees
+from metalora_jax import files, trees
 from metalora_jax.data import normalize
 from metalora_jax.data.frames import Sizes
 from metalora_jax.data.normalize import Statistics
-from metalora_jax.policies.smolvla import convert, preprocess, tensor_file
+from metalora_jax.policies.smolvla import convert, preprocess
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.model import SmolVLA
 from metalora_jax.training.progress import progress
@@ -102,7 +102,7 @@ def _statistics(directory: Path) -> Statistics:
         raise ValueError(
             f"{file} is missing; a base needs the statistics it was trained with, never those of your demos"
         )
-    return Statistics.from_json(tensor_file.read_json(file))
+    return Statistics.from_json(files.read_json(file))
 
 
 def _of_lerobot(source: str | Path, found: convert.Checkpoint) -> Statistics:
@@ -127,4 +127,4 @@ def _of_lerobot(source: str | Path, found: convert.Checkpoint) -> Statistics:
 def save(directory: str | Path, base: Base) -> None:
     """Writes a base directory (without its card)."""
     convert.save(directory, base.model, base.tokenizer)
-    (Path(directory) / _STATISTICS).write_text(json.dumps(base.statistics.to_json(), indent=1) + "\n")
+    files.write_json(Path(directory) / _STATISTICS, base.statistics.to_json())
