@@ -13,6 +13,8 @@ ROOMS = (
     *(
         "fields",
         "types",
+        "words",
+        "files",
         "trees",
         "caches",
         "memory",
@@ -30,9 +32,9 @@ ROOMS = (
     *("serving", "robot"),
 )
 STRANGERS = {
-    frozenset({"meta", "policies"}),
-    frozenset({"data", "policies"}),
-}  # a meta-method knows a loss, never a model
+    frozenset({"meta", "policies"}),  # a meta-method knows a loss, never a model
+    frozenset({"data", "policies"}),  # what a policy asks of its inputs reaches the data as a Preprocessor
+}
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 UNSAFE_CALLS = {"torch.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "eval", "exec"}
 

@@ -15,13 +15,12 @@ import numpy as np
 from flax import nnx
 from tokenizers import Tokenizer
 
-from metalora_jax import trees
+from metalora_jax import files, trees
 from metalora_jax.data import normalize
 from metalora_jax.data.normalize import Statistics
 from metalora_jax.data.preprocessor import Preprocessor
 from metalora_jax.policies import hub, registry
 from metalora_jax.policies.policy import Checkpoint, Family, Policy
-from metalora_jax.policies.smolvla.tensor_file import read_json
 from metalora_jax.progress import progress
 from metalora_jax.types import Sizes
 
@@ -135,7 +134,7 @@ def _statistics(directory: Path) -> Statistics:
         raise ValueError(
             f"{file} is missing; a base needs the statistics it was trained with, never those of your demos"
         )
-    return Statistics.from_json(read_json(file))
+    return Statistics.from_json(files.read_json(file))
 
 
 def _of_lerobot(source: str | Path, found: Checkpoint) -> Statistics:
@@ -160,4 +159,4 @@ def _of_lerobot(source: str | Path, found: Checkpoint) -> Statistics:
 def save(directory: str | Path, base: Base) -> None:
     """Writes a base directory (without its card)."""
     base.family.save(Path(directory), base.model, base.tokenizer)
-    (Path(directory) / _STATISTICS).write_text(json.dumps(base.statistics.to_json(), indent=1) + "\n")
+    files.write_json(Path(directory) / _STATISTICS, base.statistics.to_json())

@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import io
 import os
-import tempfile
 import time
 from pathlib import Path
 
@@ -20,11 +19,11 @@ import ml_dtypes
 import numpy as np
 from absl import logging
 
-from metalora_jax import caches
+from metalora_jax import caches, files
 
 LIMIT = "METALORA_CACHE_GIB"  # environment variable
 _DEFAULT_GIB = 50.0
-_STAGING, _ABANDONED = ".writing-", 3600.0  # [s]
+_STAGING, _ABANDONED = ".*.new-*", 3600.0  # [s]
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)  # stored in numpy's files as two raw bytes
 
 Entry = dict[str, np.ndarray]
@@ -56,7 +55,7 @@ class FeatureCache:
             raise ValueError(
                 f"{root} cannot hold the cache ({error.strerror}); set {caches.FOLDER} to another folder"
             ) from None
-        for staging in root.glob(f"{_STAGING}*"):  # of writers that were killed
+        for staging in root.glob(_STAGING):  # of writers that were killed
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - staging.stat().st_mtime > _ABANDONED:
                     staging.unlink()
@@ -131,14 +130,8 @@ class FeatureCache:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    descriptor, staging = tempfile.mkstemp(dir=path.parent, prefix=_STAGING)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        os.replace(staging, path)
-    except BaseException:
-        Path(staging).unlink(missing_ok=True)
-        raise
+    with files.atomic_file(path, durable=False) as staging:  # the digest in its name tells what a crash has damaged
+        staging.write_bytes(content)
 
 
 def _digest(content: bytes) -> str:

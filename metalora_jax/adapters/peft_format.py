@@ -16,6 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
+from metalora_jax import files
 from metalora_jax.adapters.attach import Theta
 from metalora_jax.adapters.lora import LoRA
 from metalora_jax.adapters.placement import Placement, Rule, resolve
@@ -159,7 +160,7 @@ def write(
     metadata = {"format": "pt"} | ({} if manifest is None else {_MANIFEST: json.dumps(manifest)})
     save_file(tensors, directory / WEIGHTS, metadata=metadata)
     (directory / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone
-    (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    files.write_json(directory / CONFIG, config, indent=2, sort_keys=True)
 
 
 def read_manifest(directory: str | Path) -> dict[str, Any] | None:
@@ -173,10 +174,7 @@ def read_manifest(directory: str | Path) -> dict[str, Any] | None:
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: not a readable JSON file ({error})") from None
+    config = files.read_json(file)
     for field in ("peft_type", "r", "lora_alpha", "target_modules"):
         if config.get(field) is None:
             raise ValueError(f"{file}: field {field!r} is missing")

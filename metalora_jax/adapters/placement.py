@@ -9,6 +9,7 @@ from typing import Any
 from metalora_jax.adapters.adapter import Kind
 from metalora_jax.adapters.kinds import KINDS
 from metalora_jax.adapters.lora import LoRA
+from metalora_jax.words import listed
 
 _DEFAULT = LoRA()
 
@@ -51,9 +52,9 @@ def resolve(placement: Placement, paths: Iterable[str], allow_unused: bool = Fal
         pattern = unused[0].pattern
         taken = [path for path in paths if re.fullmatch(pattern, path)]
         why = (
-            f"all its paths are taken by earlier rules: {_some(taken)}"
+            f"all its paths are taken by earlier rules: {listed(taken, 4)}"
             if taken
-            else f"near paths: {_some(difflib.get_close_matches(pattern, paths, n=4, cutoff=0.0))}"
+            else f"near paths: {listed(difflib.get_close_matches(pattern, paths, n=4, cutoff=0.0), 4) or '(none)'}"
         )
         raise ValueError(f"rule {pattern!r} places nothing; {why}")
     return {path: placement[i] for path, i in first.items() if i is not None and placement[i].kind is not None}
@@ -92,7 +93,3 @@ def _rule(where: str, fields: dict[str, Any]) -> Rule:
         return Rule(pattern, None if name is None else KINDS[name](**fields))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from None
-
-
-def _some(paths: Sequence[str]) -> str:
-    return ", ".join(paths[:4]) + (f" and {len(paths) - 4} more" if len(paths) > 4 else "") if paths else "(none)"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from metalora_jax.adapters.directory import atomic_directory
+from metalora_jax import files
 from metalora_jax.data.demos import DemoError
 from metalora_jax.data.sources.lerobot_meta import INFO, parquet
 from metalora_jax.data.sources.pictures import pyav
@@ -75,7 +75,7 @@ def write(
     names = {part: (keys or {}).get(part, known_names(part)[0]) for part in (*cameras, "state", "action")}
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_directory(root) as staging:
+        with files.atomic_directory(root) as staging:
             writer = _Writer(staging, names, cameras, fps, PICTURES[pictures])
             for demo in demos:
                 writer.add(demo)
@@ -151,7 +151,7 @@ class _Writer:
         parquet().write_table(_pandas_table(self._tasks), meta / "tasks.parquet")
         stats = {key: _vector_statistics(np.concatenate(parts)) for key, parts in self._vectors.items()}
         stats |= {key: moments.statistics() for key, moments in self._moments.items()}
-        _write_json(meta / "stats.json", stats)
+        files.write_json(meta / "stats.json", stats, indent=4, allow_nan=False)
         info = {
             "codebase_version": "v3.0",
             "robot_type": robot_type,
@@ -167,7 +167,7 @@ class _Writer:
             "video_path": _VIDEO if self._codec else None,
             "features": self._features,
         }
-        _write_json(self._root / INFO, info)
+        files.write_json(self._root / INFO, info, indent=4, allow_nan=False)
 
     def _described(self, demo: Demo) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
@@ -282,7 +282,3 @@ def _png(image: np.ndarray) -> bytes:
     out = io.BytesIO()
     Image.fromarray(image).save(out, "PNG")
     return out.getvalue()
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=4, allow_nan=False) + "\n")

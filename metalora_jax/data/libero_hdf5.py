@@ -28,7 +28,6 @@ import contextlib
 import difflib
 import io
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +36,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
+from metalora_jax import files
 from metalora_jax.data.demos import DemoError, checked, reading, stack_cameras
 from metalora_jax.types import Demo
 
@@ -305,14 +305,8 @@ def _whole_file(
         data.attrs["provenance"] = json.dumps(provenance)
         yield data
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with files.atomic_file(path) as staging:
+            staging.write_bytes(content.getbuffer())
     except OSError as error:
         raise DemoError(f"{path}: cannot be written ({error.strerror}); free some space and record it again") from error
-    finally:
-        temporary.unlink(missing_ok=True)

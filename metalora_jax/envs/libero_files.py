@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from metalora_jax import caches
+from metalora_jax import caches, files
 from metalora_jax.data import libero_tasks
 
 ASSETS = "METALORA_LIBERO_ASSETS"  # environment variable: the folder with LIBERO's scene assets
@@ -233,12 +233,4 @@ def settle_config() -> None:
     if file.exists():
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.write_text(file, text)

@@ -8,8 +8,8 @@ import importlib
 import os
 from pathlib import Path
 
+from metalora_jax.files import read_json
 from metalora_jax.policies.policy import Family, Policy
-from metalora_jax.policies.smolvla.tensor_file import read_json
 
 PLUGINS = "METALORA_POLICIES"  # environment variable
 _MODULES = {"smolvla": "metalora_jax.policies.smolvla.family"}

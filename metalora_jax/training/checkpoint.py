@@ -32,8 +32,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from metalora_jax import trees
-from metalora_jax.adapters.directory import sync_tree
+from metalora_jax import files, trees
 from metalora_jax.types import PyTree
 
 _CONFIG = "config.json"
@@ -108,8 +107,8 @@ class Checkpoints:
         if not saved:
             newest = self._manager.latest_step()
             raise CheckpointError(f"step {step} was not saved in {self._directory}: step {newest} already exists")
-        sync_tree(self._directory / str(step))
-        sync_tree(self._directory)
+        files.sync_tree(self._directory / str(step))
+        files.sync_tree(self._directory)
 
     def restore(self, template: PyTree) -> Restored | None:
         """The newest intact generation; None if there are no generations.
@@ -240,11 +239,7 @@ def claim(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> bool:
     if workdir.exists() and any(not p.name.startswith(f".{_CONFIG}") for p in workdir.iterdir()):
         raise WorkdirError(f"{workdir} holds files but no {_CONFIG}; choose an empty work directory")
     workdir.mkdir(parents=True, exist_ok=True)
-    staging = workdir / f".{_CONFIG}.{os.getpid()}"
-    staging.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
-    sync_tree(workdir)
-    os.replace(staging, file)
-    sync_tree(workdir)
+    files.write_json(file, config, sort_keys=True)
     return False
 
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
+from metalora_jax import files
 from metalora_jax.types import Array, PyTree
 
 Sink = Callable[[int, Mapping[str, float]], None]
@@ -190,6 +191,4 @@ def _drop_from(path: Path, first_step: int) -> None:
     if len(kept) < len(lines):
         logging.warning("%s: dropped %d records from step %d on", path, len(lines) - len(kept), first_step)
     if torn or len(kept) < len(lines):
-        staging = path.with_name(f".{path.name}.new")
-        staging.write_text("".join(kept), encoding="utf-8")
-        os.replace(staging, path)
+        files.write_text(path, "".join(kept))

@@ -116,11 +116,11 @@ def test_a_full_disk_costs_the_cache_and_nothing_else(tmp_path, monkeypatch, cap
 def test_two_writers_at_once(tmp_path):
     assert len(set(in_processes(fill_from, [(tmp_path,)] * 2, 2))) == 1
     same(bank(FeatureCache(tmp_path, LARGE)), bank(None))
-    assert not list(tmp_path.glob(".writing-*"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_what_a_killed_writer_left_is_no_entry_and_goes(tmp_path):
-    left = tmp_path / ".writing-abc"
+    left = tmp_path / ".key-digest.npy.new-abc"
     left.write_bytes(b"half")
     FeatureCache(tmp_path, LARGE)
     assert left.exists()  # perhaps it is being written

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from metalora_jax import files
 from metalora_jax.data import libero_hdf5
 from metalora_jax.data.libero_hdf5 import DemoError
 from tests.tiny_base import make_demos
@@ -157,7 +158,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(file, demos, monkeypat
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(libero_hdf5.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(
         DemoError, match=r"reach_demo\.hdf5: cannot be written \(No space left on device\); free some space"
     ):

@@ -1,7 +1,9 @@
 """Results of the checks."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
+
+from metalora_jax.words import listed
 
 
 class Finding(NamedTuple):
@@ -35,12 +37,6 @@ def together(found: Iterable[tuple[str, str, str, str]], counts: dict[str, int])
     for file, demonstration, what, remedy in found:
         grouped.setdefault((file, what, remedy), []).append(demonstration)
     return tuple(
-        Finding(f"{file} {listed(names)} ({len(names)} of {counts[file]})", what, remedy)
+        Finding(f"{file} {listed(names, 4)} ({len(names)} of {counts[file]})", what, remedy)
         for (file, what, remedy), names in grouped.items()
     )
-
-
-def listed(names: Sequence[str], most: int = 4) -> str:
-    """The first few names, and how many more there are."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

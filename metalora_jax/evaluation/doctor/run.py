@@ -9,10 +9,11 @@ from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.conventions import doubts
 from metalora_jax.envs.world import world as world_named
 from metalora_jax.evaluation.doctor import motion, pictures, proprioception, recordings, scales, setup, visits, words
-from metalora_jax.evaluation.doctor.findings import Finding, Outcome, listed
+from metalora_jax.evaluation.doctor.findings import Finding, Outcome
 from metalora_jax.evaluation.doctor.recordings import Recording
 from metalora_jax.evaluation.doctor.visits import Seen
 from metalora_jax.progress import progress
+from metalora_jax.words import listed
 
 SHOTS = 4  # demonstrations that a base is tested on
 _SIZE = 256  # [px] of pictures, if there are no demonstrations to take it from
@@ -180,7 +181,7 @@ def _simulator(
         except Exception as error:  # whatever makes a simulator fail
             broken.setdefault(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}", []).append(task)
     remedy = "fix the findings above; if that does not help, run the task in this world by hand"
-    findings = tuple(Finding(listed(names), what, remedy) for what, names in broken.items())
+    findings = tuple(Finding(listed(names, 4), what, remedy) for what, names in broken.items())
     yield Result(Outcome("simulator", findings, f"{len(seen)} of {len(tasks)} tasks opened"))
     if not seen:
         return

@@ -1,8 +1,6 @@
 """A whole few-shot comparison: train the arms, search their rates, adapt, run episodes, write the report. Resumable."""
 
 import dataclasses
-import json
-import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -11,13 +9,13 @@ from typing import Any
 import jax
 from absl import logging
 
+from metalora_jax import files
 from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.frozen_front import frozen_banks
 from metalora_jax.adaptation.learner import learner
 from metalora_jax.adapters import placement
-from metalora_jax.adapters.directory import atomic_directory
 from metalora_jax.data import content, normalize
 from metalora_jax.data.frames import gather
 from metalora_jax.envs.conditions import ConditionRange
@@ -141,16 +139,16 @@ def convert(config: Mapping[str, Any]) -> None:
     if "convert" not in config or directory.exists():
         return
     parts = [DataConfig.from_config(arm["data"]) for arm in config["arms"].values() if "data" in arm]
-    files = unpictured(part._replace(tasks=(task,)) for part in parts for task in part.tasks)
+    singly = unpictured(part._replace(tasks=(task,)) for part in parts for task in part.tasks)
     demos = [
         demo
-        for part in progress(files, description="statistics, demonstration files")
+        for part in progress(singly, description="statistics, demonstration files")
         for recorded in read_demos(part).values()
         for demo in recorded
     ]
     base = bases.load(config["convert"]["policy"], normalize.compute(demos), config["convert"]["tokenizer"])
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_directory(directory) as staging:
+    with files.atomic_directory(directory) as staging:
         bases.save(staging, base)
 
 
@@ -249,14 +247,12 @@ def searched(
             protocol,
         )
         known[name] = {budget: choice._asdict() for budget, choice in found.items()}
-        staging = file.with_suffix(".new")
-        staging.write_text(json.dumps(known, indent=1) + "\n")
-        os.replace(staging, file)
+        files.write_json(file, known)
     return {name: {b: Choice(**c) for b, c in known[name].items()} for name in config["arms"]}
 
 
 def _known(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text()) if file.exists() else {}
+    return files.read_json(file) if file.exists() else {}
 
 
 def execute(jobs: Sequence[Job], base_directory: str, control: Control, workers: int, log: EpisodeLog) -> None:

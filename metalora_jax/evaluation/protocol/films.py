@@ -1,13 +1,13 @@
 """Before/after films: the same start under the same hidden condition, with the frozen base and with adapters."""
 
 import importlib.util
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from metalora_jax import files
 from metalora_jax.adaptation import base as bases
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.world import world
@@ -48,7 +48,7 @@ def before_and_after(config: Mapping[str, Any], workdir: Path) -> list[Path]:
     protocol = Protocol.from_config(config["protocol"])
     name = config["report"]["reference"]
     arm = experiment.build_arm(config, name, base, workdir)[0]
-    chosen = json.loads((workdir / "rates.json").read_text())[name]
+    chosen = files.read_json(workdir / "rates.json")[name]
     choices = {budget: Choice(**choice) for budget, choice in chosen.items()}
     adapt = Adaptation(protocol.flow_draws)
     [data] = experiment.data_sets(config, base, protocol, {arm.learner.stage}, ("test",))
@@ -98,7 +98,8 @@ def _write(path: Path, halves: list[np.ndarray]) -> Path:
     length = max(len(half) for half in halves) + RATE // 2  # hold the last picture for half a second
     held = [np.concatenate([half, np.repeat(half[-1:], length - len(half), axis=0)]) for half in halves]
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}")
-    iio.imwrite(partial, np.concatenate(held, axis=2), extension=".mp4", fps=RATE, codec="libx264")
-    partial.rename(path)
+    with files.atomic_file(path) as staging:
+        staging.write_bytes(
+            iio.imwrite("<bytes>", np.concatenate(held, axis=2), extension=".mp4", fps=RATE, codec="libx264")
+        )
     return path

@@ -19,7 +19,6 @@ import fcntl
 import hashlib
 import importlib.metadata
 import json
-import os
 import re
 import subprocess
 from collections import Counter
@@ -27,8 +26,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from metalora_jax import files
 from metalora_jax.evaluation.reports.records import Episode, RecordError, canonical, code_digest
 from metalora_jax.fields import from_fields
+from metalora_jax.words import listed
 
 FILE = "provenance.jsonl"
 SHOWN = ("report", "films", "workers")  # entries of a config that decide how episodes are shown, not what they are
@@ -75,7 +76,7 @@ class Line(NamedTuple):
         """What is not pinned."""
         found = _loose(self.inputs.source, self.changed)
         if unknown := sorted(name for name, digest in self.inputs.data.items() if not digest):
-            found.append(f"the {_some(unknown)} demonstrations have no digest: train the adapter again from the files")
+            found.append(f"the {listed(unknown)} demonstrations have no digest: train the adapter again from the files")
         return found
 
 
@@ -131,12 +132,8 @@ def keep(run_dir: Path, made: Iterable[Inputs]) -> None:
 
 
 def _write(run_dir: Path, lines: Iterable[Line]) -> None:
-    staging = run_dir / f".{FILE}.new"
-    with open(staging, "w") as file:
-        file.writelines(canonical(line._asdict() | {"inputs": line.inputs._asdict()}) + "\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(staging, run_dir / FILE)
+    texts = (canonical(line._asdict() | {"inputs": line.inputs._asdict()}) + "\n" for line in lines)
+    files.write_text(run_dir / FILE, "".join(texts))
 
 
 def read(run_dir: Path) -> dict[str, Line]:
@@ -216,7 +213,7 @@ def _kind(source: str) -> str:
 def _loose(source: str, changed: Sequence[str]) -> list[str]:
     found = []
     if changed:
-        found.append(f"the code differs from its commit in {_some(changed)}: commit it before the run")
+        found.append(f"the code differs from its commit in {listed(changed)}: commit it before the run")
     if source not in ("package", "directory") and not re.fullmatch(r".+@[0-9a-f]{40}", source):
         found.append(f"the base {source} is a name on the hub, which can change: name {source}@<its commit>")
     return found
@@ -241,7 +238,3 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

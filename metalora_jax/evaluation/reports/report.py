@@ -23,6 +23,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from metalora_jax import files
 from metalora_jax.evaluation.reports import figures, tables
 from metalora_jax.evaluation.reports.document import (
     Block,
@@ -80,7 +81,7 @@ def write_report(run_dir: str | os.PathLike, *, reference: str | None = None, dr
     blocks = list(document(summary, [list(section) for section in drawn], videos, config, digests, standing))
     (out / "report.md").write_text(to_markdown(blocks))
     numbers = {"logs": digests, "unpinned": list(standing.problems), **dataclasses.asdict(summary)}
-    (out / "summary.json").write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+    files.write_json(out / "summary.json", numbers, allow_nan=False)
     index = out / "index.html"
     index.write_text(to_html(settings.title, blocks, pictures))
     return index

@@ -6,7 +6,6 @@ directions follow from it and nothing can be left over.
 """
 
 import dataclasses
-import json
 import math
 import os
 import tempfile
@@ -22,11 +21,13 @@ from flax import nnx
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
+from metalora_jax import files
 from metalora_jax.policies import hub
 from metalora_jax.policies.policy import Checkpoint, Progress
 from metalora_jax.policies.smolvla import lerobot, tensor_file
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.model import SmolVLA
+from metalora_jax.words import listed
 
 ModulePath = tuple[str, ...]
 
@@ -83,9 +84,9 @@ def load_lerobot_tensors(
     shapes = {path: leaf.shape for path, leaf in _flat(state).items()}
     table = tensor_names(config)
     if missing := sorted(set(table) - set(tensors)):
-        raise ValueError(f"SmolVLA weights: {_some(missing)} missing; does config.json describe these weights?")
+        raise ValueError(f"SmolVLA weights: {listed(missing)} missing; does config.json describe these weights?")
     if extra := sorted(set(tensors) - set(table) - set(UNUSED)):
-        raise ValueError(f"SmolVLA weights: {_some(extra)} unknown; does config.json describe these weights?")
+        raise ValueError(f"SmolVLA weights: {listed(extra)} unknown; does config.json describe these weights?")
     parts: dict[ModulePath, dict[str, int | None]] = defaultdict(dict)
     for name, (path, layer) in table.items():
         parts[path][name] = layer
@@ -123,7 +124,7 @@ def state_to_tensors(config: SmolVLAConfig, state: nnx.State) -> dict[str, np.nd
     values = {path: np.asarray(leaf) for path, leaf in _flat(state).items()}
     table = tensor_names(config)
     if unknown := sorted(".".join(p) for p in set(values) - {slot.path for slot in table.values()}):
-        raise ValueError(f"SmolVLA weights: {_some(unknown)} have no lerobot name; fuse or detach the adapters first")
+        raise ValueError(f"SmolVLA weights: {listed(unknown)} have no lerobot name; fuse or detach the adapters first")
     return {
         name: np.ascontiguousarray(_to_torch(path, values[path][() if layer is None else (layer,)], config))
         for name, (path, layer) in table.items()
@@ -158,7 +159,7 @@ def save(directory: str | os.PathLike[str], model: SmolVLA, tokenizer: Tokenizer
     tensors = to_lerobot_tensors(model)
     with tempfile.TemporaryDirectory(dir=target, prefix=".save-") as scratch:
         write_tensors(Path(scratch, WEIGHTS), tensors)
-        Path(scratch, CONFIG).write_text(json.dumps({"type": SmolVLA.type, **model.config.to_dict()}, indent=2) + "\n")
+        files.write_json(Path(scratch, CONFIG), {"type": SmolVLA.type, **model.config.to_dict()}, indent=2)
         if tokenizer is not None:
             tokenizer.save(str(Path(scratch, TOKENIZER)))
         for file in sorted(Path(scratch).iterdir()):
@@ -191,7 +192,7 @@ def load(
     source = hub.local_directory(Path(path_or_hub_id))
     if not (source / CONFIG).is_file():
         raise ValueError(f"{source / CONFIG} is missing; a policy directory holds {CONFIG} and {WEIGHTS}")
-    values = tensor_file.read_json(source / CONFIG)
+    values = files.read_json(source / CONFIG)
     file: Mapping[str, np.ndarray] = tensor_file.TensorFile(source / WEIGHTS)
     if (source / WEIGHTS).stat().st_size < _LARGE:
         progress = iter
@@ -247,8 +248,3 @@ def _from_torch(path: ModulePath, tensor: np.ndarray) -> np.ndarray:
 
 def _flat(state: nnx.State) -> dict[ModulePath, jax.Array]:
     return {tuple(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(state)}
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

@@ -15,6 +15,7 @@ from absl import logging
 from huggingface_hub import hf_hub_download
 from tokenizers import Tokenizer
 
+from metalora_jax import files
 from metalora_jax.policies.hub import FAILURES, TOKENIZER, short
 from metalora_jax.policies.policy import StatisticsSets
 from metalora_jax.policies.smolvla import tensor_file
@@ -128,7 +129,7 @@ def read_statistics(directory: Path, old_tensors: Mapping[str, np.ndarray]) -> S
     tensors: dict[str, np.ndarray] = dict(old_tensors)
     pipeline = directory / PREPROCESSOR
     if pipeline.is_file():
-        steps = tensor_file.read_json(pipeline).get("steps", [])
+        steps = files.read_json(pipeline).get("steps", [])
         for step in steps:
             if step.get("registry_name") == _NORMALIZER and "state_file" in step:
                 tensors |= dict(tensor_file.TensorFile(directory / step["state_file"]))
@@ -217,7 +218,7 @@ def _sizes(name: str, source: Path) -> dict[str, Any]:
             f"{source}: the sizes of vlm_model_name = {name!r} are unknown; known are {', '.join(_PUBLIC)}, and "
             "directories with such a model's config.json"
         )
-    values = tensor_file.read_json(file)
+    values = files.read_json(file)
     fields: dict[str, Any] = {"pixel_shuffle": values.get("scale_factor")}
     for part, keys in (("text_config", _TEXT), ("vision_config", _VISION)):
         for theirs, ours in keys.items():

@@ -1,9 +1,7 @@
 """Files of weights, read a tensor at a time: what is on the way from disk to device never fills the memory twice."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -50,14 +48,3 @@ class TensorFile(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._shapes)
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object; raises ValueError, naming the file, if it is not one."""
-    try:
-        values = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: not a readable JSON file ({error})") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{file}: does not hold a JSON object")
-    return values
