@@ -230,7 +230,7 @@ RGB = "obs/agentview_rgb"
         (
             each(lambda group: group.__setitem__("states", np.zeros((0, 9)))),
             "files",
-            r"states \(0, 9\) for 40 .* 3 demon",
+            r"states \(0, 9\) for 40 .* 3 similar demon",
         ),
         (one(0, remove("obs/ee_pos")), "files", "key missing .*ee_pos"),
         (one(3, remove(RGB)), "files", "key missing .*agentview_rgb"),
