@@ -20,7 +20,7 @@ def test_a_table_is_read_as_written(tmp_path):
     ("text", "message"),
     [
         ('{"reach": ["a"], "reach": ["b"]}', "reach appears twice"),
-        ('{"reach": "go"}', "paraphrases of reach: expected a list of texts"),
+        ('{"reach": "go"}', "paraphrases of reach: expected a list of non-empty texts"),
         ('{"reach": ["go", " "]}', "paraphrases of reach: expected a list of non-empty texts"),
         ('{"reach": ["go  there", "Go there"]}', "paraphrases of reach: a text appears twice"),
         ('["go"]', "paraphrases are a list"),

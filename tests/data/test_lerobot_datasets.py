@@ -285,7 +285,7 @@ class TestVideos:
         lerobot_v3.write(root, demos, CAMERAS, FPS, pictures="h264-lossless")
         video = root / "videos" / "observation.images.image2" / "chunk-000" / "file-000.mp4"
         write_video(video, np.zeros((9, 16, 16, 3), np.uint8))
-        with pytest.raises(DemoError, match=r"file-000\.mp4: 4 of 6 frames from 0\.5 s"):
+        with pytest.raises(DemoError, match=r"file-000\.mp4: only 4 of 6 frames from 0\.5 s"):
             read_all(root)
 
 

@@ -60,7 +60,7 @@ def test_fields_without_effect_are_named(directory, monkeypatch):
     edit(directory / "config.json", optimizer_lr=1e-3, device="cuda", new_attention="flash")
     convert.load(directory)
     (line,) = said
-    assert "new_attention: unknown to this version, and without effect" in line
+    assert "new_attention: unknown to this version, and ignored" in line
 
 
 def test_old_statistics_among_the_weights_are_no_weights(directory):
@@ -95,7 +95,7 @@ def test_what_is_not_computed_here_is_refused(directory, fields, complaint):
 
 def test_a_pickle_in_disguise_is_refused(directory):
     (directory / WEIGHTS).write_bytes(b"\x80\x02}q\x00X\x04\x00\x00\x00evil")
-    with pytest.raises(ValueError, match=r"model\.safetensors is a PyTorch pickle with another name"):
+    with pytest.raises(ValueError, match=r"model\.safetensors is a renamed PyTorch pickle"):
         convert.load(directory)
     (directory / WEIGHTS).rename(directory / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"model\.safetensors is missing \(pytorch_model\.bin is a pickle"):
@@ -105,7 +105,7 @@ def test_a_pickle_in_disguise_is_refused(directory):
 def test_a_truncated_file_is_refused(directory):
     whole = (directory / WEIGHTS).read_bytes()
     (directory / WEIGHTS).write_bytes(whole[:-100])
-    with pytest.raises(ValueError, match=r"model\.safetensors is damaged, fetch it again"):
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged, download it again"):
         convert.load(directory)
 
 
@@ -147,7 +147,7 @@ def test_without_a_network_the_message_says_which_files_to_put_where(monkeypatch
 
     monkeypatch.setattr(hub, "snapshot_download", offline)
     with pytest.raises(
-        ValueError, match=r"not to be had from the hub .* put config\.json, model\.safetensors, .* into a"
+        ValueError, match=r"nor available from the hub .* put config\.json, model\.safetensors, .* into a"
     ):
         convert.load("lerobot/smolvla_base")
     with pytest.raises(ValueError, match="is neither a directory nor a name on the hub"):

@@ -59,7 +59,7 @@ def test_mirrored_tasks_are_reworded_too():
         (recipe(symmetries=mirror("reach", flip=True)), r"no field symmetries\.flip"),
         (recipe(symmetries=mirror("reach", world="libero")), "the pose of camera 'topview' of LIBERO is unknown"),
         (recipe(paraphrases={"reach": ("go",)}), "no paraphrases of push"),
-        (recipe(paraphrases={"reach": "go", "push": ()}), "paraphrases of reach: wanted a list"),
+        (recipe(paraphrases={"reach": "go", "push": ()}), "paraphrases of reach: expected a list"),
     ],
 )
 def test_what_cannot_be_is_refused(made, message):
