@@ -15,7 +15,7 @@ class FieldComments(griffe.Extension):
         ]
         if not fields or cls.docstring is None or "Attributes:" in cls.docstring.value:
             return
-        lines = cls.docstring.value.splitlines() + ["", "Attributes:"]
+        lines = [*cls.docstring.value.splitlines(), "", "Attributes:"]
         for field in fields:
             said = _comment(field) or (field.docstring.value if field.docstring else "")
             lines.append(f"    {field.name} ({field.annotation}): {' '.join(said.split())}")
