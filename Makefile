@@ -67,4 +67,4 @@ peer: .venv-peer/.done
 	@touch $@
 
 report: setup
-	$(PY) -m metalora_jax.evaluation.report $(RUN)
+	$(PY) -m metalora_jax.evaluation.reports $(RUN)

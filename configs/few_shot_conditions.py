@@ -11,56 +11,38 @@ from runpy import run_path
 from types import SimpleNamespace
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+
+common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
 
 
 def get_config() -> ConfigDict:
     """Three meta-seeds, all baselines."""
-    conditions = SimpleNamespace(**run_path(str(Path(__file__).with_name("metaworld_conditions.py"))))
+    known, shift = common.data("runs/demos/clean", common.TASKS, 15), dict(yaw=common.YAW)
     config = ConfigDict()
     config.base = ""
     config.seed = 0
     config.meta_seeds = (0, 1, 2)
-    config.conditions = dict(yaw=conditions.YAW)
+    config.conditions = shift
     config.arms = dict(
-        meta=conditions.get_config("fomaml_rates").to_dict(),
-        control=conditions.get_config("multitask").to_dict(),
-        lora=dict(placement=(conditions.lora(conditions.EXPERT, 0.0),)),
-        head_lora=dict(placement=(conditions.lora(conditions.HEADS, 0.0),)),
-        full_head=dict(placement=(dict(pattern=conditions.HEADS, kind="dense"),)),
+        meta=common.training("fomaml_rates", known, shift).to_dict(),
+        control=common.training("multitask", known, shift).to_dict(),
+        lora=dict(placement=common.lora(common.EXPERT)),
+        head_lora=dict(placement=common.lora(common.HEADS)),
+        full_head=dict(placement=common.dense(common.HEADS)),
     )
     config.search = dict(learned=(0.3, 1.0), sgd=(0.3, 1.0), adam=(0.003, 0.01, 0.03))
-    cameras = ("agentview",)
-    config.validation = dict(directory="runs/demos/held_out", tasks=conditions.TASKS[::3], demos=8, cameras=cameras)
-    config.test = dict(directory="runs/demos/held_out", tasks=conditions.TASKS, demos=8, cameras=cameras)
-    config.protocol = dict(
+    config.validation = common.data("runs/demos/held_out", common.TASKS[::3], 8)
+    config.test = common.data("runs/demos/held_out", common.TASKS, 8)
+    config.protocol = common.protocol(
         distribution="conditions",
         steps=(0, 1, 3, 5, 10, 100),
         shots=(1, 3, 5),
         shots_steps=(3,),
         draws_per_task=2,
-        episodes=1,
         retention_steps=3,
-        frames=32,
-        flow_draws=2,
-        max_norm=1.0,
-        short=10,
     )
-    config.control = dict(execute=2, max_steps=200, ensemble=placeholder(float))
+    config.control = common.control()
     config.films = dict(tasks=("door-open", "drawer-open", "window-close"), steps=3)
     config.workers = 2
-    config.report = dict(
-        title="Hidden action rotation, one demonstration",
-        reference="meta",
-        thresholds=(0.5, 0.6, 0.8),
-        steps=3,
-        labels=dict(
-            meta="Meta-learned LoRA",
-            control="Multi-task LoRA (control)",
-            lora="LoRA from scratch",
-            head_lora="Head-only LoRA",
-            full_head="Full head fine-tuning",
-            base="Frozen base",
-        ),
-    )
+    config.report = common.report("Hidden action rotation, one demonstration", 3, common.LABELS)
     return config

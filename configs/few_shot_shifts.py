@@ -6,20 +6,42 @@ python experiments/few_shot.py --config=configs/few_shot_shifts.py --workdir=run
 
 from pathlib import Path
 from runpy import run_path
+from types import SimpleNamespace
 
 from ml_collections import ConfigDict
+
+common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
 
 
 def get_config() -> ConfigDict:
     """One meta-seed, at most ten steps."""
-    config = run_path(str(Path(__file__).with_name("few_shot_conditions.py")))["get_config"]()
-    shifts = dict(yaw=config.conditions.yaw, gain=(0.6, 1.4), latency=(0, 2))
-    with config.unlocked():
-        config.conditions = shifts
-        for arm in ("meta", "control"):
-            config.arms[arm].conditions = shifts
+    known = common.data("runs/demos/clean", common.TASKS, 15)
+    shifts = dict(yaw=common.YAW, gain=(0.6, 1.4), latency=(0, 2))
+    config = ConfigDict()
+    config.base = ""
+    config.seed = 0
     config.meta_seeds = (0,)
-    config.protocol.steps = (0, 1, 3, 5, 10)
-    config.protocol.shots = (1, 5)
-    config.report.title = "Hidden rotation, gains and latency, one demonstration"
+    config.conditions = shifts
+    config.arms = dict(
+        meta=common.training("fomaml_rates", known, shifts).to_dict(),
+        control=common.training("multitask", known, shifts).to_dict(),
+        lora=dict(placement=common.lora(common.EXPERT)),
+        head_lora=dict(placement=common.lora(common.HEADS)),
+        full_head=dict(placement=common.dense(common.HEADS)),
+    )
+    config.search = dict(learned=(0.3, 1.0), sgd=(0.3, 1.0), adam=(0.003, 0.01, 0.03))
+    config.validation = common.data("runs/demos/held_out", common.TASKS[::3], 8)
+    config.test = common.data("runs/demos/held_out", common.TASKS, 8)
+    config.protocol = common.protocol(
+        distribution="conditions",
+        steps=(0, 1, 3, 5, 10),
+        shots=(1, 5),
+        shots_steps=(3,),
+        draws_per_task=2,
+        retention_steps=3,
+    )
+    config.control = common.control()
+    config.films = dict(tasks=("door-open", "drawer-open", "window-close"), steps=3)
+    config.workers = 2
+    config.report = common.report("Hidden rotation, gains and latency, one demonstration", 3, common.LABELS)
     return config

@@ -10,25 +10,38 @@ from types import SimpleNamespace
 
 from ml_collections import ConfigDict
 
+common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
+
 
 def get_config() -> ConfigDict:
     """As few_shot_conditions, on other tasks and without a shift."""
-    here = Path(__file__)
-    tasks = SimpleNamespace(**run_path(str(here.with_name("metaworld_tasks.py"))))
-    config = run_path(str(here.with_name("few_shot_conditions.py")))["get_config"]()
-    with config.unlocked():
-        config.conditions = None
-    for arm, recipe in (("meta", "fomaml_rates"), ("control", "multitask")):
-        config.arms[arm] = tasks.get_config(recipe).to_dict()
-        config.arms[arm].outer.steps = 400
-    for split, names in (("validation", tasks.VALIDATION), ("test", tasks.TEST)):
-        config[split] = dict(directory="runs/demos/clean", tasks=names, demos=15, cameras=("agentview",))
-    config.protocol.distribution = "tasks"
-    config.protocol.steps = (0, 1, 3, 5, 10)
-    config.protocol.shots = (1, 5)
-    config.protocol.draws_per_task = 3
-    with config.protocol.unlocked():
-        config.protocol.retention_tasks = config.arms.meta.data.tasks
-    config.films.tasks = ("door-unlock", "plate-slide-back-side")
-    config.report.title = "New tasks, one demonstration"
+    known = common.data("runs/demos/clean", common.TASKS + common.NEW, 15)
+    config = ConfigDict()
+    config.base = ""
+    config.seed = 0
+    config.meta_seeds = (0, 1, 2)
+    config.conditions = None
+    config.arms = dict(
+        meta=common.training("fomaml_rates", known, None, steps=400).to_dict(),
+        control=common.training("multitask", known, None, steps=400).to_dict(),
+        lora=dict(placement=common.lora(common.EXPERT)),
+        head_lora=dict(placement=common.lora(common.HEADS)),
+        full_head=dict(placement=common.dense(common.HEADS)),
+    )
+    config.search = dict(learned=(0.3, 1.0), sgd=(0.3, 1.0), adam=(0.003, 0.01, 0.03))
+    config.validation = common.data("runs/demos/clean", common.VALIDATION, 15)
+    config.test = common.data("runs/demos/clean", common.TEST, 15)
+    config.protocol = common.protocol(
+        distribution="tasks",
+        steps=(0, 1, 3, 5, 10),
+        shots=(1, 5),
+        shots_steps=(3,),
+        draws_per_task=3,
+        retention_steps=3,
+        retention_tasks=common.TASKS + common.NEW,
+    )
+    config.control = common.control()
+    config.films = dict(tasks=("door-unlock", "plate-slide-back-side"), steps=3)
+    config.workers = 2
+    config.report = common.report("New tasks, one demonstration", 3, common.LABELS)
     return config

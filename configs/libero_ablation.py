@@ -13,24 +13,21 @@ from types import SimpleNamespace
 
 from ml_collections import ConfigDict
 
+common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
+
 DECODER = r"text/layers/.*|text/last/self_attn/(k|v)_proj"
 
 
 def get_config() -> ConfigDict:
     """One meta-seed, small batches, five inner steps, and two step counts with a rate searched for each method."""
-    here = Path(__file__)
-    conditions = SimpleNamespace(**run_path(str(here.with_name("metaworld_conditions.py"))))
-    config = run_path(str(here.with_name("libero_small.py")))["get_config"]()
-    start = config.arms.meta
-    start.data.demos = 4
+    held = common.split_named("suite")
+    start = common.libero_training("fomaml_rates", held)
     start.meta.inner_steps = 5
     start.batch.update(meta_batch=4, frames=16, replay_frames=8, query_frames=24, kept_frames=24)
     start.outer.steps = 300
-    with config.unlocked():
-        config.arms = dict(meta=start.to_dict())
 
     def method(name: str, rate: float = start.meta.rate) -> dict:
-        made = conditions.get_config(name)
+        made = common.training(name, {}, None)
         made.meta.update(inner_steps=start.meta.inner_steps, rate=rate)
         return {"meta": made.meta.to_dict(), "outer.rate_of_rates": made.outer.rate_of_rates}
 
@@ -38,8 +35,8 @@ def get_config() -> ConfigDict:
         "rank": {str(r): {"placement.0.rank": r, "placement.0.alpha": 2.0 * r} for r in (1, 16)},
         "where": {
             "decoder": {"placement.0.pattern": DECODER},
-            "heads": {"placement.0.pattern": conditions.HEADS},
-            "decoder and expert": {"placement.0.pattern": f"{DECODER}|{conditions.EXPERT}"},
+            "heads": {"placement.0.pattern": common.HEADS},
+            "decoder and expert": {"placement.0.pattern": f"{DECODER}|{common.EXPERT}"},
         },
         "inner steps": {str(k): {"meta.inner_steps": k} for k in (1, 10)},
         # Of a task's four demonstrations one is left for the query, instead of two.
@@ -54,12 +51,32 @@ def get_config() -> ConfigDict:
             "MAML, learned rates": method("maml_rates", 0.1),
         },
     }
+    config = ConfigDict()
+    config.base = "runs/libero/suite/base"
+    config.seed = 0
     config.meta_seeds = (0,)
+    config.conditions = None
+    config.arms = dict(meta=start.to_dict())
     config.grid = ConfigDict(dict(start="meta", mode="each", axes=axes), allow_dotted_keys=True)
-    config.search.sgd = (0.1, 0.3, 1.0)
-    config.protocol.update(steps=(3, 10), shots=(1,), retention_steps=0, instruction_steps=0, episodes=1)
-    config.report.update(
-        title="Ablation on new LIBERO tasks, one demonstration: scripted demonstrations, stand-in visuals",
-        labels=dict(meta="FOMAML, a rate for each parameter"),
+    config.search = dict(learned=(0.5, 1.0, 2.0), sgd=(0.1, 0.3, 1.0), adam=(0.003, 0.01))
+    config.validation = common.libero_data(held.validation, 8)
+    config.test = common.libero_data(held.test, 8)
+    config.replay = common.libero_data(held.train, 4)  # a third of each support minibatch
+    config.protocol = common.libero_protocol(
+        held,
+        steps=(3, 10),
+        shots=(1,),
+        shots_steps=(10,),
+        draws_per_task=2,
+        episodes=1,
+        retention_steps=0,
+        instruction_steps=0,
+        frames=64,
+        replay_frames=32,
     )
+    config.control = common.libero_control(max_steps=common.LIBERO_SHORT_EPISODES)
+    config.films = dict(tasks=held.test[::2], steps=10)
+    config.workers = 2
+    title = "Ablation on new LIBERO tasks, one demonstration: scripted demonstrations, stand-in visuals"
+    config.report = common.report(title, 10, common.LIBERO_LABELS | dict(meta="FOMAML, a rate for each parameter"))
     return config

@@ -9,31 +9,55 @@ trained is trained for less than the arms of libero_small, so that it needs no G
 
 from pathlib import Path
 from runpy import run_path
+from types import SimpleNamespace
 
 from ml_collections import ConfigDict
+
+common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
 
 
 def get_config() -> ConfigDict:
     """Three step counts, four episodes a task and step count."""
-    here = Path(__file__)
-    config = run_path(str(here.with_name("libero_small.py")))["get_config"]()
-    whole = run_path(str(here.with_name("libero_few_shot.py")))["get_config"]()
-    config.meta_seeds = (0,)
-    meta = config.arms.meta
+    held = common.split_named("suite")
+    meta = common.libero_training("fomaml_rates", held)
     # At the rate that FOMAML starts from, MAML diverges: see libero_strong_base among the results.
     meta.meta.update(method="maml", rate=0.1)
     meta.batch.update(meta_batch=4, frames=16, replay_frames=8, query_frames=24, kept_frames=24)
-    meta.data.demos = 4
     meta.outer.steps = 400
     meta.checkpoint_every = 25
-    full_expert = whole.arms.full_expert
-    full_expert.batch.update(meta_batch=4, query_demos=3)
+    full_expert = common.libero_full_expert(held)
+    full_expert.batch.meta_batch = 4
     full_expert.outer.steps = 500
-    with config.unlocked():
-        config.arms = dict(meta=meta.to_dict(), full_expert=full_expert.to_dict())
-        for name in ("head_lora", "full_head"):
-            config.arms[name] = whole.arms[name]
-    config.protocol.update(shots=(1,), instruction_steps=0)
-    config.report.labels.meta = "MAML, small batches"
-    config.report.title = "Baselines and MAML on new LIBERO tasks: scripted demonstrations, stand-in visuals"
+    config = ConfigDict()
+    config.base = "runs/libero/suite/base"
+    config.seed = 0
+    config.meta_seeds = (0,)
+    config.conditions = None
+    config.arms = dict(
+        meta=meta.to_dict(),
+        full_expert=full_expert.to_dict(),
+        head_lora=dict(placement=common.lora(common.HEADS)),
+        full_head=dict(placement=common.dense(common.HEADS)),
+    )
+    config.search = dict(learned=(0.5, 1.0, 2.0), sgd=(), adam=(0.003, 0.01))
+    config.validation = common.libero_data(held.validation, 8)
+    config.test = common.libero_data(held.test, 8)
+    config.replay = common.libero_data(held.train, 4)  # a third of each support minibatch
+    config.protocol = common.libero_protocol(
+        held,
+        steps=(0, 10, 100),
+        shots=(1,),
+        shots_steps=(10,),
+        draws_per_task=2,
+        episodes=2,
+        retention_steps=10,
+        instruction_steps=0,
+        frames=64,
+        replay_frames=32,
+    )
+    config.control = common.libero_control(max_steps=common.LIBERO_SHORT_EPISODES)
+    config.films = dict(tasks=held.test[::2], steps=10)
+    config.workers = 2
+    title = "Baselines and MAML on new LIBERO tasks: scripted demonstrations, stand-in visuals"
+    config.report = common.report(title, 10, common.LIBERO_LABELS | dict(meta="MAML, small batches"))
     return config

@@ -11,28 +11,29 @@ is pushed off course. Of libero_90's tasks, which only meta-training has: five.
 
 from pathlib import Path
 from runpy import run_path
+from types import SimpleNamespace
 
 from ml_collections import ConfigDict
+
+common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
 
 
 def get_config(suite: str = "libero_object") -> ConfigDict:
     """`suite`: libero_spatial, libero_object, libero_goal, libero_10, libero_90, or picking."""
     config = ConfigDict()
-    config.directory = "runs/libero/demos"
+    config.directory = common.LIBERO_DIRECTORY
     config.world = "libero"
-    config.image_size = 128
+    config.image_size = 64 if suite == "picking" else 128
     config.workers = 2
-    few_shot = run_path(str(Path(__file__).with_name("libero_few_shot.py")))
     # Starts below 50 are LIBERO's initial states, which evaluation uses.
     if suite == "picking":
-        tasks = few_shot["SHORT"] + few_shot["LONG"]
-        steady = tuple(task for task in tasks if task not in few_shot["UNSTEADY"])
-        config.image_size = 64
+        tasks = common.SHORT + common.LONG
+        steady = tuple(task for task in tasks if task not in common.UNSTEADY)
         config.parts = dict(
             clean=dict(tasks=tasks, demos=8, first_seed=1_000, noise=0.0),
             plenty=dict(tasks=tasks, demos=10, first_seed=1_500, noise=0.0),
             noisy=dict(tasks=steady, demos=16, first_seed=2_000, noise=0.2),
-            more=dict(tasks=few_shot["MORE"], demos=5, first_seed=3_000, noise=0.0, folder="clean"),
+            more=dict(tasks=common.MORE, demos=5, first_seed=3_000, noise=0.0, folder="clean"),
         )
     else:
         config.parts = dict(clean=dict(suite=suite, demos=20, first_seed=1_000, noise=0.0))

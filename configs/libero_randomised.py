@@ -9,8 +9,11 @@ file keeps what was drawn for it, so that it can be replayed.
 
 from pathlib import Path
 from runpy import run_path
+from types import SimpleNamespace
 
 from ml_collections import ConfigDict
+
+common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
 
 CONDITIONS = dict(
     camera=0.03,
@@ -25,8 +28,12 @@ CONDITIONS = dict(
 
 
 def get_config(suite: str = "libero_object") -> ConfigDict:
-    """As configs/libero_demos.py; the seeds are others."""
-    config = run_path(str(Path(__file__).with_name("libero_demos.py")))["get_config"](suite)
-    randomised = config.parts.clean.to_dict() | dict(demos=20, first_seed=3_000, conditions=CONDITIONS)
-    config.parts = dict(randomised=randomised)
+    """A suite, or `picking`, as in configs/libero_demos.py; the seeds are others."""
+    what = dict(tasks=common.SHORT + common.LONG) if suite == "picking" else dict(suite=suite)
+    config = ConfigDict()
+    config.directory = common.LIBERO_DIRECTORY
+    config.world = "libero"
+    config.image_size = 64 if suite == "picking" else 128
+    config.workers = 2
+    config.parts = dict(randomised=dict(**what, demos=20, first_seed=3_000, noise=0.0, conditions=CONDITIONS))
     return config

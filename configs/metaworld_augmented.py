@@ -7,19 +7,19 @@ The method follows a colon.
 
 from pathlib import Path
 from runpy import run_path
+from types import SimpleNamespace
 
 from ml_collections import ConfigDict
 
 from metalora_jax.data import instructions
 
-_HERE = Path(__file__)
+common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
 
 
 def get_config(method: str = "fomaml_rates") -> ConfigDict:
     """The first variant is the frame itself, with its instruction."""
-    config = run_path(str(_HERE.with_name("metaworld_conditions.py")))["get_config"](method)
+    config = common.training(method, common.data("runs/demos/clean", common.TASKS, 15), dict(yaw=common.YAW))
     config.augment.variants = 4
-    table = instructions.read(_HERE.with_name("paraphrases") / "metaworld.json")
-    with config.unlocked():
-        config.paraphrases = {task: table[task] for task in config.data.tasks}
+    table = instructions.read(Path(__file__).with_name("paraphrases") / "metaworld.json")
+    config.paraphrases = {task: table[task] for task in common.TASKS}
     return config

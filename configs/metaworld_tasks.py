@@ -11,16 +11,9 @@ from types import SimpleNamespace
 
 from ml_collections import ConfigDict
 
-NEW = ("button-press-wall", "door-lock", "handle-pull", "plate-slide-back", "plate-slide-side")
-VALIDATION = ("dial-turn", "handle-pull-side")
-TEST = ("door-unlock", "lever-pull", "plate-slide-back-side", "sweep-into")
+common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
 
 
 def get_config(method: str = "fomaml_rates") -> ConfigDict:
     """Meta-training on the base's tasks and five more."""
-    conditions = SimpleNamespace(**run_path(str(Path(__file__).with_name("metaworld_conditions.py"))))
-    config = conditions.get_config(method)
-    config.data.tasks = conditions.TASKS + NEW
-    with config.unlocked():
-        config.conditions = None
-    return config
+    return common.training(method, common.data("runs/demos/clean", common.TASKS + common.NEW, 15), None)

@@ -16,28 +16,49 @@ from types import SimpleNamespace
 
 from ml_collections import ConfigDict
 
+from metalora_jax.data.augment import ImageAugmentation
+from metalora_jax.training.augmentation import SymmetryConfig
+
+common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
+
 
 def get_config(split: str = "suite") -> ConfigDict:
     """As configs/nano_smolvla.py, with LIBERO's two cameras (they admit a mirror), and more of everything."""
-    here = Path(__file__)
-    few_shot = SimpleNamespace(**run_path(str(here.with_name("libero_few_shot.py"))))
-    if split not in few_shot.SPLITS:
-        raise ValueError(f"no split named {split!r}; choose from {', '.join(few_shot.SPLITS)}")
-    config = run_path(str(here.with_name("nano_smolvla.py")))["get_config"]()
-    tasks = few_shot.SPLITS[split].train
-    steady = tuple(task for task in tasks if task not in few_shot.UNSTEADY)
+    tasks = common.split_named(split).train
+    steady = tuple(task for task in tasks if task not in common.UNSTEADY)
+    config = ConfigDict()
+    config.seed = 0
     config.data = {
-        part: dict(directory=f"{few_shot.DIRECTORY}/{part}", tasks=known, demos=demos, cameras=few_shot.CAMERAS)
+        part: common.data(f"{common.LIBERO_DIRECTORY}/{part}", known, demos, common.LIBERO_CAMERAS)
         for part, known, demos in (("clean", tasks, 4), ("plenty", tasks, 10), ("noisy", steady, 16))
     }
-    config.model.update(cameras=len(few_shot.CAMERAS), max_tokens=24, max_state_dim=8, max_action_dim=7)
-    config.model.update(vision_hidden=96, vision_layers=4, vision_mlp=384)
-    with config.model.unlocked():
-        config.model.update(layers=4, text_hidden=128, text_mlp=384, heads=8)
-    config.control = few_shot.get_config(split).control
-    config.symmetries.world = config.control.world
+    config.model = dict(
+        cameras=len(common.LIBERO_CAMERAS),
+        max_state_dim=8,
+        max_action_dim=7,
+        vision_hidden=96,
+        vision_layers=4,
+        vision_mlp=384,
+        text_hidden=128,
+        text_mlp=384,
+        layers=4,
+        heads=8,
+        vocab_size=512,
+        max_tokens=24,
+        pad_token_id=0,
+        fake_image_token_id=1,
+        global_image_token_id=2,
+    )
+    config.control = common.libero_control()
     config.batch = 128
+    config.draws = 2
+    config.augment = ImageAugmentation(variants=1)._asdict()  # the picture itself alone
+    config.symmetries = SymmetryConfig("libero")._asdict()  # none
     config.shift = 2
+    config.brightness = 0.2
+    config.rate = 1e-3
     config.steps = 20000
+    config.warmup = 200
+    config.weight_decay = 1e-3
     config.checkpoint_every = 2000
     return config

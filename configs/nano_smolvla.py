@@ -9,38 +9,26 @@ variants of every frame (`augment`), from tasks in a mirror (`symmetries`), and,
 (task -> texts), from variants told in other words: the fields are those of meta-training.
 """
 
+from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
+
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.training.augmentation import SymmetryConfig
 
-TASKS = (
-    "button-press",
-    "button-press-topdown",
-    "coffee-button",
-    "door-close",
-    "door-open",
-    "drawer-close",
-    "drawer-open",
-    "faucet-close",
-    "faucet-open",
-    "handle-press",
-    "handle-press-side",
-    "plate-slide",
-    "window-close",
-    "window-open",
-)
+common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
 
 
 def get_config() -> ConfigDict:
     """Two kinds of demonstrations: undisturbed ones, and ones in which the expert is pushed and recovers."""
     config = ConfigDict()
     config.seed = 0
-    config.data = {
-        part: dict(directory=f"runs/demos/{part}", tasks=TASKS, demos=demos, cameras=("agentview",))
-        for part, demos in (("clean", 15), ("noisy", 25))
-    }
+    config.data = dict(
+        clean=common.data("runs/demos/clean", common.TASKS, 15),
+        noisy=common.data("runs/demos/noisy", common.TASKS, 25),
+    )
     config.model = dict(
         vision_hidden=64,
         vision_layers=3,
@@ -53,7 +41,7 @@ def get_config() -> ConfigDict:
         fake_image_token_id=1,
         global_image_token_id=2,
     )
-    config.control = dict(execute=2, max_steps=200, ensemble=placeholder(float))
+    config.control = common.control()
     config.batch = 64
     config.draws = 2
     config.augment = ImageAugmentation(variants=1)._asdict()  # the picture itself alone

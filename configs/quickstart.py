@@ -12,6 +12,8 @@ from types import SimpleNamespace
 
 from ml_collections import ConfigDict
 
+common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
+
 TASKS = (
     "coffee-button",
     "door-close",
@@ -25,10 +27,11 @@ TASKS = (
 
 
 def get_config() -> ConfigDict:
-    """One meta-seed; the same arms as the full comparison, from the same recipes."""
-    full = SimpleNamespace(**run_path(str(Path(__file__).with_name("few_shot_conditions.py"))))
-    config = full.get_config()
+    """One meta-seed; the same arms as the full comparison."""
     root = "runs/quickstart/demos"
+    known, held_out = common.data(f"{root}/clean", TASKS, 8), common.data(f"{root}/held_out", TASKS, 6)
+    shift = dict(yaw=common.YAW)
+    config = ConfigDict()
     config.demos = dict(
         directory=root,
         world="metaworld",
@@ -39,17 +42,30 @@ def get_config() -> ConfigDict:
             held_out=dict(tasks=TASKS, demos=6, first_seed=30_000, noise=0.0),
         ),
     )
+    config.base = ""
+    config.seed = 0
     config.meta_seeds = (0,)
-    for arm in ("meta", "control"):
-        config.arms[arm].data = dict(directory=f"{root}/clean", tasks=TASKS, demos=8, cameras=("agentview",))
-        config.arms[arm].outer.steps = 250
-    for split in ("validation", "test"):
-        config[split] = dict(directory=f"{root}/held_out", tasks=TASKS, demos=6, cameras=("agentview",))
+    config.conditions = shift
+    config.arms = dict(
+        meta=common.training("fomaml_rates", known, shift, steps=250).to_dict(),
+        control=common.training("multitask", known, shift, steps=250).to_dict(),
+        lora=dict(placement=common.lora(common.EXPERT)),
+        head_lora=dict(placement=common.lora(common.HEADS)),
+        full_head=dict(placement=common.dense(common.HEADS)),
+    )
     config.search = dict(learned=(1.0,), sgd=(), adam=(0.003, 0.01, 0.03))
-    config.protocol.steps = (0, 1, 3, 5, 10)
-    config.protocol.draws_per_task = 2
-    config.protocol.episodes = 1
-    config.protocol.retention_steps = 0
-    config.films.tasks = ("door-open", "window-close")
-    config.report.title = "Quickstart: hidden action rotation, one demonstration"
+    config.validation = held_out
+    config.test = held_out
+    config.protocol = common.protocol(
+        distribution="conditions",
+        steps=(0, 1, 3, 5, 10),
+        shots=(1, 3, 5),
+        shots_steps=(3,),
+        draws_per_task=2,
+        retention_steps=0,
+    )
+    config.control = common.control()
+    config.films = dict(tasks=("door-open", "window-close"), steps=3)
+    config.workers = 2
+    config.report = common.report("Quickstart: hidden action rotation, one demonstration", 3, common.LABELS)
     return config

@@ -11,20 +11,21 @@ all_linear. The frozen front takes seconds a frame on a CPU, once: it is kept in
 import dataclasses
 from pathlib import Path
 from runpy import run_path
+from types import SimpleNamespace
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from metalora_jax.policies.smolvla.presets import preset
 
+common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
+
 
 def get_config(placement: str = "plan") -> ConfigDict:
     """FOMAML with learned rates, one task at a time."""
-    config = run_path(str(Path(__file__).with_name("metaworld_conditions.py")))["get_config"]("fomaml_rates")
+    demos = common.data("runs/demos/clean", common.TASKS, 15, ("agentview", "topview"))
+    config = common.training("fomaml_rates", demos | dict(frames=placeholder(int)), dict(yaw=common.YAW))
     config.base = "runs/base"
-    config.data.cameras = ("agentview", "topview")
-    with config.data.unlocked():
-        config.data.frames = placeholder(int)
     config.placement = tuple(dataclasses.asdict(rule) for rule in preset(placement, b_std=0.02))
     config.batch.update(meta_batch=4, frames=4, query_frames=4, draws=4)
     config.meta.inner_steps = 5

@@ -26,53 +26,71 @@ same for `validation` and each trained arm's `data`, takes so few frames of each
 import dataclasses
 from pathlib import Path
 from runpy import run_path
+from types import SimpleNamespace
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from metalora_jax.policies.smolvla.presets import preset
 
+common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
+
 HEADS = r"action_(in_proj|out_proj|time_mlp_in|time_mlp_out)"
 EXPERT = rf"expert/(self|cross)_layers/.*|{HEADS}"
-DIRECTORY = "runs/libero/official"
-CAMERAS = ("agentview", "eye_in_hand")
+
+
+def _data(tasks: tuple[str, ...]) -> dict:
+    return common.data("runs/libero/official", tasks, 50, common.LIBERO_CAMERAS) | dict(frames=placeholder(int))
 
 
 def _placement(name: str, b_std: float = 0.0) -> tuple[dict, ...]:
     return tuple(dataclasses.asdict(rule) for rule in preset(name, b_std=b_std))
 
 
+def _training(method: str, held: common.Held, placement: tuple[dict, ...]) -> ConfigDict:
+    """As on the nano base, in small batches and without replay: the public base has no LIBERO task to forget."""
+    config = common.libero_training(method, held)
+    config.placement = placement
+    # A control's step has as many frames as support and query of the others together.
+    config.batch.update(meta_batch=4, frames=4, query_frames=5 * 4 + 4 if method == "multitask" else 4, draws=4)
+    config.batch.update(kept=(), kept_frames=0, replay_frames=0)
+    config.meta.update(inner_steps=5, micro_batch=1)
+    config.symmetries.update(names=(), tasks=())
+    return ConfigDict(config.to_dict() | dict(data=_data(held.train + held.more)))
+
+
 def get_config(split: str = "suite") -> ConfigDict:
     """As libero_few_shot, with the plan's placement and longer curves."""
-    few_shot = run_path(str(Path(__file__).with_name("libero_few_shot.py")))["get_config"]
-    config = few_shot("suite" if split == "dry" else split)
+    held = common.split_named("suite" if split == "dry" else split)
+    meta = _training("fomaml_rates", held, _placement("plan", b_std=0.02))
+    meta.meta.update(optimizer="learned", rate=1.0)
+    meta.outer.rate_of_rates = 0.1
+    full_expert = _training("multitask", held, common.dense(EXPERT))
+    full_expert.outer.rate = 1e-4
+    config = ConfigDict()
     config.base = f"runs/libero/smolvla_{split}"
-    with config.unlocked():
-        config.convert = ConfigDict(dict(policy="lerobot/smolvla_base", tokenizer=None))
-        for arm in ("meta", "control", "full_expert"):
-            config.arms[arm].data.update(directory=DIRECTORY, demos=50, cameras=CAMERAS, frames=placeholder(int))
-            config.arms[arm].batch.update(meta_batch=4, frames=4, query_frames=4, draws=4)
-            config.arms[arm].batch.update(kept=(), kept_frames=0, replay_frames=0)
-            config.arms[arm].meta.update(inner_steps=5, micro_batch=1)
-            config.arms[arm].symmetries.update(names=(), tasks=())
-        for part in ("validation", "test"):
-            config[part].update(directory=DIRECTORY, demos=50, cameras=CAMERAS, frames=placeholder(int))
-        del config.replay  # the public base has seen no LIBERO task that it could forget
-    for arm in ("control", "full_expert"):  # as many frames in a step as support and query together
-        config.arms[arm].batch.query_frames = 5 * 4 + 4
-    config.arms.full_expert.outer.rate = 1e-4
-    config.arms.meta.meta.update(optimizer="learned", rate=1.0)
-    config.arms.meta.outer.rate_of_rates = 0.1
-    config.arms.meta.placement = _placement("plan", b_std=0.02)
-    config.arms.control.placement = _placement("plan")
-    config.arms.lora.placement = _placement("plan")
-    config.arms.head_lora.placement = _placement("head")
-    config.arms.full_head.placement = (dict(pattern=HEADS, kind="dense"),)
-    config.arms.full_expert.placement = (dict(pattern=EXPERT, kind="dense"),)
+    config.convert = dict(policy="lerobot/smolvla_base", tokenizer=None)
+    config.seed = 0
+    config.meta_seeds = (0, 1)
+    config.conditions = None
+    config.arms = dict(
+        meta=meta,
+        control=_training("multitask", held, _placement("plan")),
+        lora=dict(placement=_placement("plan")),
+        head_lora=dict(placement=_placement("head")),
+        full_head=dict(placement=common.dense(HEADS)),
+        full_expert=full_expert,
+    )
     config.search = dict(learned=(0.3, 1.0), sgd=(0.1, 1.0), adam=(1e-4, 3e-4, 1e-3, 3e-3))
-    config.protocol.update(
+    config.validation = _data(held.validation)
+    config.test = _data(held.test)
+    config.protocol = common.libero_protocol(
+        held,
         steps=(0, 1, 5, 10, 50, 300),
+        shots=(1, 3, 5),
         shots_steps=(10, 50),
+        draws_per_task=5,
+        episodes=2,
         retention_steps=50,
         instruction_steps=50,
         frames=8,
@@ -80,12 +98,12 @@ def get_config(split: str = "suite") -> ConfigDict:
         flow_draws=4,
         short=50,
     )
-    config.control.update(execute=10, image_size=256)
-    with config.control.ignore_type():
-        config.control.platform = None  # JAX's choice: a GPU, where there is one
+    # The platform is JAX's choice: a GPU, where there is one.
+    config.control = common.libero_control(execute=10, image_size=256, platform=None)
+    config.films = dict(tasks=held.test[::2], steps=50)
     config.workers = 1
-    config.films.steps = 50
-    config.report.update(title=f"SmolVLA on new LIBERO tasks ({split}), one demonstration", steps=50)
+    title = f"SmolVLA on new LIBERO tasks ({split}), one demonstration"
+    config.report = common.report(title, 50, common.LIBERO_LABELS)
     return _dry(config) if split == "dry" else config
 
 

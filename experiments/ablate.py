@@ -2,8 +2,8 @@
 
     python experiments/ablate.py --config=configs/few_shot_ablation.py --workdir=runs/few_shot_ablation
 
-The section `grid` of the config is described in metalora_jax/evaluation/grid.py. Variants are trained and evaluated in
-`config.workers` processes. Ctrl-C loses nothing; the same command goes on.
+The section `grid` of the config is described in metalora_jax/evaluation/protocol/grid.py. Variants are trained and
+evaluated in `config.workers` processes. Ctrl-C loses nothing; the same command resumes.
 """
 
 from pathlib import Path
@@ -11,12 +11,13 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from metalora_jax.evaluation import experiment, films, report
-from metalora_jax.evaluation.grid import expand
+from metalora_jax.evaluation.protocol import experiment, films
+from metalora_jax.evaluation.protocol.grid import expand
+from metalora_jax.evaluation.reports import report
 from metalora_jax.training import checkpoint, command
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where adapters, records and the report go.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory for adapters, records and the report.", required=True)
 
 
 def main(_: list[str]) -> None:

@@ -7,43 +7,44 @@ The adapter to start from is one that `meta_train.py` made, or a directory of pe
 or, with --task, a directory of such files, a LeRobot dataset or an RLDS dataset of TFDS.
 
 --variants=4 learns from each frame in four variants: itself, and three that are cropped, moved and coloured (see
-`data.augment`). With --paraphrases=configs/paraphrases/metaworld.json, those three are told in other words, too.
+`data.augment`). With --paraphrases=configs/paraphrases/metaworld.json, those three are reworded, too.
 
---replay=PATH names demonstrations of earlier tasks, one of each, frames of which stand in every minibatch besides
-those of the new task: so that the adapted policy still does them.
+--replay=PATH names demonstrations of earlier tasks, one of each, whose frames are added to every minibatch, besides
+those of the new task, so that the adapted policy can still do them.
 """
 
 from pathlib import Path
 
 from absl import flags, logging
 
+from metalora_jax.adaptation import adapter
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.conventions import doubts
 from metalora_jax.adapters import count, directory, placement
 from metalora_jax.data import instructions, sources
 from metalora_jax.data.augment import ImageAugmentation
-from metalora_jax.training import adapter, command
-from metalora_jax.training import base as bases
+from metalora_jax.training import command
 from metalora_jax.training.adapt import JUDGED, Options, adapt
-from metalora_jax.training.conventions import doubts
 from metalora_jax.types import Demo
 
 _DEFAULT = Options()
 _ADAPTER = flags.DEFINE_string("adapter", None, "Directory of the adapter to start from.", required=True)
 _DEMOS = flags.DEFINE_string("demos", None, "Demonstrations: an HDF5 file, or a dataset's directory.", required=True)
-_TASK = flags.DEFINE_string("task", "", "Its name or instruction; may be left out where there is one task only.")
+_TASK = flags.DEFINE_string("task", "", "The task's name or instruction; optional if there is only one.")
 _KEYS = flags.DEFINE_list("keys", [], "camera=FEATURE, state=FEATURE or action=FEATURE, of a dataset with other names.")
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write the adapter to.", required=True)
 _BASE = flags.DEFINE_string("base", "", "Base directory; empty is the nano SmolVLA in the package.")
-_SHOTS = flags.DEFINE_integer("shots", 1, "The first so many demonstrations of the task.", lower_bound=1)
-_CAMERAS = flags.DEFINE_list("cameras", ["agentview"], "In the order of the base.")
+_SHOTS = flags.DEFINE_integer("shots", 1, "Number of demonstrations; the first ones are used.", lower_bound=1)
+_CAMERAS = flags.DEFINE_list("cameras", ["agentview"], "Cameras, in the order of the base.")
 _OPTIMIZER = flags.DEFINE_string("optimizer", _DEFAULT.optimizer, "learned, sgd or adam.")
-_RATE = flags.DEFINE_float("rate", _DEFAULT.rate, "Of sgd and adam; a factor on learned rates.", lower_bound=0.0)
+_RATE = flags.DEFINE_float("rate", _DEFAULT.rate, "Rate of sgd and adam; a factor on learned rates.", lower_bound=0.0)
 _STEPS = flags.DEFINE_integer("steps", _DEFAULT.steps, "Gradient steps.", lower_bound=1)
 _FRAMES = flags.DEFINE_integer("frames", _DEFAULT.frames, "Frames in each step.", lower_bound=1)
-_VARIANTS = flags.DEFINE_integer("variants", 1, "Of each frame; the first is the frame itself.", lower_bound=1)
-_PARAPHRASES = flags.DEFINE_string("paraphrases", "", "JSON file with other words for the task, told to the variants.")
-_REPLAY = flags.DEFINE_string("replay", "", "Demonstrations of earlier tasks that adapting is not to cost.")
-_REPLAY_FRAMES = flags.DEFINE_integer("replay_frames", 32, "Frames of theirs in each step.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Of the minibatches, the flow noise and the variants.")
+_VARIANTS = flags.DEFINE_integer("variants", 1, "Variants of each frame; the first is the frame itself.", lower_bound=1)
+_PARAPHRASES = flags.DEFINE_string("paraphrases", "", "JSON file with paraphrases of the task, for the variants.")
+_REPLAY = flags.DEFINE_string("replay", "", "Demonstrations of earlier tasks that must not be forgotten.")
+_REPLAY_FRAMES = flags.DEFINE_integer("replay_frames", 32, "Frames of earlier tasks in each step.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Seed of minibatches, flow noise and variants.")
 
 
 def _earlier(instruction: str, keys: dict[str, str]) -> dict[str, list[Demo]]:
@@ -101,8 +102,8 @@ def main(_: list[str]) -> None:
     print(f"task:           {demos[0].instruction}")
     print(f"demonstrations: {len(demos)}, {sum(result.frames)} frames")
     print(f"adapted:        {count(result.theta).total} parameters on {len(start.learner.theta)} maps")
-    print(f"steps:          {_STEPS.value} in {result.seconds:.2f} s, besides compilation")
-    print(f"support loss:   {first:.3f} -> {last:.3f} on the {result.frames[0]} frames that it learned from")
+    print(f"steps:          {_STEPS.value} in {result.seconds:.2f} s, excluding compilation")
+    print(f"support loss:   {first:.3f} -> {last:.3f} on the {result.frames[0]} frames used for adaptation")
     print(
         f"held-out loss:  {held_first:.3f} -> {held_last:.3f} on {result.frames[1]} others of the same demonstrations"
     )

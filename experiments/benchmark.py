@@ -4,7 +4,7 @@
     make peer
     python experiments/benchmark.py --policy=runs/smolvla_random --peer=.venv-peer/bin/python --output=runs/benchmark
 
-Both do the same work on the same frames, by turns, in float32. On an accelerator, in bfloat16, with the largest
+Both do the same work on the same frames, alternating, in float32. On an accelerator, in bfloat16, with the largest
 meta-batch that fits: the same command with --dtype=bfloat16 (--peer_device=cuda, or no --peer for ours alone).
 """
 
@@ -20,21 +20,22 @@ from absl import flags
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # for the peer's client
 from experiments.peer.client import Peer
-from metalora_jax.evaluation import benchmark, benchmark_table
+from metalora_jax.evaluation.benchmarks import benchmark
+from metalora_jax.evaluation.benchmarks.table import operations, table
 from metalora_jax.policies.smolvla import convert
 from metalora_jax.policies.smolvla.presets import preset
+from metalora_jax.progress import progress
 from metalora_jax.training import command
-from metalora_jax.training.progress import progress
 
 _POLICY = flags.DEFINE_string("policy", None, "lerobot SmolVLA directory.", required=True)
 _VLM = flags.DEFINE_string("vlm", "", "Directory with the vision-language model's config.json; empty is <policy>/vlm.")
-_PEER = flags.DEFINE_string("peer", "", "Interpreter of lerobot's environment, see `make peer`; empty is ours alone.")
-_PEER_DEVICE = flags.DEFINE_string("peer_device", "cpu", "Of torch.")
+_PEER = flags.DEFINE_string("peer", "", "Interpreter of lerobot's environment, see `make peer`; empty: ours alone.")
+_PEER_DEVICE = flags.DEFINE_string("peer_device", "cpu", "Device of torch.")
 _OUTPUT = flags.DEFINE_string("output", None, "Directory for the raw figures and the table.", required=True)
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of weights and arithmetic; theta is float32.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of weights and arithmetic; theta: float32.")
 _MATMUL = flags.DEFINE_integer("matmul", 2048, "Side of the matrices that the ceiling is measured with.", 64)
-_REPEATS = flags.DEFINE_integer("repeats", 5, "Of each work, alternating with the peer.", lower_bound=1)
-_META_REPEATS = flags.DEFINE_integer("meta_repeats", 1, "Of the meta-step, which takes minutes.", lower_bound=0)
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Repeats of each work, alternating with the peer.", lower_bound=1)
+_META_REPEATS = flags.DEFINE_integer("meta_repeats", 1, "Repeats of the meta-step, which takes minutes.", lower_bound=0)
 _PEER_TASKS = flags.DEFINE_integer("peer_tasks", 4, "Tasks of the peer's meta-step; fewer are scaled up.", 1, 4)
 
 
@@ -73,9 +74,9 @@ def main(_: list[str]) -> None:
                 tasks = benchmark.largest(lambda count, work=work: work.meta_step_bytes(count) <= limit)
                 record(name, "ours", "largest_meta_batch", {"tasks": tasks})
     clock = "cpu" if jax.default_backend() == "cpu" else "wall"
-    table = benchmark_table.table(raw, benchmark_table.operations(model.config), clock)
-    (output / "table.md").write_text(table)
-    print(f"{table}\ntable: {output / 'table.md'}\nraw figures: {output / 'raw.json'}")
+    text = table(raw, operations(model.config), clock)
+    (output / "table.md").write_text(text)
+    print(f"{text}\ntable: {output / 'table.md'}\nraw figures: {output / 'raw.json'}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python experiments/collect.py --suite=libero_object --demos=20
     python experiments/collect.py --config=configs/metaworld_demos.py
 
-Finished files are kept: the same command goes on where it stopped. Only successes are kept; failures are counted.
+Finished files are kept: the same command resumes where it stopped. Only successes are kept; failures are counted.
 """
 
 from pathlib import Path
@@ -13,8 +13,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from metalora_jax.envs.collect import collect, jobs_of
+from metalora_jax.progress import progress
 from metalora_jax.training import command
-from metalora_jax.training.progress import progress
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _SUITE = flags.DEFINE_string("suite", None, "a LIBERO suite; short for --config=configs/libero_demos.py:SUITE")
@@ -24,7 +24,7 @@ _NOISE = flags.DEFINE_float("noise", None, "pushes on the hand [action units], i
 
 def _config() -> dict:
     if (_CONFIG.value is None) == (_SUITE.value is None):
-        raise ValueError("name what to record by one of --suite=libero_object (or another) and --config=configs/...")
+        raise ValueError("set exactly one of --suite=libero_object (or another) and --config=configs/...")
     config = _CONFIG.value
     if config is None:
         recipe = Path(__file__).parents[1] / "configs" / "libero_demos.py"
@@ -46,4 +46,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, _config)

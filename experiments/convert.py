@@ -1,9 +1,9 @@
-"""Makes a base of a lerobot SmolVLA policy, with the normalisation statistics of your training demonstrations.
+"""Makes a base from a lerobot SmolVLA policy, with the normalisation statistics of your training demonstrations.
 
     python experiments/convert.py --policy=lerobot/smolvla_base --demos='runs/demos/clean/*.hdf5' --output=runs/base
 
 Everything else then takes the result as `--base` or `config.base`. A policy that was fine-tuned on one data set brings
-statistics of its own: leave --demos out to keep them. lerobot/smolvla_base brings none that are in force.
+its own statistics: omit --demos to keep them. lerobot/smolvla_base has none that are used.
 """
 
 import glob
@@ -13,19 +13,19 @@ from absl import flags
 from flax import nnx
 
 from metalora_jax import trees
+from metalora_jax.adaptation import base as bases
 from metalora_jax.data import normalize, sources
-from metalora_jax.training import base as bases
+from metalora_jax.progress import progress
 from metalora_jax.training import command
-from metalora_jax.training.progress import progress
 
 _POLICY = flags.DEFINE_string("policy", None, "lerobot policy: a directory, or a name on the hub.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write the base to.", required=True)
 _DEMOS = flags.DEFINE_string(
-    "demos", "", "HDF5 files, or datasets' directories, of the training tasks: a pattern; empty keeps the policy's own."
+    "demos", "", "Pattern of HDF5 files or dataset directories of training tasks; empty keeps the policy's own."
 )
 _KEYS = flags.DEFINE_list("keys", [], "state=FEATURE, action=FEATURE, of a dataset with other names.")
-_TOKENIZER = flags.DEFINE_string("tokenizer", None, "tokenizer.json, where it is not with the policy or on the hub.")
-_DTYPE = flags.DEFINE_enum("param_dtype", "float32", ["float32", "bfloat16"], "Of the weights on disk and in memory.")
+_TOKENIZER = flags.DEFINE_string("tokenizer", None, "tokenizer.json, if it is not with the policy or on the hub.")
+_DTYPE = flags.DEFINE_enum("param_dtype", "float32", ["float32", "bfloat16"], "Type of weights on disk and in memory.")
 
 
 def main(_: list[str]) -> None:
@@ -44,11 +44,11 @@ def main(_: list[str]) -> None:
         )
     base = bases.load(_POLICY.value, statistics, _TOKENIZER.value, param_dtype=_DTYPE.value)
     bases.save(output, base)
-    config = base.config
+    config, sizes = base.config, base.sizes
     print(f"parameters:  {trees.count(nnx.to_pure_dict(nnx.state(base.model)))} in {config.param_dtype}")
-    print(f"sees:        {config.cameras} cameras of {config.image_size} px, {config.max_tokens} tokens")
-    print(f"state:       {len(base.statistics.state_mean)} of {config.max_state_dim} dimensions in use")
-    print(f"action:      {len(base.statistics.action_mean)} of {config.max_action_dim}, chunks of {config.chunk_size}")
+    print(f"sees:        {sizes.cameras} cameras of {sizes.image} px, {sizes.tokens} tokens")
+    print(f"state:       {len(base.statistics.state_mean)} of {sizes.state} dimensions in use")
+    print(f"action:      {len(base.statistics.action_mean)} of {sizes.action}, chunks of {sizes.chunk}")
     print(f"fingerprint: {base.fingerprint}")
     print(f"base:        {output}")
 

@@ -9,16 +9,18 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
+from metalora_jax.adaptation import base as bases
 from metalora_jax.envs.world import world
-from metalora_jax.evaluation import experiment, provenance, rollout, statistics
-from metalora_jax.evaluation.plan import base_job
-from metalora_jax.evaluation.records import EpisodeLog, read_episodes
-from metalora_jax.training import base as bases
+from metalora_jax.evaluation import rollout
+from metalora_jax.evaluation.protocol import experiment
+from metalora_jax.evaluation.protocol.plan import base_job
+from metalora_jax.evaluation.reports import provenance, statistics
+from metalora_jax.evaluation.reports.records import EpisodeLog, read_episodes
 from metalora_jax.training import checkpoint, command
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _BASE = flags.DEFINE_string("base", "", "Base directory; empty is the nano SmolVLA in the package.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where episodes.jsonl goes.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory for episodes.jsonl.", required=True)
 _EPISODES = flags.DEFINE_integer("episodes", 20, "Episodes for each task.", lower_bound=1)
 _WORKERS = flags.DEFINE_integer("workers", 2, "Processes.", lower_bound=1)
 
@@ -29,7 +31,7 @@ def main(_: list[str]) -> None:
     control = rollout.Control(tuple(part.cameras), **config.control.to_dict())
     workdir, judged = Path(_WORKDIR.value), {"control": control._asdict(), "tasks": list(part.tasks)}
     checkpoint.claim(workdir, judged)
-    inputs = provenance.inputs(judged, base, _BASE.value, {})
+    inputs = provenance.inputs(judged, base.fingerprint, _BASE.value, base.statistics.digest(), {})
     stamp, where = inputs.fingerprint, world(control.world)
     jobs = [base_job(task, number, where, stamp) for task in part.tasks for number in range(_EPISODES.value)]
     file = workdir / "episodes.jsonl"

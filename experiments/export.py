@@ -14,26 +14,28 @@ import numpy as np
 from absl import flags
 
 from metalora_jax import adapters
+from metalora_jax.adaptation import adapter
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.adapter import probe
+from metalora_jax.adaptation.learner import learner, zeros
 from metalora_jax.adapters import directory
-from metalora_jax.policies.smolvla import convert, export, lerobot
-from metalora_jax.training import adapter, command
-from metalora_jax.training import base as bases
-from metalora_jax.training.adapter import probe
-from metalora_jax.training.learner import learner, zeros
+from metalora_jax.policies import hub
+from metalora_jax.policies.smolvla import convert, export
+from metalora_jax.training import command
 
 _ADAPTER = flags.DEFINE_string("adapter", None, "Adapter directory.", required=True)
-_BASE = flags.DEFINE_string("base", None, "The base that it was learned on.", required=True)
-_POLICY = flags.DEFINE_string("policy", None, "The lerobot policy that the base was made of.", required=True)
+_BASE = flags.DEFINE_string("base", None, "The base that the adapter was trained on.", required=True)
+_POLICY = flags.DEFINE_string("policy", None, "The lerobot policy that the base was made from.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write to.", required=True)
 _FORMAT = flags.DEFINE_enum("format", "merged", ["merged", "peft"], "What to write.")
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "base"], "Of merged weights.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "base"], "Type of merged weights.")
 
 
 def main(_: list[str]) -> None:
     output = Path(_OUTPUT.value)
     base = bases.load(_BASE.value)
     learn, rules, params, *_ = adapter.load(Path(_ADAPTER.value), base)
-    theta, policy = params["theta"], lerobot.local_directory(_POLICY.value)
+    theta, policy = params["theta"], hub.local_directory(_POLICY.value)
     known = base.statistics
     statistics = {
         "observation.state.mean": known.state_mean,
@@ -46,7 +48,7 @@ def main(_: list[str]) -> None:
         export.peft(output, rules, theta, base.model, _POLICY.value, policy, statistics, manifest)
         print(f"peft adapter: {output}  ({adapters.count(theta).total} parameters, base {_POLICY.value})")
         return
-    export.merged(output, adapters.fuse(learn.model(theta, learn.phi)), policy, statistics, _DTYPE.value)
+    export.merged(output, adapters.fuse(learn.model(theta)), policy, statistics, _DTYPE.value)
     velocity = probe(base, learn).run
     read_back = bases.make(convert.load(output, policy / convert.TOKENIZER).model, base.tokenizer, known)
     written = probe(read_back, learner(read_back, (), jax.random.key(0))).run({"theta": {}})

@@ -2,7 +2,7 @@
 
     python experiments/few_shot.py --config=configs/few_shot_conditions.py --workdir=runs/few_shot_conditions
 
-Trains whatever adapters are not there yet. Ctrl-C loses nothing; the same command goes on.
+Trains any adapters that do not exist yet. Ctrl-C loses nothing; the same command resumes.
 """
 
 from pathlib import Path
@@ -10,13 +10,14 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from metalora_jax.evaluation import experiment, films, report
+from metalora_jax.evaluation.protocol import experiment, films
+from metalora_jax.evaluation.reports import report
 from metalora_jax.processes import Host
 from metalora_jax.training import checkpoint, command
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where adapters, records and the report go.", required=True)
-_HOST = flags.DEFINE_integer("host", 0, "Which of several machines this is; they share the work directory.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory for adapters, records and the report.", required=True)
+_HOST = flags.DEFINE_integer("host", 0, "Number of this machine; all share the work directory.")
 _HOSTS = flags.DEFINE_integer("hosts", 1, "How many machines share the episodes.", lower_bound=1)
 
 
@@ -29,7 +30,7 @@ def main(_: list[str]) -> None:
     if _HOST.value == 0:
         films.before_and_after(config, workdir)
     if _HOSTS.value > 1:
-        print(f"when all {_HOSTS.value} hosts are done: make report RUN={workdir}")
+        print(f"when all {_HOSTS.value} hosts have finished, run: make report RUN={workdir}")
         return
     print(f"report: {report.write_report(workdir)}")
 

@@ -3,7 +3,7 @@
     python experiments/flow_draws.py --config=configs/metaworld_conditions.py
 
 One minibatch of one task under one hidden condition; only the draws of (t, noise) differ between the gradients, which
-is the noise that more draws can take away. Ends with a table.
+is the noise that more draws can reduce. Ends with a table.
 """
 
 import time
@@ -15,8 +15,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from metalora_jax import trees
-from metalora_jax.training import command, frozen_front, meta_train, task_batches
-from metalora_jax.training.learner import loss_fn
+from metalora_jax.adaptation import frozen_front
+from metalora_jax.adaptation.learner import loss_fn
+from metalora_jax.training import command, meta_train, task_batches
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _DRAWS = flags.DEFINE_list("draws", ["1", "2", "4", "8", "16"], "Values of M.")
@@ -36,7 +37,7 @@ def main(_: list[str]) -> None:
     print("|---|---|---|---|")
     first = None
     for draws in map(int, _DRAWS.value):
-        gradient = jax.jit(jax.grad(loss_fn(known.learner, known.learner.phi, draws, dropout=False)))
+        gradient = jax.jit(jax.grad(loss_fn(known.learner, draws=draws)))
         jax.block_until_ready(gradient(theta, batch, jax.random.key(0)))
         start = time.perf_counter()
         found = [gradient(theta, batch, jax.random.key(i)) for i in range(_REPEATS.value)]

@@ -15,7 +15,7 @@ from metalora_jax.training.meta_train import meta_train
 from metalora_jax.training.metrics import Sink, tensorboard_sink, wandb_sink
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and the adapter go.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory for checkpoints, metrics and the adapter.", required=True)
 _TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Also write TensorBoard events to WORKDIR/tensorboard.")
 _WANDB = flags.DEFINE_string("wandb", None, "Also send metrics to this Weights & Biases project.")
 

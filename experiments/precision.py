@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from absl import flags
 
 from metalora_jax import trees
-from metalora_jax.evaluation import benchmark
+from metalora_jax.evaluation.benchmarks import benchmark
 from metalora_jax.policies.smolvla import convert
 from metalora_jax.policies.smolvla.presets import NAMES, preset
 from metalora_jax.training import command

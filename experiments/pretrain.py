@@ -10,16 +10,17 @@ from absl import flags
 from flax import nnx
 from ml_collections import config_flags
 
+from metalora_jax.adaptation import base
 from metalora_jax.data import normalize
-from metalora_jax.data.frames import Sizes, gather
+from metalora_jax.data.frames import gather
 from metalora_jax.envs.world import world
-from metalora_jax.policies.smolvla import preprocess
+from metalora_jax.policies import registry
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.model import SmolVLA
-from metalora_jax.training import augmentation, base, checkpoint, command, loop, pretrain
+from metalora_jax.training import augmentation, checkpoint, command, loop, pretrain
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and the base go.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory for checkpoints, metrics and the base.", required=True)
 
 
 def main(_: list[str]) -> None:
@@ -33,13 +34,10 @@ def main(_: list[str]) -> None:
     instructions = [where.instruction(task) for task in where.tasks()]
     tokenizer = pretrain.train_tokenizer(instructions, size.vocab_size)
 
-    def encode(text: str) -> tuple:
-        tokens, mask = preprocess.prepare_text(tokenizer, [text], size)
-        return tokens[0], mask[0]
-
-    sizes = Sizes(size.max_state_dim, size.max_action_dim, size.chunk_size, size.image_size)
-    frames = gather(demos, statistics, encode, sizes, augmentation.variants(recipe))
-    graph, params = nnx.split(SmolVLA(size, rngs=nnx.Rngs(config.seed)))
+    model = SmolVLA(size, rngs=nnx.Rngs(config.seed))
+    reads = base.preprocessor(registry.of_model(model), model, tokenizer, statistics)
+    frames = gather(demos, reads, augmentation.variants(recipe))
+    graph, params = nnx.split(model)
     optimizer = pretrain.optimizer(config.rate, config.steps, config.warmup, config.weight_decay)
     action_dim = len(statistics.action_mean)
     gradient = pretrain.gradient(graph, action_dim, config.draws, config.shift, config.brightness)

@@ -1,8 +1,8 @@
-"""The main job from nothing: demonstrations, meta-learning, adaptation, closed-loop episodes, report.
+"""The whole workflow from scratch: demonstrations, meta-learning, adaptation, closed-loop episodes, report.
 
     make quickstart          (or: python experiments/quickstart.py)
 
-Ctrl-C loses nothing; the same command goes on where it stopped.
+Ctrl-C loses nothing; the same command resumes where it stopped.
 """
 
 from pathlib import Path
@@ -11,12 +11,13 @@ from absl import flags
 from ml_collections import config_flags
 
 from metalora_jax.envs.collect import collect, jobs_of
-from metalora_jax.evaluation import experiment, films, report
+from metalora_jax.evaluation.protocol import experiment, films
+from metalora_jax.evaluation.reports import report
+from metalora_jax.progress import progress
 from metalora_jax.training import checkpoint, command
-from metalora_jax.training.progress import progress
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/quickstart.py", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart/run", "Where adapters, records and the report go.")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart/run", "Directory for adapters, records and the report.")
 
 
 def main(_: list[str]) -> None:

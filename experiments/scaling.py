@@ -2,7 +2,7 @@
 
     python experiments/scaling.py --output=runs/scaling
 
-With the nano SmolVLA and adapters on decoder, action expert and heads; --base takes another.
+With the nano SmolVLA and adapters on decoder, action expert and heads; --base selects another.
 """
 
 import json
@@ -11,16 +11,16 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from metalora_jax.evaluation import scaling
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.learner import learner
+from metalora_jax.evaluation.benchmarks import scaling
 from metalora_jax.policies.smolvla.presets import NAMES, preset
-from metalora_jax.training import base as bases
 from metalora_jax.training import command
-from metalora_jax.training.learner import learner
 
 _OUTPUT = flags.DEFINE_string("output", None, "Directory for the figure and the raw points.", required=True)
 _BASE = flags.DEFINE_string("base", "", "Base directory; empty is the nano SmolVLA in the package.")
 _PLACEMENT = flags.DEFINE_enum("placement", "plan", NAMES, "Where the adapters sit.")
-_REPEATS = flags.DEFINE_integer("repeats", 9, "Of each point.", lower_bound=1)
+_REPEATS = flags.DEFINE_integer("repeats", 9, "Repeats of each point.", lower_bound=1)
 
 
 def main(_: list[str]) -> None:

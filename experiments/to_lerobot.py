@@ -1,4 +1,4 @@
-"""Writes demonstrations as a LeRobot dataset (version 3.0), from any format that the package reads.
+"""Writes demonstrations as a LeRobot dataset (version 3.0), from any format that the package can read.
 
     python experiments/to_lerobot.py --demos=runs/demos/clean --cameras=agentview --fps=80 --output=runs/lerobot
 
@@ -11,20 +11,20 @@ from pathlib import Path
 from absl import flags
 
 from metalora_jax.data import lerobot_v3, sources
+from metalora_jax.progress import progress
 from metalora_jax.training import command
-from metalora_jax.training.progress import progress
 from metalora_jax.types import Demo
 
 _DEMOS = flags.DEFINE_string(
-    "demos", None, "An HDF5 file, a directory of such, a LeRobot or TFDS dataset.", required=True
+    "demos", None, "An HDF5 file, a directory of them, or a LeRobot or TFDS dataset.", required=True
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write the dataset to.", required=True)
-_FPS = flags.DEFINE_integer("fps", None, "Frames a second; LIBERO's simulator 20, Meta-World 80.", 1, required=True)
-_CAMERAS = flags.DEFINE_list("cameras", ["agentview", "eye_in_hand"], "Which, by the names of this package.")
-_TASKS = flags.DEFINE_list("tasks", [], "By name or instruction; empty is all of them.")
-_LIMIT = flags.DEFINE_integer("limit", None, "The first so many demonstrations of each task.", 1)
-_ROBOT = flags.DEFINE_string("robot", None, "Its type, for lerobot to know.")
-_PICTURES = flags.DEFINE_enum("pictures", "png", list(lerobot_v3.PICTURES), "How pictures are kept.")
+_FPS = flags.DEFINE_integer("fps", None, "Frames per second; LIBERO's simulator 20, Meta-World 80.", 1, required=True)
+_CAMERAS = flags.DEFINE_list("cameras", ["agentview", "eye_in_hand"], "Cameras, by this package's names.")
+_TASKS = flags.DEFINE_list("tasks", [], "Tasks, by name or instruction; empty is all.")
+_LIMIT = flags.DEFINE_integer("limit", None, "Number of demonstrations of each task; the first ones are used.", 1)
+_ROBOT = flags.DEFINE_string("robot", None, "Robot type, for lerobot's metadata.")
+_PICTURES = flags.DEFINE_enum("pictures", "png", list(lerobot_v3.PICTURES), "How pictures are stored.")
 
 
 def main(_: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Where things are kept that can be computed again: the folder METALORA_CACHE, or ~/.cache/metalora_jax."""
+"""Folders for results that can be computed again: METALORA_CACHE, or ~/.cache/metalora_jax."""
 
 import hashlib
 import os
@@ -12,12 +12,12 @@ _WORTH = 5.0  # [s] of compilation
 
 
 def folder(name: str) -> Path:
-    """The folder of one cache; not made here."""
+    """The folder of one cache; it is not created here."""
     return Path(os.environ.get(FOLDER) or "~/.cache/metalora_jax").expanduser() / name
 
 
 def keep_compiled() -> None:
-    """Lets this process and those that it starts keep compiled programs, and find them again.
+    """Makes this process and those that it starts cache compiled programs on disk.
 
     JAX_COMPILATION_CACHE_DIR, JAX's own variable, takes precedence. Programs for a CPU hold instructions that another
     one may lack, so each kind of processor has a folder of its own: home directories are shared.

@@ -1,4 +1,4 @@
-"""Work in fresh processes, side by side; results come as they are done."""
+"""Runs jobs in parallel in fresh processes; results are yielded as they finish."""
 
 import contextlib
 import ctypes
@@ -17,14 +17,14 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 Result = TypeVar("Result")
 Job = TypeVar("Job")
 
-GRACE = 20.0  # [s] that running jobs get to save their work when the others are given up
-LOSSES = 5  # processes lost in a row that are taken for a broken installation, not for bad luck
+GRACE = 20.0  # [s] that running jobs get to save their work when the rest are cancelled
+LOSSES = 5  # consecutive lost processes that indicate a broken installation
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclasses.dataclass
 class _Worker:
-    """A process and what it is at."""
+    """A process and its current job."""
 
     process: BaseProcess
     left: int | None  # jobs until it is replaced; None: it never is
@@ -44,23 +44,23 @@ def in_processes(
 ) -> Iterator[Result]:
     """Yields `function(*job)` for each job, in the order in which they finish.
 
-    Processes are spawned, not forked: JAX runs threads. They end with this one, even when it is killed. Each has a pipe
+    Processes are spawned, not forked: JAX runs threads. They end with this one, even if it is killed. Each has a pipe
     of its own and at most one job: concurrent.futures feeds all its processes from one queue, and (before Python 3.12)
-    hangs when they end while a large job is in it.
+    hangs if they end while a large job is in it.
 
     Args:
-      function, jobs: importable, and picklable.
-      workers: processes at a time.
+      function, jobs: importable and picklable.
+      workers: number of processes.
       start: called once in every new process with `start_args`.
       jobs_each: jobs after which a process is replaced by a fresh one; None keeps it.
-      lost: what to yield for a job that its process did not survive, or not answer in time: `lost(why, *job)`. The
-        process is replaced and the others are not touched. None: it is an error.
-      timeout: [s] that a process has for a job, its start included, before it is killed.
+      lost: what to yield for a job whose process died, or did not answer in time: `lost(why, *job)`. The
+        process is replaced; the others are unaffected. None: raise an error.
+      timeout: time limit of a job [s], process start included, after which the process is killed.
 
     Raises:
-      RuntimeError: a process died without an exception (no memory, a crash in a C library) or did not answer, and
-        there is no `lost`, or this befell `LOSSES` jobs in a row. What a job raises is raised here, too. Either way, as
-        with Ctrl-C, no other job begins, and running ones have `GRACE` seconds to end.
+      RuntimeError: if a process died without an exception (no memory, a crash in a C library) or did not answer, and
+        there is no `lost`, or `LOSSES` jobs in a row were lost. What a job raises is raised here, too. Either way, as
+        with Ctrl-C, no further job starts, and running ones have `GRACE` seconds to end.
     """
     context = multiprocessing.get_context("spawn")
     crew: dict[Connection, _Worker] = {}
@@ -71,14 +71,14 @@ def in_processes(
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, function, start, start_args), daemon=True)
         process.start()
-        theirs.close()  # so that its end is seen here
+        theirs.close()  # so that its end is noticed here
         crew[ours] = _Worker(process, jobs_each)
         give(ours)
 
     def give(pipe: Connection) -> None:
         worker = crew[pipe]
         worker.job, worker.deadline = todo.pop(), time.monotonic() + timeout
-        with contextlib.suppress(OSError):  # it has died, which shows when it is asked
+        with contextlib.suppress(OSError):  # it has died, which shows at the next read
             pipe.send(worker.job)
 
     try:
@@ -99,7 +99,7 @@ def in_processes(
                     losses += 1
                     worker.process.kill()
                     if lost is None or losses == LOSSES:
-                        raise RuntimeError(f"{loss}; what is finished is kept, and the same command goes on") from None
+                        raise RuntimeError(f"{loss}; finished work is kept, and the same command resumes") from None
                     worker.left = 0
                     value = lost(str(loss), *worker.job)
                 if todo and worker.left != 0:
@@ -115,7 +115,7 @@ def in_processes(
 
 
 class _Lost(Exception):
-    """A process will not answer."""
+    """A process has stopped answering."""
 
 
 def _receive(pipe: Connection) -> Any:
@@ -123,7 +123,7 @@ def _receive(pipe: Connection) -> Any:
         succeeded, value = pipe.recv()
     except (EOFError, OSError):
         raise _Lost(
-            "a worker process died without a word: out of memory, a full disk, or a crash in a C library"
+            "a worker process died without an error message: out of memory, a full disk, or a crash in a C library"
         ) from None
     if not succeeded:
         raise value
@@ -148,7 +148,7 @@ def _work(
     jobs: Connection, function: Callable[..., object], start: Callable[..., None] | None, start_args: tuple
 ) -> None:
     end_with_parent()
-    # Whoever interrupts this process or closes its pipe wants no answer any more.
+    # Whoever interrupts this process or closes its pipe no longer needs an answer.
     with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             job = jobs.recv()
@@ -158,31 +158,31 @@ def _work(
                     start = None
                 answer = True, function(*job)
             except Exception as error:
-                error.add_note(traceback.format_exc())  # a traceback itself does not travel
+                error.add_note(traceback.format_exc())  # a traceback itself cannot be pickled
                 answer = False, error
             jobs.send(answer)
 
 
 def end_with_parent() -> None:
-    """Lets this process end with the one that started it, even when that is killed."""
+    """Makes this process end with the one that started it, even if that is killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Host(NamedTuple):
-    """One of several machines that run the same command, each its share of the work."""
+    """One of several machines that run the same command, each doing its share of the work."""
 
     number: int = 0  # counted from 0
     hosts: int = 1
 
     def share(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        """The part of `jobs` that falls to this host: neighbours stay together, and parts differ by one at most.
+        """The part of `jobs` that falls to this host: neighbours stay together, and part sizes differ by at most one.
 
         Raises:
-          ValueError: the number is not in 0..hosts-1.
+          ValueError: if the number is not in 0..hosts-1.
         """
         if not 0 <= self.number < self.hosts:
-            raise ValueError(f"host {self.number} of {self.hosts}: hosts are counted from 0")
+            raise ValueError(f"host {self.number} of {self.hosts}: hosts are numbered from 0")
         return jobs[len(jobs) * self.number // self.hosts : len(jobs) * (self.number + 1) // self.hosts]
 
 

@@ -7,26 +7,35 @@ Letters used in shapes throughout the package::
     M  flow draws per frame      D  (max) action width     K     inner steps
 """
 
-import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 Array = jax.Array | np.ndarray
 PyTree = Any
-Made = TypeVar("Made")
 
 
 class Observation(NamedTuple):
-    """What a policy sees at B moments, in its own units: see `data.normalize` and `policies.*.preprocess`."""
+    """What a policy sees at B moments, in its own units: see `data.preprocessor`."""
 
     images: Array  # (B, C, H, W, 3) float32 in [-1, 1]; padding and absent cameras are -1
     image_mask: Array  # (B, C) bool; False where a camera is absent
     tokens: Array  # (B, L) int32 token ids of the instruction, padded on the right
     token_mask: Array  # (B, L) bool; True on real tokens
     state: Array  # (B, max_state_dim) float32, normalised proprioception, zero beyond the robot's own dimensions
+
+
+class Sizes(NamedTuple):
+    """The widths of a policy's inputs and outputs, which demonstrations are brought to."""
+
+    state: int  # D of the state
+    action: int  # D of an action
+    chunk: int  # control steps in a chunk
+    image: int  # [px] side of the square that pictures are brought to
+    cameras: int  # C
+    tokens: int  # L of a prompt
+    vocabulary: int  # token ids are below it
 
 
 class ActionChunk(NamedTuple):
@@ -60,18 +69,3 @@ class Demo(NamedTuple):
     state: np.ndarray
     actions: np.ndarray  # (T, action_dim) float32, in the simulator's units, each in [-1, 1]
     paraphrases: tuple[str, ...] = ()  # other wordings of the instruction, see `data.instructions`
-
-
-def from_fields(kind: Callable[..., Made], fields: Mapping[str, Any], section: str) -> Made:
-    """A NamedTuple or dataclass from one section of a config or a JSON object; lists become tuples.
-
-    Raises:
-      ValueError: a field is unknown, or one without a default is missing; it is named as `section.field`.
-    """
-    known = inspect.signature(kind).parameters
-    if unknown := fields.keys() - known.keys():
-        raise ValueError(f"no field {section}.{min(unknown)}; known: {', '.join(known)}")
-    required = {name for name, parameter in known.items() if parameter.default is parameter.empty}
-    if missing := required - fields.keys():
-        raise ValueError(f"{section}.{min(missing)} is missing; the fields are: {', '.join(known)}")
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})

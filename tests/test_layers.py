@@ -11,22 +11,30 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "metalora_jax"
 ROOMS = (
     *(
+        "fields",
         "types",
+        "words",
+        "files",
         "trees",
         "caches",
         "memory",
         "processes",
+        "progress",
         "adapters",
         "meta",
-        "policies",
         "data",
+        "policies",
         "envs",
+        "adaptation",
         "training",
         "evaluation",
     ),
     *("serving", "robot"),
 )
-STRANGERS = {frozenset({"meta", "policies"})}  # a meta-method knows a loss, never a model
+STRANGERS = {
+    frozenset({"meta", "policies"}),  # a meta-method knows a loss, never a model
+    frozenset({"data", "policies"}),  # what a policy asks of its inputs reaches the data as a Preprocessor
+}
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 UNSAFE_CALLS = {"torch.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "eval", "exec"}
 

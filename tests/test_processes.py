@@ -86,13 +86,13 @@ def test_the_lost_are_replaced_and_accounted_for():
     assert {each for each in fates if isinstance(each, int)} == {3, 4, 5}
     lost = sorted(each for each in fates if isinstance(each, str))
     assert [each.split(":")[0] for each in lost] == ["11", "12"]
-    assert "died without a word" in lost[0]
+    assert "died without an error message" in lost[0]
     assert "did not answer within 15 s" in lost[1]
 
 
 def test_all_lost_in_a_row_are_no_bad_luck():
     seen = []
-    with pytest.raises(RuntimeError, match="died without a word"):
+    with pytest.raises(RuntimeError, match="died without an error message"):
         seen.extend(in_processes(fate, [(1,)] * 9, 1, lost=obituary))
     with pytest.raises(RuntimeError, match="did not answer"):
         list(in_processes(fate, [(2,)], 1, timeout=0.5))

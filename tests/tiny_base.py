@@ -4,10 +4,10 @@ import functools
 
 import numpy as np
 
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.base import Base
 from metalora_jax.data import normalize
 from metalora_jax.data.frames import Frames, gather
-from metalora_jax.training import base as bases
-from metalora_jax.training.base import Base
 from metalora_jax.training.pretrain import train_tokenizer
 from metalora_jax.types import Demo
 from tests.policies.tiny_smolvla import build
@@ -41,4 +41,4 @@ def make_base() -> Base:
 def make_frames() -> Frames:
     """The made-up demonstrations of both tasks."""
     base = make_base()
-    return gather({task: make_demos(task) for task in INSTRUCTIONS}, base.statistics, base.encode_text, base.sizes)
+    return gather({task: make_demos(task) for task in INSTRUCTIONS}, base.preprocessor)

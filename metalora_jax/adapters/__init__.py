@@ -1,6 +1,6 @@
 """What theta is: adapters placed on a frozen model by rules, and the ways in and out of the model and of files."""
 
-from metalora_jax.adapters.adapter import Adapter, AdapterParam
+from metalora_jax.adapters.adapter import Adapter, AdapterParam, Kind
 from metalora_jax.adapters.attach import (
     Count,
     Graph,
@@ -12,18 +12,22 @@ from metalora_jax.adapters.attach import (
     fuse,
     join,
     linear_maps,
+    penalty,
     split,
 )
-from metalora_jax.adapters.dense import DenseLinear
-from metalora_jax.adapters.lora import LoRALinear
+from metalora_jax.adapters.dense import Dense, DenseLinear
+from metalora_jax.adapters.lora import LoRA, LoRALinear
 from metalora_jax.adapters.placement import Placement, Rule
 
 __all__ = [
     "Adapter",
     "AdapterParam",
     "Count",
+    "Dense",
     "DenseLinear",
     "Graph",
+    "Kind",
+    "LoRA",
     "LoRALinear",
     "Placement",
     "Rule",
@@ -35,5 +39,6 @@ __all__ = [
     "fuse",
     "join",
     "linear_maps",
+    "penalty",
     "split",
 ]

@@ -16,10 +16,8 @@ import numpy as np
 from flax import nnx
 
 from metalora_jax import trees
-from metalora_jax.adapters.adapter import Adapter, AdapterParam
-from metalora_jax.adapters.dense import DenseLinear
-from metalora_jax.adapters.lora import LoRALinear
-from metalora_jax.adapters.placement import Placement, Rule, resolve
+from metalora_jax.adapters.adapter import LINEAR_MAPS, Adapter, AdapterParam
+from metalora_jax.adapters.placement import Placement, resolve
 from metalora_jax.types import PyTree
 
 Theta = dict[str, dict[str, jax.Array]]
@@ -65,7 +63,7 @@ def attach(model: Model, placement: Placement, key: jax.Array, allow_unused: boo
     An adapter's start depends on the key and its own path only, not on what else is adapted.
 
     Args:
-      model: a model with plain `nnx.Linear` maps, single or stacked.
+      model: a model with plain linear maps (see `LINEAR_MAPS`), single or stacked.
       placement: ordered rules over module paths; see `placement.resolve`.
       key: random key for the adapters' start.
       allow_unused: accept rules that match nothing.
@@ -82,7 +80,8 @@ def attach(model: Model, placement: Placement, key: jax.Array, allow_unused: boo
         path, base = maps[name]
         if owners[id(base)] > 1:
             raise ValueError(f"{name}: this map is used in {owners[id(base)]} places of the model; leave it frozen")
-        _put(model, path, _adapter(base, rule, _fold_in(key, name)))
+        assert rule.kind is not None  # `resolve` leaves those out
+        _put(model, path, rule.kind.adapt(base, _fold_in(key, name)))
     return model
 
 
@@ -127,11 +126,30 @@ def join(graph: Graph, theta: Theta, phi: PyTree, dropout_key: jax.Array | None 
 
 
 def fuse(model: Model) -> Model:
-    """The plain model with every adapter folded into its linear map."""
+    """The plain model with every adapter folded into its linear map.
+
+    In float32 it computes the same as the adapted model, up to rounding. Into a bfloat16 kernel a small update is
+    rounded away for the most part: act with it unfused there.
+
+    Raises:
+      ValueError: an adapter has no plain map that computes the same, or a kernel is not floating point.
+    """
     model = nnx.clone(model)
     for path, adapter in _adapters(model):
-        _put(model, path, adapter.fused())
+        try:
+            fused = adapter.fused()
+        except ValueError as error:
+            raise ValueError(f"{_name(path)}: {error}") from None
+        if fused is None:
+            raise ValueError(f"{_name(path)}: {type(adapter).__name__} cannot be fused; act with it unfused")
+        _put(model, path, fused)
     return model
+
+
+def penalty(model: nnx.Module) -> jax.Array | None:
+    """The sum of the adapters' own loss terms (see `Adapter.penalty`); None where no adapter has one."""
+    terms = [term for _, adapter in _adapters(model) if (term := adapter.penalty()) is not None]
+    return sum(terms[1:], start=terms[0]) if terms else None
 
 
 def count(theta: Theta) -> Count:
@@ -157,16 +175,12 @@ def dead_adapters(gradient: Theta) -> list[str]:
     return dead
 
 
-def _adapter(base: nnx.Linear, rule: Rule, key: jax.Array) -> Adapter:
-    return DenseLinear(base) if rule.kind == "dense" else LoRALinear.create(base, rule, key)
-
-
 def _adapters(model: nnx.Module) -> list[tuple[Path, Adapter]]:
     return [(path, module) for path, module in _modules(model) if isinstance(module, Adapter)]
 
 
 def _linears(model: nnx.Module) -> list[tuple[Path, nnx.Linear]]:
-    return [(path, module) for path, module in _modules(model) if isinstance(module, nnx.Linear)]
+    return [(path, cast(nnx.Linear, module)) for path, module in _modules(model) if isinstance(module, LINEAR_MAPS)]
 
 
 def _modules(model: nnx.Module) -> list[tuple[Path, nnx.Module]]:

@@ -3,11 +3,28 @@
 Not parameter-efficient, and not meant to be: it is the baseline that adapters are measured against.
 """
 
+import dataclasses
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from metalora_jax.adapters.adapter import Adapter, AdapterParam
+from metalora_jax.adapters.adapter import Adapter, AdapterParam, Kind, add
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense(Kind):
+    """Full fine-tuning of a map; it has no settings."""
+
+    name: ClassVar[str] = "dense"
+
+    def adapt(self, base: nnx.Linear, key: jax.Array) -> "DenseLinear":
+        """Starts equal to `base`, whatever the key."""
+        return DenseLinear(base)
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class DenseLinear(Adapter):
@@ -32,13 +49,10 @@ class DenseLinear(Adapter):
         """The differences."""
         return {"delta": self.delta} if self.shift is None else {"delta": self.delta, "shift": self.shift}
 
-    def with_key(self, key: jax.Array) -> None:
-        """Nothing here is random."""
-
     def fused(self) -> nnx.Linear:
         """The map with the differences added in, in the base's dtypes."""
         fused = nnx.clone(self.base)
-        fused.kernel[...] = (fused.kernel[...] + self.delta[...]).astype(fused.kernel.dtype)
+        fused.kernel[...] = add(fused.kernel[...], self.delta[...])
         if self.shift is not None and fused.bias is not None:
-            fused.bias[...] = (fused.bias[...] + self.shift[...].squeeze(-2)).astype(fused.bias.dtype)
+            fused.bias[...] = add(fused.bias[...], self.shift[...].squeeze(-2))
         return fused

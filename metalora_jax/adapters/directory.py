@@ -9,16 +9,12 @@ ones. So a load is all or nothing, and ends with the golden probe: the adapted p
 again what it gave when the adapter was saved.
 """
 
-import contextlib
-import ctypes
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +24,7 @@ import numpy as np
 import safetensors
 import safetensors.flax
 
-from metalora_jax import __version__, trees
+from metalora_jax import __version__, files, trees
 from metalora_jax.types import PyTree
 
 FORMAT = 1
@@ -105,9 +101,9 @@ def save(
         "probe": None if probe is None else _answer(probe, theta),
     }
     manifest["manifest_digest"] = _json_digest(manifest)
-    with atomic_directory(path, overwrite=overwrite) as staging:
+    with files.atomic_directory(path, overwrite=overwrite) as staging:
         (staging / _TENSORS).write_bytes(payload)
-        (staging / _MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n")
+        files.write_json(staging / _MANIFEST, manifest, allow_nan=False)
 
 
 def _versions() -> dict[str, str]:
@@ -178,54 +174,6 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     return manifest
 
 
-@contextlib.contextmanager
-def atomic_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yields a staging directory that becomes `path` when the block ends well, and vanishes when it does not.
-
-    Durable: files, then the directory, then its parent are flushed to the disk. An existing directory is exchanged with
-    the new one in one system call, so that there is no moment without either.
-    """
-    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=path.parent))
-    try:
-        staging.chmod(0o755)  # mkdtemp makes it private to the user
-        yield staging
-        sync_tree(staging)
-        if overwrite and path.exists():
-            _exchange(staging, path)
-        else:
-            os.rename(staging, path)  # onto an existing directory with content this fails, even after a race
-        _sync(path.parent)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def sync_tree(directory: Path) -> None:
-    """Flushes every file under a directory, then the directories, deepest first, to the disk."""
-    for entry in sorted(directory.rglob("*"), key=lambda p: len(p.parts), reverse=True):
-        _sync(entry)
-    _sync(directory)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _exchange(new: Path, old: Path) -> None:
-    """Swaps two directories; in one step where the system can (Linux), else by way of a third name."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    if hasattr(libc, "renameat2") and libc.renameat2(here, os.fsencode(new), here, os.fsencode(old), exchange) == 0:
-        return
-    aside = new.with_name(f"{new.name}.old")  # whatever happens between the renames, both copies are on the disk
-    os.rename(old, aside)
-    os.rename(new, old)
-    os.rename(aside, new)
-
-
 def _flatten(theta: PyTree) -> dict[str, jax.Array]:
     """Nested dicts -> {"<keys joined by '.'>": array}; whatever `_unflatten` would not give back is refused."""
     tensors = {jax.tree_util.keystr(p, simple=True, separator="."): x for p, x in jax.tree.leaves_with_path(theta)}
@@ -249,11 +197,11 @@ def _unflatten(tensors: Mapping[str, jax.Array], source: str) -> PyTree:
     return theta
 
 
-def _read_tensors(path: Path, files: Mapping[str, str]) -> dict[str, jax.Array]:
+def _read_tensors(path: Path, digests: Mapping[str, str]) -> dict[str, jax.Array]:
     file = path / _TENSORS
     if not file.is_file():
         raise AdapterError(f"{file} is missing; copy the whole adapter directory again")
-    if hashlib.sha256(file.read_bytes()).hexdigest() != files[_TENSORS]:
+    if hashlib.sha256(file.read_bytes()).hexdigest() != digests[_TENSORS]:
         raise AdapterError(f"{file} is truncated or altered (SHA-256 mismatch); copy the adapter again")
     try:
         return safetensors.flax.load_file(file)

@@ -1,11 +1,65 @@
 """LoRA (Hu et al. 2021): a frozen linear map plus a trained one of low rank."""
 
+import dataclasses
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from metalora_jax.adapters.adapter import Adapter, AdapterParam
-from metalora_jax.adapters.placement import Rule
+from metalora_jax.adapters.adapter import Adapter, AdapterParam, Kind, add
+
+
+@dataclasses.dataclass(frozen=True)
+class LoRA(Kind):
+    """Settings of LoRA.
+
+    Attributes:
+      rank: inner width r of the update, at least 1.
+      alpha: the update is scaled by alpha / rank, or alpha / sqrt(rank) with `rslora` (Kalajdzievski 2023).
+      dropout: probability in [0, 1) with which an input of the adapter (not of the base map) is zeroed in training.
+      rslora: see alpha.
+      b_std: standard deviation of B's start. 0 is LoRA's standard, where the adapted map starts equal to the base; but
+        A then has no gradient, so a meta-learned start wants a small positive value.
+    """
+
+    name: ClassVar[str] = "lora"
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    rslora: bool = False
+    b_std: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._require("rank", self.rank >= 1, "at least 1")
+        self._require("alpha", self.alpha > 0, "positive")
+        self._require("dropout", 0 <= self.dropout < 1, "in [0, 1)")
+        self._require("b_std", self.b_std >= 0, "at least 0")
+
+    @property
+    def scale(self) -> float:
+        """The factor before A B."""
+        return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
+
+    @property
+    def random(self) -> bool:
+        """Where there is dropout."""
+        return self.dropout > 0
+
+    def adapt(self, base: nnx.Linear, key: jax.Array) -> "LoRALinear":
+        """A ~ U(+-1/sqrt(in)), as in peft; B is zero, or normal with standard deviation `b_std`. Both float32."""
+        *layers, width_in, width_out = base.kernel.shape
+        a_key, b_key = jax.random.split(key)
+        bound = width_in**-0.5
+        a = jax.random.uniform(a_key, (*layers, width_in, self.rank), minval=-bound, maxval=bound)
+        b = jnp.zeros((*layers, self.rank, width_out))
+        if self.b_std:
+            b = self.b_std * jax.random.normal(b_key, b.shape)
+        return LoRALinear(base, a, b, scale=self.scale, dropout=self.dropout)
+
+    def __str__(self) -> str:
+        return f"{self.name} r={self.rank} scale={self.scale:g}"
 
 
 class DropoutKey(nnx.Variable):
@@ -27,18 +81,6 @@ class LoRALinear(Adapter):
         self.scale = scale
         self.dropout = dropout
         self.dropout_key: DropoutKey | None = nnx.data(None)
-
-    @classmethod
-    def create(cls, base: nnx.Linear, rule: Rule, key: jax.Array) -> "LoRALinear":
-        """A ~ U(+-1/sqrt(in)), as in peft; B is zero, or normal with standard deviation `rule.b_std`. Both float32."""
-        *layers, width_in, width_out = base.kernel.shape
-        a_key, b_key = jax.random.split(key)
-        bound = width_in**-0.5
-        a = jax.random.uniform(a_key, (*layers, width_in, rule.rank), minval=-bound, maxval=bound)
-        b = jnp.zeros((*layers, rule.rank, width_out))
-        if rule.b_std:
-            b = rule.b_std * jax.random.normal(b_key, b.shape)
-        return cls(base, a, b, scale=rule.scale, dropout=rule.dropout)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(..., in) -> (..., out), in the dtype of the base map's output; deterministic without a dropout key."""
@@ -63,7 +105,7 @@ class LoRALinear(Adapter):
         """The plain linear map equal to this one without dropout: kernel + scale * a @ b, in the kernel's dtype."""
         fused = nnx.clone(self.base)
         update = self.scale * (self.a[...] @ self.b[...])
-        fused.kernel[...] = (fused.kernel[...] + update).astype(fused.kernel.dtype)
+        fused.kernel[...] = add(fused.kernel[...], update)
         return fused
 
 

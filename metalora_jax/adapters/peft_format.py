@@ -16,7 +16,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
+from metalora_jax import files
 from metalora_jax.adapters.attach import Theta
+from metalora_jax.adapters.lora import LoRA
 from metalora_jax.adapters.placement import Placement, Rule, resolve
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -58,7 +60,7 @@ def read(directory: str | Path, names: Names) -> tuple[Placement, Theta]:
     directory = Path(directory)
     config = _read_config(directory / CONFIG)
     tensors = _read_tensors(directory / WEIGHTS)
-    rules = {name: _rule_of(config, name, "/".join(names[name][0])) for name in names if _targets(config, name)}
+    rules = {name: _lora_of(config, name) for name in names if _targets(config, name)}
     expected = {_key(name, part) for name in rules for part in "AB"}
     for what, keys in (("missing", expected - tensors.keys()), ("unknown", tensors.keys() - expected)):
         if keys:
@@ -79,16 +81,15 @@ def read(directory: str | Path, names: Names) -> tuple[Placement, Theta]:
                     f"{directory / CONFIG}: {chosen[0]!r} and {name!r} share the stack {stack_path!r} here, "
                     "so both need an adapter of one rank and alpha"
                 )
-        rule = rules[chosen[0]]
-        parts = {}
+        kind, parts = rules[chosen[0]], {}
         for part in "AB":
-            each = [_checked(tensors, _key(stack[layer], part), part, rule.rank) for layer in _in_order(stack)]
+            each = [_checked(tensors, _key(stack[layer], part), part, kind.rank) for layer in _in_order(stack)]
             if len({array.shape for array in each}) > 1:
                 raise ValueError(
                     f"{directory / WEIGHTS}: lora_{part} of {stack_path!r} differs in shape between layers"
                 )
             parts[part.lower()] = jnp.asarray(each[0] if None in stack else np.stack(each))
-        placement.append(rule)
+        placement.append(Rule(re.escape(stack_path), kind))
         theta[stack_path] = parts
     return tuple(placement), theta
 
@@ -123,10 +124,11 @@ def write(
     rules = {name: by_path["/".join(path)] for name, (path, _) in names.items() if "/".join(path) in theta}
     if unnamed := theta.keys() - {"/".join(names[name][0]) for name in rules}:
         raise ValueError(f"theta has {min(unnamed)!r}, which has no name in PEFT's layout")
-    if other := [name for name, rule in rules.items() if rule.kind != "lora"]:
-        raise ValueError(f"PEFT's LoRA format has no place for the {rules[other[0]].kind} adapter on {other[0]!r}")
+    kinds = {name: rule.kind for name, rule in rules.items() if isinstance(rule.kind, LoRA)}
+    if other := [name for name in rules if name not in kinds]:
+        raise ValueError(f"PEFT's LoRA format has no place for the adapter on {other[0]!r}: {rules[other[0]].kind}")
     for field in ("dropout", "rslora"):
-        if len({getattr(rule, field) for rule in rules.values()}) > 1:
+        if len({getattr(kind, field) for kind in kinds.values()}) > 1:
             raise ValueError(f"PEFT has one {field} for all modules; the placement has several")
 
     tensors = {}
@@ -135,9 +137,9 @@ def write(
         for part, leaf in theta["/".join(path)].items():
             array = np.asarray(leaf, np.float32)
             tensors[_key(name, part.upper())] = np.ascontiguousarray((array if layer is None else array[layer]).T)
-    any_rule = next(iter(rules.values()), Rule(".*"))
-    rank, rank_pattern = _common({name: rule.rank for name, rule in rules.items()}, any_rule.rank)
-    alpha, alpha_pattern = _common({name: rule.alpha for name, rule in rules.items()}, any_rule.alpha)
+    first = next(iter(kinds.values()), LoRA())
+    rank, rank_pattern = _common({name: kind.rank for name, kind in kinds.items()}, first.rank)
+    alpha, alpha_pattern = _common({name: kind.alpha for name, kind in kinds.items()}, first.alpha)
     config = {
         "peft_type": "LORA",
         "base_model_name_or_path": base_model,
@@ -145,8 +147,8 @@ def write(
         "inference_mode": True,
         "r": rank,
         "lora_alpha": alpha,
-        "lora_dropout": any_rule.dropout,
-        "use_rslora": any_rule.rslora,
+        "lora_dropout": first.dropout,
+        "use_rslora": first.rslora,
         "rank_pattern": rank_pattern,
         "alpha_pattern": alpha_pattern,
         "target_modules": sorted(rules),
@@ -158,7 +160,7 @@ def write(
     metadata = {"format": "pt"} | ({} if manifest is None else {_MANIFEST: json.dumps(manifest)})
     save_file(tensors, directory / WEIGHTS, metadata=metadata)
     (directory / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone
-    (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    files.write_json(directory / CONFIG, config, indent=2, sort_keys=True)
 
 
 def read_manifest(directory: str | Path) -> dict[str, Any] | None:
@@ -172,10 +174,7 @@ def read_manifest(directory: str | Path) -> dict[str, Any] | None:
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: not a readable JSON file ({error})") from None
+    config = files.read_json(file)
     for field in ("peft_type", "r", "lora_alpha", "target_modules"):
         if config.get(field) is None:
             raise ValueError(f"{file}: field {field!r} is missing")
@@ -202,9 +201,8 @@ def _targets(config: dict[str, Any], name: str) -> bool:
     return any(name == suffix or name.endswith(f".{suffix}") for suffix in target)
 
 
-def _rule_of(config: dict[str, Any], name: str, path: str) -> Rule:
-    return Rule(
-        pattern=re.escape(path),
+def _lora_of(config: dict[str, Any], name: str) -> LoRA:
+    return LoRA(
         rank=_from_pattern(config.get("rank_pattern"), name, config["r"]),
         alpha=float(_from_pattern(config.get("alpha_pattern"), name, config["lora_alpha"])),
         dropout=config.get("lora_dropout") or 0.0,

@@ -1,6 +1,6 @@
 """Image augmentation that the frozen front can be cached under: a fixed number of variants of every frame.
 
-A variant depends on the seed, the row of its frame and its own number alone, so it is the same in every run, and its
+A variant depends only on the seed, the row of its frame and its own number, so it is the same in every run, and its
 features are computed once. Only what leaves the right action unchanged is here: colour, noise, crops and shifts of a
 few pixels. Flips and rotations need the matching change of the action: see `data.symmetry`.
 
@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metalora_jax.types import from_fields
+from metalora_jax.fields import from_fields
 
 
 class ImageAugmentation(NamedTuple):
-    """How the variants differ from the picture; every range is drawn from uniformly, 0 leaves its part out."""
+    """How the variants differ from the picture; each value is drawn uniformly from its range; 0 disables it."""
 
     variants: int  # of every frame; the first is the picture itself
-    crop: float = 0.05  # largest share of the side that is cut away, anywhere; the rest is brought to the old size
+    crop: float = 0.05  # largest share of the side that is cut away, anywhere; the rest is resized to the original size
     shift: float = 0.05  # largest move along each axis, as a share of the side; borders are repeated
     brightness: float = 0.2  # largest relative change
     contrast: float = 0.2  # largest relative change, about the picture's mean
@@ -31,7 +31,7 @@ class ImageAugmentation(NamedTuple):
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "ImageAugmentation":
-        """Reads the section `augment`; see `types.from_fields`. ValueError where a range makes no sense."""
+        """Reads the section `augment`; see `fields.from_fields`. Raises ValueError if a range is invalid."""
         self = from_fields(cls, fields, "augment")
         if self.variants < 1:
             raise ValueError(f"augment.variants = {self.variants} must be at least 1 (the picture itself)")

@@ -1,4 +1,4 @@
-"""Digests of demonstrations by what is in them, not by the file they came in: every format gives the same."""
+"""Digests of demonstrations by what is in them, not by the file they came in: every format gives the same digest."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What every source of demonstrations owes its reader: whole, finite, well-shaped arrays, or an error with a name."""
+"""What every source of demonstrations must return: whole, finite, well-shaped arrays, or a clear error."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -24,37 +24,37 @@ def checked(where: str, instruction: object, images: np.ndarray, state: np.ndarr
       actions: (T, action_dim), any float.
     """
     if not isinstance(instruction, str) or not instruction.strip():
-        raise DemoError(f"{where}: the instruction is {instruction!r}, wanted words; mend it or drop the demonstration")
+        raise DemoError(f"{where}: the instruction is {instruction!r}, expected text; fix it or drop the demonstration")
     for name, values in (("actions", actions), ("state", state)):
         if not np.issubdtype(values.dtype, np.floating) or values.ndim != 2 or values.shape[1] == 0:
             raise DemoError(
-                f"{where}: {name} are {values.dtype} {values.shape}, wanted floats (T, dimensions); convert them"
+                f"{where}: {name} are {values.dtype} {values.shape}, expected floats (T, dimensions); convert them"
             )
     steps = len(actions)
     if steps == 0 or len(images) != steps or len(state) != steps:
-        raise DemoError(f"{where}: {steps} actions, {len(images)} images and {len(state)} states; record it anew")
+        raise DemoError(f"{where}: {steps} actions, {len(images)} images and {len(state)} states; record it again")
     if images.dtype != np.uint8 or images.ndim != 5 or images.shape[-1] != 3:
         raise DemoError(
-            f"{where}: images are {images.dtype} {images.shape}, wanted uint8 (T, C, H, W, 3), 0 to 255; convert them"
+            f"{where}: images are {images.dtype} {images.shape}, expected uint8 (T, C, H, W, 3), 0 to 255; convert them"
         )
     if images.shape[1] and 0 in images.shape:
-        raise DemoError(f"{where}: images have no pixels, {images.shape}; record it anew")
+        raise DemoError(f"{where}: images have no pixels, {images.shape}; record it again")
     for name, values in (("actions", actions), ("state", state)):
         sound = np.abs(values.astype(np.float64)) <= _LARGEST  # NaN is not
         if not sound.all():
             step, k = np.argwhere(~sound)[0]
-            what = f"{name} at step {step} is not finite, or out of all proportion ({values[step, k]:g})"
-            raise DemoError(f"{where}: {what}; drop or record the demonstration anew")
+            what = f"{name} at step {step} is not finite, or implausibly large ({values[step, k]:g})"
+            raise DemoError(f"{where}: {what}; drop the demonstration or record it again")
     return Demo(instruction, images, state.astype(np.float32), actions.astype(np.float32))
 
 
 def stack_cameras(where: str, cameras: Sequence[str], pictures: Sequence[np.ndarray], steps: int) -> np.ndarray:
-    """Pictures (T, H, W, 3) of each camera -> (T, C, H, W, 3); (steps, 0, 0, 0, 3) where no camera is wanted."""
+    """Pictures (T, H, W, 3) of each camera -> (T, C, H, W, 3); (steps, 0, 0, 0, 3) if no camera is requested."""
     if not cameras:
         return np.zeros((steps, 0, 0, 0, 3), np.uint8)
     shapes = {camera: picture.shape for camera, picture in zip(cameras, pictures, strict=True)}
     if len(set(shapes.values())) > 1:
-        raise DemoError(f"{where}: cameras differ in shape: {shapes}; ask for those that agree, or resize them")
+        raise DemoError(f"{where}: cameras differ in shape: {shapes}; request cameras of equal shape, or resize")
     return np.stack(pictures, axis=1)
 
 
@@ -63,12 +63,12 @@ _LARGEST = 1e9  # beyond any robot's unit; float32, in which demonstrations are 
 
 @contextlib.contextmanager
 def reading(path: Path | str, layout: str, remedy: str) -> Iterator[None]:
-    """What goes wrong while `path` is read becomes a DemoError that names it.
+    """Turns any error while `path` is read into a DemoError that names the path.
 
     Args:
       path: the file or directory that is read, or the place within it.
       layout: whose layout it should be in, such as "LIBERO's".
-      remedy: how to get a sound one.
+      remedy: how to get an intact one.
     """
     try:
         yield

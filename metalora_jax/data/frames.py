@@ -1,31 +1,18 @@
-"""All frames of many demonstrations in a few arrays, and minibatches of them by row number."""
+"""All frames of many demonstrations in a few arrays, and minibatches of them selected by row number."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.chunks import chunk_actions
 from metalora_jax.data.instructions import wording
-from metalora_jax.data.normalize import Statistics, normalize_actions, normalize_state
-from metalora_jax.policies.smolvla.preprocess import prepare_image
+from metalora_jax.data.normalize import normalize_actions
+from metalora_jax.data.preprocessor import Preprocessor
 from metalora_jax.types import ActionChunk, Demo, Observation
 
 Relabel = Callable[[np.ndarray], np.ndarray]  # recorded actions (T, D) -> what to command instead (T, D)
-Encode = Callable[[str], tuple[np.ndarray, np.ndarray]]  # instruction -> token ids (L,), mask (L,)
-
-
-class Sizes(NamedTuple):
-    """The widths of the model that the frames are for."""
-
-    state: int
-    action: int
-    chunk: int
-    image: int  # [px] side of the square that pictures are brought to
 
 
 class Frames(NamedTuple):
@@ -38,17 +25,16 @@ class Frames(NamedTuple):
     first_row: dict[str, tuple[int, ...]]  # task -> row of the first frame of each of its demonstrations
     moments: dict[str, tuple[np.ndarray, ...]]  # task -> which steps (n,) of each demonstration its rows are, ascending
     actions: dict[str, tuple[np.ndarray, ...]]  # task -> recorded actions (T, action_dim) of each demonstration
-    statistics: Statistics
-    sizes: Sizes
+    preprocessor: Preprocessor
     augment: ImageAugmentation | None = None
 
     @property
     def variants(self) -> int:
-        """Of every frame. Row `variant * N + row` is a variant of `row`: in other colours and words, to do the same."""
+        """Of every frame. Row `variant * N + row` is a variant of `row`: same action, other colours or words."""
         return self.augment.variants if self.augment else 1
 
     def vary(self, rng: np.random.Generator, rows: np.ndarray) -> np.ndarray:
-        """A variant of each row, drawn evenly; takes nothing from `rng` where there are no others."""
+        """A variant of each row, drawn uniformly; does not use `rng` if there is only one variant."""
         if self.variants == 1:
             return rows
         return rows + len(self.state) * rng.integers(self.variants, size=rows.shape)
@@ -77,44 +63,27 @@ class Frames(NamedTuple):
         rows = np.asarray(rows)
         images, row = self.pictures(rows), rows % len(self.state)
         mask = np.ones(images.shape[:-3], bool)
-        prepared = prepare(images, self.sizes.image)
-        return Observation(prepared, mask, *self.text(rows), self.state[row])
-
-
-def prepare(images: np.ndarray, size: int) -> np.ndarray:
-    """Pictures (..., H, W, 3) uint8 -> (..., size, size, 3) float32 in [-1, 1], as the model takes them."""
-    if images.shape[-3:-1] == (size, size):
-        return images.astype(np.float32) / 127.5 - 1.0
-    return np.asarray(_prepared(images, size))
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _prepared(images: np.ndarray, size: int) -> jax.Array:
-    return prepare_image(jnp.asarray(images, jnp.float32) / 255.0, size)
+        return Observation(self.preprocessor.prepare_images(images), mask, *self.text(rows), self.state[row])
 
 
 def gather(
     demos: Mapping[str, Sequence[Demo]],
-    statistics: Statistics,
-    encode: Encode,
-    sizes: Sizes,
+    preprocessor: Preprocessor,
     augment: ImageAugmentation | None = None,
     each: int | None = None,
 ) -> Frames:
-    """Puts the demonstrations of every task into one Frames. `encode` raises where an instruction is too long.
+    """Puts the demonstrations of every task into one Frames.
 
     Args:
       demos: of every task.
-      statistics: to normalise with.
-      encode: makes tokens of an instruction.
-      sizes: of the model.
+      preprocessor: of the policy that the frames are for.
       augment: other variants of the frames.
-      each: how many frames of each demonstration become rows, spread evenly; their chunks are of consecutive actions
-        all the same. None: all.
+      each: how many frames of each demonstration become rows, spread evenly; their chunks still hold consecutive
+        actions. None: all.
 
     Raises:
-      ValueError: a task has no demonstration, one of fewer frames than `each`, or paraphrases but no variant that could
-        be worded in them.
+      ValueError: if a task has no demonstration, has one with fewer frames than `each`, or has paraphrases but no
+        variant that could use them.
     """
     images, state, row = [], [], 0
     first_row: dict[str, tuple[int, ...]] = {}
@@ -122,38 +91,38 @@ def gather(
     actions: dict[str, tuple[np.ndarray, ...]] = {}
     for task, recorded in demos.items():
         if not recorded:
-            raise ValueError(f"{task}: zero demonstrations; record at least one")
+            raise ValueError(f"{task}: no demonstrations; record at least one")
         starts = []
         moments[task] = tuple(_spread(task, len(demo.actions), each) for demo in recorded)
         for demo, chosen in zip(recorded, moments[task], strict=True):
             starts.append(row)
             row += len(chosen)
             images.append(demo.images if each is None else demo.images[chosen])
-            state.append(normalize_state(statistics, demo.state[chosen], sizes.state))
+            state.append(preprocessor.normalize_state(demo.state[chosen]))
         first_row[task] = tuple(starts)
         actions[task] = tuple(demo.actions for demo in recorded)
-    tokens, token_mask = _words(demos, first_row, moments, encode, augment)
+    states = np.concatenate(state)
+    tokens, token_mask = _words(demos, first_row, moments, states, preprocessor, augment)
     return Frames(
         images=np.concatenate(images),
-        state=np.concatenate(state),
+        state=states,
         tokens=tokens,
         token_mask=token_mask,
         first_row=first_row,
         moments=moments,
         actions=actions,
-        statistics=statistics,
-        sizes=sizes,
+        preprocessor=preprocessor,
         augment=augment,
     )
 
 
 def _spread(task: str, steps: int, count: int | None) -> np.ndarray:
-    """`count` of `steps` moments: the middle of each of so many equal parts."""
+    """`count` of `steps` moments: the middle of each of `count` equal parts."""
     if count is None:
         return np.arange(steps)
     if not 1 <= count <= steps:
         raise ValueError(
-            f"{count} frames of each demonstration wanted, {task} has one of {steps}: ask for 1 to {steps}"
+            f"{count} frames of each demonstration requested, but {task} has one of {steps}: request 1 to {steps}"
         )
     return (np.arange(count) * 2 + 1) * steps // (2 * count)
 
@@ -162,10 +131,11 @@ def _words(
     demos: Mapping[str, Sequence[Demo]],
     first_row: Mapping[str, Sequence[int]],
     moments: Mapping[str, Sequence[np.ndarray]],
-    encode: Encode,
+    states: np.ndarray,
+    preprocessor: Preprocessor,
     augment: ImageAugmentation | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and mask of all frames: of every variant where there are paraphrases, else of the frames alone."""
+    """Tokens and mask of all frames: of every variant if there are paraphrases, else of the frames alone."""
     known = [
         (demo, row, len(chosen))
         for task, rows in first_row.items()
@@ -174,14 +144,15 @@ def _words(
     variants = 1
     if any(demo.paraphrases for demo, *_ in known):
         if augment is None or augment.variants == 1:
-            raise ValueError("paraphrases are told to variants: set augment.variants or --variants to 2 or more")
+            raise ValueError("paraphrases apply to variants only: set augment.variants or --variants to 2 or more")
         variants = augment.variants
     tokens, masks = [], []
     for variant in range(variants):
         for demo, row, count in known:
-            ids, mask = encode(wording(demo, augment.seed if augment else 0, row, variant))
-            tokens.append(np.broadcast_to(ids, (count, len(ids))))
-            masks.append(np.broadcast_to(mask, (count, len(mask))))
+            said = wording(demo, augment.seed if augment else 0, row, variant)
+            ids, mask = preprocessor.text(said, states[row : row + count])
+            tokens.append(ids)
+            masks.append(mask)
     return np.concatenate(tokens), np.concatenate(masks)
 
 
@@ -196,8 +167,8 @@ def rows_and_labels(
     for i in demos:
         actions = frames.actions[task][i]
         commands = actions if relabel is None else relabel(actions)
-        labels = normalize_actions(frames.statistics, commands, frames.sizes.action)
-        chunk, pad = chunk_actions(labels, frames.sizes.chunk)
+        labels = normalize_actions(frames.preprocessor.statistics, commands, frames.preprocessor.sizes.action)
+        chunk, pad = chunk_actions(labels, frames.preprocessor.sizes.chunk)
         chosen = frames.moments[task][i]
         rows.append(frames.first_row[task][i] + np.arange(len(chosen)))
         chunks.append(chunk[chosen])

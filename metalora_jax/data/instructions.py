@@ -1,6 +1,6 @@
-"""The same instruction in other words: a table of paraphrases, and which of them a variant of a frame is given.
+"""The same instruction in other words: a table of paraphrases, and the choice of one for each variant of a frame.
 
-A table names texts for each task, without the instruction itself. The frozen front is cached for a fixed number of
+A table lists texts for each task, without the instruction itself. The frozen front is cached for a fixed number of
 variants of every frame, so a paraphrase belongs to a variant: the first one keeps the instruction.
 """
 
@@ -17,56 +17,56 @@ Table = dict[str, tuple[str, ...]]
 
 
 def normal(text: str) -> str:
-    """What two texts share that differ in case and spaces only."""
+    """The normal form of a text: texts that differ only in case and spaces share it."""
     return " ".join(text.lower().split())
 
 
 def read(path: Path) -> Table:
-    """The table in a JSON file `{"<task>": ["<text>", ...], ...}`; configs hold it whole, so that they pin a run.
+    """The table in a JSON file `{"<task>": ["<text>", ...], ...}`; configs embed it whole, to determine a run.
 
     Raises:
-      ValueError: there is no such file, or it is not a table.
+      ValueError: if there is no such file, or it is not such a table.
     """
     try:
         fields = json.loads(path.read_text(), object_pairs_hook=_unique)
         return checked(fields)
     except OSError as error:
-        raise ValueError(f"{path}: no paraphrases to read ({error.strerror})") from None
+        raise ValueError(f"{path}: cannot read paraphrases ({error.strerror})") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
 def checked(fields: Any) -> Table:
-    """The table that `fields` of a file or of config.paraphrases are.
+    """The table in `fields`, read from a file or from config.paraphrases.
 
     Raises:
-      ValueError: it is no table, or one text stands twice under a task.
+      ValueError: if it is not a table, or a text appears twice under a task.
     """
     if not isinstance(fields, Mapping):
-        raise ValueError(f"paraphrases are a {type(fields).__name__}, wanted " + '{"task": ["text", ...]}')
+        raise ValueError(f"paraphrases are a {type(fields).__name__}, expected " + '{"task": ["text", ...]}')
     for task, texts in fields.items():
         if not isinstance(texts, list | tuple) or not all(isinstance(text, str) and text.strip() for text in texts):
-            raise ValueError(f"paraphrases of {task}: wanted a list of texts, none of them empty")
+            raise ValueError(f"paraphrases of {task}: expected a list of non-empty texts")
         if len({normal(text) for text in texts}) < len(texts):
-            raise ValueError(f"paraphrases of {task}: one text stands there twice; drop one")
+            raise ValueError(f"paraphrases of {task}: a text appears twice; drop one")
     return {task: tuple(texts) for task, texts in fields.items()}
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"{min(twice)} stands there twice; join its texts")
+        raise ValueError(f"{min(twice)} appears twice; merge its texts")
     return dict(pairs)
 
 
 def paraphrased(demos: Mapping[str, Sequence[Demo]], table: Table) -> dict[str, list[Demo]]:
-    """`demos` with the paraphrases of their tasks; a table may know more tasks.
+    """`demos` with the paraphrases of their tasks; a table may hold further tasks.
 
     Raises:
-      ValueError: a task is not in the table, or its instruction is among its own paraphrases.
+      ValueError: if a task is not in the table, or its instruction is among its own paraphrases.
     """
     if missing := demos.keys() - table.keys():
-        raise ValueError(f"no paraphrases of {min(missing)}; add it to their table, with [] if it has none")
+        raise ValueError(f"no paraphrases of {min(missing)}; add the task to the table, with [] if it has none")
     out = {}
     for task, recorded in demos.items():
         own = {normal(demo.instruction) for demo in recorded}
@@ -77,13 +77,13 @@ def paraphrased(demos: Mapping[str, Sequence[Demo]], table: Table) -> dict[str, 
 
 
 def wording(demo: Demo, seed: int, row: int, variant: int) -> str:
-    """What a variant of a demonstration's frames is told: 0 the instruction, the others each another paraphrase.
+    """The text for one variant of a demonstration's frames: 0 gets the instruction, the others a paraphrase each.
 
     Args:
-      demo: whose words.
+      demo: the demonstration.
       seed: of the augmentation.
-      row: of the demonstration's first frame; every demonstration begins its paraphrases in another order.
-      variant: of the frames; where there are more than texts, texts come again.
+      row: of the demonstration's first frame; every demonstration uses its paraphrases in a different order.
+      variant: of the frames; if there are more variants than texts, texts repeat.
     """
     if variant == 0 or not demo.paraphrases:
         return demo.instruction

@@ -1,4 +1,4 @@
-"""Writes LeRobot datasets, version 3.0, that lerobot reads: tables in Parquet, pictures inside them or in videos.
+"""Writes LeRobot datasets, version 3.0, readable by lerobot: tables in Parquet, pictures inside them or in videos.
 
 `sources.lerobot_meta` lists the files.
 """
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from metalora_jax.adapters.directory import atomic_directory
+from metalora_jax import files
 from metalora_jax.data.demos import DemoError
 from metalora_jax.data.sources.lerobot_meta import INFO, parquet
 from metalora_jax.data.sources.pictures import pyav
@@ -21,7 +21,7 @@ from metalora_jax.data.sources.source import known_names
 from metalora_jax.types import Demo
 
 _FILES_A_CHUNK, _MIB = 1000, 2**20
-_DATA_MIB, _VIDEO_MIB = 100, 200  # above which the next episode begins new files; lerobot's own limits
+_DATA_MIB, _VIDEO_MIB = 100, 200  # above which the next episode starts new files; lerobot's own limits
 _DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 _COUNTERS = ("frame_index", "episode_index", "index", "task_index")
@@ -36,7 +36,7 @@ class Codec(NamedTuple):
     options: dict[str, str]
 
 
-_FETCH = {"g": "2", "bf": "0"}  # a key frame every other frame, as lerobot has it: frames are fetched at random
+_FETCH = {"g": "2", "bf": "0"}  # a key frame every other frame, as in lerobot: frames are fetched at random
 PICTURES = {
     "png": None,  # in the tables, exactly
     "h264": Codec("libx264", "yuv420p", {"crf": "18", **_FETCH}),
@@ -56,36 +56,36 @@ def write(
     """Writes a dataset directory atomically; one demonstration is in memory at a time.
 
     Args:
-      root: the directory to make; it must not exist.
-      demos: an episode each, of any tasks, all of the same widths and picture sizes.
-      cameras: the names of `Demo.images`' cameras.
-      fps: frames a second.
-      robot_type: for lerobot to know.
-      pictures: one of PICTURES; "h264" needs even sides, and loses a little.
-      keys: camera, "state" or "action" -> its feature's name, where it is not the first of `source.known_names`.
+      root: the directory to create; it must not exist.
+      demos: one episode each, of any tasks, all with the same widths and picture sizes.
+      cameras: the names of the cameras in `Demo.images`.
+      fps: frames per second.
+      robot_type: recorded in lerobot's metadata.
+      pictures: one of PICTURES; "h264" needs even side lengths, and is slightly lossy.
+      keys: camera, "state" or "action" -> its feature's name, if it is not the first of `source.known_names`.
 
     Raises:
-      DemoError: there is no demonstration, they differ in shape, `root` exists or cannot be written.
+      DemoError: if there is no demonstration, shapes differ, or `root` exists or cannot be written.
     """
     if pictures not in PICTURES:
         raise DemoError(f"pictures={pictures!r} is unknown; known: {', '.join(PICTURES)}")
     if root.exists():
         raise DemoError(f"{root} exists; choose another directory")
-    parquet()  # says what to install, before anything is made
+    parquet()  # says what to install, before anything is created
     names = {part: (keys or {}).get(part, known_names(part)[0]) for part in (*cameras, "state", "action")}
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_directory(root) as staging:
+        with files.atomic_directory(root) as staging:
             writer = _Writer(staging, names, cameras, fps, PICTURES[pictures])
             for demo in demos:
                 writer.add(demo)
             writer.finish(robot_type)
     except OSError as error:
-        raise DemoError(f"{root}: cannot be written ({error}); make room, and write it again") from error
+        raise DemoError(f"{root}: cannot be written ({error}); free some space and try again") from error
 
 
 class _Writer:
-    """Episodes one after another: a row group each, frames appended to each camera's video."""
+    """Writes episodes one after another: one row group each, frames appended to each camera's video."""
 
     def __init__(self, root: Path, names: Mapping[str, str], cameras: Sequence[str], fps: int, codec: Codec | None):
         self._root, self._fps, self._codec = root, fps, codec
@@ -96,7 +96,7 @@ class _Writer:
         self._features: dict[str, dict[str, Any]] = {}
         self._vectors: dict[str, list[np.ndarray]] = {self._state: [], self._action: []}
         self._moments = {key: _Moments() for key in self._cameras}
-        self._number, self._frames = -1, 0  # of files begun, of frames written
+        self._number, self._frames = -1, 0  # of files started, of frames written
         self._table: Any = None
         self._videos: dict[str, _Video] = {}
 
@@ -105,7 +105,7 @@ class _Writer:
 
         features = self._described(demo)
         if self._features and features != self._features:
-            raise DemoError(f"demonstration {len(self._episodes)} has {features}, those before {self._features}")
+            raise DemoError(f"demonstration {len(self._episodes)} has {features}, earlier ones have {self._features}")
         self._features = features
         steps, index = len(demo.actions), len(self._episodes)
         task = self._tasks.setdefault(demo.instruction, len(self._tasks))
@@ -151,7 +151,7 @@ class _Writer:
         parquet().write_table(_pandas_table(self._tasks), meta / "tasks.parquet")
         stats = {key: _vector_statistics(np.concatenate(parts)) for key, parts in self._vectors.items()}
         stats |= {key: moments.statistics() for key, moments in self._moments.items()}
-        _write_json(meta / "stats.json", stats)
+        files.write_json(meta / "stats.json", stats, indent=4, allow_nan=False)
         info = {
             "codebase_version": "v3.0",
             "robot_type": robot_type,
@@ -167,7 +167,7 @@ class _Writer:
             "video_path": _VIDEO if self._codec else None,
             "features": self._features,
         }
-        _write_json(self._root / INFO, info)
+        files.write_json(self._root / INFO, info, indent=4, allow_nan=False)
 
     def _described(self, demo: Demo) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
@@ -207,7 +207,7 @@ class _Writer:
 
 
 class _Video:
-    """A video that grows by frames (T, H, W, 3) uint8."""
+    """A video to which frames (T, H, W, 3) uint8 are appended."""
 
     def __init__(self, path: Path, fps: int, codec: Codec, shape: Sequence[int]):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -282,7 +282,3 @@ def _png(image: np.ndarray) -> bytes:
     out = io.BytesIO()
     Image.fromarray(image).save(out, "PNG")
     return out.getvalue()
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=4, allow_nan=False) + "\n")

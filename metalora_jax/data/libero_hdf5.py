@@ -1,7 +1,7 @@
 """Demonstrations on disk, in LIBERO's HDF5 layout: one file for each task, `<task>_demo.hdf5`.
 
     data                attributes: env_name, problem_info (JSON: language_instruction), num_demos, total,
-                        macros_image_convention; seeds and other JSON under `provenance` where we recorded it
+                        macros_image_convention; seeds and other JSON under `provenance` if recorded by us
     data/demo_<i>       attribute num_samples
       actions           (T, action_dim) float64, in [-1, 1] for an unshifted robot
       rewards, dones    (T,) uint8; 1 on the last step
@@ -19,8 +19,8 @@ A file of LIBERO itself, official or written by `write_official`, also has
       obs/ee_states     (T, 6) float64: ee_pos, ee_ori
       obs/joint_states  (T, 7) float64 [rad]
 
-macros_image_convention is robosuite's: "opengl" pictures lie upside down, and are turned by 180 degrees, as every VLA
-sees them; those of other files ("opencv") are as policies see them. Files are written whole or not at all, and read
+macros_image_convention is robosuite's: "opengl" pictures are upside down, and are turned by 180 degrees, as every VLA
+sees them; those of other files ("opencv") are as policies see them. Files are written atomically, and read
 strictly.
 """
 
@@ -28,7 +28,6 @@ import contextlib
 import difflib
 import io
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,30 +36,31 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
+from metalora_jax import files
 from metalora_jax.data.demos import DemoError, checked, reading, stack_cameras
 from metalora_jax.types import Demo
 
 SUFFIX = "_demo.hdf5"
-_LAYOUT, _REMEDY = "LIBERO's", "record it anew"
+_LAYOUT, _REMEDY = "LIBERO's", "record it again"
 _SCENE = re.compile(r"^[A-Z_]*SCENE\d+_")
 _AS_IT_IS, _TURNED, _MIRRORED = np.s_[:, :, :], np.s_[:, ::-1, ::-1], np.s_[:, :, ::-1]
-# Of LIBERO's own files. robosuite's "opencv" flips the rows alone: mirrored, to one who is used to the turned ones.
+# Of LIBERO's own files. robosuite's "opencv" flips the rows only: mirrored, compared with the turned ones.
 _VIEWS = {"opengl": _TURNED, "opencv": _MIRRORED}
 
 
 class Origin(NamedTuple):
-    """What LIBERO's files keep of an episode besides its steps."""
+    """What LIBERO's files store about an episode besides its steps."""
 
     model_file: str  # the model in MuJoCo's XML
     env_name: str  # robosuite's name of the environment
     problem_name: str  # LIBERO's
     bddl_file_name: str
     bddl_file_content: str
-    env_kwargs: Mapping[str, Any]  # JSON; what the environment was made with
+    env_kwargs: Mapping[str, Any]  # JSON; the arguments of the environment
 
 
 class Moment(NamedTuple):
-    """What LIBERO's files keep of the simulator at one step, before the action."""
+    """What LIBERO's files store about the simulator at one step, before the action."""
 
     state: np.ndarray  # (n,) float64, MuJoCo's flattened state
     robot_state: np.ndarray  # (9,) float64: gripper 2, position 3, quaternion 4
@@ -68,7 +68,7 @@ class Moment(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """A demonstration, with the simulator's side where the simulator tells it (`envs.world.Traced`)."""
+    """A demonstration, with the simulator's state if the simulator provides it (`envs.world.Traced`)."""
 
     demo: Demo
     origin: Origin | None = None
@@ -81,7 +81,7 @@ def spoken(task: str) -> str:
 
 
 def write(path: Path, demos: Sequence[Demo], cameras: Sequence[str], task: str, provenance: dict[str, Any]) -> None:
-    """Writes `demos` of one task to `path` atomically. `provenance` (JSON) tells seeds, noise and conditions.
+    """Writes `demos` of one task to `path` atomically. `provenance` (JSON) holds seeds, noise and conditions.
 
     Raises:
       DemoError: if there is no demonstration, they do not share one instruction, or the disk is full.
@@ -96,17 +96,17 @@ def write(path: Path, demos: Sequence[Demo], cameras: Sequence[str], task: str, 
 def write_official(
     path: Path, recordings: Sequence[Recording], cameras: Sequence[str], provenance: dict[str, Any]
 ) -> None:
-    """Writes recordings of one LIBERO task to `path` atomically, whole as LIBERO's own scripts write them.
+    """Writes recordings of one LIBERO task to `path` atomically, with everything that LIBERO's own scripts write.
 
     Raises:
-      DemoError: see `write`; or the simulator told nothing about a recording or not of every step, or its state is not
+      DemoError: see `write`; or if a recording lacks the simulator's state at some step, or its robot state is not
         LIBERO's (position, axis-angle, two fingers).
     """
     for i, recording in enumerate(recordings):
         if recording.origin is None or len(recording.moments) != len(recording.demo.actions):
             raise DemoError(
-                f"{path}: recording {i} has {len(recording.moments)} moments of the simulator for "
-                f"{len(recording.demo.actions)} steps; record it with a simulator that is envs.world.Traced"
+                f"{path}: recording {i} has {len(recording.moments)} simulator states for "
+                f"{len(recording.demo.actions)} steps; record it with a simulator that implements envs.world.Traced"
             )
         if recording.demo.state.shape[1] != 8:
             raise DemoError(f"{path}: recording {i} has {recording.demo.state.shape[1]} state dimensions, LIBERO has 8")
@@ -141,10 +141,10 @@ def stream(
 
     Args:
       path: the file.
-      cameras: in this order into `Demo.images`; none leaves the pictures unread.
-      limit: how many.
-      keys: camera -> key below `obs`, where it is not `<camera>_rgb`.
-      first: number of the first one; those after a damaged one can so be read.
+      cameras: in this order in `Demo.images`; with none, pictures are not read.
+      limit: how many; None for all.
+      keys: camera -> key below `obs`, if it is not `<camera>_rgb`.
+      first: number of the first one; this allows reading those after a damaged one.
 
     Raises:
       DemoError: if the file is missing, truncated, lacks a key or a demonstration, or holds a value that is not finite.
@@ -156,13 +156,13 @@ def stream(
         instruction, view = _instruction(path, data), _view(path, data)
         there = _count(path, data) - first
         if limit is not None and limit > there:
-            raise DemoError(f"{path}: {limit} demonstrations wanted, {there} there; record more or ask for fewer")
+            raise DemoError(f"{path}: {limit} demonstrations requested, {there} found; record more or request fewer")
         for i in range(first, first + (there if limit is None else limit)):
             yield _read_one(path, data, i, keys, view, instruction)
 
 
 def count(path: Path) -> int:
-    """How many demonstrations `path` holds; 0 where there is no file."""
+    """How many demonstrations `path` holds; 0 if there is no file."""
     if not path.exists():
         return 0
     with reading(path, _LAYOUT, _REMEDY), h5py.File(path, "r") as file:
@@ -170,20 +170,20 @@ def count(path: Path) -> int:
 
 
 def _count(path: Path, data: h5py.Group) -> int:
-    """How many demonstrations there are; a DemoError where `num_demos` says otherwise."""
+    """How many demonstrations there are; raises DemoError if `num_demos` disagrees."""
     declared, there = data.attrs["num_demos"], {name for name in data if name.startswith("demo_")}
     if there != {f"demo_{i}" for i in range(len(there))}:
         missing = next(name for i in range(len(there)) if (name := f"demo_{i}") not in there)
         raise DemoError(f"{path}: data/{missing} is missing among {len(there)} demonstrations; number them from 0")
     if declared != len(there):
-        raise DemoError(f"{path}: num_demos is {declared}, there are {len(there)} demonstrations; mend the attribute")
+        raise DemoError(f"{path}: num_demos is {declared}, there are {len(there)} demonstrations; fix the attribute")
     return len(there)
 
 
 def _exists(path: Path) -> None:
     if not path.exists():
         near = difflib.get_close_matches(path.name, sorted(file.name for file in path.parent.glob("*.hdf5")))
-        hint = f" (there is {', '.join(near)})" if near else ""
+        hint = f" (did you mean {', '.join(near)}?)" if near else ""
         raise DemoError(f"{path}: no such demonstration file{hint}; record it with experiments/collect.py")
 
 
@@ -196,19 +196,19 @@ def _view(path: Path, data: h5py.Group) -> tuple[slice, ...]:
     views = _VIEWS if _is_libero(data) else {"opengl": _TURNED, "opencv": _AS_IT_IS}
     if convention not in views:
         wanted = " or ".join(views)
-        raise DemoError(f"{path}: macros_image_convention is {convention!r}, wanted {wanted}; mend the attribute")
+        raise DemoError(f"{path}: macros_image_convention is {convention!r}, expected {wanted}; fix the attribute")
     return views[convention]
 
 
 def _instruction(path: Path, data: h5py.Group) -> str:
-    """What the benchmark tells the robot.
+    """The instruction that the benchmark gives the robot.
 
     LIBERO's benchmark, and with it every VLA, takes the instruction from the file's name. For 34 of its 130 tasks
-    `problem_info` has other, older words; the name is trusted where it says nearly the same.
+    `problem_info` has a different, older wording; the name is used if the two are nearly the same.
     """
     recorded = json.loads(data.attrs["problem_info"])["language_instruction"]
     if not isinstance(recorded, str):
-        raise DemoError(f"{path}: language_instruction of problem_info is {recorded!r}, wanted a text; write it there")
+        raise DemoError(f"{path}: language_instruction of problem_info is {recorded!r}, expected text; set it")
     recorded = recorded.strip('" ')
     if not _is_libero(data) or "provenance" in data.attrs:
         return recorded
@@ -226,18 +226,18 @@ def _read_one(
         parts = {key: observations[key][()] for key in ("ee_pos", *turns, "gripper_states")}
         if any(values.ndim != 2 or len(values) != len(actions) for values in parts.values()):
             shapes = ", ".join(f"obs/{key} {values.shape}" for key, values in parts.items())
-            raise DemoError(f"{where}: {shapes} for actions {actions.shape}, wanted as many rows; {_REMEDY}")
+            raise DemoError(f"{where}: {shapes} for actions {actions.shape}, expected as many rows; {_REMEDY}")
         pictures = []
         for key in keys.values():
             picture = observations[key][()]
             if picture.ndim != 4:
-                wanted = "wanted uint8 (T, H, W, 3); convert it"
+                wanted = "expected uint8 (T, H, W, 3); convert it"
                 raise DemoError(f"{where}: obs/{key} is {picture.dtype} {picture.shape}, {wanted}")
             pictures.append(picture[view])
         images = stack_cameras(where, tuple(keys), pictures, len(actions))
         demo = checked(where, instruction, images, np.concatenate(list(parts.values()), axis=1), actions)
         if group.attrs["num_samples"] != len(actions):
-            said = f"num_samples is {group.attrs['num_samples']}, there are {len(actions)} steps"
+            said = f"num_samples is {group.attrs['num_samples']}, but there are {len(actions)} steps"
             raise DemoError(f"{where}: {said}; {_REMEDY}")
         return demo
 
@@ -289,12 +289,12 @@ def _write_one(
 def _whole_file(
     path: Path, demos: Sequence[Demo], attributes: Mapping[str, Any], provenance: Mapping[str, Any]
 ) -> Iterator[h5py.Group]:
-    """The group `data` of a file that appears when it is whole."""
+    """The group `data` of a file that appears only once it is complete."""
     if not demos:
         raise DemoError(f"{path}: no demonstration to write; record at least one")
     if len({d.instruction for d in demos}) != 1:
         raise DemoError(f"{path}: demonstrations of one file must share one instruction")
-    content = io.BytesIO()  # HDF5 itself brings the process down when the disk is full
+    content = io.BytesIO()  # HDF5 itself crashes the process when the disk is full
     with h5py.File(content, "w") as file:
         data = file.create_group("data")
         info = json.loads(attributes.get("problem_info", "{}"))
@@ -305,14 +305,8 @@ def _whole_file(
         data.attrs["provenance"] = json.dumps(provenance)
         yield data
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with files.atomic_file(path) as staging:
+            staging.write_bytes(content.getbuffer())
     except OSError as error:
-        raise DemoError(f"{path}: cannot be written ({error.strerror}); make room, and record it again") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise DemoError(f"{path}: cannot be written ({error.strerror}); free some space and record it again") from error

@@ -1,7 +1,7 @@
-"""What LIBERO's tasks are, read off their BDDL files: instruction, scene, what has to end up where.
+"""LIBERO's tasks as their BDDL files define them: instruction, scene, and what has to end up where.
 
 Held-out tasks are held out by these facts: two tasks may have different names and ask for the same thing. The files are
-read as text; no simulator is needed, and `import libero` is never run (without a configuration it asks a question on
+read as text; no simulator is needed, and `import libero` is never run (without a configuration it prompts on
 standard input).
 """
 
@@ -21,7 +21,7 @@ class Relation(NamedTuple):
 
     predicate: str  # "on", "in", "open", "turnon", ...
     what: str  # "milk", or a part of a fixture, "wooden_cabinet top_region"
-    where: str  # "basket contain_region"; empty where the predicate is about one thing alone
+    where: str  # "basket contain_region"; empty if the predicate is about a single thing
 
     def __str__(self) -> str:
         return " ".join(filter(None, (self.what, self.predicate, self.where)))
@@ -32,14 +32,14 @@ class LiberoTask(NamedTuple):
 
     suite: str  # "libero_object", ...
     name: str  # of its BDDL file and of its demonstrations; no two suites share one
-    language: str  # as the BDDL file says it, in lower case; the benchmark reads the instruction off the name instead
+    language: str  # as in the BDDL file, in lower case; the benchmark derives the instruction from the name instead
     scene: str  # LIBERO's own name of it, such as "KITCHEN_SCENE3", or the room and its fixtures
     goal: tuple[Relation, ...]
-    start: tuple[str, ...]  # where the thing that each goal is about is at first; "" where it does not move
+    start: tuple[str, ...]  # where the thing that each goal is about is at first; "" if it does not move
 
     @property
     def instruction(self) -> str:
-        """As the benchmark says it: the name without its scene."""
+        """As the benchmark gives it: the name without its scene."""
         return re.sub(r"^[A-Z_]+_SCENE\d+_", "", self.name).replace("_", " ")
 
     @property
@@ -61,7 +61,7 @@ def parse(suite: str, name: str, text: str) -> LiberoTask:
     """The facts of one BDDL file.
 
     Raises:
-      ValueError: the text is not BDDL, lacks a section, or names a thing that it does not declare.
+      ValueError: if the text is not BDDL, lacks a section, or names an undeclared object.
     """
     try:
         head, *sections = _expression(text)
@@ -89,16 +89,16 @@ def read(folder: Path) -> dict[str, LiberoTask]:
     """The tasks of every suite below `folder`, by name.
 
     Raises:
-      ValueError: there is no BDDL file, a file is damaged, or two share a name.
+      ValueError: if there is no BDDL file, a file is damaged, or two share a name.
     """
     tasks: dict[str, LiberoTask] = {}
     for file in sorted(folder.glob("*/*.bddl")):
         task = parse(file.parent.name, file.stem, file.read_text())
         if task.name in tasks:
-            raise ValueError(f"{file} has the name of a task of {tasks[task.name].suite}; names must differ")
+            raise ValueError(f"{file} has the same name as a task of {tasks[task.name].suite}; names must differ")
         tasks[task.name] = task
     if not tasks:
-        raise ValueError(f"{folder} holds no BDDL files; it should hold a folder for each suite")
+        raise ValueError(f"{folder} holds no BDDL files; it should contain one folder per suite")
     return tasks
 
 
@@ -113,10 +113,10 @@ def compositions(tasks: Mapping[str, LiberoTask]) -> dict[tuple[str, str], tuple
 
 
 def check_recombined(splits: Splits, tasks: Mapping[str, LiberoTask]) -> Splits:
-    """Returns `splits` if held-out compositions are new, but made of objects and places that training knows.
+    """Returns `splits` if held-out compositions are new, but made of objects and places that occur in training.
 
     Raises:
-      ValueError: naming a composition that training has, or an object or a place that it lacks.
+      ValueError: if training has such a composition, or lacks one of its objects or places; the message names it.
     """
     known = set(compositions({name: tasks[name] for name in splits.train}))
     objects, places = {what for what, _ in known}, {where for _, where in known}

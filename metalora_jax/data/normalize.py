@@ -1,7 +1,7 @@
 """Normalisation statistics: computed once from training demonstrations, then carried with the base and every adapter.
 
-They are never recomputed from a k-shot support set: one demonstration holds constant dimensions, whose standard
-deviation of ~1e-6 has blown losses up to 1e10. Scales have a floor for the same reason.
+They are never recomputed from a k-shot support set: a single demonstration has constant dimensions, whose standard
+deviation of ~1e-6 has caused losses of up to 1e10. Scales have a floor for the same reason.
 """
 
 import hashlib
@@ -28,9 +28,9 @@ class Statistics(NamedTuple):
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Statistics":
-        """Inverse of `to_json`; a missing or extra key is refused."""
+        """Inverse of `to_json`; raises ValueError if a key is missing or unknown."""
         if set(fields) != set(cls._fields):
-            raise ValueError(f"normalisation statistics have keys {sorted(fields)}, wanted {sorted(cls._fields)}")
+            raise ValueError(f"normalisation statistics have keys {sorted(fields)}, expected {sorted(cls._fields)}")
         return cls(**{k: np.asarray(v, np.float32) for k, v in fields.items()})
 
     def digest(self) -> str:
@@ -57,14 +57,14 @@ _NEEDS = {
 
 
 def shift_and_scale(stats: Mapping[str, np.ndarray], mode: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and scale, float32, that normalise as one of lerobot's modes does.
+    """Mean and scale, float32, that normalise like one of lerobot's modes.
 
     Args:
       stats: "mean", "std", "min", "max", "q01", ... -> (width,).
       mode: "MEAN_STD"; "MIN_MAX", "QUANTILES" (q01, q99) and "QUANTILE10" (q10, q90) map to [-1, 1]; "IDENTITY".
 
     Raises:
-      ValueError: the mode is unknown, or a statistic that it needs is missing.
+      ValueError: if the mode is unknown, or a statistic that it needs is missing.
     """
     if mode == "IDENTITY":
         width = len(next(iter(stats.values())))
@@ -72,7 +72,7 @@ def shift_and_scale(stats: Mapping[str, np.ndarray], mode: str) -> tuple[np.ndar
     if mode not in _NEEDS:
         raise ValueError(f"normalisation mode {mode!r} is unknown; known: IDENTITY, {', '.join(_NEEDS)}")
     if missing := [name for name in _NEEDS[mode] if name not in stats]:
-        raise ValueError(f"normalisation mode {mode} needs the statistic {missing[0]!r}, there are {sorted(stats)}")
+        raise ValueError(f"normalisation mode {mode} needs the statistic {missing[0]!r}, found only {sorted(stats)}")
     first, second = (stats[name].astype(np.float32) for name in _NEEDS[mode])
     if mode == "MEAN_STD":
         return first, second + np.float32(1e-8)  # lerobot's guard against dividing by zero

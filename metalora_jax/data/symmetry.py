@@ -1,10 +1,10 @@
-"""Demonstrations in a mirror, or seen from another side: geometric augmentation, with everything that must change.
+"""Demonstrations in a mirror, or seen from another side: geometric augmentation, with all the changes that it requires.
 
-A `Symmetry` moves whole demonstrations: pictures, proprioception, commands and words go through one object together,
-so that no picture can be flipped with the action of the original, or the reverse. Which pictures stay true is read off
-the cameras' poses, and a camera that would have to show what it cannot see is refused.
+A `Symmetry` moves whole demonstrations: it transforms pictures, proprioception, commands and words together, so that no
+picture can be flipped without its action, or the reverse. Which pictures stay valid follows from
+the cameras' poses; a camera that would have to show what it cannot see raises a ValueError.
 
-What comes out is a new demonstration, of a task of its own (`enlarged`): labels of a deployment condition, variants
+The result is a new demonstration, of a task of its own (`enlarged`): labels of a deployment condition, variants
 of its pictures and cached features are made from it as from any other.
 """
 
@@ -60,7 +60,7 @@ class Symmetry(NamedTuple):
         way); commands under one are made from them afterwards, as from any recorded ones.
 
         Raises:
-          ValueError: its arrays are not those of the robot and cameras, or a turn makes its words wrong.
+          ValueError: if its arrays do not fit the robot and cameras, or a turn makes its words wrong.
         """
         cameras, height, width = demo.images.shape[1:4]
         arm = 6 if self.robot.turns else 3
@@ -86,7 +86,7 @@ class Symmetry(NamedTuple):
         if self.robot.turns:
             parts.append(self._attitude(state[:, 3:6].astype(np.float64)))
             gripper = state[:, 6:]
-        swapped = self.robot.fingers == 2 and self.name == "mirror"  # each finger stands where the other one stood
+        swapped = self.robot.fingers == 2 and self.name == "mirror"  # each finger takes the other one's place
         return np.concatenate([*parts, -gripper[:, ::-1] if swapped else gripper], axis=1)
 
     def _attitude(self, axis_angle: np.ndarray) -> np.ndarray:
@@ -118,7 +118,7 @@ def symmetry(robot: Robot, cameras: Sequence[str], name: str) -> Symmetry:
     """One of NAMES for demonstrations that were recorded with `cameras`, in that order.
 
     Raises:
-      ValueError: there is no such symmetry or camera, or a picture in the moved world shows what its camera never saw.
+      ValueError: if there is no such symmetry or camera, or a picture would have to show what its camera never saw.
     """
     if name not in NAMES:
         raise ValueError(f"no symmetry named {name!r}; choose from {', '.join(NAMES)}")
@@ -134,7 +134,7 @@ def symmetry(robot: Robot, cameras: Sequence[str], name: str) -> Symmetry:
     for camera in cameras:
         if camera not in robot.eyes:
             raise ValueError(
-                f"{name}: the pose of camera {camera!r} of {robot.name} is not known; known: {', '.join(robot.eyes)}"
+                f"{name}: the pose of camera {camera!r} of {robot.name} is unknown; known: {', '.join(robot.eyes)}"
             )
         eye = robot.eyes[camera]
         # In its own frame the hand is mirrored with the world, but turns with it unchanged.
@@ -172,10 +172,10 @@ _SIDES = re.compile(r"\b(?:left|right|front|back|rear|behind|forward|backward|si
 
 
 def say(name: str, text: str) -> str:
-    """An instruction, in the words of a moved world: a mirror swaps left and right, and the sense of clocks.
+    """An instruction, reworded for the moved world: a mirror swaps left and right, and the sense of clocks.
 
     Raises:
-      ValueError: a turn changes what a word of `text` means.
+      ValueError: if a turn changes the meaning of a word in `text`.
     """
     if name == "mirror":
         return _HANDED.sub(lambda found: _other_hand(found[0]), text)
@@ -204,15 +204,15 @@ def enlarged(
     """`demos`, and for each of `tasks` a `twin` under each symmetry with as many demonstrations.
 
     A twin is a task of its own, so that no support set is tested on its own mirror image. Name only tasks whose objects
-    mirror into objects that work alike: a window that opens to the right becomes one that opens to the left.
+    mirror into objects that work the same way: a window that opens to the right becomes one that opens to the left.
 
     Raises:
-      ValueError: a task has no demonstrations here, or one of them cannot be moved.
+      ValueError: if a task has no demonstrations here, or one of them cannot be transformed.
     """
     out = {task: list(recorded) for task, recorded in demos.items()}
     for task in tasks:
         if task not in demos:
-            raise ValueError(f"symmetries.tasks names {task!r}, which is not learned from; leave it out")
+            raise ValueError(f"symmetries.tasks names {task!r}, which is not a training task; leave it out")
         for each in symmetries:
             try:
                 out[twin(task, each.name)] = [each.demo(demo) for demo in demos[task]]

@@ -1,6 +1,6 @@
-"""Which tasks are for learning and which are held out, and which demonstrations a meta-step draws.
+"""Which tasks are for training and which are held out, and which demonstrations a meta-step draws.
 
-All sampling is pure in (seed, step): a resumed run draws what the uninterrupted one would have drawn.
+All sampling depends only on (seed, step): a resumed run draws what an uninterrupted one would have drawn.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,21 +27,21 @@ def check_disjoint(
     others: Mapping[str, Sequence[str]] | None = None,
     labels: Mapping[str, Iterable[str]] | None = None,
 ) -> Splits:
-    """Returns `splits` if no task, no instruction text and no label of a task stands in two of them.
+    """Returns `splits` if no task, instruction text or task label appears in two of them.
 
     Args:
       splits: task names.
       instructions: the instruction of every task.
-      others: further texts that some tasks are told in: paraphrases, and the words of their mirror images.
-      labels: what else tasks of two splits may not share, such as "scene KITCHEN_SCENE3", for each task.
+      others: further instruction texts of some tasks: paraphrases, and those of their mirror images.
+      labels: what else tasks of different splits must not share, such as "scene KITCHEN_SCENE3", for each task.
 
     Raises:
-      ValueError: naming the task, instruction or label that leaks, or the split that is empty.
+      ValueError: if a task, instruction or label leaks, or a split is empty; the message names it.
     """
     owner: dict[str, str] = {}
     for split, tasks in splits._asdict().items():
         if not tasks:
-            raise ValueError(f"split {split} holds no task")
+            raise ValueError(f"split {split} contains no tasks")
         for task in tasks:
             texts = (instructions[task], *(others or {}).get(task, ()))
             named = (f"task {task!r}", *(f"instruction {normal(text)!r}" for text in texts))
@@ -56,7 +56,7 @@ def hold_out(
 ) -> Splits:
     """Splits whose training tasks are all of `tasks` that share no label with a held-out task, in their order.
 
-    What is held out is chosen first and stays; training gives way to it.
+    Held-out tasks are chosen first and kept; training tasks give way to them.
     """
     held_out = {*validation, *test}
     taken = {label for task in held_out for label in labels[task]}
@@ -65,7 +65,7 @@ def hold_out(
 
 
 class Draw(NamedTuple, Generic[Shift]):
-    """One task of a meta-batch: where it happens, and which demonstrations teach and test it."""
+    """One task of a meta-batch: its condition, and its support and query demonstrations."""
 
     task: str
     shift: Shift  # the condition, or None

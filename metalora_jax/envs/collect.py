@@ -1,4 +1,4 @@
-"""Records scripted demonstrations of many tasks in parallel processes; resumable, since finished files are kept."""
+"""Records scripted demonstrations of many tasks in parallel processes; resumable: finished files are kept."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,25 +25,25 @@ class Job(NamedTuple):
     noise: float
     world: str
     image_size: int  # [px]
-    conditions: ConditionRange = ConditionRange()  # of which every demonstration draws its own, by its seed
+    conditions: ConditionRange = ConditionRange()  # every demonstration draws its own from these, by its seed
 
 
 class Recorded(NamedTuple):
-    """What came of one job."""
+    """The result of one job."""
 
     job: Job
     failures: int  # episodes in which the expert failed; they are not kept
 
 
 class ExpertFails(RuntimeError):
-    """A scripted expert fails more often than it succeeds; nothing of that task is written."""
+    """A scripted expert fails more often than it succeeds; nothing is written for that task."""
 
 
 def jobs_of(config: Mapping[str, Any]) -> list[Job]:
     """The jobs of a config section: `directory`, `world`, `image_size`, and `parts` with their fields.
 
-    A part names its `tasks`, or a LIBERO `suite`; its `conditions`, if it has any, are the domain's randomisation. It
-    lands in a folder of its name, or in that of another part, its `folder`.
+    A part names its `tasks`, or a LIBERO `suite`; its `conditions`, if any, define the domain randomisation. It
+    is written to a folder of its own name, or to `folder`, that of another part.
     """
     return [
         Job(
@@ -62,10 +62,10 @@ def jobs_of(config: Mapping[str, Any]) -> list[Job]:
 
 
 def record_file(job: Job) -> Recorded:
-    """Records one file, keeping successes only; the seeds go up from `first_seed`.
+    """Records one file, keeping successes only; seeds count up from `first_seed`.
 
     Raises:
-      ExpertFails: more often than it succeeds; nothing is written.
+      ExpertFails: if it fails more often than it succeeds; nothing is written.
     """
     recordings: list[libero_hdf5.Recording] = []
     seeds, conditions, seed = [], [], job.first_seed
@@ -94,12 +94,12 @@ def record_file(job: Job) -> Recorded:
 
 
 def collect(jobs: Sequence[Job], workers: int) -> Iterator[Recorded]:
-    """Records all jobs whose file is not there yet, in `workers` fresh processes; yields each as it is done.
+    """Records all jobs whose file does not exist yet, in `workers` fresh processes; yields each as it finishes.
 
     Each demonstration is logged.
 
     Raises:
-      ExpertFails: of some task, once all others are recorded.
+      ExpertFails: if the expert of a task fails; raised once all others are recorded.
     """
     for job in jobs:
         world(job.world).instruction(job.task)

@@ -1,9 +1,9 @@
 """Deployment conditions: what differs between the robot that a policy was trained for and the one it runs on.
 
-A condition is hidden: no field of the observation names it, it shows only in what actions do and in what the camera
+A condition is hidden: no field of the observation names it; it shows only in what actions do and in what the camera
 sees. Action shifts act between policy and simulator, `executed[t] = clip(Rz(yaw) (gain * command[t - latency]))`, so a
 demonstration recorded without a shift becomes an exact demonstration under one by relabelling (`command_labels`);
-everything else changes what is seen or how things move, and must be recorded anew.
+everything else changes what is seen or how things move, and needs new recordings.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from metalora_jax.types import from_fields
+from metalora_jax.fields import from_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Condition:
 
     @property
     def changes_scene(self) -> bool:
-        """Whether demonstrations under this condition must be recorded anew."""
+        """Whether this condition needs demonstrations of its own."""
         return dataclasses.replace(self, yaw=0.0, gain=(1.0, 1.0, 1.0), latency=0) != Condition()
 
     def to_json(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def _rotation(yaw: float) -> np.ndarray:
 
 
 def execute(command: np.ndarray, condition: Condition) -> np.ndarray:
-    """What the shifted robot does on a command; without latency, which needs a queue.
+    """What the shifted robot executes for a command; excludes latency, which needs a queue.
 
     Args:
       command: (..., 4) [x, y, z, gripper] or (..., 7) [x, y, z, axis-angle, gripper]; the turn is about the same axes
@@ -123,14 +123,14 @@ class ConditionRange:
     """A distribution of conditions: every field is drawn uniformly and independently.
 
     Held-out conditions are held out in yaw: its interval is cut into 72 equal arcs, of which every sixth belongs to
-    validation, every sixth to test, and the rest to training. So no test condition lies in an arc that was trained on.
+    validation, every sixth to test, and the rest to training. So no test condition lies in an arc used for training.
 
     Attributes:
       yaw: interval [rad]. gain: interval of each axis' factor [1]. latency: inclusive interval of steps.
       camera: largest displacement along each axis [m]. light: interval of the brightness factor [1].
-      camera_turn: largest turn about each axis [rad]. colour: how far surfaces are recoloured, always anew, in [0, 1].
+      camera_turn: largest turn about each axis [rad]. colour: how far surfaces are recoloured, each time, in [0, 1].
       friction, mass, damping: intervals of their factors [1]. texture: share of surfaces with another texture, always
-        drawn anew, in [0, 1].
+        drawn each time, in [0, 1].
     """
 
     yaw: tuple[float, float] = (0.0, 0.0)
@@ -147,7 +147,7 @@ class ConditionRange:
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "ConditionRange":
-        """Reads the section `conditions`; see `types.from_fields`."""
+        """Reads the section `conditions`; see `fields.from_fields`."""
         return from_fields(cls, fields, "conditions")
 
     def sample(self, rng: np.random.Generator, split: str) -> Condition:
@@ -165,7 +165,7 @@ class ConditionRange:
         return dataclasses.replace(condition, **self._further(rng))
 
     def _further(self, rng: np.random.Generator) -> dict[str, Any]:
-        """The fields that are drawn only where they are asked for, so that draws without them come out as ever."""
+        """The fields that are drawn only if requested, so that draws without them stay the same."""
         drawn: dict[str, Any] = {}
         if self.camera_turn:
             drawn["camera_turn"] = tuple((self.camera_turn * rng.uniform(-1.0, 1.0, size=3)).tolist())

@@ -1,4 +1,4 @@
-"""Scripted experts at work, recorded as demonstrations."""
+"""Records scripted experts as demonstrations."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ def record(
     max_steps: int = 200,
     tail: int = 3,
 ) -> Demo | None:
-    """The demonstration alone of `record_whole`, or None."""
+    """Only the demonstration of `record_whole`, or None."""
     recording = record_whole(env, start, condition, noise, max_steps, tail)
     return None if recording is None else recording.demo
 
@@ -31,16 +31,16 @@ def record_whole(
     max_steps: int = 200,
     tail: int = 3,
 ) -> Recording | None:
-    """One successful demonstration of `env`'s task, or None where the expert fails within `max_steps`.
+    """One successful demonstration of `env`'s task, or None if the expert fails within `max_steps`.
 
-    Where the simulator is `world.Traced`, its own side of the episode is recorded, too.
+    If the simulator is `world.Traced`, its state is recorded as well.
 
     With `noise` > 0 the hand is pushed off its course (Gaussian, in action units, held for a few steps) while the
-    labels stay the expert's own: the demonstration then also shows how to come back (DART, Laskey et al. 2017,
+    labels stay the expert's own: the demonstration then also shows how to recover (DART, Laskey et al. 2017,
     arXiv:1703.09327). `tail` steps are kept after success.
     """
     rng = np.random.default_rng([start, 7])
-    # The robot is driven unshifted and the actions are relabelled: an expert that knows the shift would move the same.
+    # The robot is driven unshifted and the actions are relabelled: an expert that knew the shift would move the same.
     env.reset(start, dataclasses.replace(condition, yaw=0.0, gain=(1.0, 1.0, 1.0), latency=0))
     act = env.expert()
     origin = env.origin() if isinstance(env, Traced) else None

@@ -1,4 +1,4 @@
-"""What a camera of a MuJoCo scene cannot see: MuJoCo draws it all the same, and software rendering pays for it."""
+"""What a camera of a MuJoCo scene cannot see: MuJoCo draws it nevertheless, which is slow in software rendering."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def out_of_view(model: Any, data: Any, camera: int) -> np.ndarray:
-    """Geometries (ngeom,) bool no part of which is in a square picture of `camera`, by their bounding spheres.
+    """Geometries (ngeom,) bool that lie entirely outside a square picture of `camera`, by their bounding spheres.
 
     Leaving them out changes no pixel as long as nothing casts shadows or reflects. Planes, which have no bounding
     sphere, are never left out.

@@ -1,4 +1,4 @@
-"""Chooses an off-screen OpenGL back end for MuJoCo before `mujoco` is imported, and says so when there is none."""
+"""Chooses an off-screen OpenGL back end for MuJoCo before `mujoco` is imported; raises an error if there is none."""
 
 import ctypes
 import os
@@ -10,7 +10,7 @@ _REMEDY = "install software rendering with: sudo apt-get install -y libosmesa6 l
 
 
 class MissingGL(RuntimeError):
-    """No OpenGL library that MuJoCo can render with off-screen."""
+    """There is no OpenGL library that MuJoCo can use for off-screen rendering."""
 
 
 def _loads(names: tuple[str, ...]) -> bool:
@@ -30,13 +30,13 @@ def choose() -> str:
     which keeps recorded demonstrations and evaluations comparable between machines.
 
     Raises:
-      MissingGL: if the wanted library (or any, when none is wanted) cannot be loaded.
+      MissingGL: if the requested library (or, if none is requested, any) cannot be loaded.
     """
     wanted = os.environ.get("MUJOCO_GL", "").lower()
     if wanted == "glfw":
         return wanted  # a window on a real screen; nothing to check here
     if wanted and wanted not in _LIBRARIES:
-        raise MissingGL(f"MUJOCO_GL={wanted!r} is not known here; use one of: osmesa, egl, glfw")
+        raise MissingGL(f"MUJOCO_GL={wanted!r} is not supported; use one of: osmesa, egl, glfw")
     for backend in [wanted] if wanted else ["osmesa", "egl"]:
         if _loads(_LIBRARIES[backend]):
             os.environ["MUJOCO_GL"] = backend
@@ -44,4 +44,4 @@ def choose() -> str:
                 os.environ["PYOPENGL_PLATFORM"] = backend
             logging.log_first_n(logging.INFO, "rendering with %s", 1, backend)
             return backend
-    raise MissingGL(f"no {' or '.join([wanted] if wanted else ['OSMesa', 'EGL'])} library was found; {_REMEDY}")
+    raise MissingGL(f"no {' or '.join([wanted] if wanted else ['OSMesa', 'EGL'])} library found; {_REMEDY}")

@@ -2,7 +2,7 @@
 
 The simulator is LIBERO's (Liu et al. 2023, arXiv:2306.03310) on robosuite and MuJoCo: a Franka Panda under
 operational-space control at 20 Hz. Goals, placements, initial states and success are LIBERO's own; the way from one
-episode to the next is not: LIBERO's recompiles the model (4 to 10 s), this one draws or sets a new start (0.05 s).
+episode to the next is not: LIBERO recompiles the model (4 to 10 s), this one draws or sets a new start (0.05 s).
 """
 
 import contextlib
@@ -31,7 +31,7 @@ ACTION_DIM = 7
 SETTLE_STEPS = 10  # OpenVLA's: objects are set down a little above what they stand on
 IDLE = np.array([0.0] * 6 + [-1.0])  # holds still, gripper open
 _HIDDEN = 0  # the group of collision geometry, which LIBERO hides
-_DRAWS = 100  # placements that are tried before a start counts as impossible
+_DRAWS = 100  # placements tried before a start counts as impossible
 
 
 class Libero:
@@ -44,13 +44,13 @@ class Libero:
     State (8,): the hand's x, y, z [m], its axis-angle [rad] (as OpenVLA computes it), the two finger joints [m].
     Commands (7,): x, y, z, turn about x, y, z, each in [-1, 1] for at most 5 cm and 0.5 rad; gripper: -1 opens, 1
     closes.
-    Images are turned by 180 degrees from how robosuite gives them (first row at the bottom): so they stand upright and
+    Images are turned by 180 degrees from how robosuite gives them (first row at the bottom): so they are upright and
     mirrored left to right, as OpenVLA turned LIBERO's recordings, and every VLA since has been trained to see them.
 
     Attributes:
       task, instruction: see `libero_files.instruction`.
       simulator: LIBERO's environment (robosuite's MujocoEnv), for experts: `sim.model`, `sim.data`, `parsed_problem`,
-        `objects_dict`, `fixtures_dict`, `object_states_dict`. Read it; never step it.
+        `objects_dict`, `fixtures_dict`, `object_states_dict`. Read-only; never step it.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class Libero:
         fast: bool = True,
         settle_steps: int = SETTLE_STEPS,
     ):
-        """Builds the simulator (3 to 11 s); the renderer is built when a picture is first asked for.
+        """Builds the simulator (3 to 11 s); the renderer is built when the first picture is requested.
 
         Args:
           task: one of `libero_files.tasks()`.
-          cameras: some of CAMERAS, in the order wanted.
+          cameras: some of CAMERAS, in order.
           image_size: height and width [px].
           fast: no shadows, reflections and multisampling, and nothing is drawn that is out of view: both cameras take
             50 to 70 ms of a core, not 250, and pixels change by 1 to 3 / 255 on average (128 px, software rendering; a
@@ -73,11 +73,11 @@ class Libero:
           settle_steps: idle control steps within `reset`.
 
         Raises:
-          ValueError: an unknown task or camera, or a size or number of steps out of range.
-          libero_files.MissingLibero: LIBERO or its assets are not there.
+          ValueError: if a task or camera is unknown, or a size or number of steps is out of range.
+          libero_files.MissingLibero: if LIBERO or its assets are missing.
         """
         if unknown := set(cameras) - set(CAMERAS):
-            raise ValueError(f"no camera named {sorted(unknown)}; choose from {', '.join(CAMERAS)}")
+            raise ValueError(f"no cameras named {sorted(unknown)}; choose from {', '.join(CAMERAS)}")
         if image_size < 1 or settle_steps < 0:
             raise ValueError(f"image_size {image_size} and settle_steps {settle_steps} must be at least 1 and 0")
         self.task = task
@@ -88,7 +88,7 @@ class Libero:
         self._model, self._data = self.simulator.sim.model._model, self.simulator.sim.data._data
         if self._init_states.shape[1] != 1 + self._model.nq + self._model.nv:
             raise ValueError(
-                f"{task}: initial states have {self._init_states.shape[1]} numbers, not those of its scene"
+                f"{task}: initial states have {self._init_states.shape[1]} numbers, which does not fit its scene"
             )
         self._cameras = [self._model.camera(CAMERAS[name]).id for name in cameras]
         self._scene = Scene(self._model, self._cameras)
@@ -111,10 +111,10 @@ class Libero:
         self.simulator.close()
 
     def reset(self, start: int, condition: Condition = Condition()) -> None:  # noqa: B008 (frozen)
-        """See `world.Simulator`; the settling is not under the condition's action shifts.
+        """See `world.Simulator`; the condition's action shifts do not apply while objects settle.
 
         Raises:
-          ValueError: `start` is no seed (0 to 2^32 - 1), or objects find no room.
+          ValueError: if `start` is not a seed (0 to 2^32 - 1), or objects find no room.
         """
         self._condition = condition
         self._queue = deque([IDLE] * condition.latency)
@@ -136,7 +136,7 @@ class Libero:
             environment.step(IDLE)
 
     def observe(self) -> Frame:
-        """Renders the cameras and reads the state. It changes nothing: an episode that is not looked at is the same."""
+        """Renders the cameras and reads the state. It changes nothing: the episode is the same without it."""
         self._begun()
         if self._renderer is None:
             self._renderer = _renderer(self._model, self._image_size, self._fast)
@@ -159,14 +159,14 @@ class Libero:
         self._model.geom_group[:] = groups
 
     def step(self, command: np.ndarray) -> Step:
-        """Sends one command (7,). The reward is 1 where the task's goal is met, else 0.
+        """Sends one command (7,). The reward is 1 if the task's goal is met, else 0.
 
         Raises:
           ValueError: if the command has the wrong shape or is not finite.
         """
         command = np.asarray(command, np.float64)
         if command.shape != (ACTION_DIM,) or not np.isfinite(command).all():
-            raise ValueError(f"command {command} to {self.task} must be {ACTION_DIM} finite numbers")
+            raise ValueError(f"command {command} for {self.task} must be {ACTION_DIM} finite numbers")
         condition = self._begun()
         self._queue.append(command)
         _, reward, _, _ = self.simulator.step(execute(self._queue.popleft(), condition))
@@ -198,7 +198,7 @@ class Libero:
 def axis_angle(quaternion: np.ndarray) -> np.ndarray:
     """A rotation (3,) [rad] from MuJoCo's quaternion (w, x, y, z), with angles from 0 to 2 pi, as OpenVLA computes it.
 
-    It is not the shortest one: q and -q differ. Policies are trained on what this gives.
+    It is not the shortest one: q and -q differ. Policies are trained with these values.
     """
     w = np.clip(quaternion[0], -1.0, 1.0)
     sine = np.sqrt(1.0 - w * w)
@@ -207,7 +207,7 @@ def axis_angle(quaternion: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """LIBERO draws from NumPy's global generator: seeds it, and leaves it as it was found."""
+    """LIBERO draws from NumPy's global generator: seeds it, and restores its state afterwards."""
     before = np.random.get_state()  # noqa: NPY002 (LIBERO's)
     np.random.seed(seed)  # noqa: NPY002
     try:
@@ -217,7 +217,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _drawn(place: Callable[[], Any]) -> Any:
-    """What `place` gives once its objects have found room."""
+    """The result of `place` once its objects have found room."""
     from robosuite.utils.errors import RandomizationError
 
     for _ in range(_DRAWS):
@@ -236,7 +236,7 @@ def _build(definition: Path) -> Any:
 
 
 def _options() -> dict[str, Any]:
-    """What every environment is made with, besides its task."""
+    """The arguments of every environment, besides its task."""
     from robosuite import load_controller_config
 
     return dict(
@@ -256,12 +256,12 @@ def _import_libero() -> dict[str, Any]:
     """LIBERO's environments by the name of their problem; imported without questions, and no log file in /tmp."""
     files.settle_config()
     assets = files.assets()
-    gl.choose()  # robosuite would choose EGL, there or not
+    gl.choose()  # robosuite would choose EGL, whether available or not
     found = importlib.util.find_spec("robosuite")
     if found is None or found.origin is None:
-        raise files.MissingLibero(f"robosuite is not installed; get it with: {files.INSTALL}")
+        raise files.MissingLibero(f"robosuite is not installed; install it with: {files.INSTALL}")
     if not Path(found.origin).with_name("macros_private.py").exists():
-        # Its way to be set up. Else it warns that it is not, and logs to /tmp/robosuite.log, whoever owns that.
+        # Its own way of configuration. Otherwise it warns, and logs to /tmp/robosuite.log, whoever owns that file.
         settings = types.ModuleType("robosuite.macros_private")
         settings.FILE_LOGGING_LEVEL = None  # type: ignore[attr-defined]
         sys.modules[settings.__name__] = settings
@@ -299,11 +299,11 @@ def _renderer(model: Any, image_size: int, fast: bool) -> Any:
 def episode_start(task: str, draw: int, number: int) -> int:
     """One of the 50 initial states: `number` itself for draw 0, as LIBERO's evaluation numbers its trials.
 
-    Draw d begins at 10 d, modulo 50: up to five draws of up to ten episodes share none. Demonstrations are recorded
-    from starts that are no initial state (50 and above).
+    Draw d begins at 10 d, modulo 50: up to five draws of up to ten episodes are disjoint. Demonstrations are recorded
+    from starts that are not initial states (50 and above).
 
     Raises:
-      ValueError: `number` is not in 0..49: a 51st episode would repeat the first.
+      ValueError: if `number` is not in 0..49: a 51st episode would repeat the first.
     """
     if not 0 <= number < files.INIT_STATES:
         raise ValueError(f"episode {number} of {task}: LIBERO has initial states 0 to {files.INIT_STATES - 1} only")

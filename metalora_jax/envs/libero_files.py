@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from metalora_jax import caches
+from metalora_jax import caches, files
 from metalora_jax.data import libero_tasks
 
 ASSETS = "METALORA_LIBERO_ASSETS"  # environment variable: the folder with LIBERO's scene assets
-HUB = "lerobot/libero-assets"  # a data set on the hub, whence they come where no folder is named
+HUB = "lerobot/libero-assets"  # a data set on the hub, the source of the assets if no folder is set
 CONFIG = "LIBERO_CONFIG_PATH"  # LIBERO's own environment variable: the folder of its config.yaml
 INIT_STATES = 50  # a task's initial states
 INSTALL = "make libero (or by hand, see third_party/libero.md)"
@@ -40,24 +40,24 @@ _ASSET_FOLDERS = (
 
 
 class MissingLibero(ImportError):
-    """LIBERO, or a part of it, is not installed; the message says how to get it."""
+    """LIBERO, or a part of it, is not installed; the message says how to install it."""
 
 
 class InitStateError(ValueError):
-    """A file of initial states that is not what LIBERO ships."""
+    """A file of initial states differs from what LIBERO ships."""
 
 
 def package() -> Path:
-    """Where LIBERO is installed.
+    """The folder in which LIBERO is installed.
 
     Raises:
-      MissingLibero: it is not.
+      MissingLibero: if it is not installed.
     """
-    found = importlib.util.find_spec("libero")  # looks for it, and does not import it
+    found = importlib.util.find_spec("libero")  # finds it without importing it
     for place in found.submodule_search_locations or () if found is not None else ():
-        if (Path(place) / "libero" / "bddl_files").is_dir():  # and no other folder of this name
+        if (Path(place) / "libero" / "bddl_files").is_dir():  # not just another folder of this name
             return Path(place) / "libero"
-    raise MissingLibero(f"LIBERO is not installed; get it with: {INSTALL}")
+    raise MissingLibero(f"LIBERO is not installed; install it with: {INSTALL}")
 
 
 @functools.cache
@@ -67,10 +67,10 @@ def _suites() -> dict[str, tuple[str, ...]]:
 
 
 def suite_tasks(suite: str) -> tuple[str, ...]:
-    """The tasks of a suite in LIBERO's own order: a task's place is its id.
+    """The tasks of a suite in LIBERO's own order: a task's index is its id.
 
     Raises:
-      ValueError: there is no such suite.
+      ValueError: if there is no such suite.
     """
     if suite not in STEPS:
         raise ValueError(f"no LIBERO suite named {suite!r}; choose from {', '.join(STEPS)}")
@@ -83,7 +83,7 @@ def tasks() -> tuple[str, ...]:
 
 
 def suite_of(task: str) -> str:
-    """The suite that a task belongs to; a ValueError that names the nearest tasks where there is no such task."""
+    """The suite that a task belongs to; raises ValueError, naming the closest tasks, if there is no such task."""
     for suite in STEPS:
         if task in suite_tasks(suite):
             return suite
@@ -92,9 +92,9 @@ def suite_of(task: str) -> str:
 
 
 def instruction(task: str) -> str:
-    """What the robot is told: the task's name in words, as LIBERO's benchmark gives it to policies.
+    """The instruction: the task's name in words, as LIBERO's benchmark gives it to policies.
 
-    The file that defines the task has a `:language` of its own, which differs in words for 29 tasks ("Pick the akita
+    The file that defines the task has a `:language` of its own, worded differently for 29 tasks ("Pick the akita
     black bowl ..."); LIBERO's recorder writes that one into demonstrations, but published VLAs are trained and
     evaluated with the benchmark's.
     """
@@ -116,7 +116,7 @@ def language(task: str) -> str:
 
 
 def facts(task: str) -> dict[str, tuple[str, ...]]:
-    """What a task is made of, see `data.libero_tasks.LiberoTask.facts`."""
+    """The facts of a task, see `data.libero_tasks.LiberoTask.facts`."""
     return libero_tasks.parse(suite_of(task), task, definition(task).read_text()).facts
 
 
@@ -124,7 +124,7 @@ def init_states(task: str) -> np.ndarray:
     """A task's initial states (50, 1 + nq + nv) float64: time, positions and velocities of the whole scene.
 
     Raises:
-      InitStateError: the file is not as LIBERO ships it.
+      InitStateError: if the file differs from the one LIBERO ships.
     """
     path = package() / "init_files" / suite_of(task) / f"{task}.pruned_init"
     states = read_array(path)
@@ -134,7 +134,7 @@ def init_states(task: str) -> np.ndarray:
 
 
 # `torch.save` of an array: a zip whose data.pkl is this pickle. No unpickler ever runs it: the file's instructions are
-# listed, and must be these, one by one. What is None differs from file to file: rows, columns, and the numbers.
+# listed, and must be exactly these. Arguments given as None differ from file to file: rows, columns, and the numbers.
 _PICKLED_ARRAY = (
     *(("GLOBAL", "numpy.core.multiarray _reconstruct"), ("GLOBAL", "numpy ndarray"), ("BININT1", 0), ("TUPLE1", None)),
     *(("GLOBAL", "_codecs encode"), ("BINUNICODE", "b"), ("BINUNICODE", "latin1"), ("TUPLE2", None), ("REDUCE", None)),
@@ -155,7 +155,7 @@ def read_array(path: Path) -> np.ndarray:
     """The array (rows, columns) float64 in a file that `torch.save` wrote, without unpickling anything.
 
     Raises:
-      InitStateError: the file is missing or damaged, or holds anything but one finite array.
+      InitStateError: if the file is missing or damaged, or holds anything but one finite array.
     """
     refused = f"{path}: not an array of initial states as LIBERO ships it"
     remedy = f"it may have been tampered with; reinstall LIBERO: {INSTALL}"
@@ -175,9 +175,9 @@ def read_array(path: Path) -> np.ndarray:
         raise InitStateError(f"{refused} ({error}); {remedy}") from error
     for (name, argument), (wanted, fixed) in zip(listed, _PICKLED_ARRAY, strict=False):
         if name != wanted or (fixed is not None and argument != fixed):
-            raise InitStateError(f"{refused} ({name} {str(argument)[:60]!r} where {wanted} belongs); {remedy}")
+            raise InitStateError(f"{refused} ({name} {str(argument)[:60]!r} instead of {wanted}); {remedy}")
     if len(listed) != len(_PICKLED_ARRAY):
-        raise InitStateError(f"{refused} ({len(listed)} instructions, not {len(_PICKLED_ARRAY)}); {remedy}")
+        raise InitStateError(f"{refused} ({len(listed)} instructions, expected {len(_PICKLED_ARRAY)}); {remedy}")
     rows, columns = listed[_ROWS][1], listed[_COLUMNS][1]
     try:
         array = np.frombuffer(listed[_NUMBERS][1].encode("latin1"), "<f8").reshape(rows, columns)
@@ -192,7 +192,7 @@ def assets() -> Path:
     """The folder of scene assets: METALORA_LIBERO_ASSETS, else LIBERO's own, else the hub's, in its local cache.
 
     Raises:
-      MissingLibero: they are nowhere to be had; the message says what to do.
+      MissingLibero: if they are not available; the message says what to do.
     """
     if named := os.environ.get(ASSETS):
         return _checked(Path(named).expanduser(), f"{ASSETS}={named}")
@@ -201,26 +201,26 @@ def assets() -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HTTPError
 
-    logging.info("fetching LIBERO's scene assets from the hub (%s), or its local cache", HUB)
+    logging.info("loading LIBERO's scene assets from the hub (%s) or its local cache", HUB)
     try:
         return _checked(Path(snapshot_download(HUB, repo_type="dataset")), f"the hub's {HUB}")
     except (OSError, ValueError, HTTPError) as error:
         raise MissingLibero(
-            f"LIBERO's scene assets are not to be had from the hub ({str(error).splitlines()[0][:120]}). Without a "
-            f"network: put the data set {HUB} into a folder, and name that folder in {ASSETS}"
+            f"cannot get LIBERO's scene assets from the hub ({str(error).splitlines()[0][:120]}). Without a "
+            f"network: download the data set {HUB} to a folder elsewhere, and set {ASSETS} to that folder"
         ) from error
 
 
 def _checked(folder: Path, name: str) -> Path:
     if missing := [part for part in _ASSET_FOLDERS if not (folder / part).is_dir()]:
-        raise MissingLibero(f"{name}: no scene assets of LIBERO there, for lack of {', '.join(missing)}/; see {HUB}")
+        raise MissingLibero(f"{name}: not LIBERO's scene assets, {', '.join(missing)}/ is missing; see {HUB}")
     return folder.resolve()
 
 
 def settle_config() -> None:
-    """Sees to it that LIBERO finds a config.yaml, for without one it asks a question on standard input when imported.
+    """Makes sure that LIBERO finds a config.yaml: without one, it prompts on standard input when imported.
 
-    The user's own is left alone where LIBERO_CONFIG_PATH names it; ~/.libero is neither read nor written.
+    The user's own is left unchanged if LIBERO_CONFIG_PATH names it; ~/.libero is neither read nor written.
     """
     root = package()
     paths = {"bddl_files": "bddl_files", "init_states": "init_files", "datasets": "../datasets", "assets": "assets"}
@@ -233,12 +233,4 @@ def settle_config() -> None:
     if file.exists():
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.write_text(file, text)

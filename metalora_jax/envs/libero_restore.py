@@ -1,4 +1,4 @@
-"""Brings a LIBERO simulator to the moment that a demonstration file recorded, whoever recorded it."""
+"""Restores a LIBERO simulator to a state from a demonstration file, whoever recorded it."""
 
 from collections.abc import Iterator
 from xml.etree import ElementTree
@@ -17,17 +17,17 @@ def restore(
 ) -> None:
     """Begins an episode in a recorded state.
 
-    LIBERO's own scripts compile the recorded model for this; here only what they get from it is taken over: where the
+    LIBERO's own scripts compile the recorded model for this; here only what they need from it is read: where the
     fixtures stand, which no state holds.
 
     Args:
       env: of the same task.
       state: (1 + nq + nv,) as MuJoCo flattens it: time, positions, velocities.
-      model: the recorded scene in MuJoCo's XML; empty where its fixtures stand as in `reset(0)`.
+      model: the recorded scene in MuJoCo's XML; empty if its fixtures stand as in `reset(0)`.
       condition: see `world.Simulator.reset`.
 
     Raises:
-      ValueError: state or model is of another scene, or damaged.
+      ValueError: if state or model belongs to another scene, or is damaged.
     """
     env.reset(0, condition)
     simulator = env.simulator
@@ -56,4 +56,4 @@ def _placements(model: str) -> Iterator[tuple[str, np.ndarray]]:
             place = " ".join((body.get("pos", "0 0 0"), body.get("quat", "1 0 0 0")))
             yield body.get("name", ""), np.array([float(number) for number in place.split()]).reshape(7)
     except (ElementTree.ParseError, ValueError) as error:
-        raise ValueError(f"the recorded model is not MuJoCo's XML ({error}); record the demonstration anew") from error
+        raise ValueError(f"the recorded model is not MuJoCo's XML ({error}); record the demonstration again") from error

@@ -1,4 +1,4 @@
-"""What LIBERO's files keep of an episode besides what a policy sees; see `world.Traced`."""
+"""What LIBERO's files store about an episode besides what a policy sees; see `world.Traced`."""
 
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,12 @@ from metalora_jax.data.libero_hdf5 import Moment, Origin
 
 
 def origin(simulator: Any, definition: Path, options: dict[str, Any]) -> Origin:
-    """Of the episode that has begun.
+    """The origin of the current episode.
 
     Args:
       simulator: LIBERO's environment.
       definition: the BDDL file that it was made from.
-      options: the other arguments that it was made with; JSON.
+      options: its other arguments; JSON.
     """
     return Origin(
         model_file=_scene(simulator),
@@ -28,7 +28,7 @@ def origin(simulator: Any, definition: Path, options: dict[str, Any]) -> Origin:
 
 
 def moment(simulator: Any) -> Moment:
-    """Of the present."""
+    """The simulator's current state."""
     robot, data = simulator.robots[0], simulator.sim.data._data
     w, x, y, z = data.xquat[simulator.sim.model.body_name2id(robot.robot_model.eef_name)]
     fingers = data.qpos[robot._ref_gripper_joint_pos_indexes]

@@ -1,4 +1,4 @@
-"""Meta-World tasks as a robot would meet them: two 64-pixel cameras, four numbers of proprioception, one instruction.
+"""Meta-World tasks as a robot would see them: two 64-pixel cameras, four numbers of proprioception, one instruction.
 
 The simulator is the PyPI package `metaworld` (Yu et al. 2019, arXiv:1910.10897; MuJoCo). The first camera is lerobot's
 Meta-World setting (`corner2` moved to (0.75, 0.075, 0.7), turned upright); the second looks straight down.
@@ -56,7 +56,7 @@ ACTION_DIM = 4
 
 
 def instruction(task: str) -> str:
-    """What the robot is told; a ValueError that names the nearest tasks where there is no such task."""
+    """The instruction; raises ValueError, naming the closest tasks, if there is no such task."""
     if task not in INSTRUCTIONS:
         near = difflib.get_close_matches(task, INSTRUCTIONS, n=3, cutoff=0.4)
         raise ValueError(
@@ -83,7 +83,7 @@ class MetaWorld:
     def __init__(self, task: str, cameras: Sequence[str] = tuple(CAMERAS), image_size: int = 64):
         """Builds the simulator (0.3 s) with a renderer for `cameras` at `image_size` [px]."""
         if unknown := set(cameras) - set(CAMERAS):
-            raise ValueError(f"no camera named {sorted(unknown)}; choose from {', '.join(CAMERAS)}")
+            raise ValueError(f"no cameras named {sorted(unknown)}; choose from {', '.join(CAMERAS)}")
         gl.choose()
         import mujoco
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
@@ -141,7 +141,7 @@ class MetaWorld:
         return self._full_state
 
     def observe(self) -> Frame:
-        """Renders the cameras (about 6 ms each). Call it only when the policy looks: physics alone takes 0.2 ms."""
+        """Renders the cameras (about 6 ms each). Call it only if the policy needs them: physics alone takes 0.2 ms."""
         state = self.full_state[:STATE_DIM].astype(np.float32)
         images = []
         for camera, upside_down in zip(self._cameras, self._upside_down, strict=True):
@@ -160,11 +160,11 @@ class MetaWorld:
         """
         command = np.asarray(command, np.float64)
         if command.shape != (ACTION_DIM,) or not np.isfinite(command).all():
-            raise ValueError(f"command {command} to {self.task} must be {ACTION_DIM} finite numbers")
+            raise ValueError(f"command {command} for {self.task} must be {ACTION_DIM} finite numbers")
         self._queue.append(command)
         action = execute(self._queue.popleft(), self._condition)
         self._full_state, reward, _, _, info = self._env.step(action.astype(np.float32))
-        # The simulator's own step limit (500) is never met: episodes are capped well below by the caller.
+        # The simulator's own step limit (500) is never reached: episodes are capped well below by the caller.
         return Step(float(reward), bool(info["success"]))
 
     def expert(self) -> Callable[[], np.ndarray]:
@@ -189,12 +189,12 @@ def tasks() -> tuple[str, ...]:
 
 
 def demo_steps(task: str) -> int:
-    """The same for all tasks: the experts need less."""
+    """The step limit, the same for all tasks: the experts need less."""
     return 200
 
 
 def suite(task: str) -> str:
-    """There is one."""
+    """The suite, which is the same for all tasks."""
     return "metaworld"
 
 

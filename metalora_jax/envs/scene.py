@@ -12,10 +12,10 @@ _SKYBOX = 2  # mjTEXTURE_SKYBOX, which no surface can wear
 
 
 class Scene:
-    """A compiled model (`mujoco.MjModel`) that conditions change in place, each starting from the model as built."""
+    """A compiled model (`mujoco.MjModel`) that conditions change in place, each relative to the model as built."""
 
     def __init__(self, model: Any, cameras: Sequence[int]):
-        """Remembers `model` as it is now. `cameras` are the ids of those that the policy looks through."""
+        """Stores the current state of `model`. `cameras` are the ids of the policy's cameras."""
         self._model, self._cameras = model, list(cameras)
         head = model.vis.headlight
         self._lights = (model.light_ambient, model.light_diffuse, head.ambient, head.diffuse)
@@ -32,10 +32,10 @@ class Scene:
         self._as_built = [(array, array.copy()) for array in arrays]
 
     def shift(self, condition: Condition) -> bool:
-        """Brings the model under `condition`, whatever it was under before; the caller renews what follows from it.
+        """Applies `condition` to the model, whatever applied before; the caller updates derived quantities.
 
         Returns:
-          Whether a renderer must be built anew: which texture a surface wears is copied when one is built.
+          Whether the renderer must be rebuilt: it copies the assignment of textures to surfaces when it is built.
         """
         worn = self._model.mat_texid.copy()
         for array, value in self._as_built:

@@ -1,4 +1,4 @@
-"""Where each world's robot and cameras stand, so that demonstrations can be mirrored and turned where that is true."""
+"""Poses of each world's robot and cameras, so that demonstrations can be mirrored and turned where that is valid."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from metalora_jax.envs.world import WORLDS
 
 ROBOTS = {
     # The arm's base is at the origin and looks along y. agentview looks across the table from a corner: the mirror
-    # image of its picture is no picture of a mirrored table, and it admits nothing.
+    # image of its picture does not show a mirrored table, so it admits no symmetry.
     "metaworld": Robot(
         name="Meta-World",
         mirror=0,
@@ -20,7 +20,7 @@ ROBOTS = {
         },
     ),
     # The arm looks along x. Every arena has its agentview in the plane y = 0, opposite the arm, at a height of its own;
-    # the tabletop's stands here. In the hand's frame the fingers open along y, and the camera sits at y = 0.
+    # the tabletop's is given here. In the hand's frame the fingers open along y, and the camera sits at y = 0.
     "libero": Robot(
         name="LIBERO",
         mirror=1,
@@ -40,7 +40,7 @@ def symmetries(world: str, cameras: Sequence[str], names: Sequence[str]) -> tupl
     """The symmetries `names` (see `data.symmetry.NAMES`) of a world's demonstrations.
 
     Raises:
-      ValueError: the world is unknown, or one of `cameras` does not admit one of `names`.
+      ValueError: if the world is unknown, or one of `cameras` does not admit one of `names`.
     """
     if world not in ROBOTS:
         raise ValueError(f"no world named {world!r} in symmetries.world; choose from {', '.join(ROBOTS)}")

@@ -1,12 +1,12 @@
-"""Simulators as gymnasium environments: one, or many in worker processes of which any may crash or hang.
+"""Simulators as gymnasium environments: a single one, or many in worker processes, each of which may crash or hang.
 
     envs = VectorSimulators(world("libero"), tasks, image_size=128, max_steps=280, execute=5, settle_steps=10)
     observation, info = envs.reset(options={"starts": range(len(tasks))})
     while not (envs.terminated | envs.truncated).all():
         observation, reward, terminated, truncated, info = envs.step(policy(observation))
 
-A step is a chunk of `execute` commands, after which the robot looks again: pictures cost most, and nobody sees those in
-between.
+A step is a chunk of `execute` commands, followed by an observation: rendering is the main cost, and no policy uses the
+pictures in between.
 """
 
 import contextlib
@@ -50,11 +50,11 @@ class SimulatorEnv(gymnasium.Env):
 
         Args:
           world, task: what to open.
-          cameras: some of the world's, in the order wanted; None for all.
+          cameras: some of the world's, in order; None for all.
           image_size: [px].
           max_steps: control steps before an episode is truncated.
-          execute: commands between two looks.
-          settings: more that the world's simulator takes, such as LIBERO's `settle_steps` and `fast`.
+          execute: commands between two observations.
+          settings: further arguments of the world's simulator, such as LIBERO's `settle_steps` and `fast`.
         """
         cameras = world.cameras if cameras is None else tuple(cameras)
         if max_steps < 1 or execute < 1:
@@ -69,7 +69,7 @@ class SimulatorEnv(gymnasium.Env):
         """Begins an episode.
 
         Args:
-          seed: of the generator that starts are drawn from where none is named.
+          seed: of the generator that draws starts when none is given.
           options: `start` (see `world.Simulator.reset`) and `condition`, each optional.
 
         Returns:
@@ -86,10 +86,10 @@ class SimulatorEnv(gymnasium.Env):
         return _observation(self._simulator.observe()), {"start": start}
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Executes a chunk up to success or the step cap, then looks.
+        """Executes a chunk up to success or the step cap, then observes.
 
         Returns:
-          The observation; the rewards' sum; whether the task is done; whether the steps are used up; info: `steps` so
+          The observation; the rewards' sum; whether the task is done; whether it is out of steps; info: `steps` so
           far.
         """
         total, success = 0.0, False
@@ -108,13 +108,13 @@ class SimulatorEnv(gymnasium.Env):
 
 
 class VectorSimulators(VectorEnv):
-    """One simulator a worker process, all in lockstep. An episode that is over stays as it is until it is reset.
+    """One simulator per worker process, all in lockstep. A finished episode stays unchanged until it is reset.
 
-    A worker that dies, or does not answer in time, is replaced; its episode is truncated, a failure, and
-    `info["error"]` says why. So does an error in the simulator. The other episodes are not touched.
+    A worker that dies, or does not answer in time, is replaced; its episode is truncated and counts as a failure, and
+    `info["error"]` says why. The same holds for an error in the simulator. Other episodes are not affected.
 
     Attributes:
-      terminated, truncated: (N,) bool, how every episode stands.
+      terminated, truncated: (N,) bool, the state of every episode.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012 (gymnasium's)
@@ -137,11 +137,11 @@ class VectorSimulators(VectorEnv):
         Args:
           world, cameras, image_size, max_steps, execute, settings: see `SimulatorEnv`.
           tasks: one of the world's for each environment; they may repeat.
-          timeout: [s] that a worker has for a step or a reset.
-          build_timeout: [s] that it has to build its simulator.
+          timeout: limit for a step or a reset [s].
+          build_timeout: limit for building a simulator [s].
 
         Raises:
-          RuntimeError: a simulator cannot be built.
+          RuntimeError: if a simulator cannot be built.
         """
         cameras = world.cameras if cameras is None else tuple(cameras)
         self.num_envs = len(tasks)
@@ -164,7 +164,7 @@ class VectorSimulators(VectorEnv):
         for i, (built, problem) in self._built(self._building).items():
             if not built:
                 self.close()
-                raise RuntimeError(f"{tasks[i]}: its simulator cannot be built: {problem}")
+                raise RuntimeError(f"{tasks[i]}: cannot build its simulator: {problem}")
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
@@ -172,15 +172,15 @@ class VectorSimulators(VectorEnv):
         """Begins an episode in every environment, or in those of `reset_mask`.
 
         Args:
-          seed: must be None: name the starts.
+          seed: must be None; give `starts` instead.
           options: `starts` (N,) int; `conditions` (N,), optional; `reset_mask` (N,) bool, optional (gymnasium's).
 
         Returns:
-          Observations; info: `steps` (N,), and `error` (N,), a text where an episode could not begin, else None.
+          Observations; info: `steps` (N,), and `error` (N,), a text if an episode could not begin, else None.
         """
         named = dict(options or {})
         if seed is not None or "starts" not in named:
-            raise ValueError("VectorSimulators.reset needs options={'starts': one an environment}, and no seed")
+            raise ValueError("VectorSimulators.reset needs options={'starts': one per environment}, and no seed")
         starts = list(named.pop("starts"))
         conditions = list(named.pop("conditions", [Condition()] * self.num_envs))
         mask = np.asarray(named.pop("reset_mask", np.ones(self.num_envs, bool)))
@@ -203,18 +203,18 @@ class VectorSimulators(VectorEnv):
     def step(
         self, actions: np.ndarray
     ) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Executes a chunk in every environment whose episode goes on.
+        """Executes a chunk in every environment whose episode is still running.
 
         Args:
-          actions: (N, execute, action_dim); those of episodes that are over are not looked at.
+          actions: (N, execute, action_dim); those of finished episodes are ignored.
 
         Returns:
-          Observations; rewards (N,), 0 where the episode was over; terminated (N,): success; truncated (N,): out of
+          Observations; rewards (N,), 0 for finished episodes; terminated (N,): success; truncated (N,): out of
           steps, or broken; info: `steps` (N,) so far, and `error` (N,), why an episode broke, else None.
         """
         actions = np.asarray(actions)
         if actions.shape != self.action_space.shape:
-            raise ValueError(f"actions of shape {actions.shape}; {self.action_space.shape} is needed")
+            raise ValueError(f"actions have shape {actions.shape}, expected {self.action_space.shape}")
         rewards = np.zeros(self.num_envs)
         live = [int(i) for i in np.flatnonzero(~(self.terminated | self.truncated))]
         requests = {i: ("step", {"action": actions[i]}) for i in live}
@@ -235,7 +235,7 @@ class VectorSimulators(VectorEnv):
             process.join()
 
     def _ask(self, requests: Mapping[int, tuple[str, dict] | None], timeout: float) -> dict[int, tuple[bool, Any]]:
-        """What the workers answer to their requests (None: to being hired), or (False, why there is no answer)."""
+        """The workers' answers to their requests (None: to being started), or (False, why there is no answer)."""
         waiting = {}
         for i, request in requests.items():
             waiting[self._crew[i][0]] = i
@@ -266,7 +266,7 @@ class VectorSimulators(VectorEnv):
         return answers
 
     def _built(self, chosen: set[int]) -> dict[int, tuple[bool, Any]]:
-        """Waits for those workers that are still building; what came of it."""
+        """Waits for the workers that are still building, and returns their answers."""
         return self._ask({i: None for i in sorted(chosen & self._building)}, self._build_timeout)
 
     def _replace(self, i: int) -> None:
@@ -304,7 +304,7 @@ def _hire(world: World, task: str, how: dict[str, Any]) -> tuple[Connection, Any
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, world, task, how), daemon=True)
     process.start()
-    theirs.close()  # so that its end is seen here
+    theirs.close()  # so that its end is noticed here
     return ours, process
 
 

@@ -1,4 +1,4 @@
-"""What every simulator offers, and the worlds that there are: Meta-World and LIBERO."""
+"""The interface of every simulator, and the available worlds: Meta-World and LIBERO."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,14 +18,14 @@ class Frame(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What came of one command."""
+    """The result of one command."""
 
     reward: float
     success: bool
 
 
 class Simulator(Protocol):
-    """One task. A context manager: only one renderer may live in a process, OSMesa contexts disturb each other."""
+    """One task. A context manager: a process may hold only one renderer, since OSMesa contexts interfere."""
 
     task: str
     instruction: str
@@ -38,30 +38,30 @@ class Simulator(Protocol):
         """Frees the renderer."""
 
     def reset(self, start: int, condition: Condition = ...) -> None:
-        """Begins the episode that `start` names, whatever ran before, under `condition`."""
+        """Begins the episode that `start` identifies under `condition`, independently of earlier ones."""
 
     def observe(self) -> Frame:
-        """Renders the cameras. Call it only when someone looks: it costs far more than a step of physics."""
+        """Renders the cameras. Call it only when the images are needed: it costs far more than a physics step."""
 
     def step(self, command: np.ndarray) -> Step:
-        """Sends one command (action_dim,), nominally in [-1, 1]; ValueError where it is misshapen or not finite."""
+        """Sends one command (action_dim,), nominally in [-1, 1]; ValueError if misshapen or not finite."""
 
     def expert(self) -> Callable[[], np.ndarray]:
-        """A scripted expert for the episode that has begun: gives the next action (action_dim,), in [-1, 1].
+        """A scripted expert for the current episode: returns the next action (action_dim,), in [-1, 1].
 
-        It reads the simulator's whole state, which no policy sees.
+        It reads the full simulator state, which no policy sees.
         """
 
 
 @runtime_checkable
 class Traced(Protocol):
-    """What a Simulator has besides, whose demonstrations are kept in LIBERO's official layout, whole."""
+    """What a Simulator needs in addition to record demonstrations in LIBERO's complete official layout."""
 
     def origin(self) -> Origin:
-        """Of the episode that has begun. Asked once, after `reset`."""
+        """The origin of the current episode. Called once, after `reset`."""
 
     def moment(self) -> Moment:
-        """Of the present. Asked before every command."""
+        """The simulator's current state. Called before every command."""
 
 
 def _no_facts(task: str) -> Mapping[str, Sequence[str]]:
@@ -74,14 +74,14 @@ class World(NamedTuple):
     cameras: tuple[str, ...]
     state_dim: int
     action_dim: int
-    tasks: Callable[[], tuple[str, ...]]  # all that there are
-    instruction: Callable[[str], str]  # of a task; a ValueError that names the nearest tasks where there is none
-    open: Callable[..., Simulator]  # (task, cameras, image_size), and what else the simulator takes
+    tasks: Callable[[], tuple[str, ...]]  # all of them
+    instruction: Callable[[str], str]  # of a task; ValueError naming the closest tasks if it is unknown
+    open: Callable[..., Simulator]  # (task, cameras, image_size), and further simulator options
     episode_start: Callable[[str, int, int], int]  # (task, draw, number) -> start of an episode for evaluation
-    demo_steps: Callable[[str], int]  # longest demonstration of a task that is worth keeping
+    demo_steps: Callable[[str], int]  # step limit for demonstrations of a task
     suite: Callable[[str], str]  # that a task belongs to
-    # What else a task is than its name and instruction, by kind, such as {"scene": ("KITCHEN_SCENE3",)}: held-out tasks
-    # can be required to share none of it with those that are learned from.
+    # Further facts about a task, by kind, such as {"scene": ("KITCHEN_SCENE3",)}: held-out tasks
+    # can be required to share none of them with training tasks.
     facts: Callable[[str], Mapping[str, Sequence[str]]] = _no_facts
 
 
@@ -92,7 +92,7 @@ def world(name: str) -> World:
     """One of WORLDS; its package is imported when a task is opened.
 
     Raises:
-      ValueError: there is no such world.
+      ValueError: if there is no such world.
     """
     if name not in WORLDS:
         raise ValueError(f"no world named {name!r}; choose from {', '.join(WORLDS)}")

@@ -1,7 +1,7 @@
 """From overlapping action chunks to the command of one control step.
 
-A policy looks every `execute` steps and each time predicts a whole chunk, so that several chunks may say something
-about the same step. Without an ensemble the newest one is followed; with one they are averaged, with the exponential
+A policy observes every `execute` steps and predicts a whole chunk each time, so that several chunks may contain
+the same step. Without an ensemble the newest one is followed; with one they are averaged, with the exponential
 weights of temporal ensembling (Zhao et al. 2023, arXiv:2304.13705, section IV.A). Everything here is pure.
 """
 
@@ -19,10 +19,10 @@ class Chunk(NamedTuple):
 
 
 def check(execute: int, ensemble: float | None, chunk: int) -> None:
-    """Refuses settings that a policy with chunks of `chunk` actions cannot follow, or that would change nothing.
+    """Checks that a policy with chunks of `chunk` actions can follow the settings, and that none is without effect.
 
     Raises:
-      ValueError: naming the field of `control`.
+      ValueError: if not; the message names the field of `control`.
     """
     if not 1 <= execute <= chunk:
         raise ValueError(f"control.execute = {execute} must lie in [1, {chunk}], the length of the policy's chunks")
@@ -55,7 +55,7 @@ def command(chunks: Sequence[Chunk], now: int, ensemble: float | None) -> np.nda
     """
     known = covering(chunks, now)
     if not known:
-        raise ValueError(f"no chunk has an action for step {now}: the policy must look at least once in a chunk")
+        raise ValueError(f"no chunk has an action for step {now}: the policy must observe at least once per chunk")
     actions = np.stack([chunk.actions[now - chunk.start] for chunk in known])
     if ensemble is None:
         return actions[-1]

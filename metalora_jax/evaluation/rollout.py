@@ -1,6 +1,6 @@
-"""Closed-loop episodes in worker processes: one simulator and one policy a process, one episode at a time.
+"""Closed-loop episodes in worker processes: one simulator and one policy per process, one episode at a time.
 
-Adapters are folded into the base before a rollout, so every method runs the same compiled program.
+Each worker has one agent; the adapters of a job are swapped in without compiling again.
 """
 
 import functools
@@ -12,54 +12,51 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import nnx
 
 from metalora_jax import adapters
-from metalora_jax.data.frames import prepare
-from metalora_jax.data.normalize import normalize_state, unnormalize_actions
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.agent import Agent
+from metalora_jax.adaptation.base import Base
+from metalora_jax.adaptation.learner import Learner, learner
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.world import Simulator, world
 from metalora_jax.evaluation import execution
 from metalora_jax.evaluation.execution import Chunk, covering
-from metalora_jax.policies import flow
 from metalora_jax.processes import in_processes
-from metalora_jax.training import base as bases
-from metalora_jax.training.base import Base
-from metalora_jax.training.learner import learner
-from metalora_jax.types import Observation, PyTree
 
 
 class Control(NamedTuple):
     """How a policy drives the robot."""
 
     cameras: tuple[str, ...]  # in the order the base was trained with
-    execute: int  # control steps before the policy looks again (n_action_steps); at most a chunk
+    execute: int  # control steps before the policy observes again (n_action_steps); at most a chunk
     max_steps: int | Mapping[str, int]  # control steps before an episode counts as failed; may differ by suite
     world: str = "metaworld"
     image_size: int = 64  # [px] of what the cameras give
     ensemble: float | None = None  # overlapping chunks are averaged, see `execution.command`; None: the newest counts
     simulator: Mapping[str, Any] | None = None  # what else the world's takes: LIBERO's settle_steps, fast
     timeout: float = 3600.0  # [s] for an episode, its compilation included; then its process is killed: a failure
+    fuse: bool = False  # fold adapters into the base's weights, float32 only: see `adaptation.agent`
     platform: str | None = None  # JAX's, such as "cpu", for the policies of all workers; None: JAX's choice
 
     def cap(self, task: str) -> int:
         """`max_steps` of a task.
 
         Raises:
-          ValueError: there is none for the task's suite.
+          ValueError: if there is none for the task's suite.
         """
         if not isinstance(self.max_steps, Mapping):
             return self.max_steps
         suite = world(self.world).suite(task)
         if suite not in self.max_steps:
-            raise ValueError(f"control.max_steps names no {suite!r}, the suite of {task}; add it")
+            raise ValueError(f"control.max_steps lacks {suite!r}, the suite of {task}; add it")
         return self.max_steps[suite]
 
 
 class Rollout(NamedTuple):
     """One episode to run."""
 
-    key: Any  # returned with the outcome; whatever tells the caller which one it was
+    key: Any  # returned with the outcome; identifies it to the caller
     condition: Condition
     start: int  # which of the task's starts; the policy's noise is drawn from it, too
     told: str | None = None  # another task's instruction in place of the task's own
@@ -72,11 +69,11 @@ class Job(NamedTuple):
     placement: adapters.Placement
     theta: adapters.Theta | None  # numpy leaves; None is the plain base
     rollouts: tuple[Rollout, ...]
-    turn: int = 0  # lower ones are run first, whatever their tasks
+    turn: int = 0  # lower ones run first, whatever their tasks
 
 
 class Outcome(NamedTuple):
-    """What came of one episode."""
+    """The result of one episode."""
 
     key: Any
     success: bool
@@ -92,8 +89,8 @@ def run(jobs: Sequence[Job], base_directory: Path | None, control: Control, work
     A process that crashes, or hangs for `control.timeout`, is replaced; its episode is a failure that says why.
 
     Raises:
-      RuntimeError: one process after the other is lost (see `in_processes`).
-      ValueError: a task has no step cap.
+      RuntimeError: if processes are lost repeatedly (see `in_processes`).
+      ValueError: if a task has no step cap.
     """
     ordered = sorted(jobs, key=lambda job: (job.turn, job.task))  # neighbours share a simulator
     for job in ordered:
@@ -104,14 +101,14 @@ def run(jobs: Sequence[Job], base_directory: Path | None, control: Control, work
 
 
 def _lost(why: str, _: int, job: Job) -> Outcome:
-    """An episode whose process is gone, and its commands with it."""
+    """An episode whose process was lost, along with its commands."""
     return Outcome(job.rollouts[0].key, False, 0.0, 0, np.zeros((0, 0), np.float32), why)
 
 
 def replay(
     control: Control, task: str, rollout: Rollout, commands: np.ndarray, camera: str, image_size: int, every: int
 ) -> np.ndarray:
-    """Frames (n, H, W, 3) uint8 of an episode, seen sharper than the policy sees it: one in `every` control steps."""
+    """Frames (n, H, W, 3) uint8 of an episode, at higher resolution than the policy's: one in `every` control steps."""
     frames = []
     with _open(control._replace(cameras=(camera,), image_size=image_size), task) as env:
         env.reset(rollout.start, rollout.condition)
@@ -130,12 +127,12 @@ def _open(control: Control, task: str) -> Simulator:
 class _Worker(NamedTuple):
     base: Base
     control: Control
-    act: Any  # jitted (params, observation, key) -> chunk (chunk, action_dim), normalised
+    agent: Agent
 
 
 _worker: _Worker | None = None
 _env: Simulator | None = None
-_policy: tuple[int, PyTree] | None = None  # the parameters of the job that ran last
+_policy: int | None = None  # the number of the job that the agent acts for
 
 
 def _start(base_directory: Path | None, control: Control, workers: int) -> None:
@@ -144,22 +141,12 @@ def _start(base_directory: Path | None, control: Control, workers: int) -> None:
     if control.platform is not None:
         jax.config.update("jax_platforms", control.platform)
     base = bases.load(base_directory)
-    config = base.config
-    execution.check(control.execute, control.ensemble, config.chunk_size)
-    graph, _ = nnx.split(base.model)
-
-    @jax.jit
-    def act(params: PyTree, observation: Observation, key: jax.Array) -> jax.Array:
-        model = nnx.merge(graph, params)
-        context = model.context(observation)
-        noise = jax.random.normal(key, (1, config.chunk_size, config.max_action_dim))
-        return flow.sample(lambda x_t, t: model.velocity(context, x_t, t), noise, config.num_steps)[0]
-
-    _worker = _Worker(base, control, act)
+    execution.check(control.execute, control.ensemble, base.sizes.chunk)
+    _worker = _Worker(base, control, Agent(base, fuse=control.fuse))
 
 
 def one_core_each(workers: int) -> int:
-    """Pins a pool's worker to one core where they fill the machine: threads that fight over cores cost time.
+    """Pins a pool's worker to one core where they fill the machine: threads that compete for cores cost time.
 
     Returns:
       The worker's number, from 0.
@@ -172,18 +159,9 @@ def one_core_each(workers: int) -> int:
 
 
 @functools.lru_cache(maxsize=8)
-def _learner(placement: adapters.Placement) -> Any:
+def _learner(placement: adapters.Placement) -> Learner:
     assert _worker is not None
     return learner(_worker.base, placement, jax.random.key(0))
-
-
-def _params(job: Job) -> PyTree:
-    assert _worker is not None
-    model = _worker.base.model
-    if job.theta is not None:
-        adapted = _learner(job.placement)
-        model = adapters.fuse(adapted.model(jax.tree.map(jax.numpy.asarray, job.theta), adapted.phi))
-    return nnx.split(model)[1]
 
 
 def _run(number: int, job: Job) -> Outcome:
@@ -194,15 +172,16 @@ def _run(number: int, job: Job) -> Outcome:
         if _env is not None:
             _env.close()
         _env = _open(_worker.control, job.task)
-    if _policy is None or _policy[0] != number:
-        _policy = number, _params(job)
-    return _episode(_env, _policy[1], job.rollouts[0])
+    if _policy != number:
+        _worker.agent.swap(None if job.theta is None else _learner(job.placement), job.theta)
+        _policy = number
+    return _episode(_env, _worker.agent, job.rollouts[0])
 
 
-def _episode(env: Simulator, params: PyTree, rollout: Rollout) -> Outcome:
+def _episode(env: Simulator, agent: Agent, rollout: Rollout) -> Outcome:
     assert _worker is not None
     base, control = _worker.base, _worker.control
-    tokens, token_mask = base.encode_text(env.instruction if rollout.told is None else rollout.told)
+    instruction = env.instruction if rollout.told is None else rollout.told
     key = jax.random.key(rollout.start)
     commands: list[np.ndarray] = []
     chunks: list[Chunk] = []
@@ -213,19 +192,15 @@ def _episode(env: Simulator, params: PyTree, rollout: Rollout) -> Outcome:
         while (now := len(commands)) < cap and not success:
             if now % control.execute == 0:
                 frame = env.observe()
-                images = prepare(frame.images[None], base.config.image_size)
-                state = normalize_state(base.statistics, frame.state, base.config.max_state_dim)
-                mask = np.ones(images.shape[:2], bool)
-                observation = Observation(images, mask, tokens[None], token_mask[None], state[None])
-                planned = np.asarray(_worker.act(params, observation, jax.random.fold_in(key, now)))
-                newest = Chunk(now, unnormalize_actions(base.statistics, planned))
+                planned = agent.act(frame.images, frame.state, instruction, jax.random.fold_in(key, now))
+                newest = Chunk(now, planned)
                 chunks = [*covering(chunks, now), newest]
             command = execution.command(chunks, now, control.ensemble)
             step = env.step(command)
             commands.append(command)
             total += step.reward
             success = step.success
-    except Exception as problem:  # an episode that breaks is a failed episode, and says why
+    except Exception as problem:  # an episode that raises is a failure, and says why
         error, success = f"{type(problem).__name__}: {problem}", False
     done = np.array(commands, np.float32).reshape(-1, len(base.statistics.action_mean))
     return Outcome(rollout.key, success, total, len(commands), done, error)

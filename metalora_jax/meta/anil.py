@@ -16,5 +16,5 @@ def anil(
     over: Callable[..., MetaMethod] = fomaml,
     **options: Any,
 ) -> MetaMethod:
-    """The method `over` with a mask: `head` lists regular expressions over theta's whole leaf paths."""
+    """The method `over` with a mask: `head` lists regular expressions that match theta's full leaf paths."""
     return over(loss_fn, optimizer, fast=head, **options)

@@ -1,4 +1,4 @@
-"""What every meta-method looks like: a NamedTuple of three pure functions. Nothing in here knows a robot or a model."""
+"""The interface of every meta-method: a NamedTuple of three pure functions, independent of robot and model."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -19,11 +19,11 @@ Metrics = dict[str, jax.Array]
 
 
 class AdaptResult(NamedTuple):
-    """What K inner steps give."""
+    """The result of K inner steps."""
 
     theta: PyTree  # after the last step
     losses: jax.Array  # (K,), each before its step
-    kept: PyTree  # theta after the steps asked for, leaves (len(keep), ...)
+    kept: PyTree  # theta after the requested steps, leaves (len(keep), ...)
 
 
 class AdaptFn(Protocol):
@@ -37,8 +37,8 @@ class AdaptFn(Protocol):
         Args:
           meta_params: the start, as `init` or the outer optimiser gives it.
           support: minibatches, leaves (K, ...), one for each step. K may exceed the K of meta-training.
-          key: for the noise of all steps; step j draws the same whatever K is.
-          keep: step counts in 0..K at which theta is to be returned too: one long run gives a whole curve.
+          key: for the noise of all steps; step j draws the same noise for every K.
+          keep: step counts in 0..K at which to return theta as well: one long run gives a whole curve.
         """
 
 
@@ -61,10 +61,10 @@ def over_tasks(one_task: TaskGradient, micro_batch: int | None = None) -> Callab
 
     Args:
       one_task: gradient and metrics of one task.
-      micro_batch: how many tasks are computed at a time; bounds the memory, not the result. None is all at once.
+      micro_batch: how many tasks are computed at a time; limits memory without changing the result. None: all at once.
 
     Raises:
-      ValueError: micro_batch does not divide the number of tasks.
+      ValueError: if micro_batch does not divide the number of tasks.
     """
 
     def gradient(meta_params: MetaParams, tasks: TaskBatch, key: jax.Array) -> tuple[MetaParams, Metrics]:
@@ -72,7 +72,7 @@ def over_tasks(one_task: TaskGradient, micro_batch: int | None = None) -> Callab
         size = micro_batch or count
         if size < 1 or count % size:
             raise ValueError(
-                f"micro_batch={micro_batch} does not divide the {count} tasks of the meta-batch; change either"
+                f"micro_batch={micro_batch} does not divide the {count} tasks of the meta-batch; change one of them"
             )
 
         def group_mean(group: tuple[PyTree, PyTree, jax.Array]) -> tuple[MetaParams, Metrics]:
@@ -89,6 +89,6 @@ def over_tasks(one_task: TaskGradient, micro_batch: int | None = None) -> Callab
 
 
 def task_metrics(theta: PyTree, result: AdaptResult, query_loss: jax.Array) -> Metrics:
-    """The metrics that all methods report of one task."""
+    """The metrics that all methods report for one task."""
     distance = trees.global_norm(trees.sub(result.theta, theta))
     return {"query_loss": query_loss, "support_losses": result.losses, "distance": distance}

@@ -9,5 +9,5 @@ from metalora_jax.meta.maml import maml
 
 
 def fomaml(loss_fn: LossFn, optimizer: optax.GradientTransformation, **options: Any) -> MetaMethod:
-    """MAML with the inner gradients taken as constants, so that d theta_K / d theta = 1; options as for `maml`."""
+    """MAML with the inner gradients treated as constants, so that d theta_K / d theta = 1; options as for `maml`."""
     return maml(loss_fn, optimizer, first_order=True, **options)

@@ -14,7 +14,7 @@ from metalora_jax.types import PyTree
 
 
 class InnerOptions(NamedTuple):
-    """How an inner loop runs, for all methods alike."""
+    """How an inner loop runs, in all methods."""
 
     fast: Sequence[str] | None = None  # regexes over whole leaf paths ("expert/q_proj/a"); None adapts all of theta
     max_norm: float | None = None  # clips every step's gradient to this global norm
@@ -40,15 +40,15 @@ def adapt(
 
     Args:
       loss_fn: (theta, batch, key) -> scalar.
-      theta: the start; what the mask leaves out is not moved and not differentiated.
+      theta: the start; leaves that the mask excludes are neither updated nor differentiated.
       batches: leaves (K, ...).
       key: step j draws from fold_in(key, j).
       optimizer: any optax transform; its state starts fresh here. It may close over traced values (learned rates).
       options: mask, clipping and noise.
       first_order: treats the gradients as constants when the result is differentiated (FOMAML); False keeps their
         derivative (MAML).
-      remat: of a step that is differentiated, keeps theta alone and recomputes the rest, see `_value_and_grad`.
-      keep: step counts in 0..K at which theta is returned too.
+      remat: stores only theta of a differentiated step and recomputes the rest, see `_value_and_grad`.
+      keep: step counts in 0..K at which theta is returned as well.
 
     Returns:
       theta after K steps, the K losses, and the kept thetas.
@@ -63,7 +63,7 @@ def adapt(
     def one_step(carry: tuple[PyTree, optax.OptState, PyTree], step: tuple[jax.Array, PyTree]) -> tuple:
         fast, state, kept = carry
         j, batch = step
-        # Stopping theta, rather than its gradient, spares the derivative of the whole loss and its memory.
+        # Stopping theta, rather than its gradient, saves the derivative of the whole loss and its memory.
         at, rest = jax.lax.stop_gradient((fast, slow)) if first_order else (fast, slow)
         step_key = key if options.same_draws else jax.random.fold_in(key, j)
         loss, gradient = value_and_grad(at, rest, batch, step_key)
@@ -87,7 +87,7 @@ def _value_and_grad(loss_fn: LossFn, remat: bool) -> Callable[[PyTree, PyTree, P
 
     With `remat` its derivative is taken forward over reverse: the Hessian is symmetric, so the product that the chain
     rule asks for is the gradient's derivative along the cotangent. That recomputes the step from its theta, so memory
-    does not grow with K times the activations, and spares the transpose of a backward pass, which is what makes
+    does not grow with K times the activations, and avoids the transpose of a backward pass, which is what makes
     reverse over reverse slow (Kemaev et al. 2025, "MixFlow-MG", arXiv:2505.00793). What `loss_fn` closes over is
     constant: no derivative reaches it.
     """
@@ -123,14 +123,14 @@ def _with_forward_over_reverse(loss: Callable[..., jax.Array]) -> Callable[..., 
 
 
 def partition(theta: PyTree, fast: Sequence[str] | None) -> tuple[PyTree, PyTree]:
-    """(fast, slow): both of theta's structure, with None where a leaf belongs to the other one.
+    """(fast, slow): both of theta's structure, with None in place of leaves that belong to the other.
 
     Args:
       theta: the tree.
-      fast: regular expressions; a leaf is fast if one matches its whole path. None: all are fast.
+      fast: regular expressions; a leaf is fast if one matches its full path. None: all are fast.
 
     Raises:
-      ValueError: an expression matches no leaf.
+      ValueError: if an expression matches no leaf.
     """
     if fast is None:
         return theta, jax.tree.map(lambda _: None, theta)

@@ -1,4 +1,4 @@
-"""Meta-SGD (Li et al. 2017): the outer loop learns the start and, beside it, how fast each part of it moves."""
+"""Meta-SGD (Li et al. 2017): the outer loop learns the start and the learning rate of each part of it."""
 
 import math
 from typing import Any
@@ -32,10 +32,10 @@ def learned_rates(
       loss_fn: (theta, batch, key) -> scalar.
       direction: optax transform of the gradient without a rate of its own, such as
         `optax.scale_by_adam(eps_root=1e-8)`; None is the gradient itself.
-      start: every rate's start, positive.
-      shared: what has one rate in common: a whole "tensor"; each matrix, "layer", of a stacked tensor (*layers, m, n);
-        or nothing, "element", as Li et al. have it (there a rate may be negative, too).
-      first_order: drop second derivatives of the loss; the rates still get their exact gradient given the directions.
+      start: the initial value of every rate, positive.
+      shared: what shares one rate: a whole "tensor"; each matrix, "layer", of a stacked tensor (*layers, m, n);
+        or nothing, "element", as in Li et al. (where a rate may also be negative).
+      first_order: drop second derivatives of the loss; the rates still get their exact gradient for given directions.
       remat, micro_batch, **options: as for `maml`.
     """
     if not start > 0:

@@ -20,18 +20,18 @@ def maml(
     micro_batch: int | None = None,
     **options: Any,
 ) -> MetaMethod:
-    """Minimises over theta the mean of L(theta_K; query), where theta_K follows from theta by K steps on the support.
+    """Minimises the mean of L(theta_K; query) over theta, where theta_K results from K steps on the support.
 
-    At an inner rate beyond what the curvature bears, many steps are a chaotic map and their derivative explodes, where
+    At an inner rate too large for the curvature, many steps are a chaotic map and their derivative explodes, where
     FOMAML still learns: if the gradient's norm is far above `fomaml`'s before the first update, lower the rate.
 
     Args:
       loss_fn: (theta, batch, key) -> scalar.
       optimizer: of the inner loop. To differentiate twice through Adam give it an `eps_root` > 0: the slope of
         sqrt(v) is infinite where an adapter has no gradient yet.
-      first_order: drop the derivative of the inner gradients; see `fomaml`.
-      remat: recompute inner steps in the backward pass, see `inner.adapt`; faster, and of flat memory.
-      micro_batch: tasks at a time.
+      first_order: drops the derivative of the inner gradients; see `fomaml`.
+      remat: recomputes inner steps in the backward pass, see `inner.adapt`; faster, with constant memory.
+      micro_batch: tasks computed at a time.
       **options: of the inner loop, see `inner.InnerOptions`.
     """
     return bilevel(loss_fn, lambda _: optimizer, first_order, remat, micro_batch, inner.InnerOptions(**options))

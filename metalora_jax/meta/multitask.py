@@ -1,4 +1,4 @@
-"""Multi-task training: the fair control, which sees the same data but never adapts while it trains."""
+"""Multi-task training: the fair control, which sees the same data but never adapts during training."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from metalora_jax.types import TaskBatch
 def multitask(loss_fn: LossFn, optimizer: optax.GradientTransformation, **options: Any) -> MetaMethod:
     """The gradient of the mean query loss at theta itself: FOMAML without inner steps.
 
-    `optimizer` and the options serve `adapt`, the ordinary fine-tuning that follows at test time.
+    `optimizer` and the options are for `adapt`, the ordinary fine-tuning that follows at test time.
     """
     base = fomaml(loss_fn, optimizer, **options)
 

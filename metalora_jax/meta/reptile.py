@@ -1,4 +1,4 @@
-"""Reptile (Nichol et al. 2018): move the start towards where the tasks end."""
+"""Reptile (Nichol et al. 2018): moves the start towards the tasks' adapted parameters."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def reptile(
 ) -> MetaMethod:
     """The pseudo-gradient theta - theta_K: SGD at rate beta on it is theta += beta mean(theta_K - theta).
 
-    The query batch is used for the metric alone, never for the gradient. Options as for `fomaml`.
+    The query batch is used only for the metric, never for the gradient. Options as for `fomaml`.
     """
     base = fomaml(loss_fn, optimizer, **options)
 

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalora_jax import meta, trees
+from metalora_jax.adaptation.base import Base
+from metalora_jax.adaptation.frozen_front import frozen_banks
+from metalora_jax.adaptation.learner import Learner, loss_fn
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.frames import gather, rows_and_labels
 from metalora_jax.meta import InnerOptions
-from metalora_jax.training.base import Base
-from metalora_jax.training.frozen_front import frozen_banks
-from metalora_jax.training.learner import Learner, loss_fn
 from metalora_jax.training.methods import OPTIMIZERS
 from metalora_jax.training.task_batches import Rows, behind, drawn, fill, replay_of
 from metalora_jax.types import Batch, Demo, PyTree
@@ -50,20 +50,19 @@ class Adapted(NamedTuple):
 
 
 def inner_loop(
-    learner: Learner, optimizer: str, draws: int, options: InnerOptions, keep: tuple[int, ...] = ()
+    optimizer: str, draws: int, options: InnerOptions, keep: tuple[int, ...] = ()
 ) -> Callable[..., meta.AdaptResult]:
-    """(meta_params, phi, support, key, rate) -> the result of one gradient step for each minibatch of `support`.
+    """(learner, meta_params, support, key, rate) -> the result of one gradient step for each minibatch of `support`.
 
     Args:
-      learner: what is adapted.
       optimizer: "learned" (then `rate` is a factor on the learned rates), or a name in `methods.OPTIMIZERS`.
       draws: flow draws per frame.
       options: mask and clipping.
       keep: steps after which theta is returned too.
     """
 
-    def run(meta_params: PyTree, phi: PyTree, support: Batch, key: jax.Array, rate: jax.Array) -> meta.AdaptResult:
-        loss = loss_fn(learner, phi, draws, dropout=False)
+    def run(start: Learner, meta_params: PyTree, support: Batch, key: jax.Array, rate: jax.Array) -> meta.AdaptResult:
+        loss = loss_fn(start, draws=draws)
         if optimizer == "learned":
             method = meta.learned_rates(loss, first_order=True, **options._asdict())
             scaled = jax.tree.map(lambda log_rate: log_rate + jnp.log(rate), meta_params["log_rates"])
@@ -99,8 +98,8 @@ def adapt(
         raise ValueError("this adapter has no learned rates: choose --optimizer=adam with a --rate such as 0.01")
     if options.optimizer not in ("learned", *OPTIMIZERS):
         raise ValueError(f"no optimizer named {options.optimizer!r}; choose learned, {', '.join(OPTIMIZERS)}")
-    frames = gather({_TASK: list(demos)}, base.statistics, base.encode_text, base.sizes, augment)
-    old = [gather(earlier, base.statistics, base.encode_text, base.sizes)] if earlier else []
+    frames = gather({_TASK: list(demos)}, base.preprocessor, augment)
+    old = [gather(earlier, base.preprocessor)] if earlier else []
     bank, *old_bank = frozen_banks(base, [frames, *old], learner.stage)
     rows, labels = rows_and_labels(frames, _TASK, range(len(demos)))
     kept_back = np.arange(len(rows)) % HOLD_OUT == HOLD_OUT - 1
@@ -113,20 +112,20 @@ def adapt(
         shape = options.steps, options.replay_frames
         support = behind(support, replay(np.random.default_rng([options.seed, 1]), shape), axis=1)
     inner = InnerOptions(fast=options.fast, max_norm=options.max_norm)
-    arguments = (meta_params, learner.phi, support, jax.random.key(options.seed), jnp.float32(options.rate))
-    run = jax.jit(inner_loop(learner, options.optimizer, options.draws, inner)).lower(*arguments).compile()
+    arguments = (learner, meta_params, support, jax.random.key(options.seed), jnp.float32(options.rate))
+    run = jax.jit(inner_loop(options.optimizer, options.draws, inner)).lower(*arguments).compile()
     start = time.perf_counter()
     theta = jax.block_until_ready(run(*arguments).theta)
     seconds = time.perf_counter() - start
 
     @jax.jit
-    def judge(theta: PyTree, phi: PyTree, batch: Batch) -> jax.Array:
-        return loss_fn(learner, phi, 8, dropout=False)(theta, batch, jax.random.key(1))
+    def judge(start: Learner, theta: PyTree, batch: Batch) -> jax.Array:
+        return loss_fn(start, draws=8)(theta, batch, jax.random.key(1))
 
     def change(batches: Iterable[Batch]) -> tuple[float, float]:
         judged = list(batches)
         before, after = (
-            float(np.mean([judge(at, learner.phi, batch) for batch in judged])) for at in (meta_params["theta"], theta)
+            float(np.mean([judge(learner, at, batch) for batch in judged])) for at in (meta_params["theta"], theta)
         )
         return before, after
 

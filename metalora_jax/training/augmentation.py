@@ -1,4 +1,4 @@
-"""What a recipe makes of its demonstrations before they are learned from: other words, and other sides."""
+"""How a recipe extends its demonstrations before training: paraphrases and symmetries."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,11 +7,12 @@ from metalora_jax.data import instructions, symmetry
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.symmetry import Symmetry
 from metalora_jax.envs.symmetries import symmetries
-from metalora_jax.types import Demo, from_fields
+from metalora_jax.fields import from_fields
+from metalora_jax.types import Demo
 
 
 class SymmetryConfig(NamedTuple):
-    """Which tasks are also learned in a mirror or turned; see `data.symmetry`."""
+    """Which tasks are also learned mirrored or turned; see `data.symmetry`."""
 
     world: str  # of the demonstrations
     names: Sequence[str] = ()
@@ -19,7 +20,7 @@ class SymmetryConfig(NamedTuple):
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "SymmetryConfig":
-        """Reads the section `symmetries`; see `types.from_fields`. ValueError where one of its lists is useless."""
+        """Reads the section `symmetries`; see `fields.from_fields`. Raises ValueError if only one list is set."""
         self = from_fields(cls, fields, "symmetries")
         if bool(self.names) != bool(self.tasks):
             raise ValueError("symmetries.names and symmetries.tasks belong together: set both, or neither")
@@ -27,14 +28,14 @@ class SymmetryConfig(NamedTuple):
 
 
 def augmented(recipe: Mapping[str, Any], demos: Mapping[str, Sequence[Demo]]) -> dict[str, list[Demo]]:
-    """The demonstrations that `recipe` learns from, of those it has read.
+    """The demonstrations that `recipe` trains on, made from those it has read.
 
     Args:
-      recipe: with `data.cameras`, and where they are wanted `paraphrases` (task -> texts) and `symmetries`.
+      recipe: with `data.cameras`, and optionally `paraphrases` (task -> texts) and `symmetries`.
       demos: each task's.
 
     Raises:
-      ValueError: a table, a task or a camera does not admit what is asked for.
+      ValueError: if a table, a task or a camera does not allow the requested changes.
     """
     out = {task: list(recorded) for task, recorded in demos.items()}
     if recipe.get("paraphrases"):
@@ -44,7 +45,7 @@ def augmented(recipe: Mapping[str, Any], demos: Mapping[str, Sequence[Demo]]) ->
 
 
 def variants(recipe: Mapping[str, Any]) -> ImageAugmentation | None:
-    """How `recipe` varies its frames; None where it has no section `augment`."""
+    """How `recipe` varies its frames; None if it has no section `augment`."""
     return ImageAugmentation.from_config(recipe["augment"]) if "augment" in recipe else None
 
 

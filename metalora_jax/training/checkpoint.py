@@ -1,8 +1,8 @@
 """Checkpoints that resume bit-identically or not at all, on top of Orbax.
 
-Orbax gives atomic visibility and generations. What is added here, because training has been lost to it elsewhere: a
+Orbax gives atomic visibility and generations. What is added here, because its lack has cost training runs elsewhere: a
 digest of the content that every restore recomputes, a comparison of structure, shapes and dtypes with what the program
-expects (Orbax can restore part of a larger checkpoint without a word), a flush to the disk before `save` returns, and
+expects (Orbax can silently restore part of a larger checkpoint), a flush to the disk before `save` returns, and
 a work directory that refuses a run with another configuration.
 
     resuming = claim(workdir, config)
@@ -32,8 +32,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from metalora_jax import trees
-from metalora_jax.adapters.directory import sync_tree
+from metalora_jax import files, trees
 from metalora_jax.types import PyTree
 
 _CONFIG = "config.json"
@@ -102,26 +101,26 @@ class Checkpoints:
             if "RESOURCE_EXHAUSTED" not in str(error) and getattr(error, "errno", None) != errno.ENOSPC:
                 raise
             raise CheckpointError(
-                f"the disk is full: step {step} was not saved in {self._directory}, earlier generations are whole; "
-                "make room, and the same command goes on from there"
+                f"the disk is full: step {step} was not saved in {self._directory}, earlier generations are intact; "
+                "free some space, and the same command resumes from there"
             ) from error
         if not saved:
             newest = self._manager.latest_step()
-            raise CheckpointError(f"step {step} was not saved in {self._directory}: step {newest} is there already")
-        sync_tree(self._directory / str(step))
-        sync_tree(self._directory)
+            raise CheckpointError(f"step {step} was not saved in {self._directory}: step {newest} already exists")
+        files.sync_tree(self._directory / str(step))
+        files.sync_tree(self._directory)
 
     def restore(self, template: PyTree) -> Restored | None:
-        """The newest generation that is whole; None when there is none at all.
+        """The newest intact generation; None if there are no generations.
 
         A damaged generation is reported as an error in the log and set aside as `<step>.damaged`, and the one before
-        it is tried. A whole generation that does not fit the template is never passed over: it raises.
+        it is tried. An intact generation that does not fit the template is never skipped: it raises.
 
         Args:
           template: a state with the structure, shapes, dtypes and placement on devices to restore to.
 
         Raises:
-          CheckpointError: the newest whole generation has other leaves than `template`, or every one is damaged.
+          CheckpointError: if the newest intact generation and `template` have different leaves, or all are damaged.
         """
         damaged: dict[int, str] = {}
         for step in reversed(self.steps()):
@@ -142,7 +141,7 @@ class Checkpoints:
         if damaged:
             raise CheckpointError(
                 f"all {len(damaged)} generations in {self._directory} are damaged ({damaged}); "
-                "restore the directory from a backup, or start again in a new one"
+                "restore the directory from a backup, or start over in a new one"
             )
         return None
 
@@ -176,7 +175,7 @@ class Checkpoints:
 
 
 class _Damaged(Exception):
-    """One generation's files cannot be read, or hold other content than was saved."""
+    """The files of a generation cannot be read, or their content differs from what was saved."""
 
 
 class Interrupt:
@@ -206,7 +205,7 @@ class Interrupt:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._received = number
         self._restore_handlers()
-        logging.warning("%s received: saving after this step; once more stops at once", signal.Signals(number).name)
+        logging.warning("%s received: saving after this step; repeat it to stop at once", signal.Signals(number).name)
 
     def _restore_handlers(self) -> None:
         for number, handler in self._previous.items():
@@ -215,12 +214,12 @@ class Interrupt:
 
 
 def claim(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> bool:
-    """Makes `workdir` the home of the run with this configuration; True if that run was there already.
+    """Claims `workdir` for the run with this configuration; True if that run is already there.
 
     The configuration is written to `workdir/config.json` before anything else, atomically.
 
     Raises:
-      WorkdirError: the directory holds a run with another configuration (the differing fields are named), or files
+      WorkdirError: if the directory holds a run with another configuration (the differing fields are named), or files
         without one.
     """
     workdir = Path(workdir)
@@ -240,11 +239,7 @@ def claim(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> bool:
     if workdir.exists() and any(not p.name.startswith(f".{_CONFIG}") for p in workdir.iterdir()):
         raise WorkdirError(f"{workdir} holds files but no {_CONFIG}; choose an empty work directory")
     workdir.mkdir(parents=True, exist_ok=True)
-    staging = workdir / f".{_CONFIG}.{os.getpid()}"
-    staging.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
-    sync_tree(workdir)
-    os.replace(staging, file)
-    sync_tree(workdir)
+    files.write_json(file, config, sort_keys=True)
     return False
 
 
@@ -261,7 +256,7 @@ def _differences(old: Any, new: Any, name: str = "") -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Orbax tells every step of every save at INFO, twenty lines each; what goes wrong still shows."""
+    """Orbax logs every step of every save at INFO, twenty lines each; warnings and errors still show."""
     level = logging.get_verbosity()
     logging.set_verbosity(min(level, logging.WARNING))
     try:

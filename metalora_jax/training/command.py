@@ -1,21 +1,47 @@
 """How the binaries start: a user's mistake ends in one line that names it, not in a traceback."""
 
+import json
 import logging as python_logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-from absl import app, logging
+from absl import app, flags, logging
 
 from metalora_jax import caches
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """`absl.app.run`, with errors that a user can mend shown as one line; `--verbosity=1` shows the traceback too."""
+def run(main: Callable[[list[str]], None], config: Callable[[], Mapping[str, Any]] | None = None) -> None:
+    """`absl.app.run`, with errors that a user can mend shown as one line; `--verbosity=1` shows the traceback too.
+
+    A binary with a flag `--config` gets `--print_config`, too. What that shows is the flag's value, or, where a binary
+    makes its config of several flags, what `config` returns.
+    """
+    shown = None
+    if "config" in flags.FLAGS:
+        shown = flags.DEFINE_bool("print_config", False, "Print the config, overrides included, and do nothing else.")
+
+    def parse(argv: list[str]) -> list[str]:
+        try:
+            return flags.FLAGS(argv)
+        except flags.Error as error:
+            # All flags are read, and one that is required is missing: to show the config, none but its own are needed.
+            if shown is not None and flags.FLAGS.is_parsed() and shown.value:
+                return argv[:1]
+            sys.exit(f"error: {error}  (--help lists the flags)")
+
+    def show() -> None:
+        if config is None and flags.FLAGS.config is None:
+            raise ValueError("no config to print: --config=configs/...")
+        print("\n".join(_lines(config() if config else flags.FLAGS.config.to_dict())))
 
     def guarded(argv: list[str]) -> None:
         try:
-            main(argv)
+            if shown is not None and shown.value:
+                show()
+            else:
+                main(argv)
         except KeyboardInterrupt:
             sys.exit("interrupted; finished work is kept, and the same command goes on from there")
         except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
@@ -28,4 +54,15 @@ def run(main: Callable[[list[str]], None]) -> None:
     # JAX reports at length, at level INFO, the accelerators that a machine does not have.
     python_logging.getLogger("jax._src.xla_bridge").setLevel(python_logging.WARNING)
     caches.keep_compiled()
-    app.run(guarded)
+    app.run(guarded, flags_parser=parse)
+
+
+def _lines(config: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """YAML, a line for each field."""
+    for key, value in config.items():
+        name = key if key.isidentifier() else json.dumps(key)
+        if isinstance(value, Mapping) and value:
+            yield f"{indent}{name}:"
+            yield from _lines(value, indent + "  ")
+        else:
+            yield f"{indent}{name}: {json.dumps(value)}"

@@ -11,14 +11,14 @@ import jax
 import optax
 
 from metalora_jax import trees
+from metalora_jax.progress import progress
 from metalora_jax.training.checkpoint import Checkpoints, Interrupt
 from metalora_jax.training.metrics import MetricsWriter, Sink, Skips, finite_or_skip, raise_if_stuck
-from metalora_jax.training.progress import progress
 from metalora_jax.types import Array, PyTree
 
 
 class TrainState(NamedTuple):
-    """All that a resumed run needs beside its step: the data order and the noise are pure in (seed, step)."""
+    """All that a resumed run needs besides its step: the data order and the noise are pure in (seed, step)."""
 
     params: PyTree
     opt_state: PyTree
@@ -30,7 +30,7 @@ Gradient = Callable[[PyTree, PyTree, jax.Array], tuple[PyTree, dict[str, Array]]
 
 
 def init(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
-    """A state before its first step."""
+    """The state before the first step."""
     return TrainState(params, optimizer.init(params), Skips.zero())
 
 
@@ -39,7 +39,7 @@ def update(
 ) -> tuple[TrainState, dict[str, Array]]:
     """One pure step. An update from a loss or gradient that is not finite is skipped and counted.
 
-    So is one from a gradient whose norm overflows: clipped, it would be zero, and the run would go on in vain.
+    So is one from a gradient whose norm overflows: clipped, it would be zero, and the run would make no progress.
     """
     grads, metrics = gradient(state.params, batch, key)
     norm = trees.global_norm(grads)
@@ -75,10 +75,10 @@ def run(
       step_fn: jitted; (state, batch, key) -> state and scalar metrics.
       batch_fn: update number -> batch; pure.
       steps: updates in all.
-      seed: of the noise.
+      seed: seed of the noise.
       description: for the progress bar.
       checkpoint_every, log_every: updates between checkpoints, and between lines of `metrics.jsonl`.
-      sinks: dashboards, made once the first step to be logged is known.
+      sinks: dashboards, created once the first step to be logged is known.
       meta: JSON to keep with each checkpoint.
     """
     with ExitStack() as stack:
@@ -95,7 +95,7 @@ def run(
             bar.set_postfix_str("compiling")
         for step in range(start + 1, steps + 1):
             state, metrics = step_fn(state, batch_fn(step), jax.random.fold_in(root, step))
-            if step == start + 1:  # most of it was compilation, which is no part of the rate
+            if step == start + 1:  # most of it was compilation, which does not count towards the rate
                 jax.block_until_ready(state)
                 clock = time.monotonic()
                 bar.unpause()
@@ -112,6 +112,6 @@ def run(
                 checkpoints.save(step, state, {"step": step} | dict(meta or {}))
             if interrupt and step < steps:
                 bar.close()
-                print(f"saved at step {step} of {steps} in {workdir}; the same command goes on from there")
+                print(f"saved at step {step} of {steps} in {workdir}; the same command resumes from there")
                 sys.exit(Interrupt.EXIT_CODE)
     return state

@@ -11,22 +11,24 @@ import optax
 from absl import logging
 
 from metalora_jax import adapters, trees
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation import features
+from metalora_jax.adaptation.adapter import probe
+from metalora_jax.adaptation.base import Base
+from metalora_jax.adaptation.frozen_front import frozen_banks
+from metalora_jax.adaptation.learner import Learner, learner, loss_fn
 from metalora_jax.adapters import directory, placement
-from metalora_jax.data import content, features, sources
+from metalora_jax.data import content, sources
 from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
 from metalora_jax.data.normalize import normalize_actions
 from metalora_jax.data.tasks import draw_tasks
 from metalora_jax.envs.conditions import Condition, ConditionRange, command_labels
+from metalora_jax.fields import from_fields
 from metalora_jax.memory import sparing
 from metalora_jax.meta import MetaMethod
-from metalora_jax.training import base as bases
 from metalora_jax.training import loop, methods, task_batches
-from metalora_jax.training.adapter import probe
 from metalora_jax.training.augmentation import augmented, variants
-from metalora_jax.training.base import Base
-from metalora_jax.training.frozen_front import frozen_banks
-from metalora_jax.training.learner import Learner, learner, loss_fn
-from metalora_jax.types import ActionChunk, Array, Batch, Demo, PyTree, from_fields
+from metalora_jax.types import ActionChunk, Array, Batch, Demo, PyTree
 
 OUTWEIGHS = 5.0  # mean square of a task's normalised actions; it is about 1 over all data behind the statistics
 
@@ -44,7 +46,7 @@ class DataConfig(NamedTuple):
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "DataConfig":
-        """Reads the section `data`; see `types.from_fields`."""
+        """Reads the section `data`; see `fields.from_fields`."""
         return from_fields(cls, fields, "data")
 
 
@@ -63,7 +65,7 @@ class BatchConfig(NamedTuple):
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "BatchConfig":
-        """Reads the section `batch`; see `types.from_fields`."""
+        """Reads the section `batch`; see `fields.from_fields`."""
         return from_fields(cls, fields, "batch")
 
 
@@ -77,7 +79,7 @@ class OuterConfig(NamedTuple):
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "OuterConfig":
-        """Reads the section `outer`; see `types.from_fields`."""
+        """Reads the section `outer`; see `fields.from_fields`."""
         return from_fields(cls, fields, "outer")
 
 
@@ -125,7 +127,7 @@ def setting(config: Mapping[str, Any]) -> Setting:
     rules = placement.from_json([dict(rule) for rule in config["placement"]])
     data = DataConfig.from_config(config["data"])
     demos = augmented(config, read_demos(data))
-    frames = gather(demos, base.statistics, base.encode_text, base.sizes, variants(config), data.frames)
+    frames = gather(demos, base.preprocessor, variants(config), data.frames)
     conditions = None if config["conditions"] is None else ConditionRange.from_config(config["conditions"])
     key = jax.random.key(config["seed"])
     batch = BatchConfig.from_config(config["batch"])
@@ -189,19 +191,20 @@ def report_placement(known: Setting, bank: PyTree) -> None:
     rows, labels = rows_and_labels(known.frames, next(iter(known.frames.demos)), (0,))
     batch = task_batches.fill(task_batches.Rows(rows[:4], ActionChunk(*(x[:4] for x in labels))), bank)
 
-    def loss(theta: PyTree, phi: PyTree, batch: Batch) -> jax.Array:
-        return loss_fn(known.learner, phi, 1, dropout=False)(theta, batch, jax.random.key(0))
+    def loss(theta: PyTree, start: Learner, batch: Batch) -> jax.Array:
+        return loss_fn(start, draws=1)(theta, batch, jax.random.key(0))
 
-    dead = adapters.dead_adapters(jax.jit(jax.grad(loss))(theta, known.learner.phi, batch))
+    dead = adapters.dead_adapters(jax.jit(jax.grad(loss))(theta, known.learner, batch))
     if dead:
         logging.warning("no gradient reaches the adapters on %s; leave them out of the placement", ", ".join(dead))
 
 
 def outweighing(frames: Frames) -> list[str]:
     """Tasks whose actions the base's statistics do not cover: their loss would drown the others'."""
+    statistics, sizes = frames.preprocessor.statistics, frames.preprocessor.sizes
     found = []
     for task, recorded in frames.actions.items():
-        normalised = normalize_actions(frames.statistics, np.concatenate(recorded), frames.sizes.action)
+        normalised = normalize_actions(statistics, np.concatenate(recorded), sizes.action)
         square = float(np.mean(np.square(normalised[:, : recorded[0].shape[1]])))
         if square > OUTWEIGHS:
             found.append(f"{task} ({square:.0f})")
@@ -241,25 +244,27 @@ def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], 
     meta = dict(config["meta"])
     inner_steps = meta.pop("inner_steps")
     outer = OuterConfig.from_config(config["outer"])
-    dropout = any(rule.dropout for rule in known.placement)
+    dropout = any(rule.kind is not None and rule.kind.random for rule in known.placement)
 
-    def method(phi: PyTree) -> MetaMethod:
-        return methods.build(loss_fn(learn, phi, batch.draws, dropout), **meta)
+    def method(start: Learner) -> MetaMethod:
+        return methods.build(loss_fn(start, draws=batch.draws, dropout=dropout), **meta)
 
     optimizer = outer_optimizer(outer, meta["optimizer"] in methods.LEARNED)
     [bank] = frozen_banks(base, [known.frames], learn.stage)
     report_placement(known, bank)
-    # phi is an argument: what a jitted function closes over becomes part of its program.
+    # The learner is an argument: what a jitted function closes over becomes part of its program.
     step = jax.jit(
-        lambda state, rows, key, bank, phi: loop.update(state, rows, key, make_gradient(method(phi), bank), optimizer),
+        lambda state, rows, key, bank, start: loop.update(
+            state, rows, key, make_gradient(method(start), bank), optimizer
+        ),
         donate_argnums=0,
         compiler_options=sparing(),
     )
 
     def one_step(state: loop.TrainState, rows: task_batches.TaskRows, key: jax.Array) -> Any:
         if features.on_host(bank):
-            return step(state, task_batches.fill_tasks(rows, bank), key, None, learn.phi)
-        return step(state, rows, key, bank, learn.phi)
+            return step(state, task_batches.fill_tasks(rows, bank), key, None, learn)
+        return step(state, rows, key, bank, learn)
 
     tasks = [task for task in known.frames.demos if task not in batch.kept]
     kept = task_batches.all_rows(known.frames, batch.kept) if batch.kept else None
@@ -282,7 +287,7 @@ def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], 
 
     state = loop.run(
         workdir,
-        loop.init(method(learn.phi).init(learn.theta), optimizer),
+        loop.init(method(learn).init(learn.theta), optimizer),
         one_step,
         batch_of,
         steps=outer.steps,

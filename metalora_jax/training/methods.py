@@ -1,4 +1,4 @@
-"""From the words of a config to a meta-method."""
+"""Builds a meta-method from the names in a config."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,23 +29,23 @@ def build(
       method: "maml", "fomaml", "reptile", "anil" or "multitask".
       optimizer: of the inner loop: "sgd", "adam", or learned rates (Meta-SGD): "learned" for one per tensor,
         "learned_each" for one per parameter.
-      rate: the inner rate; where it starts, when it is learned.
+      rate: the inner rate; its initial value if it is learned.
       max_norm: clips each inner gradient to this norm; None does not clip.
       same_draws: one set of flow noise for all inner steps.
-      micro_batch: tasks computed at a time; None is all of the meta-batch.
+      micro_batch: tasks computed at a time; None: the whole meta-batch.
       head: leaf paths that ANIL adapts; must be None for the other methods.
 
     Raises:
-      ValueError: an unknown name, or a combination in which one of the words would have no effect.
+      ValueError: if a name is unknown, or an option would have no effect in this combination.
     """
     if (method == "anil") != (head is not None):
         raise ValueError(
-            f"meta.head is what method 'anil' adapts: it must be set there and only there, not for {method!r}"
+            f"meta.head selects what method 'anil' adapts: it must be set for 'anil' only, not for {method!r}"
         )
     options: dict[str, Any] = {"max_norm": max_norm, "same_draws": same_draws, "micro_batch": micro_batch}
     if optimizer in LEARNED:
         if method not in ("maml", "fomaml", "anil"):
-            raise ValueError(f"meta.optimizer {optimizer!r} has no effect in method {method!r}; choose sgd or adam")
+            raise ValueError(f"meta.optimizer {optimizer!r} has no effect with method {method!r}; choose sgd or adam")
         options |= {"shared": LEARNED[optimizer], "fast": head}
         return meta.learned_rates(loss, start=rate, first_order=method != "maml", **options)
     if optimizer not in OPTIMIZERS:

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: JSON lines on disk, optional dashboards, and a guard against non-finite updates."""
+"""What a run reports while training: JSON lines on disk, optional dashboards, a guard against non-finite updates."""
 
 import json
 import math
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
+from metalora_jax import files
 from metalora_jax.types import Array, PyTree
 
 Sink = Callable[[int, Mapping[str, float]], None]
@@ -44,7 +45,7 @@ def finite_or_skip(evidence: PyTree, state: State, new_state: State, skips: Skip
     Args:
       evidence: the loss and the gradients, any pytree of floating arrays.
       state: parameters and optimiser state before the update. Step, random key and data cursor do not belong in here:
-        they have to advance, or the same bad batch comes again for ever.
+        they have to advance, or the same bad batch would repeat for ever.
       new_state: the same after the update.
       skips: counts so far.
     """
@@ -56,11 +57,11 @@ def finite_or_skip(evidence: PyTree, state: State, new_state: State, skips: Skip
 
 
 def raise_if_stuck(skips: Skips, step: int, cap: int = 10) -> None:
-    """NonFiniteError when `cap` updates in a row were skipped. Waits for the device: ask where metrics are read."""
+    """NonFiniteError when `cap` updates in a row were skipped. Waits for the device: call it where metrics are read."""
     if int(skips.consecutive) >= cap:
         raise NonFiniteError(
             f"{int(skips.consecutive)} updates in a row had a non-finite loss or gradient, up to step {step}; "
-            "lower the learning rates, or look for a normalisation scale near zero"
+            "lower the learning rates, or check for a normalisation scale near zero"
         )
 
 
@@ -75,10 +76,10 @@ class MetricsWriter:
         """Opens `path` for steps from `first_step` on (the step after the restored one; 0 in a new run).
 
         Records of `first_step` and later, which a killed run wrote after its last checkpoint, are dropped, and so is a
-        torn last line: the resumed run writes them again, and no step stands twice.
+        partial last line: the resumed run writes them again, and no step appears twice.
 
         Raises:
-          ValueError: a line other than the last is not a record.
+          ValueError: if a line other than the last is not a record.
         """
         self._path, self._sinks, self._last = Path(path), tuple(sinks), first_step - 1
         if self._path.exists():
@@ -89,7 +90,7 @@ class MetricsWriter:
         """Writes scalars (floats, ints, or arrays of one element); steps have to increase.
 
         Raises:
-          ValueError: a step that is not larger than the one before, or a metric that is not a scalar.
+          ValueError: if a step is not larger than the one before, or a metric is not a scalar.
         """
         if step <= self._last:
             raise ValueError(f"metrics of step {step} after step {self._last}: steps have to increase")
@@ -101,7 +102,7 @@ class MetricsWriter:
             sink(step, values)
 
     def close(self) -> None:
-        """Closes the file; sinks are closed by who made them."""
+        """Closes the file; sinks are closed by their creators."""
         self._file.close()
 
     def __enter__(self) -> "MetricsWriter":
@@ -126,7 +127,7 @@ def tensorboard_sink(directory: str | os.PathLike[str], first_step: int = 0) -> 
     """Writes scalars for TensorBoard; steps from `first_step` on that an earlier run left are hidden.
 
     Raises:
-      ModuleNotFoundError: tensorboardX is not installed.
+      ModuleNotFoundError: if tensorboardX is not installed.
     """
     try:
         import tensorboardX
@@ -146,7 +147,7 @@ def wandb_sink(project: str, run_id: str, config: Mapping[str, Any], directory: 
     """Sends metrics to Weights & Biases; the same `run_id` continues the run there.
 
     Raises:
-      ModuleNotFoundError: wandb is not installed.
+      ModuleNotFoundError: if wandb is not installed.
     """
     try:
         import wandb
@@ -179,7 +180,7 @@ def _drop_from(path: Path, first_step: int) -> None:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     torn = bool(lines) and (_parse(lines[-1]) is None or not lines[-1].endswith("\n"))
     if torn:
-        logging.warning("%s: dropped a torn last line, %r", path, lines.pop()[:80])
+        logging.warning("%s: dropped an incomplete last line, %r", path, lines.pop()[:80])
     kept = []
     for number, line in enumerate(lines, 1):
         record = _parse(line)
@@ -190,6 +191,4 @@ def _drop_from(path: Path, first_step: int) -> None:
     if len(kept) < len(lines):
         logging.warning("%s: dropped %d records from step %d on", path, len(lines) - len(kept), first_step)
     if torn or len(kept) < len(lines):
-        staging = path.with_name(f".{path.name}.new")
-        staging.write_text("".join(kept), encoding="utf-8")
-        os.replace(staging, path)
+        files.write_text(path, "".join(kept))

@@ -11,8 +11,8 @@ from flax import nnx
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from metalora_jax.data.frames import Frames, rows_and_labels
-from metalora_jax.policies import flow
-from metalora_jax.policies.smolvla.model import SmolVLA
+from metalora_jax.policies import stages
+from metalora_jax.policies.policy import Policy
 from metalora_jax.policies.smolvla.preprocess import prepare_image
 from metalora_jax.training.augmentation import augmented
 from metalora_jax.training.loop import Gradient
@@ -21,17 +21,17 @@ from metalora_jax.types import ActionChunk, Array, Batch, Demo, Observation, PyT
 
 
 def read(recipe: Mapping[str, Any]) -> dict[str, list[Demo]]:
-    """The demonstrations that `recipe` learns from: of the first part's tasks those of all parts, and their twins.
+    """The demonstrations that `recipe` trains on: those of the first part's tasks in all parts, and their twins.
 
     Args:
       recipe: with a section of `DataConfig` for each part in `data`; `paraphrases` and `symmetries` as in `augmented`.
 
     Raises:
-      ValueError: parts differ in their cameras, or name some frames only; or see `read_demos` and `augmented`.
+      ValueError: if parts differ in their cameras, or select only some frames; see also `read_demos` and `augmented`.
     """
     parts = {name: DataConfig.from_config(part) for name, part in recipe["data"].items()}
     if any(part.frames is not None for part in parts.values()):
-        raise ValueError("data.frames spares a frozen front, and pretraining has none: leave it out")
+        raise ValueError("data.frames saves work in a frozen front, and pretraining has none: leave it out")
     (first, whole), *others = parts.items()
     for name, part in others:
         if tuple(part.cameras) != tuple(whole.cameras):
@@ -42,7 +42,7 @@ def read(recipe: Mapping[str, Any]) -> dict[str, list[Demo]]:
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
-    """A byte-level BPE tokenizer of the kind that SmolVLM2 uses, at a size that fits a nano policy; 0 is padding."""
+    """A byte-level BPE tokenizer of the kind that SmolVLM2 uses, at a size suitable for a nano policy; 0 is padding."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -117,11 +117,9 @@ def gradient(graph: nnx.GraphDef, action_dim: int, draws: int, shift: int, brigh
         images = augment(image_key, batch.inputs.images, size, shift, brightness)
 
         def loss(params: PyTree) -> jax.Array:
-            model: SmolVLA = nnx.merge(graph, params)
-            context = model.context(batch.inputs._replace(images=images))
-            return flow.draws_loss(
-                lambda x, t: model.velocity(context, x, t), batch.target, flow_key, draws, action_dim
-            )
+            model: Policy = nnx.merge(graph, params)
+            seen = batch.inputs._replace(images=images)
+            return stages.loss(model, seen, batch.target, flow_key, draws=draws, action_dim=action_dim)
 
         value, grads = jax.value_and_grad(loss)(params)
         return grads, {"loss": value}

@@ -12,7 +12,7 @@ from metalora_jax.types import ActionChunk, Batch, PyTree, TaskBatch
 
 
 class Rows(NamedTuple):
-    """A Batch whose inputs are still row numbers of a bank (see `data.features`)."""
+    """A Batch whose inputs are still row numbers of a bank (see `adaptation.features`)."""
 
     rows: np.ndarray  # (...) int
     target: ActionChunk  # (..., chunk, action)

@@ -1,5 +1,7 @@
 """One contract over single and stacked, scanned maps: attach, split, join, fuse."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from flax import nnx
 
 from metalora_jax import adapters, trees
-from metalora_jax.adapters import Rule
+from metalora_jax.adapters import Dense, LoRA, Rule
 
 KEY = jax.random.key(0)
 LAYERS = 3
@@ -40,15 +42,15 @@ class Toy(nnx.Module):
 
 
 PLACEMENTS = {
-    "single": (Rule("head", rank=2, alpha=3.0, b_std=0.5),),
-    "list": (Rule(r"list/\d", rank=3, alpha=1.0, b_std=0.5),),
-    "stacked": (Rule("layers/.*", rank=2, alpha=5.0, b_std=0.5),),
+    "single": (Rule("head", LoRA(rank=2, alpha=3.0, b_std=0.5)),),
+    "list": (Rule(r"list/\d", LoRA(rank=3, alpha=1.0, b_std=0.5)),),
+    "stacked": (Rule("layers/.*", LoRA(rank=2, alpha=5.0, b_std=0.5)),),
     "all": (
         Rule("list/1", kind=None),
-        Rule("layers/up", rank=2, alpha=5.0, b_std=0.5),
-        Rule(".*", rank=3, alpha=2.0, b_std=0.3, rslora=True),
+        Rule("layers/up", LoRA(rank=2, alpha=5.0, b_std=0.5)),
+        Rule(".*", LoRA(rank=3, alpha=2.0, b_std=0.3, rslora=True)),
     ),
-    "dense": (Rule("list/1", rank=2, b_std=0.3), Rule(".*", kind="dense")),
+    "dense": (Rule("list/1", LoRA(rank=2, b_std=0.3)), Rule(".*", kind=Dense())),
     "none": (),
 }
 X = jax.random.normal(jax.random.key(1), (6, 4))
@@ -192,7 +194,7 @@ def test_graph_is_static_under_jit(adapted):
 
 @pytest.fixture(scope="module")
 def parts(plain):
-    rules = (Rule("head", dropout=0.5, b_std=1.0), Rule("layers/up", dropout=0.5, b_std=1.0))
+    rules = (Rule("head", LoRA(dropout=0.5, b_std=1.0)), Rule("layers/up", LoRA(dropout=0.5, b_std=1.0)))
     return adapters.split(adapters.attach(plain, rules, KEY))
 
 
@@ -208,7 +210,7 @@ def test_dropout_key_decides(parts):
 
 def test_dropout_expectation_is_the_deterministic_map(parts):
     """The head is linear, so with layers' dropout off the mean over keys is the output without dropout."""
-    head = adapters.attach(Toy(nnx.Rngs(0)), (Rule("head", dropout=0.3, b_std=1.0),), KEY)
+    head = adapters.attach(Toy(nnx.Rngs(0)), (Rule("head", LoRA(dropout=0.3, b_std=1.0)),), KEY)
     graph, theta, phi = adapters.split(head)
     keys = jax.random.split(KEY, 4000)
     outs = jax.jit(jax.vmap(lambda k: adapters.join(graph, theta, phi, k)(X)))(keys)
@@ -235,7 +237,7 @@ def test_split_refuses_a_model_with_keys(parts):
 
 @pytest.mark.parametrize("b_std", [0.0, 0.5])
 def test_dead_adapters_are_found_layer_by_layer(plain, b_std):
-    graph, theta, phi = adapters.split(adapters.attach(plain, (Rule("head|layers/.*", b_std=b_std),), KEY))
+    graph, theta, phi = adapters.split(adapters.attach(plain, (Rule("head|layers/.*", LoRA(b_std=b_std)),), KEY))
 
     def loss(theta):
         """Reads the first layer alone: neither the others nor the head."""
@@ -265,8 +267,55 @@ def test_attaching_twice_or_to_a_shared_map_is_refused(plain):
 
 def test_bfloat16_base_keeps_its_dtype_and_float32_adapters():
     base = nnx.Linear(4, 4, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
-    model = adapters.attach(nnx.Sequential(base), (Rule(".*", b_std=0.5),), KEY)
+    model = adapters.attach(nnx.Sequential(base), (Rule(".*", LoRA(b_std=0.5)),), KEY)
     theta = adapters.split(model).theta
     assert {leaf.dtype.name for leaf in jax.tree.leaves(theta)} == {"float32"}
     assert model(X).dtype == jnp.bfloat16
     assert adapters.fuse(model).layers[0].kernel.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("kind", [LoRA(b_std=0.5), Dense()])
+def test_fusing_into_an_integer_kernel_is_refused(plain, kind):
+    model = adapters.attach(plain, (Rule("head", kind),), KEY)
+    model.head.base.kernel = nnx.Param(jnp.ones((4, 2), jnp.int8))
+    with pytest.raises(ValueError, match="head: an adapter cannot be folded into a kernel of int8"):
+        adapters.fuse(model)
+
+
+class Gated(adapters.Adapter):
+    """An adapter that depends on its input, and that has a loss term of its own."""
+
+    def __init__(self, base, start):
+        self.base, self.gate = base, adapters.AdapterParam(jnp.full((*base.kernel.shape[:-2], 1, 1), start))
+
+    def __call__(self, x):
+        return self.base(x) * (1 + jnp.tanh(self.gate[...].squeeze() * x.mean()))
+
+    def parts(self):
+        return {"gate": self.gate}
+
+    def penalty(self):
+        return jnp.sum(jnp.square(self.gate[...]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Gate(adapters.Kind):
+    name = "gate"
+    start: float = 0.5
+
+    def adapt(self, base, key):
+        return Gated(base, self.start)
+
+    def __str__(self):
+        return self.name
+
+
+def test_a_kind_of_ones_own_needs_no_other_file(plain):
+    model = adapters.attach(plain, (Rule("head|layers/up", Gate()),), KEY)
+    graph, theta, phi = adapters.split(model)
+    np.testing.assert_array_equal(apply(adapters.join(graph, theta, phi)), apply(model))
+    assert np.abs(apply(model) - apply(plain)).max() > 1e-3
+    with pytest.raises(ValueError, match="head: Gated cannot be fused; act with it unfused"):
+        adapters.fuse(model)
+    np.testing.assert_allclose(adapters.penalty(model), 0.25 * (1 + LAYERS))
+    assert adapters.penalty(adapters.attach(plain, PLACEMENTS["all"], KEY)) is None

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import safetensors.flax
 
-from metalora_jax import __version__, trees
+from metalora_jax import __version__, files, trees
 from metalora_jax.adapters import directory
 from metalora_jax.adapters.directory import AdapterError, Probe
 
@@ -98,22 +98,11 @@ def test_a_checkout_that_nobody_installed_saves_what_it_has_learned(tmp_path, mo
     assert manifest["versions"]["jax"] == jax.__version__
 
 
-@pytest.mark.parametrize("one_step", [True, False])
-def test_exchange_swaps_directories(tmp_path, monkeypatch, one_step):
-    if not one_step:
-        monkeypatch.setattr(directory.ctypes, "CDLL", lambda *args, **kwargs: object())
-    for name in ("new", "old"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text(name)
-    directory._exchange(tmp_path / "new", tmp_path / "old")
-    assert {p.name: (p / "file").read_text() for p in tmp_path.iterdir()} == {"old": "new", "new": "old"}
-
-
 def test_failed_save_leaves_nothing_behind(tmp_path, monkeypatch):
     def disk_full(directory):
         raise OSError("no space left")
 
-    monkeypatch.setattr(directory, "sync_tree", disk_full)
+    monkeypatch.setattr(files, "sync_tree", disk_full)
     with pytest.raises(OSError, match="no space"):
         save(tmp_path / "adapter")
     assert list(tmp_path.iterdir()) == []

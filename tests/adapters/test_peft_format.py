@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from metalora_jax.adapters import Rule, peft_format
+from metalora_jax.adapters import LoRA, Rule, peft_format
 
 NAMES = {
     "model.head": (("head",), None),
@@ -55,8 +55,8 @@ def save(directory, tensors, **changes):
 def test_read(tmp_path, tensors):
     placement, theta = peft_format.read(save(tmp_path, tensors), NAMES)
     assert placement == (
-        Rule("head", rank=3, alpha=8.0, dropout=0.1),
-        Rule("expert/q_proj", rank=2, alpha=5.0, dropout=0.1),
+        Rule("head", LoRA(rank=3, alpha=8.0, dropout=0.1)),
+        Rule("expert/q_proj", LoRA(rank=2, alpha=5.0, dropout=0.1)),
     )
     assert jax.tree.map(np.shape, theta) == {
         "head": {"a": (4, 3), "b": (3, 5)},
@@ -135,7 +135,7 @@ def test_write_refuses_what_the_format_cannot_say(tmp_path, tensors):
     placement, theta = peft_format.read(save(tmp_path, tensors), NAMES)
     out = tmp_path / "out"
     with pytest.raises(ValueError, match="one dropout for all"):
-        peft_format.write(out, (placement[0], Rule("expert/q_proj", rank=2)), theta, NAMES)
+        peft_format.write(out, (placement[0], Rule("expert/q_proj", LoRA(rank=2))), theta, NAMES)
     with pytest.raises(ValueError, match="'head', which no rule"):
         peft_format.write(out, placement[1:], theta, NAMES)
     with pytest.raises(ValueError, match="'head', which has no name"):

@@ -2,15 +2,15 @@ import json
 
 import pytest
 
-from metalora_jax.adapters import Rule, placement
+from metalora_jax.adapters import Dense, LoRA, Rule, placement
 
 PATHS = ["expert/self_layers/q_proj", "expert/self_layers/k_proj", "text/layers/q_proj", "action_out_proj"]
 
 
 def test_first_match_wins_and_the_rest_is_frozen():
-    rules = (Rule("text/.*", kind=None), Rule(".*/q_proj", rank=4), Rule("expert/.*", rank=2))
+    rules = (Rule("text/.*", kind=None), Rule(".*/q_proj", LoRA(rank=4)), Rule("expert/.*", LoRA(rank=2)))
     got = placement.resolve(rules, PATHS)
-    assert {path: rule.rank for path, rule in got.items()} == {PATHS[0]: 4, PATHS[1]: 2}
+    assert {path: rule.kind.rank for path, rule in got.items()} == {PATHS[0]: 4, PATHS[1]: 2}
 
 
 def test_patterns_match_whole_paths():
@@ -27,27 +27,42 @@ def test_unused_rule_is_named_with_near_paths():
 
 
 def test_json_round_trip():
-    rules = (Rule("a", kind=None), Rule("b/.*", rank=3, alpha=7.5, dropout=0.1, rslora=True, b_std=0.02))
-    assert placement.from_json(json.loads(json.dumps(placement.to_json(rules)))) == rules
-    with pytest.raises(ValueError, match="rule 1: unknown field 'ranks'"):
-        placement.from_json([{"pattern": "a"}, {"pattern": "b", "ranks": 2}])
+    rules = (
+        Rule("a", kind=None),
+        Rule("b/.*", LoRA(rank=3, alpha=7.5, dropout=0.1, rslora=True, b_std=0.02)),
+        Rule("c", Dense()),
+    )
+    value = json.loads(json.dumps(placement.to_json(rules)))
+    assert placement.from_json(value) == rules
+    assert list(value[1]) == ["pattern", "kind", "rank", "alpha", "dropout", "rslora", "b_std"]  # as manifests have it
+    assert placement.from_json([{"pattern": "a", "rank": 2}]) == (Rule("a", LoRA(rank=2)),)
 
 
 @pytest.mark.parametrize(
-    "bad", [{"rank": 0}, {"alpha": 0}, {"dropout": 1.0}, {"kind": "dora"}, {"b_std": -1}, {"pattern": "("}]
+    ("fields", "message"),
+    [
+        ({"pattern": "b", "ranks": 2}, "placement rule 1: unknown field 'ranks' of kind 'lora'; it has: rank, alpha"),
+        ({"pattern": "b", "kind": "dense", "rank": 2}, "placement rule 1: unknown field 'rank' of kind 'dense'"),
+        ({"pattern": "b", "kind": "dora"}, "placement rule 1: kind must be 'lora', 'dense' or None, not 'dora'"),
+        ({"rank": 2}, "placement rule 1: 'pattern' is missing"),
+        ({"pattern": "(", "rank": 2}, "placement rule 1: rule '\\(': not a regular expression"),
+        ({"pattern": "b", "rank": 0}, "placement rule 1: lora: rank must be at least 1, not 0"),
+        ({"pattern": "b", "alpha": 0}, "alpha must be positive"),
+        ({"pattern": "b", "dropout": 1.0}, "dropout must be in"),
+        ({"pattern": "b", "b_std": -1}, "b_std must be at least 0"),
+        ({"pattern": "b", "rank": "4"}, "placement rule 1: "),
+    ],
 )
-def test_bad_rules_are_refused(bad):
-    with pytest.raises(ValueError, match=next(iter(bad)) if "pattern" not in bad else "regular expression"):
-        Rule(**{"pattern": "a", **bad})
+def test_bad_rules_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        placement.from_json([{"pattern": "a"}, fields])
+
+
+def test_a_kind_is_an_object_and_no_name():
+    with pytest.raises(ValueError, match=r"kind must be a Kind such as LoRA\(rank=4\), not 'lora'"):
+        Rule("a", "lora")
 
 
 def test_scale():
-    assert Rule("a", rank=4, alpha=8).scale == 2
-    assert Rule("a", rank=4, alpha=8, rslora=True).scale == 4
-
-
-def test_report_has_a_line_for_each_map():
-    lines = placement.report((Rule(".*/q_proj", rank=4),), dict.fromkeys(PATHS, (2, 8, 8))).splitlines()
-    assert len(lines) == 4
-    assert "lora r=4" in lines[0]
-    assert lines[1].endswith("frozen")
+    assert LoRA(rank=4, alpha=8).scale == 2
+    assert LoRA(rank=4, alpha=8, rslora=True).scale == 4

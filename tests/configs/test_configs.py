@@ -1,5 +1,6 @@
 """Every recipe in configs/ loads, names only what exists, and keeps what is held out apart."""
 
+import ast
 import math
 import re
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from runpy import run_path
 
 import pytest
 
+from metalora_jax.adaptation import base as bases
 from metalora_jax.adapters import placement
 from metalora_jax.data import instructions
 from metalora_jax.data.augment import ImageAugmentation
@@ -17,13 +19,12 @@ from metalora_jax.envs import metaworld
 from metalora_jax.envs.collect import jobs_of
 from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.envs.metaworld import INSTRUCTIONS
-from metalora_jax.evaluation.checks import check_retention, check_splits
-from metalora_jax.evaluation.few_shot import Protocol
-from metalora_jax.evaluation.grid import expand
+from metalora_jax.evaluation.protocol.checks import check_retention, check_splits
+from metalora_jax.evaluation.protocol.few_shot import Protocol
+from metalora_jax.evaluation.protocol.grid import expand
 from metalora_jax.evaluation.rollout import Control
 from metalora_jax.policies.smolvla import presets
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
-from metalora_jax.training import base as bases
 from metalora_jax.training import methods
 from metalora_jax.training.augmentation import SymmetryConfig, other_texts, variants
 from metalora_jax.training.meta_train import BatchConfig, DataConfig, OuterConfig, outer_optimizer
@@ -32,7 +33,9 @@ from tests.evaluation.fake_world import make_world
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"
-NAMES = {path.stem: run_path(str(path)) for path in sorted(CONFIGS.glob("*.py"))}
+COMMON = run_path(str(CONFIGS / "common.py"))
+RECIPES = [path for path in sorted(CONFIGS.glob("*.py")) if path.stem != "common"]
+NAMES = {path.stem: run_path(str(path)) for path in RECIPES}
 FIRST_EVALUATION_SEED = 1_000_000  # see metaworld.episode_start
 LIBERO = make_world(
     {name: task.instruction for name, task in libero_tasks().items()},
@@ -56,12 +59,12 @@ def choices(name: str, get_config: Callable) -> tuple:
         "smolvla": presets.NAMES,
         "libero_demos": ("picking",),
         "libero_randomised": ("picking",),
-        "libero_small": tuple(NAMES["libero_few_shot"]["SPLITS"]),
-        "libero_few_shot": tuple(NAMES["libero_few_shot"]["SPLITS"]),
-        "nano_libero": tuple(NAMES["libero_few_shot"]["SPLITS"]),
-        "smolvla_libero": (*NAMES["libero_few_shot"]["SPLITS"], "dry"),
+        "libero_small": tuple(COMMON["SPLITS"]),
+        "libero_few_shot": tuple(COMMON["SPLITS"]),
+        "nano_libero": tuple(COMMON["SPLITS"]),
+        "smolvla_libero": (*COMMON["SPLITS"], "dry"),
     }
-    return own.get(name, NAMES["metaworld_conditions"]["METHODS"])
+    return own.get(name, COMMON["METHODS"])
 
 
 def all_configs():
@@ -130,15 +133,14 @@ def test_comparisons(config):
     assert set(config["arms"]) <= set(report["labels"])
 
 
-@pytest.mark.parametrize("split", NAMES["libero_few_shot"]["SPLITS"])
+@pytest.mark.parametrize("split", COMMON["SPLITS"])
 def test_libero_splits_hold_out_what_they_say(split):
     """Training has every task of the four suites that it may have, and no other."""
-    namespace, tasks = NAMES["libero_few_shot"], libero_tasks()
-    held = namespace["SPLITS"][split]
+    held, tasks = COMMON["SPLITS"][split], libero_tasks()
     labels = {name: [text for fact in ("text", *held.facts) for text in tasks[name].facts[fact]] for name in tasks}
     allowed = hold_out(held.among, held.validation, held.test, labels)
     assert allowed == Splits(held.train, held.validation, held.test)
-    assert hold_out(namespace["MORE"], held.validation, held.test, labels).train == held.more
+    assert hold_out(COMMON["MORE"], held.validation, held.test, labels).train == held.more
     check_disjoint(allowed, {name: task.language for name, task in tasks.items()}, labels=labels)
     if split == "composition":
         check_recombined(allowed, tasks)
@@ -200,8 +202,8 @@ def test_what_is_read_is_recorded():
 
 
 def test_new_tasks_are_new():
-    tasks, known = NAMES["metaworld_tasks"], NAMES["nano_smolvla"]["TASKS"]
-    check_disjoint(Splits(known + tasks["NEW"], tasks["VALIDATION"], tasks["TEST"]), INSTRUCTIONS)
+    known, validation, test = COMMON["TASKS"] + COMMON["NEW"], COMMON["VALIDATION"], COMMON["TEST"]
+    check_disjoint(Splits(known, validation, test), INSTRUCTIONS)
 
 
 @pytest.mark.parametrize(("name", "texts"), [("metaworld", INSTRUCTIONS), ("libero", None)])
@@ -227,9 +229,9 @@ def test_liberos_paraphrases_are_short_enough_for_its_base():
 
 
 def test_reworded_new_tasks_are_new():
-    tasks, known = NAMES["metaworld_tasks"], NAMES["nano_smolvla"]["TASKS"]
+    known, validation, test = COMMON["TASKS"] + COMMON["NEW"], COMMON["VALIDATION"], COMMON["TEST"]
     table = instructions.read(CONFIGS / "paraphrases" / "metaworld.json")
-    check_disjoint(Splits(known + tasks["NEW"], tasks["VALIDATION"], tasks["TEST"]), INSTRUCTIONS, table)
+    check_disjoint(Splits(known, validation, test), INSTRUCTIONS, table)
 
 
 @pytest.mark.parametrize("config", [each for each in configs_with("model") if "nano" in str(each.id)])
@@ -245,9 +247,39 @@ def test_base_recipes(config):
 
 
 def test_conditions_go_all_around():
-    assert NAMES["metaworld_conditions"]["YAW"] == (-math.pi, math.pi)
+    assert COMMON["YAW"] == (-math.pi, math.pi)
 
 
 def test_unknown_recipe():
     with pytest.raises(ValueError, match="no recipe named 'mamml'; choose from maml_rates"):
         NAMES["metaworld_conditions"]["get_config"]("mamml")
+
+
+def loaded(source: str) -> list[str]:
+    """Of a config's source text, what brings in another file of configs/."""
+    found, configs = [], {"configs", *(path.stem for path in CONFIGS.glob("*.py"))}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or "."]
+            found += [name for name in names if name.split(".")[0] in configs | {""}]
+        elif isinstance(node, ast.Call) and re.search(r"\b(run_|import_|load_|exec)", ast.unparse(node.func)):
+            found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_loads_common_and_no_other(path):
+    assert loaded(path.read_text()) == ["run_path(str(Path(__file__).with_name('common.py')))"]
+    assert loaded((CONFIGS / "common.py").read_text()) == []
+
+
+def test_the_index_has_every_recipe_and_what_it_names_exists():
+    text = (CONFIGS / "README.md").read_text()
+    rows = re.findall(r"^\| \[(.+?)\.py\]\((.+?)\.py\) \|(.*)", text, re.MULTILINE)
+    assert sorted(name for name, _, _ in rows) == [path.stem for path in RECIPES]
+    for name, link, row in rows:
+        assert link == name
+        assert f"--config=configs/{name}.py" in row or name == "quickstart"
+        assert len(row.split("|")) == 7
+    for link in re.findall(r"\]\((.+?)\)", text):
+        assert (CONFIGS / link).exists(), link

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from metalora_jax.data import features
+from metalora_jax.adaptation import features
+from metalora_jax.adaptation.feature_cache import FeatureCache
 from metalora_jax.data.augment import ImageAugmentation
-from metalora_jax.data.feature_cache import FeatureCache
 from metalora_jax.training.task_batches import query_rows
 from tests.tiny_base import make_base, make_frames
 

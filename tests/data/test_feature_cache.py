@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from metalora_jax.data import feature_cache, features
-from metalora_jax.data.feature_cache import FeatureCache
+from metalora_jax.adaptation import feature_cache, features
+from metalora_jax.adaptation.feature_cache import FeatureCache
 from metalora_jax.processes import in_processes
 from tests.tiny_base import make_base, make_frames
 
@@ -116,11 +116,11 @@ def test_a_full_disk_costs_the_cache_and_nothing_else(tmp_path, monkeypatch, cap
 def test_two_writers_at_once(tmp_path):
     assert len(set(in_processes(fill_from, [(tmp_path,)] * 2, 2))) == 1
     same(bank(FeatureCache(tmp_path, LARGE)), bank(None))
-    assert not list(tmp_path.glob(".writing-*"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_what_a_killed_writer_left_is_no_entry_and_goes(tmp_path):
-    left = tmp_path / ".writing-abc"
+    left = tmp_path / ".key-digest.npy.new-abc"
     left.write_bytes(b"half")
     FeatureCache(tmp_path, LARGE)
     assert left.exists()  # perhaps it is being written
@@ -153,5 +153,5 @@ def test_a_folder_that_cannot_be_is_named(tmp_path, monkeypatch):
         FeatureCache.from_environment()
     monkeypatch.setenv("METALORA_CACHE", str(tmp_path))
     monkeypatch.setenv("METALORA_CACHE_GIB", "much")
-    with pytest.raises(ValueError, match="METALORA_CACHE_GIB='much' is no number"):
+    with pytest.raises(ValueError, match="METALORA_CACHE_GIB='much' is not a number"):
         FeatureCache.from_environment()

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from metalora_jax.adapters import Rule
-from metalora_jax.data import features
+from metalora_jax.adaptation import features
+from metalora_jax.adaptation.learner import learner, loss_fn
+from metalora_jax.adapters import LoRA, Rule
 from metalora_jax.data.frames import Frames, rows_and_labels
-from metalora_jax.policies.stages import advance, last_frozen
-from metalora_jax.training.learner import learner, loss_fn
+from metalora_jax.policies.smolvla.model import SmolVLA
+from metalora_jax.policies.stages import advance
 from metalora_jax.types import Batch
 from tests.tiny_base import INSTRUCTIONS, make_base, make_demos, make_frames
 
@@ -25,7 +26,7 @@ PATTERNS = {
 def test_bank_changes_neither_loss_nor_gradient(stage, monkeypatch):
     monkeypatch.setattr(features, "BATCH", 24)  # does not divide the number of frames
     base, frames = make_base(), make_frames()
-    learn = learner(base, (Rule(PATTERNS[stage], rank=2, b_std=0.1),), jax.random.key(0))
+    learn = learner(base, (Rule(PATTERNS[stage], LoRA(rank=2, b_std=0.1)),), jax.random.key(0))
     assert learn.stage == stage
     graph, params = nnx.split(base.model)
     done: list[int] = []
@@ -39,7 +40,7 @@ def test_bank_changes_neither_loss_nor_gradient(stage, monkeypatch):
     direct = jax.jit(lambda seen: advance(base.model, seen, stage))(frames.observe(rows))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[rows], b, atol=2e-6), bank, direct)
 
-    gradient = jax.jit(jax.value_and_grad(loss_fn(learn, learn.phi, 2, dropout=False)))
+    gradient = jax.jit(jax.value_and_grad(loss_fn(learn, draws=2)))
     cached = jax.tree.map(lambda leaf: jnp.asarray(leaf[rows]), bank)
     key = jax.random.key(1)
     want_loss, want = gradient(learn.theta, Batch(frames.observe(rows), target), key)
@@ -62,7 +63,12 @@ def test_bank_changes_neither_loss_nor_gradient(stage, monkeypatch):
     ],
 )
 def test_the_lowest_adapter_decides(paths, stage):
-    assert last_frozen(paths) == stage
+    assert SmolVLA.stage_of(paths) == stage
+
+
+def test_a_path_of_unknown_stage_is_refused():
+    with pytest.raises(ValueError, match=r"'llm/layers/q_proj' is in no known part of a smolvla policy; its parts are"):
+        SmolVLA.stage_of(["expert/self_layers/mlp/up_proj", "llm/layers/q_proj"])
 
 
 def test_what_is_computed_grows_with_the_frames_that_are_used(monkeypatch):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from metalora_jax.data import features
+from metalora_jax.adaptation import features
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.chunks import chunk_actions
 from metalora_jax.data.frames import gather, pick, rows_and_labels
@@ -56,15 +56,15 @@ def test_relabelling_happens_before_normalisation_and_leaves_frames_alone():
 
 def test_a_task_without_demonstrations():
     base = make_base()
-    with pytest.raises(ValueError, match="push: zero demonstrations"):
-        gather({"reach": make_demos("reach"), "push": []}, base.statistics, base.encode_text, base.sizes)
+    with pytest.raises(ValueError, match="push: no demonstrations"):
+        gather({"reach": make_demos("reach"), "push": []}, base.preprocessor)
 
 
 def test_an_instruction_that_is_too_long():
     base, [demo] = make_base(), make_demos("reach", count=1)
     wordy = demo._replace(instruction="reach " * 30)
     with pytest.raises(ValueError, match="the limit is 14"):
-        gather({"reach": [wordy]}, base.statistics, base.encode_text, base.sizes)
+        gather({"reach": [wordy]}, base.preprocessor)
 
 
 def reworded(variants):
@@ -72,7 +72,7 @@ def reworded(variants):
     push = [demo._replace(paraphrases=told) for demo in make_demos("push")]
     augment = ImageAugmentation(variants=variants)
     demos = {"reach": make_demos("reach"), "push": push}
-    return gather(demos, base.statistics, base.encode_text, base.sizes, augment), told
+    return gather(demos, base.preprocessor, augment), told
 
 
 def test_variants_are_told_in_other_words():
@@ -115,7 +115,7 @@ def test_paraphrases_need_variants(augment):
     base, [demo] = make_base(), make_demos("reach", count=1)
     demos = {"reach": [demo._replace(paraphrases=("go to the goal",))]}
     with pytest.raises(ValueError, match=r"set augment\.variants or --variants to 2 or more"):
-        gather(demos, base.statistics, base.encode_text, base.sizes, augment)
+        gather(demos, base.preprocessor, augment)
 
 
 def test_picking_uses_all_frames_before_any_comes_again():
@@ -148,7 +148,7 @@ def test_picking_is_pure_in_the_generator_and_earlier_minibatches_do_not_depend_
 def thinned(each, demos=None, augment=None):
     base = make_base()
     demos = demos or {task: make_demos(task) for task in INSTRUCTIONS}
-    return gather(demos, base.statistics, base.encode_text, base.sizes, augment, each)
+    return gather(demos, base.preprocessor, augment, each)
 
 
 def test_a_few_frames_of_each_demonstration_keep_their_chunks():
@@ -185,5 +185,5 @@ def test_other_words_are_told_to_the_frames_that_are_used():
 
 @pytest.mark.parametrize("each", [0, -1, 7])
 def test_frames_that_a_demonstration_has_not(each):
-    with pytest.raises(ValueError, match=rf"{each} frames of each .* reach has one of 6: ask for 1 to 6"):
+    with pytest.raises(ValueError, match=rf"{each} frames of each .* reach has one of 6: request 1 to 6"):
         thinned(each)

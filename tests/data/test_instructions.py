@@ -19,10 +19,10 @@ def test_a_table_is_read_as_written(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"reach": ["a"], "reach": ["b"]}', "reach stands there twice"),
-        ('{"reach": "go"}', "paraphrases of reach: wanted a list of texts"),
-        ('{"reach": ["go", " "]}', "paraphrases of reach: wanted a list of texts, none of them empty"),
-        ('{"reach": ["go  there", "Go there"]}', "paraphrases of reach: one text stands there twice"),
+        ('{"reach": ["a"], "reach": ["b"]}', "reach appears twice"),
+        ('{"reach": "go"}', "paraphrases of reach: expected a list of texts"),
+        ('{"reach": ["go", " "]}', "paraphrases of reach: expected a list of non-empty texts"),
+        ('{"reach": ["go  there", "Go there"]}', "paraphrases of reach: a text appears twice"),
         ('["go"]', "paraphrases are a list"),
         ('{"reach": ', "Expecting value"),
     ],
@@ -35,7 +35,7 @@ def test_a_bad_table_is_refused_by_name(tmp_path, text, message):
 
 
 def test_no_table():
-    with pytest.raises(ValueError, match=r"absent\.json: no paraphrases to read"):
+    with pytest.raises(ValueError, match=r"absent\.json: cannot read paraphrases"):
         instructions.read(instructions.Path("absent.json"))
 
 
@@ -49,7 +49,7 @@ def test_demonstrations_take_their_task_s_paraphrases():
 
 
 def test_tables_that_do_not_fit_the_tasks():
-    with pytest.raises(ValueError, match="no paraphrases of push; add it"):
+    with pytest.raises(ValueError, match="no paraphrases of push; add the task"):
         instructions.paraphrased({"push": make_demos("push")}, {"reach": TOLD})
     with pytest.raises(ValueError, match="reach: 'Reach  the goal' is the instruction itself"):
         instructions.paraphrased({"reach": make_demos("reach")}, {"reach": ("Reach  the goal",)})

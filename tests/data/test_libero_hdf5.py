@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from metalora_jax import files
 from metalora_jax.data import libero_hdf5
 from metalora_jax.data.libero_hdf5 import DemoError
 from tests.tiny_base import make_demos
@@ -57,7 +58,7 @@ def test_no_file(tmp_path):
 
 
 def test_a_misspelt_file_gets_the_near_ones(file):
-    with pytest.raises(DemoError, match=r"recah_demo\.hdf5: no such .* \(there is reach_demo\.hdf5\)"):
+    with pytest.raises(DemoError, match=r"recah_demo\.hdf5: no such .* \(did you mean reach_demo\.hdf5\?\)"):
         libero_hdf5.read(file.with_name("recah_demo.hdf5"), CAMERAS)
 
 
@@ -66,7 +67,7 @@ def test_truncated_file(file, kept):
     whole = file.read_bytes()
     file.write_bytes(whole[: int(kept * len(whole))])
     for read in (libero_hdf5.count, lambda path: libero_hdf5.read(path, CAMERAS)):
-        with pytest.raises(DemoError, match=r"reach_demo\.hdf5: damaged or truncated .*record it anew"):
+        with pytest.raises(DemoError, match=r"reach_demo\.hdf5: damaged or truncated .*record it again"):
             read(file)
 
 
@@ -101,21 +102,21 @@ def declare(count):
     ("change", "complaint"),
     [
         (remove("demo_1/obs/ee_pos"), "key missing .*ee_pos"),
-        (remove("demo_2"), "num_demos is 3, there are 2 demonstrations; mend"),
+        (remove("demo_2"), "num_demos is 3, there are 2 demonstrations; fix"),
         (remove("demo_0/obs/topview_rgb"), "key missing .*topview_rgb"),
         (forget("problem_info"), "key missing .*problem_info"),
-        (declare(2), "num_demos is 2, there are 3 demonstrations; mend the attribute"),
+        (declare(2), "num_demos is 2, there are 3 demonstrations; fix the attribute"),
         (declare(-1), "num_demos is -1, there are 3"),
         (lambda data: data.move("demo_1", "demo_7"), "data/demo_1 is missing among 3 demonstrations; number them"),
-        (put("demo_1/actions", np.full((7, 4), 1e30)), r"demo_1: actions at step 0 is not .* proportion \(1e\+30\)"),
+        (put("demo_1/actions", np.full((7, 4), 1e30)), r"demo_1: actions at step 0 is not .* large \(1e\+30\)"),
         (
             put("demo_1/actions", np.zeros((7, 4), int)),
-            r"demo_1: actions are int64 \(7, 4\), wanted floats .*; convert",
+            r"demo_1: actions are int64 \(7, 4\), expected floats .*; convert",
         ),
         (put("demo_1/obs/agentview_rgb", np.zeros((7, 0, 0, 3), np.uint8)), "demo_1: "),
         (put("demo_0/actions", np.array([[0.0] * 4] * 4 + [[np.nan] * 4] * 2)), "demo_0: actions at step 4"),
         (put("demo_1/obs/ee_pos", np.full((7, 3), np.inf)), "demo_1: state at step 0"),
-        (put("demo_1/actions", np.zeros((5, 4))), "ee_pos .7, 3., .* for actions .5, 4., wanted as many rows"),
+        (put("demo_1/actions", np.zeros((5, 4))), "ee_pos .7, 3., .* for actions .5, 4., expected as many rows"),
         (put("demo_1/actions", np.zeros((0, 4))), "demo_1: .* for actions .0, 4."),
         (put("demo_1/obs/gripper_states", np.zeros((6, 1))), "demo_1: .*gripper_states .6, 1. for actions .7, 4."),
         (put("demo_0/obs/agentview_rgb", np.zeros((6, 8, 8, 3), np.float32)), "images are float32"),
@@ -130,7 +131,7 @@ def test_damage_inside(file, change, complaint):
 
 
 def test_more_demonstrations_than_there_are(file):
-    with pytest.raises(DemoError, match="4 demonstrations wanted, 3 there"):
+    with pytest.raises(DemoError, match="4 demonstrations requested, 3 found"):
         libero_hdf5.read(file, CAMERAS, limit=4)
 
 
@@ -157,8 +158,10 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(file, demos, monkeypat
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(libero_hdf5.os, "fsync", full)
-    with pytest.raises(DemoError, match=r"reach_demo\.hdf5: cannot be written \(No space left on device\); make room"):
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(
+        DemoError, match=r"reach_demo\.hdf5: cannot be written \(No space left on device\); free some space"
+    ):
         libero_hdf5.write(file, demos[:1], CAMERAS, "reach", {})
     assert file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file]

@@ -51,7 +51,7 @@ def test_robosuite_s_other_convention_is_mirrored(file, demos):
 
 def test_unknown_convention(file):
     change(file, lambda data: data.attrs.update(macros_image_convention="vulkan"))
-    with pytest.raises(DemoError, match="macros_image_convention is 'vulkan', wanted opengl or opencv"):
+    with pytest.raises(DemoError, match="macros_image_convention is 'vulkan', expected opengl or opencv"):
         libero_hdf5.read(file, CAMERAS)
 
 
@@ -130,11 +130,11 @@ def test_how_tasks_are_spoken(task, words):
         (lambda data: data["demo_0/obs"].pop("gripper_states"), "data/demo_0: key missing .*gripper_states"),
         (lambda data: data["demo_0/obs"].pop("ee_ori"), "data/demo_0: key missing .*ee_ori"),
         (lambda data: data["demo_0/obs"].pop("eye_in_hand_rgb"), "key missing .*eye_in_hand_rgb"),
-        (lambda data: data["demo_1"].attrs.modify("num_samples", 9), "demo_1: num_samples is 9, there are 6 steps"),
+        (lambda data: data["demo_1"].attrs.modify("num_samples", 9), "demo_1: num_samples is 9, but there are 6 steps"),
         (lambda data: data.attrs.modify("problem_info", "{"), "damaged"),
         (
             lambda data: data.attrs.modify("problem_info", '{"language_instruction": ["a"]}'),
-            r"is \['a'\], wanted a text",
+            r"is \['a'\], expected text",
         ),
         (
             lambda data: data.attrs.modify("problem_info", '{"language_instruction": ""}'),
@@ -165,7 +165,7 @@ def replaced(key, value):
         ("demo_0/actions", [b"x"] * 5, "demo_0: actions are object"),
         ("demo_0/obs/ee_ori", np.full((5, 3), np.nan), "demo_0: state at step 0 is not finite"),
         ("demo_0/obs/agentview_rgb", np.zeros((5, 8, 8, 3), np.uint8), "demo_0: cameras differ in shape"),
-        ("demo_0/obs/agentview_rgb", np.zeros((5, 16), np.uint8), r"agentview_rgb is uint8 \(5, 16\), wanted"),
+        ("demo_0/obs/agentview_rgb", np.zeros((5, 16), np.uint8), r"agentview_rgb is uint8 \(5, 16\), expected"),
     ],
 )
 def test_wrong_arrays(file, key, value, complaint):
@@ -177,7 +177,7 @@ def test_wrong_arrays(file, key, value, complaint):
 def test_what_cannot_be_written_officially(tmp_path, demos):
     path = tmp_path / NAME
     short = recordings(demos)[0]._replace(moments=())
-    with pytest.raises(DemoError, match=r"recording 0 has 0 moments of the simulator for 5 steps; .*Traced"):
+    with pytest.raises(DemoError, match=r"recording 0 has 0 simulator states for 5 steps; .*Traced"):
         libero_hdf5.write_official(path, [short], CAMERAS, {})
     narrow = [r._replace(demo=r.demo._replace(state=r.demo.state[:, :4])) for r in recordings(demos)]
     with pytest.raises(DemoError, match="recording 0 has 4 state dimensions, LIBERO has 8"):

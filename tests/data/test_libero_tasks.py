@@ -57,7 +57,7 @@ def test_reading_a_folder(tmp_path):
         (tmp_path / suite / f"{name}.bddl").write_text(TEXT)
     assert {task.suite for task in read(tmp_path).values()} == {"one", "two"}
     (tmp_path / "two" / "a.bddl").write_text(TEXT)
-    with pytest.raises(ValueError, match="has the name of a task of one"):
+    with pytest.raises(ValueError, match="has the same name as a task of one"):
         read(tmp_path)
 
 

@@ -60,5 +60,5 @@ def test_digest_sees_every_field(field):
 def test_json_with_other_keys():
     fields = STATISTICS.to_json()
     del fields["state_std"]
-    with pytest.raises(ValueError, match=r"wanted .*state_std"):
+    with pytest.raises(ValueError, match=r"expected .*state_std"):
         Statistics.from_json(fields)

@@ -40,7 +40,7 @@ def root(tmp_path):
 
 def test_versions(root):
     assert sources.open(root, CAMERAS).path == sources.open(root.parent, CAMERAS).path == root
-    with pytest.raises(DemoError, match=r"no known format; .*perhaps you mean \S*tiny"):
+    with pytest.raises(DemoError, match=r"not a known demonstration format; .*did you mean \S*tiny"):
         sources.open(root.parents[1], CAMERAS)
     (root.parent / "2.0.0").mkdir()
     (root.parent / "2.0.0" / "dataset_info.json").write_text("{}")
@@ -65,10 +65,10 @@ def test_truncated_metadata(root, file):
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
-        ('"wrist_image"', '"hand_image"', "eye_in_hand may be .*which is not there; .*features are: image, hand_image"),
+        ('"wrist_image"', '"hand_image"', "eye_in_hand .* is not there; .*features are: image, hand_image"),
         ('"language_instruction"', '"text"', "key missing .*language_instruction"),
         ('"steps"', '"frames"', "key missing .*steps"),
-        (f"{CLASS}tensor_feature.Tensor", "os.system", r"a feature of class os\.system, wanted one of TFDS's own"),
+        (f"{CLASS}tensor_feature.Tensor", "os.system", r"a feature of class os\.system, expected one of TFDS's own"),
     ],
 )
 def test_other_features(root, old, new, complaint):
@@ -81,7 +81,7 @@ def test_other_features(root, old, new, complaint):
 def test_another_split(root):
     text = (root / "dataset_info.json").read_text()
     (root / "dataset_info.json").write_text(text.replace('"train"', '"validation"'))
-    with pytest.raises(DemoError, match="no split 'train', there is validation"):
+    with pytest.raises(DemoError, match="no split 'train', found validation"):
         sources.open(root, CAMERAS)
 
 
@@ -119,7 +119,7 @@ def test_an_episode_becomes_a_demonstration():
     [
         ({"action": np.full((5, 7), np.nan, np.float32)}, "here: actions at step 0 is not finite"),
         ({"action": np.zeros((4, 7), np.float32)}, "here: 4 actions, 5 images"),
-        ({"language_instruction": np.array([b"a", b"b"], object)}, "here: 2 instructions, wanted one"),
+        ({"language_instruction": np.array([b"a", b"b"], object)}, "here: 2 instructions, expected one"),
         ({"language_instruction": np.array([b""], object)}, "here: the instruction is ''"),
     ],
 )
@@ -142,7 +142,7 @@ class TestRecords:
         content = shard.read_bytes()
         shard.write_bytes(content[: int(kept * len(content))])
         with pytest.raises(
-            DemoError, match=r"1\.0\.0: (damaged or truncated|0 episodes, dataset_info\.json declares 5)"
+            DemoError, match=r"1\.0\.0: (damaged or truncated|0 episodes, but dataset_info\.json declares 5)"
         ):
             sources.open(made, CAMERAS).tasks()
 
@@ -157,7 +157,7 @@ class TestRecords:
     def test_fewer_episodes_than_declared(self, made):
         text = (made / "dataset_info.json").read_text()
         (made / "dataset_info.json").write_text(text.replace('"5"', '"6"'))
-        with pytest.raises(DemoError, match=r"5 episodes, dataset_info\.json declares 6|damaged"):
+        with pytest.raises(DemoError, match=r"5 episodes, but dataset_info\.json declares 6|damaged"):
             sources.open(made, CAMERAS).tasks()
 
     def test_jpeg_pictures_as_tensorflow_decodes_them(self, tmp_path):

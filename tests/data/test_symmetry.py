@@ -139,7 +139,7 @@ def test_a_hand_that_points_down_is_its_own_mirror_image():
         ("metaworld", ("topview", "agentview"), "mirror", "mirror: camera 'agentview' of Meta-World, at"),
         ("metaworld", ("agentview",), "turn_180", "turn_180: camera 'agentview' of Meta-World, at"),
         ("libero", ("eye_in_hand", "agentview"), "turn_180", "turn_180: camera 'agentview' of LIBERO, at"),
-        ("libero", ("wrist",), "mirror", "camera 'wrist' of LIBERO is not known; known: agentview, eye_in_hand"),
+        ("libero", ("wrist",), "mirror", "camera 'wrist' of LIBERO is unknown; known: agentview, eye_in_hand"),
         ("libero", ("agentview",), "flip", "no symmetry named 'flip'; choose from mirror"),
         ("bridge", ("agentview",), "mirror", "no world named 'bridge' in symmetries.world; choose from"),
     ],
@@ -205,7 +205,7 @@ def test_twins_are_tasks_of_their_own():
     assert made["a"][0] is demo
     assert made["a@mirror"][1].instruction == "close the right door"
     assert made["a@mirror"][1].paraphrases == ("shut the door on the right",)
-    with pytest.raises(ValueError, match=r"symmetries\.tasks names 'c', which is not learned from"):
+    with pytest.raises(ValueError, match=r"symmetries\.tasks names 'c', which is not a training task"):
         enlarged({"a": [demo]}, moves, ["c"])
     with pytest.raises(ValueError, match=r"^a: turn_90: .* says 'left'"):
         enlarged({"a": [demo]}, symmetries("libero", ("eye_in_hand",), ("turn_90",)), ["a"])

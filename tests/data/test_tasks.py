@@ -18,7 +18,7 @@ def test_disjoint_splits_pass_unchanged():
     [
         (Splits(("a",), ("b",), ("a",)), "task 'a' is in both train and test"),
         (Splits(("a",), ("b",), ("c",)), "instruction 'open the door' is in both train and test"),
-        (Splits(("a",), (), ("d",)), "split validation holds no task"),
+        (Splits(("a",), (), ("d",)), "split validation contains no tasks"),
     ],
 )
 def test_leaks_are_named(splits, complaint):

@@ -43,9 +43,9 @@ def test_a_window_needs_no_library(machine):
 @pytest.mark.parametrize(
     ("environment", "complaint"),
     [
-        ({"MUJOCO_GL": "vulkan"}, "MUJOCO_GL='vulkan' is not known here; use one of: osmesa, egl, glfw"),
-        ({"MUJOCO_GL": "osmesa"}, "no osmesa library was found; install software rendering with: sudo apt-get"),
-        ({}, "no OSMesa or EGL library was found; install"),
+        ({"MUJOCO_GL": "vulkan"}, "MUJOCO_GL='vulkan' is not supported; use one of: osmesa, egl, glfw"),
+        ({"MUJOCO_GL": "osmesa"}, "no osmesa library found; install software rendering with: sudo apt-get"),
+        ({}, "no OSMesa or EGL library found; install"),
     ],
 )
 def test_what_cannot_work_is_refused_with_a_remedy(machine, environment, complaint):

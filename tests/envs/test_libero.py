@@ -195,7 +195,7 @@ def test_bad_starts(stove):
 
 
 def test_bad_names_are_refused_before_anything_is_built():
-    with pytest.raises(ValueError, match=r"no camera named \['topview'\]; choose from agentview, eye_in_hand"):
+    with pytest.raises(ValueError, match=r"no cameras named \['topview'\]; choose from agentview, eye_in_hand"):
         Libero(TASK, cameras=("topview",))
     with pytest.raises(ValueError, match="no LIBERO task named 'put_the_bowl'; near: put_the_bowl"):
         Libero("put_the_bowl")

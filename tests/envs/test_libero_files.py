@@ -54,14 +54,17 @@ CALL = b"cos\nsystem\n" + text("touch pwned") + b"\x85R0"  # os.system("touch pw
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda data: data[:2] + CALL + data[2:], "GLOBAL 'os system' where GLOBAL belongs"),
-        (lambda data: data[:-1] + CALL + b".", "GLOBAL 'os system' where STOP belongs"),
-        (lambda data: data.replace(b"numpy.core.multiarray\n_reconstruct", b"os\nsystem"), "'os system' where GLOBAL"),
-        (lambda data: data.replace(text("f8"), text("O8")), "BINUNICODE 'O8' where BINUNICODE"),
+        (lambda data: data[:2] + CALL + data[2:], "GLOBAL 'os system' instead of GLOBAL"),
+        (lambda data: data[:-1] + CALL + b".", "GLOBAL 'os system' instead of STOP"),
+        (
+            lambda data: data.replace(b"numpy.core.multiarray\n_reconstruct", b"os\nsystem"),
+            "'os system' instead of GLOBAL",
+        ),
+        (lambda data: data.replace(text("f8"), text("O8")), "BINUNICODE 'O8' instead of BINUNICODE"),
         (lambda data: data[:-1], "not an array of initial states"),
         (lambda data: data[:60], "not an array of initial states"),
         (lambda data: data.replace(b"(K\x01K\x32", b"(K\x01K\x31"), "cannot reshape"),
-        (lambda data: b"\x80\x02N.", "NONE 'None' where GLOBAL belongs"),
+        (lambda data: b"\x80\x02N.", "NONE 'None' instead of GLOBAL"),
     ],
 )
 def test_a_tampered_file_is_refused_by_name_and_never_run(saved, tmp_path, monkeypatch, change, complaint):
@@ -85,7 +88,7 @@ def test_damaged_files(saved, tmp_path):
 def test_without_libero(monkeypatch):
     monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: None)
     files._suites.cache_clear()
-    with pytest.raises(files.MissingLibero, match="LIBERO is not installed; get it with: make libero"):
+    with pytest.raises(files.MissingLibero, match="LIBERO is not installed; install it with: make libero"):
         files.tasks()
 
 
@@ -108,7 +111,7 @@ def test_assets_from_a_named_folder(nowhere, monkeypatch):
     monkeypatch.setenv(files.ASSETS, str(nowhere / "mine"))
     assert files.assets() == nowhere / "mine"
     (nowhere / "mine" / "scenes").rmdir()
-    with pytest.raises(files.MissingLibero, match=rf"{files.ASSETS}=.*mine: .* for lack of scenes/"):
+    with pytest.raises(files.MissingLibero, match=rf"{files.ASSETS}=.*mine: .* scenes/ is missing"):
         files.assets()
 
 
@@ -117,7 +120,7 @@ def test_assets_that_are_nowhere(nowhere, monkeypatch):
         raise OSError("no network")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
-    with pytest.raises(files.MissingLibero, match=rf"no network.*name that folder in {files.ASSETS}"):
+    with pytest.raises(files.MissingLibero, match=rf"no network.*set {files.ASSETS} to that folder"):
         files.assets()
 
 

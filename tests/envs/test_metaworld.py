@@ -181,7 +181,7 @@ def test_unknown_names():
         instruction("door-opem")
     with pytest.raises(ValueError, match="'xyzzy'; see INSTRUCTIONS"):
         instruction("xyzzy")
-    with pytest.raises(ValueError, match=r"no camera named \['eye'\]; choose from agentview, topview"):
+    with pytest.raises(ValueError, match=r"no cameras named \['eye'\]; choose from agentview, topview"):
         MetaWorld("reach", cameras=("agentview", "eye"))
 
 

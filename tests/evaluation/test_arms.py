@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from metalora_jax import trees
-from metalora_jax.adapters import Rule
+from metalora_jax.adaptation.learner import learner
+from metalora_jax.adapters import placement
 from metalora_jax.data.frames import rows_and_labels
-from metalora_jax.evaluation.arms import Adaptation, Arm, Choice, candidates
+from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice, candidates
 from metalora_jax.training import adapt as adapt_module
-from metalora_jax.training.learner import learner
 from metalora_jax.training.task_batches import Rows, fill
 from metalora_jax.types import ActionChunk
 from tests.tiny_base import EXPERT, make_base, make_frames
 
-RULES = (Rule(**EXPERT),)
+RULES = placement.from_json([EXPERT])
 SGD = Choice("sgd", 0.1)
 
 

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from metalora_jax import adapters
-from metalora_jax.evaluation import benchmark, benchmark_table, scaling
+from metalora_jax.evaluation.benchmarks import benchmark, scaling, table
 from metalora_jax.policies.smolvla.presets import preset
 from metalora_jax.policies.stages import advance
 from metalora_jax.types import Observation
@@ -77,7 +77,7 @@ def test_the_step_is_one_of_sgd_on_the_flow_loss(work):
 
 def test_operations_are_those_of_the_compiled_program():
     model = build(**TINY)
-    ops = benchmark_table.operations(model.config)
+    ops = table.operations(model.config)
     graph, phi = nnx.split(model)
     arrays = benchmark.batch_arrays(model.config, 1)
     seen = (np.moveaxis(arrays["images"], 2, -1), *(arrays[x] for x in ("image_mask", "tokens", "token_mask", "state")))
@@ -107,7 +107,7 @@ def test_every_piece_of_work_is_timed_by_turns(raw):
 
 
 def test_the_table_holds_medians_ratios_and_what_is_missing(raw):
-    text = benchmark_table.table(raw, benchmark_table.operations(build(**TINY).config))
+    text = table.table(raw, table.operations(build(**TINY).config))
     lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
     assert "not measured" in lines["LoRA step, expert only, warm"]
     cells = [cell.strip() for cell in lines["FOMAML meta-step, warm"].split("|")]

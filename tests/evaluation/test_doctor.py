@@ -58,7 +58,7 @@ def simulator(monkeypatch):
 
     def visit(world, task, cameras, image_size, takes):
         if task != TASK:
-            raise RuntimeError("a worker process died without a word")
+            raise RuntimeError("a worker process died without an error message")
         return Visit(scenery()[: len(cameras)], 4, tuple(play(take, len(cameras)) for take in takes))
 
     def play(take, cameras):
@@ -72,7 +72,7 @@ def simulator(monkeypatch):
         return actions.shape == executed.shape and np.allclose(actions, executed)
 
     def mended(take, demo):
-        return "the gripper reversed in sign" if same(take.actions * [1, 1, 1, -1], demo.actions) else ""
+        return "the sign of the gripper reversed" if same(take.actions * [1, 1, 1, -1], demo.actions) else ""
 
     monkeypatch.setattr(simulated, "visit", visit)
     for name in ("versions", "graphics"):
@@ -197,19 +197,23 @@ RGB = "obs/agentview_rgb"
         (each(duplicate), "pictures", "agentview and topview show the same picture"),
         (one(1, put(RGB, lambda x: x * 0)), "pictures", r"demo_1 \(1 of 4\): agentview shows one even colour"),
         (one(1, put(RGB, lambda x: x[:1].repeat(len(x), 0))), "pictures", r"demo_1 .*: agentview stands still"),
-        (each(put("actions", times(1, 1, 1, -1))), "gripper", "fingers open where the gripper command says close"),
+        (each(put("actions", times(1, 1, 1, -1))), "gripper", "fingers open when the gripper command says close"),
         (one(3, put("actions", times(1, 1, 1, -1))), "gripper", r"demo_3 \(1 of 4\): the fingers open"),
-        (each(put("actions", columns(3, 0, 1, 2))), "gripper", "fingers answer action dimension 0, not the last"),
-        (each(put("actions", times(1, 1, 1, -1))), "replay", "its actions, played again, do not solve the task"),
+        (
+            each(put("actions", columns(3, 0, 1, 2))),
+            "gripper",
+            "fingers respond to action dimension 0, not to the last",
+        ),
+        (each(put("actions", times(1, 1, 1, -1))), "replay", "its actions, replayed, do not solve the task"),
         (each(put("actions", times(20, 20, 20, 1))), "action range", r"leaves \[-1, 1\]"),
-        (each(put("actions", times(0.01, 0.01, 0.01, 1))), "action range", "metres, not shares of a step"),
-        (each(put("actions", times(0.1, 0.1, 0.1, 1))), "action frame", "moves 10 times as far as its commands say"),
-        (each(put("actions", columns(1, 0, 2, 3))), "action frame", "follow the commands' y, x, z: axes swapped"),
-        (each(put("actions", times(1, -1, 1, 1))), "action frame", "against its command in y: sign reversed"),
+        (each(put("actions", times(0.01, 0.01, 0.01, 1))), "action range", "metres, not fractions of a step"),
+        (each(put("actions", times(0.1, 0.1, 0.1, 1))), "action frame", "moves 10 times as far as commanded"),
+        (each(put("actions", columns(1, 0, 2, 3))), "action frame", "follow the commands' y, x, z: axes are swapped"),
+        (each(put("actions", times(1, -1, 1, 1))), "action frame", "against its command in y: the sign is reversed"),
         (each(put("actions", lambda a: a * (np.arange(40) % 4 == 0)[:, None])), "action range", "more than 50%"),
-        (each(put("obs/ee_pos", lambda x: x * 1000)), "state", "does not begin where the simulator puts it"),
-        (each(put("actions", lambda a: np.roll(a, -8, 0))), "action frame", "steps after its commands, usual are 3"),
-        (each(put("actions", lambda a: a[::-1])), "action frame", "hand does not go where its commands say"),
+        (each(put("obs/ee_pos", lambda x: x * 1000)), "state", "does not start where the simulator puts it"),
+        (each(put("actions", lambda a: np.roll(a, -8, 0))), "action frame", "steps after its commands, usually 3"),
+        (each(put("actions", lambda a: a[::-1])), "action frame", "hand does not follow its commands"),
         (each(put("actions", times(0, 0, 0, 1))), "action range", "the arm is never commanded to move"),
         (each(absolute), "action range", "absolute places, not displacements"),
         (each(put("obs/ee_pos", lambda x: x * 1000)), "proprioception", "m away: millimetres"),
@@ -218,7 +222,7 @@ RGB = "obs/agentview_rgb"
         (one(1, put(RGB, lambda x: x[np.minimum(np.arange(40), 15)])), "pictures", "demo_1 .*: agentview stands still"),
         (each(put(RGB, lambda x: x // 8)), "pictures", "agentview is nearly black"),
         (each(put(RGB, lambda x: x[..., :1].repeat(3, -1))), "pictures", "agentview has no colour"),
-        (provenance([]), "files", r"provenance is \[\], wanted a JSON object"),
+        (provenance([]), "files", r"provenance is \[\], expected a JSON object"),
         (
             each(lambda group: group.__setitem__("states", np.zeros((0, 9)))),
             "files",
@@ -230,8 +234,12 @@ RGB = "obs/agentview_rgb"
         (each(put("actions", lambda a: a[:, :3])), "widths", "state and actions are 4 and 3 wide, the world's 4 and 4"),
         (truncate(0.5), "files", "damaged or truncated"),
         (tell(""), "files", "the instruction is ''"),
-        (tell("push the drawer shut "), "instructions", "'push the drawer shut ' is spelt otherwise than 'push the d"),
-        (tell("Push_the_drawer_shut"), "instructions", "is spelt otherwise"),
+        (
+            tell("push the drawer shut "),
+            "instructions",
+            "'push the drawer shut ' is spelled differently from 'push the d",
+        ),
+        (tell("Push_the_drawer_shut"), "instructions", "is spelled differently"),
         (tell("pull the drawer open"), "instructions", "is that of drawer-open, not of drawer-close"),
         (tell("tidy the kitchen"), "instructions", "is not that of drawer-close"),
     ],
@@ -253,7 +261,7 @@ def test_the_others_are_checked_where_one_is_damaged(file, simulator):
     assert outcomes["files"].note == "3 files, 6 demonstrations read"
     assert len(outcomes["files"].findings) == 3
     assert "door-open_demo.hdf5: " in found["files"]
-    assert "faucet-close_demo.hdf5: " in found["simulator"] or "died without a word" in found["simulator"]
+    assert "faucet-close_demo.hdf5: " in found["simulator"] or "died without an error message" in found["simulator"]
     assert "is that of drawer-close, not of faucet-close" in found["instructions"]
     assert outcomes["replay"].note.startswith("3 of 3 succeed")
 
@@ -261,12 +269,12 @@ def test_the_others_are_checked_where_one_is_damaged(file, simulator):
 def test_the_remedy_of_a_reversed_gripper_is_that_which_solves_the_task(file, simulator):
     each(put("actions", times(1, 1, 1, -1)))(file)
     [finding] = examined(file)["replay"].findings
-    assert finding.remedy == "they solve it with the gripper reversed in sign: mend that"
+    assert finding.remedy == "they solve it with the sign of the gripper reversed: fix that"
 
 
 @pytest.mark.parametrize(
     ("provenance", "reason"),
-    [({"seeds": [0, 1, 2, 3], "noise": 0.3}, "recorded under pushes"), ({}, "no start is recorded")],
+    [({"seeds": [0, 1, 2, 3], "noise": 0.3}, "recorded with pushes"), ({}, "no start is recorded")],
 )
 def test_what_cannot_be_replayed_is_skipped_with_the_reason(file, simulator, provenance, reason):
     libero_hdf5.write(file, DEMOS, CAMERAS, TASK, provenance)
@@ -292,7 +300,9 @@ def test_an_unknown_task_gets_the_near_ones(file, simulator):
     other = file.with_name("my_drawer_demo.hdf5")
     libero_hdf5.write(other, [d._replace(instruction="push drawer shut") for d in DEMOS], CAMERAS, "my", {})
     found = wrong(examined(other))
-    assert "no task of this world is told 'push drawer shut'; near: push the drawer shut" in found["instructions"]
+    assert (
+        "no task of this world has instruction 'push drawer shut'; near: push the drawer shut" in found["instructions"]
+    )
     assert "is not that of drawer-close" in wrong(examined(other, task=TASK))["instructions"]
     assert "no Meta-World task named 'drawer'; near: drawer-" in wrong(examined(other, task="drawer"))["files"]
 
@@ -327,7 +337,7 @@ def lerobot(demos, **more):
         ({"libero": lerobot(DEMOS) | {"num_transitions": 900, "num_trajectories": 1}}, "from 1 demonstrations"),
         ({"norm_stats": lerobot(DEMOS[1:2])}, "computed from 40 steps"),
         (change(0, "state_std", 1e-6), "state dimension 0 has a standard deviation of 1e-06: degenerate"),
-        (change(2, "action_std", 0.01), "action dimension 2 is constant in these statistics, and moves"),
+        (change(2, "action_std", 0.01), "action dimension 2 is constant in these statistics, but moves"),
         (change(3, "action_std", 0.01), "the gripper never moves in these statistics"),
         (
             change(1, "state_mean", 600.0),
@@ -352,7 +362,7 @@ def test_statistics_are_held_against_the_base_s():
     base = scales.of(normalize.compute([make_demo(seed) for seed in range(10, 40)]))
     assert scales.against(base, "here", base) == []
     millimetres = base._replace(state={name: values * 1000 for name, values in base.state.items()})
-    assert "state dimension 0: 1e+03 of the base's scale" in str(scales.against(millimetres, "here", base)[0])
+    assert "state dimension 0: 1e+03 times the base's scale" in str(scales.against(millimetres, "here", base)[0])
     narrow = base._replace(action={name: values[:3] for name, values in base.action.items()})
     assert "action has 3 dimensions, the base's has 4" in str(scales.against(narrow, "here", base)[0])
 
@@ -360,7 +370,7 @@ def test_statistics_are_held_against_the_base_s():
 def test_a_base_that_does_not_fit(file, tmp_path, simulator, monkeypatch):
     assert "config.json" in wrong(examined(file, base=str(tmp_path)))["base"]
     monkeypatch.setattr(run.bases, "load", lambda _: make_base())
-    assert "it looks through 1 cameras, --cameras names 2" in wrong(examined(file, base=""))["base"]
+    assert "it uses 1 cameras, but --cameras names 2" in wrong(examined(file, base=""))["base"]
     longer = [d._replace(instruction="push the drawer shut " * 9) for d in DEMOS]
     libero_hdf5.write(file, longer, CAMERAS, TASK, {"seeds": [0, 1, 2, 3]})
     assert "tokens" in wrong(examined(file, base=""))["base"]
@@ -415,7 +425,7 @@ def test_the_page_and_the_short_list(file, tmp_path, simulator):
     assert all(image.read_bytes().startswith(b"\x89PNG") for image in images)
     said = page.summary([result.outcome for result in results])
     assert said.startswith("2 things are wrong:")
-    assert "mend: the simulators open at -1 and close at 1" in said
+    assert "fix: the simulators open at -1 and close at 1" in said
     assert "multiply the last action by -1" in html.read_text()
     assert "What is wrong" in (tmp_path / "out" / "report.md").read_text()
     assert page.line(Outcome("replay", skipped="no start")).split() == ["skipped", "replay", "no", "start"]

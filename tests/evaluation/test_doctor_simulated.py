@@ -53,4 +53,4 @@ def test_libero_recordings_pass_and_their_damage_is_found(tmp_path):
     libero_hdf5.write(path, [flipped], ("eye_in_hand", "agentview"), task, {})
     found = wrong(examined("libero", path))
     assert "shows what" in found["image orientation"]
-    assert "fingers open where the gripper command says close" in found["gripper"]
+    assert "fingers open when the gripper command says close" in found["gripper"]

@@ -12,16 +12,18 @@ import jax
 import numpy as np
 import pytest
 
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.learner import learner
 from metalora_jax.adapters.placement import from_json
 from metalora_jax.data import content, libero_hdf5, normalize
-from metalora_jax.evaluation import experiment, provenance, report, rollout
-from metalora_jax.evaluation.checks import check_replay, check_splits
-from metalora_jax.evaluation.few_shot import Protocol
-from metalora_jax.evaluation.records import read_episodes, read_run
+from metalora_jax.evaluation import rollout
+from metalora_jax.evaluation.protocol import experiment
+from metalora_jax.evaluation.protocol.checks import check_replay, check_splits
+from metalora_jax.evaluation.protocol.few_shot import Protocol
+from metalora_jax.evaluation.reports import provenance, report
+from metalora_jax.evaluation.reports.records import read_episodes, read_run
 from metalora_jax.processes import Host
-from metalora_jax.training import base as bases
 from metalora_jax.training import checkpoint
-from metalora_jax.training.learner import learner
 from metalora_jax.training.meta_train import DataConfig, meta_train, read_demos
 from metalora_jax.types import Demo
 from tests import lerobot_directory
@@ -191,7 +193,7 @@ def test_splits_that_share_a_fact_are_refused(config):
     with pytest.raises(ValueError, match="scene 'LIBERO_Floor_Manipulation with floor' is in both"):
         check_splits(dict(config, protocol=protocol), WORLD)
     protocol = dict(config["protocol"], held_out=("colour",))
-    with pytest.raises(ValueError, match="this world knows no 'colour' of its tasks; it knows: text, scene, motion"):
+    with pytest.raises(ValueError, match="no fact 'colour' about this world's tasks; known: text, scene, motion"):
         check_splits(dict(config, protocol=protocol), WORLD)
 
 
@@ -212,7 +214,7 @@ def test_missing_demonstrations_are_said_before_training(config, tmp_path, monke
     monkeypatch.setattr(experiment, "world", lambda name: WORLD)
     monkeypatch.setattr(experiment, "train", lambda config, workdir: pytest.fail("it trained first"))
     short = config | {section: dict(config[section], demos=100)}
-    with pytest.raises(ValueError, match="100 demonstrations wanted, 4 there; record more or ask for fewer"):
+    with pytest.raises(ValueError, match="100 demonstrations requested, 4 found; record more or request fewer"):
         experiment.run(short, tmp_path)
 
 
@@ -266,5 +268,5 @@ def test_a_run_keeps_its_number_of_hosts(config, run, monkeypatch):
     monkeypatch.setattr(experiment, "world", lambda name: WORLD)
     with pytest.raises(ValueError, match=r"has episodes\.jsonl, and 2 hosts would run its episodes again"):
         experiment.run(config, run, Host(0, 2))
-    with pytest.raises(ValueError, match="host 2 of 2: hosts are counted from 0"):
+    with pytest.raises(ValueError, match="host 2 of 2: hosts are numbered from 0"):
         experiment.check_logs(run, Host(2, 2))

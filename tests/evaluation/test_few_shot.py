@@ -6,14 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from metalora_jax.adapters import Rule
+from metalora_jax.adaptation.frozen_front import frozen_bank
+from metalora_jax.adaptation.learner import learner
+from metalora_jax.adapters import LoRA, Rule
 from metalora_jax.envs.conditions import ConditionRange
-from metalora_jax.evaluation import few_shot
-from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
-from metalora_jax.evaluation.few_shot import Protocol, budgets, cells, support
+from metalora_jax.evaluation.protocol import few_shot
+from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
+from metalora_jax.evaluation.protocol.few_shot import Protocol, budgets, cells, support
 from metalora_jax.policies.stages import context_of
-from metalora_jax.training.frozen_front import frozen_bank
-from metalora_jax.training.learner import learner
 from metalora_jax.training.task_batches import all_rows, replay_of
 from tests.tiny_base import make_base, make_frames
 
@@ -45,7 +45,7 @@ def bank():
 
 @pytest.fixture(scope="module")
 def arm():
-    rules = (Rule("action_.*", rank=2, alpha=2.0, b_std=0.1),)
+    rules = (Rule("action_.*", LoRA(rank=2, alpha=2.0, b_std=0.1)),)
     learn = learner(make_base(), rules, jax.random.key(0))
     return Arm("heads", 0, learn, rules, {"theta": learn.theta}, PROTOCOL.max_norm)
 
@@ -78,7 +78,7 @@ def test_new_tasks_have_no_condition():
 
 
 def test_more_shots_than_demonstrations():
-    with pytest.raises(ValueError, match="push has 4 demonstrations: 4 shots leave none to check on; record more"):
+    with pytest.raises(ValueError, match="push has 4 demonstrations: 4 shots leave none for validation; record more"):
         lay_out(shots=4)
 
 

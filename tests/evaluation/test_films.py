@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from metalora_jax.evaluation import films
+from metalora_jax.evaluation.protocol import films
 from metalora_jax.processes import in_processes
 
 ENCODER = ("imageio", "imageio_ffmpeg")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from metalora_jax.evaluation.grid import changed, expand
+from metalora_jax.evaluation.protocol.grid import changed, expand
 
 ARM = {"meta": {"inner_steps": 3, "head": None}, "placement": ({"rank": 4, "alpha": 8.0},), "outer": {"rate": 0.01}}
 AXES = {
@@ -63,13 +63,13 @@ def test_a_whole_section_can_change():
     [
         (dict(mode="all"), "grid.mode: no mode named 'all'; choose from each, product"),
         (dict(start="mta"), "grid.start: no arm named 'mta'; choose from meta, lora"),
-        (dict(axes={}), "grid.axes: 'axes' holds nothing to vary"),
-        (dict(axes={"rank": {}}), "grid.axes: 'rank' holds nothing to vary"),
+        (dict(axes={}), "grid.axes: 'axes' has nothing to vary"),
+        (dict(axes={"rank": {}}), "grid.axes: 'rank' has nothing to vary"),
         (dict(axes={"rank": {"1": {"placement.1.rank": 1}}}), "no field 'placement.1.rank'; '1' is none of: 0"),
         (dict(axes={"K": {"1": {"meta.inner_step": 1}}}), "no field 'meta.inner_step'; .* none of: inner_steps"),
         (dict(axes={"K": {"1": {"meta.inner_steps.x": 1}}}), "'x' is none of: nothing"),
-        (dict(axes={"K": {"3": {"meta.inner_steps": 3}}}), "'K_3' is there already"),
-        (dict(axes={"K": {"a b": {"outer.rate": 1}, "a/b": {"outer.rate": 2}}}), "'K_a_b' is there already"),
+        (dict(axes={"K": {"3": {"meta.inner_steps": 3}}}), "'K_3' appears twice"),
+        (dict(axes={"K": {"a b": {"outer.rate": 1}, "a/b": {"outer.rate": 2}}}), "'K_a_b' appears twice"),
         (dict(mode="product", axes=dict(a=AXES["rank"], b=AXES["rank"])), "another axis both set 'placement.0.alpha'"),
         (dict(modes="each"), "no field grid.modes"),
     ],

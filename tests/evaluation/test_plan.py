@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from metalora_jax.envs.conditions import ConditionRange
-from metalora_jax.evaluation import few_shot, plan, rollout
-from metalora_jax.evaluation.arms import Arm
-from metalora_jax.evaluation.checks import check_retention
-from metalora_jax.evaluation.contrasts import pair_key
-from metalora_jax.evaluation.few_shot import DataSet, Protocol
-from metalora_jax.evaluation.records import EpisodeLog, RecordError
+from metalora_jax.evaluation import rollout
+from metalora_jax.evaluation.protocol import few_shot, plan
+from metalora_jax.evaluation.protocol.arms import Arm
+from metalora_jax.evaluation.protocol.checks import check_retention
+from metalora_jax.evaluation.protocol.few_shot import DataSet, Protocol
+from metalora_jax.evaluation.reports.contrasts import pair_key
+from metalora_jax.evaluation.reports.records import EpisodeLog, RecordError
 from metalora_jax.processes import ALONE, Host
 from tests.evaluation.fake_world import make_world
 from tests.evaluation.test_few_shot import PROTOCOL

@@ -4,13 +4,14 @@ import json
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 
-from metalora_jax.evaluation import provenance
-from metalora_jax.evaluation.provenance import FILE, Inputs, checkout, examine, keep, read
-from metalora_jax.evaluation.records import RecordError
+import metalora_jax
+from metalora_jax.evaluation.reports import provenance
+from metalora_jax.evaluation.reports.provenance import FILE, Inputs, checkout, examine, keep, read
+from metalora_jax.evaluation.reports.records import RecordError
 from tests.evaluation.test_records import change
 
 CONFIG = {"seed": 0, "report": {"title": "A"}, "workers": 2}
@@ -167,9 +168,16 @@ def test_keeping_again_changes_nothing(tmp_path):
 
 
 def test_sources(tmp_path):
-    base = SimpleNamespace(fingerprint="b", statistics=SimpleNamespace(digest=lambda: "s"))
     for name, source in (("", "package"), (str(tmp_path), "directory"), ("owner/name", "owner/name")):
-        assert provenance.inputs({}, base, name, {}).source == source
+        inputs = provenance.inputs({}, "b", name, "s", {})
+        assert (inputs.base, inputs.source, inputs.statistics) == ("b", source, "s")
+
+
+def test_the_code_is_the_whole_package(monkeypatch):
+    asked = []
+    monkeypatch.setattr(provenance, "checkout", lambda root: asked.append(root) or CLEAN)
+    assert provenance.doubts("") == []
+    assert asked == [Path(metalora_jax.__file__).parent]
 
 
 def test_checkouts(tmp_path):

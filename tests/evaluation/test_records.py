@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from metalora_jax.evaluation import records
-from metalora_jax.evaluation.records import Episode, EpisodeLog, RecordError
+import metalora_jax
+from metalora_jax.evaluation.reports import records
+from metalora_jax.evaluation.reports.records import Episode, EpisodeLog, RecordError
 
 EPISODE = Episode(
     method="fomaml",
@@ -164,7 +166,7 @@ def test_killed_writers_leave_a_log_that_resumes_to_the_same_records(tmp_path):
     path, total = tmp_path / "episodes.jsonl", 60
     program = textwrap.dedent(f"""
         import dataclasses, time
-        from metalora_jax.evaluation.records import EpisodeLog, from_line
+        from metalora_jax.evaluation.reports.records import EpisodeLog, from_line
         first = from_line({records.to_line(EPISODE)!r})
         with EpisodeLog({str(path)!r}) as log:
             print("ready", flush=True)
@@ -208,3 +210,7 @@ def test_code_digest_is_of_names_and_texts(tmp_path):
     renamed = records.code_digest(tmp_path)
     (tmp_path / "b.py").write_text("x = 2")
     assert len({before, renamed, records.code_digest(tmp_path)}) == 3
+
+
+def test_code_digest_is_of_the_whole_package():
+    assert records.code_digest() == records.code_digest(Path(metalora_jax.__file__).parent)

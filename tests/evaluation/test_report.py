@@ -6,15 +6,18 @@ import html.parser
 import itertools
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from metalora_jax.evaluation import document, figures, provenance, statistics, summary
-from metalora_jax.evaluation.provenance import Inputs
-from metalora_jax.evaluation.records import Episode, to_line
-from metalora_jax.evaluation.report import write_report
-from metalora_jax.evaluation.summary import Settings, summarise
+from metalora_jax.evaluation.reports import document, figures, provenance, statistics, summary
+from metalora_jax.evaluation.reports.provenance import Inputs
+from metalora_jax.evaluation.reports.records import Episode, to_line
+from metalora_jax.evaluation.reports.report import write_report
+from metalora_jax.evaluation.reports.summary import Settings, summarise
 
 
 def episode(method="meta", success=True, shots=5, steps=10, **fields) -> Episode:
@@ -401,3 +404,9 @@ def test_markdown_tables_survive_hostile_names():
 def test_pair_key_separates_conditions():
     keys = {summary.pair_key(episode(condition=c)) for c in ({}, {"latency": 1}, {"latency": 2})}
     assert len(keys) == 3
+
+
+def test_the_report_needs_no_jax():
+    code = "import sys; import metalora_jax.evaluation.reports.report; sys.exit('jax' in sys.modules)"
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, timeout=120).returncode == 0

@@ -6,13 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from metalora_jax.adapters import Rule
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.learner import learner
+from metalora_jax.adapters import LoRA, Rule
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.metaworld import MetaWorld
 from metalora_jax.evaluation import rollout
 from metalora_jax.evaluation.rollout import Control, Job, Rollout
-from metalora_jax.training import base as bases
-from metalora_jax.training.learner import learner
 from tests.tiny_base import make_base
 
 pytestmark = pytest.mark.metaworld
@@ -25,7 +25,7 @@ class Deadly:
         return os._exit, (1,)
 
 
-RULES = (Rule("action_.*", rank=2, alpha=2.0, b_std=0.5),)
+RULES = (Rule("action_.*", LoRA(rank=2, alpha=2.0, b_std=0.5)),)
 CONDITION = Condition(yaw=1.0, latency=1)
 CONTROL = Control(cameras=("agentview",), execute=2, max_steps=5)
 SHIFTED, PLAIN = Rollout(("shifted", 3), CONDITION, 3), Rollout("plain", Condition(), 3)
@@ -81,7 +81,7 @@ def test_an_episode_that_breaks_is_a_failure_with_its_reason(outcomes):
 def test_an_episode_whose_process_dies_is_a_failure_and_the_others_go_on(outcomes):
     killed = outcomes["killed"]
     assert not killed.success
-    assert "died without a word" in killed.error
+    assert "died without an error message" in killed.error
 
 
 def test_policies_run_where_the_control_says(tmp_path):
@@ -97,7 +97,7 @@ def test_policies_run_where_the_control_says(tmp_path):
 def test_step_caps_by_suite():
     control = CONTROL._replace(max_steps={"metaworld": 7})
     assert control.cap("reach") == 7
-    with pytest.raises(ValueError, match=r"control\.max_steps names no 'metaworld'"):
+    with pytest.raises(ValueError, match=r"control\.max_steps lacks 'metaworld'"):
         list(rollout.run([Job("reach", (), None, ())], None, CONTROL._replace(max_steps={"x": 7}), 1))
 
 
@@ -131,11 +131,11 @@ def test_an_ensemble_averages_what_overlapping_chunks_say(tmp_path, monkeypatch)
     with pytest.raises(ValueError, match=r"control\.execute = 6 must lie in \[1, 5\]"):
         rollout._start(tmp_path / "base", CONTROL._replace(execute=6), 1)
     rollout._start(tmp_path / "base", CONTROL, 1)
-    worker, params = rollout._worker, rollout._params(Job("drawer-close", (), None, ()))
+    worker = rollout._worker
 
     def commands(env, **fields):
         monkeypatch.setattr(rollout, "_worker", worker._replace(control=CONTROL._replace(**fields)))
-        outcome = rollout._episode(env, params, PLAIN)
+        outcome = rollout._episode(env, worker.agent, PLAIN)
         assert outcome.error is None
         return outcome.commands
 

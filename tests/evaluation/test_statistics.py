@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metalora_jax.evaluation import statistics
+from metalora_jax.evaluation.reports import statistics
 
 
 @pytest.mark.parametrize(

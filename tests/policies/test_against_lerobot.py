@@ -108,7 +108,7 @@ def test_their_adapter_has_the_same_loss_here(peer, policy, model, batch, tmp_pa
     expected = peer.loss()["loss"]
     peer.save_adapter(directory=str(tmp_path / "adapter"))
     placement, theta = peft_format.read(tmp_path / "adapter", convert.module_names(model.config))
-    assert {rule.rank for rule in placement} == {2, 4}
+    assert {rule.kind.rank for rule in placement} == {2, 4}
     attached = adapters.attach(model, placement, jax.random.key(0))
     graph, _, phi = adapters.split(attached)
     loss = loss_of(adapters.join(graph, theta, phi), batch[1])

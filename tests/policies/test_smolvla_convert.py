@@ -59,7 +59,7 @@ def test_an_unknown_tensor_is_named_but_the_known_unused_are_accepted(model, ten
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
     [
-        (lambda x: x.T, r"shape \(24, 16\), the config asks for \(16, 24\)"),
+        (lambda x: x.T, r"shape \(24, 16\), the config requires \(16, 24\)"),
         (lambda x: np.where(x == x.max(), np.nan, x), "NaN"),
         (lambda x: np.where(x == x.max(), np.inf, x), "infinity"),
     ],

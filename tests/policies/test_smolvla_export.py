@@ -72,5 +72,5 @@ def test_nothing_is_overwritten_and_only_lerobots_policies_are_built_on(base, ad
     with pytest.raises(ValueError, match="exists; choose another"):
         export.merged(base, fused, base, STATISTICS, "float32")
     convert.save(tmp_path / "own", fused)
-    with pytest.raises(ValueError, match="is no lerobot policy"):
+    with pytest.raises(ValueError, match="is not a lerobot policy"):
         export.merged(tmp_path / "out", fused, tmp_path / "own", STATISTICS, "float32")

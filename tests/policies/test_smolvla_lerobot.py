@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
+from metalora_jax.policies import hub
 from metalora_jax.policies.smolvla import convert, lerobot
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.model import SmolVLA
@@ -129,7 +130,7 @@ def test_statistics_among_the_weights_are_found_and_names_of_compiled_models_und
 def test_statistics_that_were_never_set_are_refused(tmp_path):
     statistics = {"action.mean": np.full(6, np.inf, np.float32)}
     policy = lerobot_directory.write(tmp_path, lerobot_directory.small(), statistics)
-    with pytest.raises(ValueError, match=r"'action\.mean' holds NaN or infinity; give statistics of your own"):
+    with pytest.raises(ValueError, match=r"'action\.mean' holds NaN or infinity; provide your own statistics"):
         convert.load(policy)
 
 
@@ -144,15 +145,15 @@ def test_without_a_network_the_message_says_which_files_to_put_where(monkeypatch
     def offline(*_, **__):
         raise OSError("offline")
 
-    monkeypatch.setattr(lerobot, "snapshot_download", offline)
+    monkeypatch.setattr(hub, "snapshot_download", offline)
     with pytest.raises(
         ValueError, match=r"not to be had from the hub .* put config\.json, model\.safetensors, .* into a"
     ):
         convert.load("lerobot/smolvla_base")
-    with pytest.raises(ValueError, match="is no directory, and no name on the hub"):
+    with pytest.raises(ValueError, match="is neither a directory nor a name on the hub"):
         convert.load("/nowhere/at/all")
 
 
 def test_the_hub_is_asked_for_what_is_read(monkeypatch, directory):
-    monkeypatch.setattr(lerobot, "snapshot_download", lambda name, revision, allow_patterns: str(directory))
+    monkeypatch.setattr(hub, "snapshot_download", lambda name, revision, allow_patterns: str(directory))
     assert convert.load("lerobot/smolvla_base").model.config == lerobot_directory.small()

@@ -54,6 +54,6 @@ def test_every_preset_fits_every_size(name):
 
 def test_ranks_can_be_chosen_and_names_are_checked():
     (rule,) = presets.preset("expert", rank=2, b_std=0.02)
-    assert (rule.rank, rule.alpha, rule.b_std) == (2, 4.0, 0.02)
-    with pytest.raises(ValueError, match="no placement is named 'heads'; choose one of plan, head"):
+    assert (rule.kind.rank, rule.kind.alpha, rule.kind.b_std) == (2, 4.0, 0.02)
+    with pytest.raises(ValueError, match="no placement named 'heads'; choose one of plan, head"):
         presets.preset("heads")

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from metalora_jax import trees
-from metalora_jax.adapters import Rule
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation import conventions
+from metalora_jax.adaptation.learner import learner
+from metalora_jax.adapters import placement
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.training import adapt as module
-from metalora_jax.training import base as bases
-from metalora_jax.training import conventions
 from metalora_jax.training.adapt import Options, adapt
-from metalora_jax.training.learner import learner
 from tests.tiny_base import EXPERT, make_base, make_demos
 
 ADAM = Options(optimizer="adam", rate=0.02, steps=20, frames=4)
@@ -19,7 +19,7 @@ ADAM = Options(optimizer="adam", rate=0.02, steps=20, frames=4)
 
 @pytest.fixture(scope="module")
 def start():
-    return learner(make_base(), (Rule(**EXPERT),), jax.random.key(0))
+    return learner(make_base(), placement.from_json([EXPERT]), jax.random.key(0))
 
 
 def test_adapting_lowers_the_loss_and_keeps_frames_back(start):
@@ -142,4 +142,4 @@ def test_the_nano_base_recognises_turned_pictures_and_a_reversed_gripper():
     upside_down = conventions.doubts(base, [demo._replace(images=demo.images[:, :, ::-1])])
     assert ["upside down" in doubt for doubt in upside_down] == [True]
     reverse = conventions.doubts(base, [demo._replace(actions=demo.actions * np.float32([1, 1, 1, -1]))])
-    assert ["gripper better reversed" in doubt for doubt in reverse] == [True]
+    assert ["gripper better with its sign reversed" in doubt for doubt in reverse] == [True]

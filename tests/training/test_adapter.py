@@ -11,13 +11,13 @@ from absl import logging
 from flax import nnx
 
 from metalora_jax import adapters
-from metalora_jax.adapters import Rule, peft_format
+from metalora_jax.adaptation import adapter
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.learner import learner
+from metalora_jax.adapters import LoRA, Rule, peft_format
 from metalora_jax.policies.smolvla import convert
 from metalora_jax.policies.smolvla.model import SmolVLA
 from metalora_jax.policies.smolvla.presets import preset
-from metalora_jax.training import adapter
-from metalora_jax.training import base as bases
-from metalora_jax.training.learner import learner
 from tests.tiny_base import make_base
 
 
@@ -55,7 +55,7 @@ def test_what_has_no_effect_is_reported(tmp_path, warnings_logged):
 
 
 def test_pefts_files_of_another_width_are_refused(tmp_path):
-    write_peft(tmp_path / "peft", (Rule(r"action_out_proj", rank=2),))
+    write_peft(tmp_path / "peft", (Rule(r"action_out_proj", LoRA(rank=2)),))
     base = make_base()
     wider = dataclasses.replace(base.config, max_action_dim=base.config.max_action_dim + 1)
     other = bases.make(SmolVLA(wider, rngs=nnx.Rngs(0)), base.tokenizer, base.statistics)
@@ -75,7 +75,7 @@ def test_damaged_files_of_peft_are_refused(tmp_path):
 def test_the_probe_asks_for_full_precision():
     """A GPU's default is TF32: adapters that it wrote would be refused everywhere else."""
     base = make_base()
-    learn = learner(base, (Rule("expert/.*", rank=2, alpha=2.0, b_std=0.1),), jax.random.key(0))
+    learn = learner(base, (Rule("expert/.*", LoRA(rank=2, alpha=2.0, b_std=0.1)),), jax.random.key(0))
     program = str(jax.make_jaxpr(adapter.probe(base, learn).run)({"theta": learn.theta}))
     products = re.findall(r"dot_general\[.*?precision=(.*?)\n", program, re.DOTALL)
     assert len(products) == program.count("dot_general[")

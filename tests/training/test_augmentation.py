@@ -13,7 +13,7 @@ from metalora_jax.data.symmetry import symmetry
 from metalora_jax.envs.conditions import Condition, command_labels, execute
 from metalora_jax.envs.metaworld import WORLD
 from metalora_jax.envs.symmetries import ROBOTS
-from metalora_jax.evaluation.checks import check_splits
+from metalora_jax.evaluation.protocol.checks import check_splits
 from metalora_jax.training import augmentation
 from metalora_jax.training.augmentation import SymmetryConfig, augmented
 from tests.tiny_base import INSTRUCTIONS, make_base, make_demos
@@ -57,7 +57,7 @@ def test_mirrored_tasks_are_reworded_too():
         (recipe(symmetries=mirror("pull")), "tasks names 'pull'"),
         (recipe(symmetries=mirror()), "belong together"),
         (recipe(symmetries=mirror("reach", flip=True)), r"no field symmetries\.flip"),
-        (recipe(symmetries=mirror("reach", world="libero")), "the pose of camera 'topview' of LIBERO is not known"),
+        (recipe(symmetries=mirror("reach", world="libero")), "the pose of camera 'topview' of LIBERO is unknown"),
         (recipe(paraphrases={"reach": ("go",)}), "no paraphrases of push"),
         (recipe(paraphrases={"reach": "go", "push": ()}), "paraphrases of reach: wanted a list"),
     ],
@@ -103,7 +103,7 @@ def test_a_comparison_on_new_tasks_refuses_paraphrases_that_leak(paraphrases, le
 def test_a_mirrored_task_goes_through_conditions_variants_and_words_like_any_other():
     base, condition = make_base(), Condition(yaw=1.2)
     made = augmented(recipe(paraphrases=TOLD, symmetries=mirror("reach")), DEMOS)
-    frames = gather(made, base.statistics, base.encode_text, base.sizes, ImageAugmentation(variants=2))
+    frames = gather(made, base.preprocessor, ImageAugmentation(variants=2))
     rows, labels = rows_and_labels(frames, "reach@mirror", [1], lambda actions: command_labels(actions, condition))
     moved = made["reach@mirror"][1]
     np.testing.assert_array_equal(frames.pictures(rows), moved.images)

@@ -6,8 +6,8 @@ import jax
 import pytest
 from flax import nnx
 
+from metalora_jax.adaptation import base as bases
 from metalora_jax.envs.metaworld import INSTRUCTIONS
-from metalora_jax.training import base as bases
 from tests.tiny_base import make_base
 
 
@@ -56,7 +56,7 @@ def test_missing_files(directory, file, complaint):
 def test_config_of_another_model(directory):
     file = directory / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"text_hidden": 48}))
-    with pytest.raises(ValueError, match="the config asks for"):
+    with pytest.raises(ValueError, match="the config requires"):
         bases.load(directory)
 
 

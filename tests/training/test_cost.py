@@ -10,14 +10,14 @@ import pytest
 from flax import nnx
 
 from metalora_jax import meta
-from metalora_jax.adapters import Rule
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.learner import learner, loss_fn
+from metalora_jax.adapters import LoRA, Rule, placement
 from metalora_jax.data.frames import rows_and_labels
-from metalora_jax.evaluation.arms import Adaptation, Arm, Choice
+from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
 from metalora_jax.memory import sparing
 from metalora_jax.policies.smolvla.presets import preset
 from metalora_jax.policies.stages import advance
-from metalora_jax.training import base as bases
-from metalora_jax.training.learner import learner, loss_fn
 from metalora_jax.training.task_batches import TaskRows, fill, fill_tasks, query_rows, support_rows
 from metalora_jax.types import ActionChunk, Batch, TaskBatch
 from tests.policies.tiny_smolvla import build
@@ -55,7 +55,7 @@ def step_operations(rules, stage) -> float:
     front, target = inputs(stage)
 
     def gradient(theta, phi, front):
-        return jax.grad(loss_fn(learn, phi, 1, dropout=False))(theta, Batch(front, target), jax.random.key(0))
+        return jax.grad(loss_fn(learn.replace(phi=phi), draws=1))(theta, Batch(front, target), jax.random.key(0))
 
     return operations(gradient, learn.theta, learn.phi, front)
 
@@ -96,7 +96,7 @@ def test_an_adapter_on_the_output_leaves_the_expert_forward_only():
     graph, phi = nnx.split(model)
     x_t = jnp.zeros((2, model.config.chunk_size, model.config.max_action_dim))
     alone = operations(lambda phi, front: nnx.merge(graph, phi).velocity(front, x_t, jnp.zeros(2)), phi, front)
-    assert step_operations((Rule(r"action_out_proj", rank=2, b_std=0.1),), "context") < 1.15 * alone
+    assert step_operations((Rule(r"action_out_proj", LoRA(rank=2, b_std=0.1)),), "context") < 1.15 * alone
     assert step_operations(EXPERT_ONLY, "context") > 1.7 * alone
 
 
@@ -111,10 +111,10 @@ def test_the_query_s_activations_take_the_place_of_the_inner_loop_s():
     tasks = TaskBatch(jax.tree.map(lambda x: x[None, None], batch), jax.tree.map(lambda x: x[None], batch))
 
     def gradient(theta, phi, batch):
-        return jax.grad(loss_fn(learn, phi, 1, dropout=False))(theta, batch, jax.random.key(0))
+        return jax.grad(loss_fn(learn.replace(phi=phi), draws=1))(theta, batch, jax.random.key(0))
 
     def meta_gradient(theta, phi, tasks):
-        method = meta.fomaml(loss_fn(learn, phi, 1, dropout=False), optax.sgd(0.1))
+        method = meta.fomaml(loss_fn(learn.replace(phi=phi), draws=1), optax.sgd(0.1))
         return method.gradient({"theta": theta}, tasks, jax.random.key(0))[0]
 
     one = jax.jit(gradient, compiler_options=sparing()).lower(learn.theta, learn.phi, batch).compile()
@@ -141,9 +141,9 @@ def events():
 
 def test_other_shots_and_tasks_adapt_without_a_compilation(events):
     frames = make_frames()
-    learn = learner(make_base(), (Rule(**EXPERT),), jax.random.key(0))
+    learn = learner(make_base(), placement.from_json([EXPERT]), jax.random.key(0))
     bank = jax.tree.map(np.asarray, frames.observe(np.arange(len(frames.state))))
-    arm = Arm("fomaml", 0, learn, (Rule(**EXPERT),), {"theta": learn.theta}, 1.0)
+    arm = Arm("fomaml", 0, learn, placement.from_json([EXPERT]), {"theta": learn.theta}, 1.0)
     adapt = Adaptation(draws=2)
 
     def run(task, shots):
@@ -161,12 +161,12 @@ def test_other_shots_and_tasks_adapt_without_a_compilation(events):
 
 def test_other_shots_and_tasks_take_a_meta_step_without_a_compilation(events):
     frames = make_frames()
-    learn = learner(make_base(), (Rule(**EXPERT),), jax.random.key(0))
+    learn = learner(make_base(), placement.from_json([EXPERT]), jax.random.key(0))
     bank = jax.tree.map(jnp.asarray, frames.observe(np.arange(len(frames.state))))
 
     @jax.jit
     def step(theta, phi, rows, bank, key):
-        method = meta.fomaml(loss_fn(learn, phi, 1, dropout=False), optax.sgd(0.1))
+        method = meta.fomaml(loss_fn(learn.replace(phi=phi), draws=1), optax.sgd(0.1))
         return method.gradient({"theta": theta}, fill_tasks(rows, bank), key)[0]
 
     def run(tasks, shots):

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 from flax import nnx
 
+from metalora_jax.adaptation.frozen_front import frozen_banks
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.model import Context, SmolVLA
 from metalora_jax.policies.stages import Features, advance, context_of
-from metalora_jax.training.frozen_front import frozen_banks
 from metalora_jax.types import Observation
 from tests.tiny_base import make_base, make_frames
 

@@ -149,7 +149,7 @@ def test_compilation_is_said_and_no_part_of_the_rate(tmp_path, capsys):
         return batch_of(step)
 
     run(tmp_path, slow_at_first, checkpoint_every=STEPS)
-    assert "test: 0/9 (0 %), 00:00 gone, ? left, ?it/s, compiling" in capsys.readouterr().err
+    assert "test: 0/9 (0 %), 00:00 elapsed, ? left, ?it/s, compiling" in capsys.readouterr().err
     first, second, *_ = read_metrics(tmp_path / "metrics.jsonl")
     assert "steps_per_second" not in first
     assert second["steps_per_second"] > 2.0  # two steps took more than a second, one of them far less

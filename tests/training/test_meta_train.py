@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from metalora_jax import trees
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.adapter import load as load_adapter
 from metalora_jax.adapters.directory import AdapterError
 from metalora_jax.data import libero_hdf5
-from metalora_jax.training import base as bases
 from metalora_jax.training import meta_train as module
 from metalora_jax.training import task_batches
-from metalora_jax.training.adapter import load as load_adapter
 from metalora_jax.training.meta_train import OuterConfig, meta_train, setting
 from metalora_jax.training.metrics import read_metrics
 from tests.tiny_base import EXPERT, INSTRUCTIONS, make_base, make_demos

@@ -28,10 +28,10 @@ def test_learned_rates_start_at_the_rate(words, optimizer, shape):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ({"method": "anil"}, r"meta\.head is what method 'anil' adapts"),
+        ({"method": "anil"}, r"meta\.head selects what method 'anil' adapts"),
         ({"method": "fomaml", "head": ["w"]}, r"meta\.head .* not for 'fomaml'"),
-        ({"method": "reptile", "optimizer": "learned"}, "'learned' has no effect in method 'reptile'"),
-        ({"method": "multitask", "optimizer": "learned"}, "'learned' has no effect in method 'multitask'"),
+        ({"method": "reptile", "optimizer": "learned"}, "'learned' has no effect with method 'reptile'"),
+        ({"method": "multitask", "optimizer": "learned"}, "'learned' has no effect with method 'multitask'"),
         (
             {"method": "fomaml", "optimizer": "adagrad"},
             "no inner optimizer named 'adagrad'; choose learned, learned_each, sgd, adam",

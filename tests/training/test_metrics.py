@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metalora_jax.progress import progress
 from metalora_jax.training import metrics
 from metalora_jax.training.metrics import MetricsWriter, NonFiniteError, Skips, finite_or_skip, read_metrics
-from metalora_jax.training.progress import progress
 
 
 def write(path, steps, first_step=0):

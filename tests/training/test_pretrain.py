@@ -68,7 +68,7 @@ def test_batches_show_frames_in_all_their_variants_with_the_labels_of_the_frame(
     base = make_base()
     demos = {"reach": [make_demos("reach")[0]._replace(paraphrases=("go to the goal",))]}
     augment = ImageAugmentation(variants=3)
-    frames = gather(demos, base.statistics, base.encode_text, base.sizes, augment)
+    frames = gather(demos, base.preprocessor, augment)
     labelled = pretrain.label(frames)
     batch = pretrain.draw_batch(frames, labelled, 0, 1, 64)
     told = [base.encode_text(text)[0] for text in ("reach the goal", "go to the goal")]
@@ -88,7 +88,7 @@ def test_without_variants_batches_are_those_that_the_shipped_base_was_trained_on
     base = make_base()
     demos = {task: make_demos(task) for task in INSTRUCTIONS}
     for augment in (None, ImageAugmentation(variants=1)):
-        frames = gather(demos, base.statistics, base.encode_text, base.sizes, augment)
+        frames = gather(demos, base.preprocessor, augment)
         batch = pretrain.draw_batch(frames, pretrain.label(frames), 5, 7, 16)
         parts = (batch.inputs.images, batch.inputs.tokens, batch.target.is_pad)  # what no rounding can change
         assert hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:16] == "b50ba2a27aae9da4"

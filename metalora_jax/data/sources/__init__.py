@@ -1,6 +1,6 @@
-"""Demonstrations in the formats that people have: LIBERO's HDF5, RLDS (through TFDS), LeRobot v2.1 and v3.
+"""Demonstrations in the common formats: LIBERO's HDF5, RLDS (through TFDS), LeRobot v2.1 and v3.
 
-`open` recognises the format from the files. The same demonstration through any of them is the same `Demo`: pictures as
+`open` recognises the format from the files. The same demonstration gives the same `Demo` in any of them: pictures as
 policies see them, state and actions in float32, in the robot's own units.
 """
 
@@ -30,18 +30,18 @@ def open(path: str | Path, cameras: Sequence[str], keys: Mapping[str, str] | Non
 
     Args:
       path: an HDF5 file, a directory of `<task>_demo.hdf5`, a LeRobot dataset, or a TFDS dataset or version of one.
-      cameras: which go into `Demo.images`, in this order; none leaves the pictures unread.
-      keys: camera, "state" or "action" -> what the dataset calls it, where `source.KNOWN` does not.
+      cameras: which go into `Demo.images`, in this order; with none, pictures are not read.
+      keys: camera, "state" or "action" -> its name in the dataset, if `source.KNOWN` does not list it.
 
     Raises:
-      DemoError: nothing is there, or it is in none of these formats; metadata and files disagree.
+      DemoError: if nothing is there, it is in none of these formats, or metadata and files disagree.
     """
     path, cameras, keys = Path(path), tuple(cameras), dict(keys or {})
     if unknown := keys.keys() - {*cameras, "state", "action"}:
         raise DemoError(f"keys name {min(unknown)!r}; known: state, action and the cameras {', '.join(cameras)}")
     if not path.exists():
         near = difflib.get_close_matches(path.name, sorted(other.name for other in path.parent.glob("*")))
-        hint = f" (there is {', '.join(near)})" if near else ""
+        hint = f" (did you mean {', '.join(near)}?)" if near else ""
         raise DemoError(f"{path}: no such demonstration file or directory{hint}; record it with experiments/collect.py")
     if path.is_file():
         return Hdf5(path, cameras, keys)
@@ -50,8 +50,8 @@ def open(path: str | Path, cameras: Sequence[str], keys: Mapping[str, str] | Non
             return kind(path, cameras, keys)
     inner = sorted({str(path / found.relative_to(path).parts[0]) for p in _KINDS for found in path.glob(f"*/{p}")})
     raise DemoError(
-        f"{path}: demonstrations in no known format; looked for *.hdf5 (LIBERO), meta/info.json (LeRobot) and "
-        "dataset_info.json (TFDS)" + (f"; perhaps you mean {' or '.join(inner[:4])}" if inner else "")
+        f"{path}: not a known demonstration format; looked for *.hdf5 (LIBERO), meta/info.json (LeRobot) and "
+        "dataset_info.json (TFDS)" + (f"; did you mean {' or '.join(inner[:4])}" if inner else "")
     )
 
 
@@ -59,12 +59,12 @@ def read(source: Source, tasks: Sequence[str], limit: int | None = None) -> dict
     """The first `limit` demonstrations of each task, by the names given.
 
     Raises:
-      DemoError: see `Source.demos`; or two names mean one task, or the demonstrations differ in width or picture size.
+      DemoError: see `Source.demos`; or if two names mean one task, or demonstrations differ in width or picture size.
     """
     names: dict[str, str] = {}
     for task in tasks:
         if (other := names.setdefault(source.find(task), task)) != task:
-            raise DemoError(f"{source.path}: {task!r} and {other!r} are one task there; leave one out")
+            raise DemoError(f"{source.path}: {task!r} and {other!r} are the same task there; leave one out")
     found = {task: list(source.demos(task, limit)) for task in tasks}
     shapes: dict[tuple[int, ...], str] = {}
     for task, demos in found.items():

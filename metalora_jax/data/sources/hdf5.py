@@ -1,4 +1,4 @@
-"""LIBERO's HDF5: one file for each task, alone or in a directory. `data.libero_hdf5` knows the layout."""
+"""LIBERO's HDF5: one file for each task, alone or in a directory. `data.libero_hdf5` describes the layout."""
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +14,9 @@ class Hdf5(Source):
     """See `sources.open`."""
 
     def __init__(self, path: Path, cameras: Sequence[str], keys: Mapping[str, str]):
-        """Looks which files there are; opens none."""
+        """Lists the files; opens none."""
         if single := keys.keys() & {"state", "action"}:
-            raise DemoError(f"{path}: in HDF5 {min(single)} has fixed keys; leave it out of keys")
+            raise DemoError(f"{path}: {min(single)} has fixed keys in HDF5; leave it out of keys")
         self.path, self._cameras, self._keys = path, cameras, keys
 
     @functools.cached_property

@@ -18,7 +18,7 @@ _NUMBERS = ("frame_index", "task_index", "timestamp")
 
 
 class LeRobot(Source):
-    """See `sources.open`. The pictures of public LIBERO datasets are as policies see them already."""
+    """See `sources.open`. The pictures of public LIBERO datasets are already as policies see them."""
 
     def __init__(self, path: Path, cameras: Sequence[str], keys: Mapping[str, str]):
         """Reads the metadata."""
@@ -28,7 +28,7 @@ class LeRobot(Source):
         self._features = features(path / INFO, self._meta.features, cameras, keys)
         for key in self._features.cameras:
             if (dtype := self._meta.features[key]["dtype"]) not in ("image", "video"):
-                raise DemoError(f"{path / INFO}: {key} is of dtype {dtype}, wanted image or video")
+                raise DemoError(f"{path / INFO}: {key} is of dtype {dtype}, expected image or video")
         self._whose: tuple[Path | None, np.ndarray] = (None, np.zeros(0, int))  # the episode of each row of a file
 
     def tasks(self) -> dict[str, int]:
@@ -63,8 +63,8 @@ class LeRobot(Source):
             rows = np.flatnonzero(self._whose[1] == episode.number)
             if len(rows) != episode.length or (np.diff(rows) != 1).any():
                 raise DemoError(
-                    f"{episode.data}: {len(rows)} rows of episode {episode.number}, the metadata declare "
-                    f"{episode.length} on end; {REMEDY}"
+                    f"{episode.data}: {len(rows)} rows of episode {episode.number}, but the metadata declare "
+                    f"{episode.length} consecutive ones; {REMEDY}"
                 )
             sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
             ends = np.cumsum(sizes)
@@ -78,13 +78,13 @@ class LeRobot(Source):
             raise DemoError(f"{where}: frame_index does not count from 0 to {episode.length - 1}; {REMEDY}")
         told = {self._meta.tasks.get(int(task)) for task in np.unique(tasks)}
         if told != {episode.task}:
-            raise DemoError(f"{where}: frames of {told}, the metadata say {episode.task!r}; {REMEDY}")
+            raise DemoError(f"{where}: frames of {told}, but the metadata say {episode.task!r}; {REMEDY}")
         away = np.abs(times - numbers / self._meta.fps)
         if not (away <= _TIME).all():
             step = int(np.argmax(~(away <= _TIME)))
             raise DemoError(
-                f"{where}: frame {step} at {times[step]:.3f} s, wanted {step / self._meta.fps:.3f} s at the declared "
-                f"{self._meta.fps:g} frames a second; {REMEDY}"
+                f"{where}: frame {step} at {times[step]:.3f} s, expected {step / self._meta.fps:.3f} s at the declared "
+                f"{self._meta.fps:g} frames per second; {REMEDY}"
             )
 
     def _vectors(self, where: str, key: str, table: Any) -> np.ndarray:
@@ -92,11 +92,11 @@ class LeRobot(Source):
         feature, column = self._meta.features[key], table[key].combine_chunks()
         kind = getattr(column.type, "value_type", column.type)
         if np.dtype(kind.to_pandas_dtype()) != feature["dtype"]:
-            raise DemoError(f"{where}: {key} holds {kind}, info.json declares {feature['dtype']}; {REMEDY}")
+            raise DemoError(f"{where}: {key} holds {kind}, but info.json declares {feature['dtype']}; {REMEDY}")
         try:
             values = np.asarray(column.to_pylist(), feature["dtype"])  # an empty cell becomes a NaN
         except (ValueError, TypeError) as error:
-            raise DemoError(f"{where}: {key} is not of one width ({error}); {REMEDY}") from error
+            raise DemoError(f"{where}: {key} is not of constant width ({error}); {REMEDY}") from error
         values = values.reshape(len(values), -1)
         if values.shape[1:] != feature["shape"]:
             raise DemoError(f"{where}: {key} has {values.shape[1]} dimensions, info.json declares {feature['shape']}")
@@ -114,6 +114,6 @@ class LeRobot(Source):
                 raise DemoError(f"{where}: {key} of frame {i} is not in the table; embed the pictures, or use videos")
             picture = pictures.decode(f"{where}: {key} of frame {i}", cell["bytes"])
             if picture.shape != shape:
-                raise DemoError(f"{where}: {key} of frame {i} is {picture.shape}, info.json declares {declared}")
+                raise DemoError(f"{where}: {key} of frame {i} is {picture.shape}, but info.json declares {declared}")
             out[i] = picture
         return out

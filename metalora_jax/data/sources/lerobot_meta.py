@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 from metalora_jax.data.demos import DemoError, reading
 
-LAYOUT, REMEDY = "LeRobot's", "fetch or write the dataset anew"
+LAYOUT, REMEDY = "LeRobot's", "download or write the dataset again"
 INFO = "meta/info.json"
 
 
 class Part(NamedTuple):
-    """Where an episode's frames lie in a video."""
+    """Where an episode's frames are in a video."""
 
     path: Path
     start: float  # [s]
@@ -29,7 +29,7 @@ class Part(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """One episode, as the metadata tell it."""
+    """One episode, according to the metadata."""
 
     number: int
     task: str
@@ -51,8 +51,8 @@ def load(root: Path) -> Dataset:
     """Reads and checks the metadata below `root`.
 
     Raises:
-      DemoError: a file is missing, damaged or of another version; an episode is missing, or has several tasks; the
-        totals of info.json are not those of the files.
+      DemoError: if a file is missing, damaged or of another version, an episode is missing or has several tasks, or the
+        totals in info.json do not match the files.
     """
     path = root / INFO
     with reading(path, LAYOUT, REMEDY):
@@ -64,7 +64,7 @@ def load(root: Path) -> Dataset:
         features = {key: {**shown[key], "shape": tuple(shown[key]["shape"])} for key in shown}
         videos = [key for key, feature in features.items() if feature["dtype"] == "video"]
         if fps <= 0:
-            raise DemoError(f"{path}: fps is {fps}, wanted a positive number; {REMEDY}")
+            raise DemoError(f"{path}: fps is {fps}, expected a positive number; {REMEDY}")
         totals = tuple(int(info[f"total_{name}"]) for name in ("episodes", "frames", "tasks"))
     tasks, rows = (_tasks_v2(root), _rows_v2(root)) if version < "v3" else (_tasks_v3(root), _rows_v3(root, videos))
     episodes = tuple(_episode(root, info, row, tasks, videos, fps) for row in rows)
@@ -76,7 +76,7 @@ def _check(path: Path, totals: tuple[int, ...], episodes: tuple[Episode, ...], t
     found = (len(episodes), sum(episode.length for episode in episodes), len(tasks))
     for name, declared, there in zip(("episodes", "frames", "tasks"), totals, found, strict=True):
         if declared != there:
-            raise DemoError(f"{path}: total_{name} is {declared}, the metadata list {there}; {REMEDY}")
+            raise DemoError(f"{path}: total_{name} is {declared}, but the metadata list {there}; {REMEDY}")
     for i, episode in enumerate(episodes):
         if episode.number != i:
             raise DemoError(f"{path}: episode {i} is missing from the metadata; {REMEDY}")
@@ -85,13 +85,13 @@ def _check(path: Path, totals: tuple[int, ...], episodes: tuple[Episode, ...], t
 def _episode(
     root: Path, info: Mapping[str, Any], row: Mapping[str, Any], tasks: Mapping[int, str], videos: list[str], fps: float
 ) -> Episode:
-    """One row of the episodes' table. The paths' patterns come from the dataset, and may not lead out of it."""
+    """One row of the episodes' table. The path patterns come from the dataset, and must not lead out of it."""
     with reading(root / INFO, LAYOUT, REMEDY):
         index, length, told = int(row["episode_index"]), int(row["length"]), list(row["tasks"])
         if len(told) != 1:
-            raise DemoError(f"{root}: episode {index} has {len(told)} tasks, wanted one; split or drop it")
+            raise DemoError(f"{root}: episode {index} has {len(told)} tasks, expected one; split or drop it")
         if told[0] not in tasks.values():
-            raise DemoError(f"{root}: episode {index} is of task {told[0]!r}, which the table of tasks lacks; {REMEDY}")
+            raise DemoError(f"{root}: episode {index} is of task {told[0]!r}, not in the table of tasks; {REMEDY}")
         if "data/chunk_index" not in row:
             place = {"episode_chunk": index // int(info["chunks_size"]), "episode_index": index}
             data = _inside(root, info["data_path"], place)
@@ -103,7 +103,7 @@ def _episode(
         for key in videos:
             start, end = (float(row[f"videos/{key}/{side}_timestamp"]) for side in ("from", "to"))
             if abs((end - start) * fps - length) > 0.5:
-                raise DemoError(f"{root}: episode {index} has {length} frames, {end - start:g} s of {key}; {REMEDY}")
+                raise DemoError(f"{root}: episode {index} has {length} frames but {end - start:g} s of {key}; {REMEDY}")
             path = _inside(root, info["video_path"], {**_place(row, f"videos/{key}"), "video_key": key})
             parts[key] = Part(path, start, alone=False)
         return Episode(index, told[0], length, data, parts)
@@ -114,7 +114,7 @@ def _place(row: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 
 def _inside(root: Path, pattern: str, fields: Mapping[str, Any]) -> Path:
-    path = Path(os.path.normpath(root / pattern.format(**fields)))  # the hub's cache is full of links: not followed
+    path = Path(os.path.normpath(root / pattern.format(**fields)))  # the hub's cache consists of links: not followed
     if not path.is_relative_to(os.path.normpath(root)):
         raise DemoError(f"{root / INFO}: {pattern!r} leads out of the dataset; {REMEDY}")
     return path

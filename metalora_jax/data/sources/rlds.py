@@ -1,6 +1,6 @@
-"""RLDS datasets on disk, as TFDS writes them, in the layout of `modified_libero_rlds` (moojink/rlds_dataset_builder).
+"""RLDS datasets on disk, as written by TFDS, in the layout of `modified_libero_rlds` (moojink/rlds_dataset_builder).
 
-    libero_spatial_no_noops/1.0.0/        a version, named as it is or by the directory above
+    libero_spatial_no_noops/1.0.0/        a version, given by itself or by its parent directory
       dataset_info.json, features.json
       libero_spatial-train.tfrecord-00000-of-00016, ...
     steps/observation/image, wrist_image  256x256x3 JPEG, turned by 180 degrees already
@@ -8,8 +8,8 @@
     steps/action                          (7,) float32, gripper -1 open, +1 close
     steps/language_instruction            text
 
-There is no index: the first question for tasks reads every episode once, without decoding a picture. Records lie in
-TFDS's shuffled order, so each task's demonstrations are looked for up to the last one wanted.
+There is no index: the first call of `tasks` reads every episode once, without decoding a picture. Records lie in
+TFDS's shuffled order, so each task's demonstrations are searched up to the last one requested.
 """
 
 import functools
@@ -26,7 +26,7 @@ from metalora_jax.data.demos import DemoError, checked, reading, stack_cameras
 from metalora_jax.data.sources.source import Source, features
 from metalora_jax.types import Demo
 
-_LAYOUT, _REMEDY = "TFDS's", "fetch or write the dataset anew"
+_LAYOUT, _REMEDY = "TFDS's", "download or write the dataset again"
 _SPLIT, _TEXT = "train", "language_instruction"
 _FEATURES = "tensorflow_datasets.core.features."  # what a feature's class must begin with: TFDS imports it by name
 
@@ -35,7 +35,7 @@ class Rlds(Source):
     """See `sources.open`."""
 
     def __init__(self, path: Path, cameras: Sequence[str], keys: Mapping[str, str]):
-        """Reads the metadata, and looks whether every file is there; TensorFlow is imported with the first record."""
+        """Reads the metadata, and checks that every file is there; TensorFlow is imported with the first record."""
         self.path = _version(path)
         self._cameras = tuple(cameras)
         self._episodes = _episodes_declared(self.path)
@@ -68,11 +68,11 @@ class Rlds(Source):
 
     @functools.cached_property
     def _instructions(self) -> tuple[str, ...]:
-        """Of every episode, in the order of the files."""
+        """The instructions of every episode, in file order."""
         found = tuple(instruction_of(f"{self.path}: episode {i}", steps) for i, steps in enumerate(self._records()))
         if len(found) != self._episodes:
             raise DemoError(
-                f"{self.path}: {len(found)} episodes, dataset_info.json declares {self._episodes}; {_REMEDY}"
+                f"{self.path}: {len(found)} episodes, but dataset_info.json declares {self._episodes}; {_REMEDY}"
             )
         return found
 
@@ -94,10 +94,10 @@ class Rlds(Source):
 
 
 def instruction_of(where: str, steps: Mapping[str, Any]) -> str:
-    """What the robot is told in an episode; a DemoError where its steps differ."""
+    """The instruction of an episode; raises DemoError if its steps differ."""
     told = {bytes(text) for text in steps[_TEXT]}
     if len(told) != 1:
-        raise DemoError(f"{where}: {len(told)} instructions, wanted one; split or drop it")
+        raise DemoError(f"{where}: {len(told)} instructions, expected one; split or drop it")
     return told.pop().decode()
 
 
@@ -105,10 +105,10 @@ def to_demo(where: str, steps: Mapping[str, Any], names: Any, cameras: Sequence[
     """An episode's steps, stacked by feature, as a Demo.
 
     Args:
-      where: for errors.
+      where: prefix of error messages.
       steps: feature -> (T, ...), pictures as encoded bytes; `observation` is a mapping of the same kind.
       names: `source.Features`.
-      cameras: our names of `names.cameras`.
+      cameras: our names for `names.cameras`.
       decode: a picture's bytes -> (H, W, 3) uint8.
     """
     parts = {**steps, **steps["observation"]}
@@ -117,7 +117,7 @@ def to_demo(where: str, steps: Mapping[str, Any], names: Any, cameras: Sequence[
         try:
             seen.append(np.stack([decode(content) for content in parts[name]]))
         except ValueError as error:
-            raise DemoError(f"{where}: {name} is no whole picture, or not of one size ({error}); {_REMEDY}") from error
+            raise DemoError(f"{where}: {name} is no valid picture, or varies in size ({error}); {_REMEDY}") from error
     images = stack_cameras(where, cameras, seen, len(parts[names.action]))
     return checked(where, instruction_of(where, steps), images, parts[names.state], parts[names.action])
 
@@ -133,13 +133,13 @@ def _version(path: Path) -> Path:
 
 
 def _episodes_declared(path: Path) -> int:
-    """How many there should be; a DemoError where a file is missing."""
+    """The declared number of episodes; raises DemoError if a file is missing."""
     info_path = path / "dataset_info.json"
     with reading(info_path, _LAYOUT, _REMEDY):
         info = json.loads(info_path.read_text())
         splits = {split["name"]: split for split in info["splits"]}
         if _SPLIT not in splits:
-            raise DemoError(f"{info_path}: no split {_SPLIT!r}, there is {', '.join(splits)}")
+            raise DemoError(f"{info_path}: no split {_SPLIT!r}, found {', '.join(splits)}")
         lengths = [int(length) for length in splits[_SPLIT]["shardLengths"]]
         kind = info.get("fileFormat", "tfrecord")
         names = [f"{info['name']}-{_SPLIT}.{kind}-{i:05d}-of-{len(lengths):05d}" for i in range(len(lengths))]
@@ -156,7 +156,7 @@ def _check_classes(path: Path, feature: Any) -> None:
     if isinstance(feature, Mapping):
         name = feature.get("pythonClassName", _FEATURES)
         if not str(name).startswith(_FEATURES):
-            raise DemoError(f"{path}: a feature of class {name}, wanted one of TFDS's own; {_REMEDY}")
+            raise DemoError(f"{path}: a feature of class {name}, expected one of TFDS's own; {_REMEDY}")
         for part in feature.values():
             _check_classes(path, part)
 
@@ -177,5 +177,5 @@ def _tensorflow() -> tuple[Any, Any]:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise ImportError("RLDS datasets need TensorFlow and TFDS; pip install 'metalora_jax[rlds]'") from error
-    tf.config.set_visible_devices([], "GPU")  # or it takes all of the memory that JAX needs
+    tf.config.set_visible_devices([], "GPU")  # otherwise it takes all the memory that JAX needs
     return tf, tfds

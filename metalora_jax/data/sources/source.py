@@ -1,4 +1,4 @@
-"""What the formats have in common: tasks by name, demonstrations one at a time, and keys for what is in them."""
+"""What the formats have in common: tasks by name, demonstrations one at a time, and the names of their parts."""
 
 import abc
 import difflib
@@ -18,17 +18,17 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def tasks(self) -> dict[str, int]:
-        """Task -> how many demonstrations there are; no picture is decoded for it.
+        """Task -> number of demonstrations; no picture is decoded.
 
-        A task's name is its file's in HDF5, and its instruction elsewhere.
+        A task is named after its file in HDF5, and by its instruction elsewhere.
         """
 
     @abc.abstractmethod
     def demos(self, task: str, limit: int | None = None) -> Iterator[Demo]:
-        """The first `limit` demonstrations of a task (all of them when None), by any name that `find` takes.
+        """The first `limit` demonstrations of a task (all of them when None), by any name that `find` accepts.
 
         Raises:
-          DemoError: there is no such task, there are fewer demonstrations, or one of them is damaged.
+          DemoError: if there is no such task, there are fewer demonstrations, or one of them is damaged.
         """
 
     def names(self) -> tuple[str, ...]:
@@ -36,34 +36,34 @@ class Source(abc.ABC):
         return tuple(self.tasks())
 
     def find(self, task: str) -> str:
-        """This source's own name of a task that is given by any name or by its instruction.
+        """This source's own name for a task given by any of its names or by its instruction.
 
         LIBERO's `KITCHEN_SCENE3_turn_on_the_stove` finds the instruction "turn on the stove", and no other scene.
 
         Raises:
-          DemoError: none or several fit.
+          DemoError: if no task or several tasks match.
         """
         names = self.names()
         found = [task] if task in names else [name for name in names if _same(name, task)]
         if len(found) > 1:
-            raise DemoError(f"{self.path}: {task!r} may be {' or '.join(found)}; name one of them")
+            raise DemoError(f"{self.path}: {task!r} is ambiguous: {' or '.join(found)}; name one of them")
         if not found:
             near = difflib.get_close_matches(spoken(task), {spoken(name): name for name in names}, n=3, cutoff=0.4)
-            hint = f"; near: {', '.join(near)}" if near else f"; there is {', '.join(names[:5])}"
+            hint = f"; did you mean {', '.join(near)}?" if near else f"; found {', '.join(names[:5])}"
             raise DemoError(f"{self.path}: no task {task!r} among {len(names)}{hint}")
         return found[0]
 
     def only(self) -> str:
-        """The only task there is; a DemoError where there are several."""
+        """The only task; raises DemoError if there are several."""
         names = self.names()
         if len(names) != 1:
             raise DemoError(f"{self.path}: has {len(names)} tasks; name one, such as {names[0]!r}")
         return names[0]
 
     def enough(self, task: str, there: int, limit: int | None) -> int:
-        """How many demonstrations to read of `there`; a DemoError where fewer than `limit` are there."""
+        """How many of `there` demonstrations to read; raises DemoError if fewer than `limit` are there."""
         if limit is not None and limit > there:
-            raise DemoError(f"{self.path}: {limit} demonstrations of {task!r} wanted, {there} there; ask for fewer")
+            raise DemoError(f"{self.path}: {limit} demonstrations of {task!r} requested, {there} found; use fewer")
         return there if limit is None else limit
 
 
@@ -73,14 +73,14 @@ def _same(name: str, wanted: str) -> bool:
 
 
 class Features(NamedTuple):
-    """What a dataset calls the parts of a demonstration."""
+    """A dataset's names for the parts of a demonstration."""
 
     cameras: tuple[str, ...]
     state: str
     action: str
 
 
-KNOWN = {  # part -> what datasets call it; the first is what our writer does
+KNOWN = {  # part -> its names in datasets; the first is the one that our writer uses
     "agentview": ("observation.images.image", "image", "observation.images.agentview"),
     "eye_in_hand": (
         "observation.images.image2",
@@ -94,15 +94,15 @@ KNOWN = {  # part -> what datasets call it; the first is what our writer does
 
 
 def known_names(part: str) -> tuple[str, ...]:
-    """What datasets call a camera, the state or the action; the first is what our writer calls it."""
+    """Names of a camera, the state or the action in datasets; the first is the one that our writer uses."""
     return KNOWN.get(part, (f"observation.images.{part}", part))
 
 
 def features(where: Path, present: Iterable[str], cameras: Sequence[str], keys: Mapping[str, str]) -> Features:
-    """Which of the `present` features are the cameras, the state and the action; `keys` overrides what is known.
+    """Which of the `present` features are the cameras, the state and the action; `keys` overrides the known names.
 
     Raises:
-      DemoError: one is not there, or there are several that it may be.
+      DemoError: if one is missing or ambiguous.
     """
     present = tuple(present)
 
@@ -110,9 +110,9 @@ def features(where: Path, present: Iterable[str], cameras: Sequence[str], keys: 
         wanted = (keys[part],) if part in keys else known_names(part)
         found = [name for name in wanted if name in present]
         if len(found) != 1:
-            trouble = f"any of {', '.join(found)}" if found else f"{' or '.join(wanted)}, which is not there"
+            trouble = f"is ambiguous: {', '.join(found)}" if found else f"({' or '.join(wanted)}) is not there"
             raise DemoError(
-                f"{where}: {part} may be {trouble}; name its feature with keys, such as {part}={present[0]}; "
+                f"{where}: {part} {trouble}; name its feature with keys, such as {part}={present[0]}; "
                 f"the features are: {', '.join(present)}"
             )
         return found[0]

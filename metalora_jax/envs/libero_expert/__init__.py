@@ -1,6 +1,6 @@
-"""A scripted expert for LIBERO: reads the goal and the geometry from the simulator, and moves by closed loops.
+"""A scripted expert for LIBERO: reads the goal and the geometry from the simulator, and moves in closed loop.
 
-No task is named in here: what is done follows from the goal's predicates and from the collision geometry.
+No task is named here: the behaviour follows from the goal's predicates and from the collision geometry.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ _ORDER = {"open": 0, "turnon": 1, "turnoff": 1, "in": 2, "on": 2, "close": 3}
 
 
 def expert(env: Any) -> Callable[[], np.ndarray]:
-    """The expert for the episode that has begun in `env`, a `libero.Libero`; gives the next action (7,), in [-1, 1]."""
+    """The expert for the current episode of `env`, a `libero.Libero`; returns the next action (7,), in [-1, 1]."""
     actions = _solve(Scene(env.simulator))
     return lambda: next(actions)
 

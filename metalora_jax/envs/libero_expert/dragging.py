@@ -1,4 +1,4 @@
-"""Things too flat to be grasped, such as plates, are dragged: the closed fingers go inside their rim and pull."""
+"""Drags things too flat to be grasped, such as plates: the closed fingers go inside their rim and pull."""
 
 import numpy as np
 
@@ -19,14 +19,14 @@ _AIR = 0.03  # [m]
 _LEAD = 0.04  # [m] that the hand aims ahead of itself
 _NEAR = 0.015  # [m] from the middle of the region, where dragging ends
 _SLIP = 0.04  # [m] that the fingers may slide within it
-_STEP = 0.01  # [m] between what it stands on and what it shall stand on, at most
+_STEP = 0.01  # [m] between its present and its future support, at most
 _STEPS = 150
 _NUDGE = 0.08  # [m] by which a thing is pulled from what it lies against
 _WAYS = [turn(angle)[:, 0] for angle in np.pi / 4 * np.arange(8)]
-_LIFT = 0.005  # [m] by which it is lifted in thought, not to touch what it stands on
+_LIFT = 0.005  # [m] by which it is lifted in the computation, not to touch what it stands on
 _TILT = 0.5  # [rad]
 _BACK = 0.12  # [m] that it comes from, along itself
-_TURN_STEPS = 20  # within which it has leant
+_TURN_STEPS = 20  # allowed for leaning
 _SLOWLY = 0.025  # [m] that it aims ahead of itself while it presses
 _PULLS = 5
 _PULL = 0.045  # [m] at a time: a flat thing tips over its edge
@@ -38,8 +38,8 @@ def drag(scene: Scene, goal: list[str]) -> Actions:
     """Drags the object of `goal` = [predicate, object, place] across what it stands on.
 
     Raises:
-      Stuck: it has no rim to pull at, or its place is not on the same level.
-      Lost: the fingers left it behind.
+      Stuck: if it has no rim to pull at, or its place is not on the same level.
+      Lost: if the fingers left it behind.
     """
     name = goal[1]
     own, origin = scene.boxes(name), scene.origin(name)
@@ -73,7 +73,7 @@ def nudge(scene: Scene, name: str) -> Actions:
     """Presses on an object that fingers cannot get around, and pulls it from what it lies against, bit by bit.
 
     Raises:
-      Stuck: there is no way to pull it, or it cannot be grasped there either.
+      Stuck: if there is no way to pull it, or it cannot be grasped there either.
     """
     way = _freeing(scene, name)
     position, rotation = scene.hand()

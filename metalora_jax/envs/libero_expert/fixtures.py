@@ -26,7 +26,7 @@ _STEPS = 120  # after which a pull, a push or a twist ends
 
 
 def operate(scene: Scene, goal: list[str]) -> Actions:
-    """Meets `goal` = [predicate, name], with predicate open, close, turnon or turnoff."""
+    """Achieves `goal` = [predicate, name], with predicate open, close, turnon or turnoff."""
     predicate, name = goal
     joint = scene.joint(name)
     low, high = sorted(scene.articulation(name)[_RANGES[predicate]])

@@ -1,4 +1,4 @@
-"""Where to grasp: all grasps from straight above that free fingers allow, the best first."""
+"""Where to grasp: all collision-free grasps from straight above, the best first."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ _FLOAT = 0.003  # [m] free under it
 _SLANT = 0.010  # [m] by which a side may recede across the rubber: fingers slide off a corner
 _PAD = 0.008  # [m] half width of the rubber
 _SAME_SIDE = 4.0  # [1/m] decides between the two sides of a rim, so that demonstrations agree
-_FIRST_YAW = -1.2  # [rad]; the range is cut where things rarely lie, so that they are not grasped now so, now so
+_FIRST_YAW = -1.2  # [rad]; the range is cut where things rarely lie, so that grasps do not alternate
 _STRIDE = 2  # cells between the places that are tried
 _SMALL = 0.10  # [m] radius of a thing; the map of what lies around is never smaller than for such a one
 
@@ -29,9 +29,9 @@ class Grasp(NamedTuple):
 
 
 def grasps(target: Boxes, mass_center: np.ndarray, others: Boxes) -> list[Grasp]:
-    """Grasps of `target` among `others`, the cheapest first; empty where fingers fit nowhere.
+    """Grasps of `target` among `others`, the cheapest first; empty if fingers fit nowhere.
 
-    Costs are for what makes a grasp fail or look odd: a thing off the middle between the fingers, held far from its
+    Costs reflect what makes a grasp fail or look odd: a thing off the middle between the fingers, held far from its
     centre of mass (3,), shallowly, across slanted sides, or with a turned wrist.
     """
     low, high = target.extent()

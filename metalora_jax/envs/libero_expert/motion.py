@@ -13,7 +13,7 @@ OPEN, CLOSE = -1.0, 1.0
 
 _AHEAD = 0.042  # [m] between the hand and the point of a course that it heads for
 _SLIP = 0.04  # [m] that a thing may move in the hand and still be held
-_PATIENCE = 60  # steps after which a move ends, wherever it has come to
+_PATIENCE = 60  # steps after which a move ends, wherever it is
 _STRAIGHT = 0.005  # [m] beside its goal that counts as straight above it
 _AT = 0.006  # [m] of its goal that counts as being there
 _PROMPT = 15  # steps within which a hand that nothing pushes is there; from then on, more counts as straight above
@@ -33,7 +33,7 @@ def follow(scene: Scene, points: np.ndarray, rotation: np.ndarray, grip: float, 
     """Moves along a course (P, 3), turning to `rotation` (3, 3) underway, until `near` [m] its end.
 
     Raises:
-      Lost: `held` has slipped out of the hand.
+      Lost: if `held` has slipped out of the hand.
     """
     legs = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     _, first = scene.hand()
@@ -46,7 +46,7 @@ def follow(scene: Scene, points: np.ndarray, rotation: np.ndarray, grip: float, 
         done += int(np.argmin(ahead[:12]))
         if np.linalg.norm(points[-1] - position) < near:
             return
-        # How far it has come is read off between the points, too: a goal that jumps from point to point makes it jerk.
+        # Progress is measured between the points, too: a goal that jumps from point to point makes it jerk.
         along = legs[done] + (position - points[done]) @ _direction(points, done) + _AHEAD
         goal = np.array([np.interp(along, legs, points[:, k]) for k in range(3)])
         share = np.clip(along / max(legs[-1], _AHEAD), 0.0, 1.0)
@@ -71,7 +71,7 @@ def descend(
     """Lowers the hand onto `goal()` (3,), going down only as far as it stands straight above, until `arrived()`.
 
     Without `arrived`, until it stands at the goal. What counts as straight above grows with the steps that it takes:
-    a hand that is pushed about would hover, else, and never close.
+    otherwise, a hand that is pushed about would hover and never close.
     """
     for step in range(_PATIENCE):
         position, now = scene.hand()
@@ -105,7 +105,7 @@ def squeeze(scene: Scene, name: str = "") -> Actions:
 
 
 def release(scene: Scene, name: str) -> Actions:
-    """Opens the hand where it is, until it holds no more."""
+    """Opens the hand where it is, until it holds nothing."""
     position, rotation = scene.hand()
     width = scene.opening()
     for _ in range(12):

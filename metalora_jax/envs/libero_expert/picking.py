@@ -16,15 +16,15 @@ from metalora_jax.envs.libero_expert.scene import Scene
 
 _ABOVE = 0.05  # [m] over a grasp, from where the hand goes straight down
 _AIR = 0.03  # [m] over what is passed
-_TRIED = 24  # grasps at a time for which a place is sought
+_TRIED = 24  # grasps at a time for which a place is searched
 
 
 def pick_and_place(scene: Scene, goal: list[str]) -> Actions:
     """Brings the object of `goal` = [predicate, object, place] where it belongs.
 
     Raises:
-      Lost: the object slipped out of the hand.
-      Stuck: it can neither be grasped nor dragged, or there is no place for it.
+      Lost: if the object slipped out of the hand.
+      Stuck: if it can neither be grasped nor dragged, or there is no place for it.
     """
     name = goal[1]
     grasp = chosen(scene, goal)
@@ -37,10 +37,10 @@ def pick_and_place(scene: Scene, goal: list[str]) -> Actions:
 
 
 def chosen(scene: Scene, goal: list[str]) -> Grasp | None:
-    """The cheapest grasp, what it means for putting the object down counted in; None where fingers fit nowhere.
+    """The cheapest grasp, including the cost of putting the object down; None if fingers fit nowhere.
 
     Raises:
-      Stuck: with none of them there is a place for it.
+      Stuck: if none of them allows a place for it.
     """
     name = goal[1]
     found = grasps(scene.boxes(name), scene.mass_center(name), scene.others(name))

@@ -1,4 +1,4 @@
-"""Where to put down what the hand holds, and over which course to bring it there."""
+"""Where to put down what the hand holds, and along which course to bring it there."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -101,7 +101,7 @@ def course(moving: Boxes, still: Boxes, start: np.ndarray, end: np.ndarray, angl
     for k, cell in enumerate(_cells(flat - ground.corner)):
         under = _underside(moving, start, share[k] * angle)
         need[k] = start[2] + _rises(under, ground.top, cell[None])[0] + air
-    line = np.concatenate([[start[2]], need[1:-1], [end[2]]])  # where it is now and where it shall end, it may be
+    line = np.concatenate([[start[2]], need[1:-1], [end[2]]])  # at its present and final position, it may be
     apart = _STEEP * distance * np.abs(share[:, None] - share[None, :])
     height = np.maximum((line[None, :] - apart).max(axis=1), start[2] + share * (end - start)[2])
     points = np.column_stack([flat, height])

@@ -31,8 +31,8 @@ def put(scene: Scene, goal: list[str]) -> Actions:
     """Lifts what is held, carries it to its place, opens and retreats.
 
     Raises:
-      Lost: it slipped out of the hand.
-      Stuck: there is no place for it.
+      Lost: if it slipped out of the hand.
+      Stuck: if there is no place for it.
     """
     position, rotation = scene.hand()
     [spots] = spots_of(scene, goal, [Grasp(position, hand.yaw_of(rotation), 0.0)])
@@ -65,7 +65,7 @@ def least_cost(scene: Scene, goal: list[str]) -> float:
 
 
 def _reachable(scene: Scene, grasp: Grasp, spots: list[Place], origin: np.ndarray) -> list[Place]:
-    """Those that the wrist's turn allows, the arm's stretch counted in."""
+    """The places that the wrist's turn allows, with costs for the arm's stretch."""
     low, high = hand.WRIST
     spots = [spot for spot in spots if low < grasp.yaw + spot.turn < high]
     if not spots:

@@ -196,7 +196,7 @@ class Scene:
         matrix = np.array(self.env.sim.data.get_site_xmat(place))
         inside = site.in_box if predicate == "in" else site.under
         reach = float(np.sort(np.abs(matrix @ site.size))[1:].min())
-        # Where several shall go, each gets its share, the first the far one.
+        # If several belong there, each gets its share, the first the far one.
         share = (len(guests) - 1) / 2 - guests.index(goal[1])
         center = position[:2] + share * reach / max(1, len(guests) - 1) * np.array([1.0, 0.0])
         return center, min(reach, 0.08), lambda origin: bool(inside(position, matrix, origin))

@@ -1,11 +1,13 @@
-"""What a check says."""
+"""Results of the checks."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
+
+from metalora_jax.words import listed
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong."""
+    """One problem."""
 
     where: str  # the file, demonstration, camera or flag
     what: str
@@ -16,16 +18,16 @@ class Finding(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of one check: it is fine where there is neither a finding nor a reason to skip it."""
+    """The result of one check: it passed if there is neither a finding nor a reason to skip it."""
 
     check: str
     findings: tuple[Finding, ...] = ()
     note: str = ""  # what was seen, in figures
-    skipped: str = ""  # why it could not be made
+    skipped: str = ""  # why the check was not possible
 
 
 def together(found: Iterable[tuple[str, str, str, str]], counts: dict[str, int]) -> tuple[Finding, ...]:
-    """One finding for all demonstrations of a file that have the same complaint.
+    """One finding for all demonstrations of a file that have the same problem.
 
     Args:
       found: (file, demonstration, what, remedy).
@@ -35,12 +37,6 @@ def together(found: Iterable[tuple[str, str, str, str]], counts: dict[str, int])
     for file, demonstration, what, remedy in found:
         grouped.setdefault((file, what, remedy), []).append(demonstration)
     return tuple(
-        Finding(f"{file} {listed(names)} ({len(names)} of {counts[file]})", what, remedy)
+        Finding(f"{file} {listed(names, 4)} ({len(names)} of {counts[file]})", what, remedy)
         for (file, what, remedy), names in grouped.items()
     )
-
-
-def listed(names: Sequence[str], most: int = 4) -> str:
-    """The first few names, and how many more there are."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -13,10 +13,10 @@ from metalora_jax.evaluation.doctor.findings import Outcome, together
 from metalora_jax.evaluation.doctor.recordings import Recording
 
 WINDOW = 5  # steps over which commands and motion are summed: the arm follows with a lag
-METRES = 0.06  # LIBERO's command of 1 is 5 cm; nothing larger means that commands are still in metres
+METRES = 0.06  # LIBERO's command of 1 is 5 cm; if nothing is larger, commands are still in metres
 AGREEMENT = 0.85  # of commands and motion; demonstrations of either world lie above 0.92
 REVERSED = -0.4  # correlation of an axis' commands with its motion
-FAINT = 0.01  # share of the motion along an axis that says nothing
+FAINT = 0.01  # share of the motion along an axis below which it says nothing
 TURNED = np.radians(15)  # about the vertical
 SCALE = 1.9  # factor by which the hand may move more or less than usual; scripted ones lie between 0.8 and 1.2
 LAGS = range(-4, 9)  # steps by which motion may come after its command
@@ -45,13 +45,13 @@ HANDS = {
 _OF_FRAME = "record in the simulator's own frame (x, y, z first), or bring the actions into it when converting"
 _OF_SCALE = "divide displacements by the controller's largest step (LIBERO: 0.05 m, 0.5 rad) when converting"
 _OF_TIME = "store with every action the state and the pictures that came before it, and displacements, not places"
-_OF_ORDER = "put x, y, z first, then the turn, then the gripper"
+_OF_ORDER = "put x, y, z first, then the rotation, then the gripper"
 _OF_SIGN = "the simulators open at -1 and close at 1: multiply the last action by -1"
 _OF_ZERO_ONE = "the simulators open at -1 and close at 1: map [0, 1] to it (where 1 opens: 1 - 2 a)"
 
 
 def widths(recordings: Sequence[Recording], world: World) -> tuple[Outcome, list[Recording]]:
-    """Have state and action the dimensions of the world? Also returns those that have."""
+    """Do state and action have the world's dimensions? Also returns the recordings that do."""
     state, action = world.state_dim, world.action_dim
     right = [r for r in recordings if (r.state.shape[1], r.actions.shape[1]) == (state, action)]
     found = [
@@ -59,7 +59,7 @@ def widths(recordings: Sequence[Recording], world: World) -> tuple[Outcome, list
             r.file,
             r.name,
             f"state and actions are {r.state.shape[1]} and {r.actions.shape[1]} wide, the world's {state} and {action}",
-            "choose the --world that they were recorded in, or convert them to its state and actions",
+            "choose the --world in which they were recorded, or convert them to its state and actions",
         )
         for r in recordings
         if (r.state.shape[1], r.actions.shape[1]) != (state, action)
@@ -77,17 +77,19 @@ def ranges(recordings: Sequence[Recording]) -> Outcome:
             found.append((r.file, r.name, what, "take the differences of successive places, " + _OF_SCALE))
         elif _beyond(r):
             over = int(largest.argmax())
-            what = f"action dimension {over} leaves [-1, 1], where the simulator clips it"
+            what = f"action dimension {over} leaves [-1, 1], and the simulator clips it"
             found.append((r.file, r.name, what, _OF_SCALE))
         elif largest[:3].max() == 0:
             found.append(
                 (r.file, r.name, "the arm is never commanded to move", "record the commands that were executed")
             )
         elif largest[:3].max() <= METRES:
-            found.append((r.file, r.name, f"no displacement above {METRES}: metres, not shares of a step?", _OF_SCALE))
+            found.append(
+                (r.file, r.name, f"no displacement above {METRES}: metres, not fractions of a step?", _OF_SCALE)
+            )
         if _idle(r.actions) > IDLE:
             what = f"more than {IDLE:.0%} of the steps do nothing"
-            found.append((r.file, r.name, what, "drop steps that neither move the hand nor the gripper"))
+            found.append((r.file, r.name, what, "drop steps that move neither the hand nor the gripper"))
     actions = np.concatenate([r.actions for r in recordings])
     note = (
         f"{len(actions)} steps, |displacement| up to {np.abs(actions[:, :3]).max():.2f}, "
@@ -97,7 +99,7 @@ def ranges(recordings: Sequence[Recording]) -> Outcome:
 
 
 def gripper(recordings: Sequence[Recording], world: str) -> Outcome:
-    """Is the gripper the last dimension, and do the fingers close where it says so?"""
+    """Is the gripper the last dimension, and do the fingers close when it says so?"""
     found, seen = [], []
     for r in recordings:
         opening = HANDS[world].opening(r.state)
@@ -107,12 +109,12 @@ def gripper(recordings: Sequence[Recording], world: str) -> Outcome:
             found.append((r.file, r.name, *said))
         if np.isfinite(score := answer(r.actions[:, -1], opening)):
             seen.append(score)
-    note = f"fingers answer in {len(seen)} of {len(recordings)} demonstrations"
+    note = f"fingers respond in {len(seen)} of {len(recordings)} demonstrations"
     return Outcome("gripper", together(found, counts(recordings)), note)
 
 
 def answer(command: np.ndarray, opening: np.ndarray) -> float:
-    """How the fingers answer, in [-1, 1]: 1 where they close on a positive command; NaN where they never move."""
+    """How the fingers respond, in [-1, 1]: 1 if they close on a positive command; NaN if they never move."""
     if len(opening) <= WINDOW:
         return float("nan")
     change = opening[WINDOW:] - opening[:-WINDOW]
@@ -129,9 +131,9 @@ def _gripper_trouble(actions: np.ndarray, opening: np.ndarray) -> tuple[str, str
     if not score > SURE:
         for k in range(actions.shape[1] - 1):
             if set(np.unique(actions[:, k])) == {-1.0, 1.0} and answer(actions[:, k], opening) > SURE:
-                return f"the fingers answer action dimension {k}, not the last", _OF_ORDER
+                return f"the fingers respond to action dimension {k}, not to the last", _OF_ORDER
     if score < -ENOUGH:
-        return "the fingers open where the gripper command says close", _OF_SIGN
+        return "the fingers open when the gripper command says close", _OF_SIGN
     late = slice(3 * WINDOW, None)  # by then fingers that do not move at all have had time to
     if np.isnan(score) and len(command) > 4 * WINDOW:
         if command[late].min() > 0.5 and opening[late].min() > 0.9:
@@ -154,7 +156,7 @@ def frame(recordings: Sequence[Recording], world: str) -> Outcome:
 
 
 class Fit(NamedTuple):
-    """Commands held against motion, both summed over WINDOW steps."""
+    """Commands compared with motion, both summed over WINDOW steps."""
 
     cross: np.ndarray  # (3, 3): motion of axis i times command of axis j
     motion: np.ndarray  # (3,) squares of the motion [m^2]
@@ -164,7 +166,7 @@ class Fit(NamedTuple):
 
     @classmethod
     def of(cls, demonstrations: Sequence[tuple[np.ndarray, np.ndarray]]) -> "Fit":
-        """Of pairs (actions (T, d), state (T, d')), at the lag under which commands explain most."""
+        """Of pairs (actions (T, d), state (T, d')), at the lag at which commands explain most of the motion."""
         return max((cls._at(demonstrations, lag) for lag in LAGS), key=lambda fit: (round(fit.strength, 6), -fit.lag))
 
     @classmethod
@@ -181,28 +183,28 @@ class Fit(NamedTuple):
         move, asked = np.concatenate(moves), np.concatenate(sums)
         far, wanted = np.linalg.norm(move, axis=1), np.linalg.norm(asked, axis=1)
         asks = wanted > np.quantile(wanted, 0.5) if len(wanted) else np.zeros(0, bool)
-        # A hand that leans on something moves less than it is told to, for as long as it likes; none moves more.
+        # A hand that is blocked moves less than commanded, for any length of time; none moves more.
         gain = float(np.quantile(far[asks] / wanted[asks], 0.75)) if asks.any() else float("nan")
         return cls(move.T @ asked, (move**2).sum(0), (asked**2).sum(0), gain, lag)
 
     @property
     def strength(self) -> float:
-        """Correlation of motion and commands under the best of all frames, in [0, 1]."""
+        """Correlation of motion and commands in the best of all frames, in [0, 1]."""
         whole = float(np.sqrt(self.motion.sum() * self.command.sum()))
         return float(np.linalg.svd(self.cross, compute_uv=False).sum()) / whole if whole else 0.0
 
     @property
     def agreement(self) -> float:
-        """The share of that correlation that is there in the frame as it is, in [-1, 1]."""
+        """The share of that correlation that remains in the given frame, in [-1, 1]."""
         best = float(np.linalg.svd(self.cross, compute_uv=False).sum())
         return float(np.trace(self.cross)) / best if best else 1.0
 
     def trouble(self, hand: Hand) -> tuple[str, str] | None:
-        """What is wrong with frame, time or scale, and how to mend it; None where nothing is, or nothing moves."""
+        """What is wrong with frame, timing or scale, and how to fix it; None if nothing is, or nothing moves."""
         if not self.motion.sum() or not self.command.sum():
             return None
         if self.strength < FOLLOWS:
-            what = "the hand does not go where its commands say: those of another moment, or no displacements"
+            what = "the hand does not follow its commands: they belong to another time step, or are not displacements"
             return what, _OF_TIME
         own = np.diag(self.cross) / np.sqrt(self.motion * self.command + 1e-12)
         against = [_AXES[k] for k in range(3) if own[k] < REVERSED and self.motion[k] > FAINT * self.motion.sum()]
@@ -211,14 +213,14 @@ class Fit(NamedTuple):
         if self.agreement < AGREEMENT or against or abs(yaw) > TURNED:
             return self._explanation(yaw, against), _OF_FRAME
         if not 1 / SCALE < (times := self.gain / hand.gain) < SCALE:
-            return f"the hand moves {times:.2g} times as far as its commands say: another scale", _OF_SCALE
+            return f"the hand moves {times:.2g} times as far as commanded: another scale", _OF_SCALE
         if abs(self.lag - hand.lag) > LATE:
-            what = f"the hand moves {self.lag} steps after its commands, usual are {hand.lag}"
-            return f"{what}: actions and state shifted", _OF_TIME
+            what = f"the hand moves {self.lag} steps after its commands, usually {hand.lag}"
+            return f"{what}: actions and state are shifted", _OF_TIME
         return None
 
     def _explanation(self, yaw: float, against: Sequence[str]) -> str:
-        """Axes swapped or reversed, or a turn about the vertical: what explains the motion best."""
+        """The best explanation of the motion: axes swapped or reversed, or a rotation about the vertical axis."""
         axes = [
             (sum(s * self.cross[i, k] for i, (s, k) in enumerate(zip(signs, order, strict=True))), signs, order)
             for order in itertools.permutations(range(3))
@@ -229,14 +231,14 @@ class Fit(NamedTuple):
         turned += np.sin(yaw) * (self.cross[1, 0] - self.cross[0, 1])
         if order != (0, 1, 2) and score > 0.95 * turned:
             follows = ", ".join("-" * (sign < 0) + _AXES[k] for sign, k in zip(signs, order, strict=True))
-            return f"the hand's x, y, z follow the commands' {follows}: axes swapped"
+            return f"the hand's x, y, z follow the commands' {follows}: axes are swapped"
         if reversed_ := against or [_AXES[k] for k in range(3) if score > turned and signs[k] < 0]:
-            return f"the hand moves against its command in {' and '.join(reversed_)}: sign reversed"
-        return f"the hand moves {np.degrees(yaw):+.0f} degrees about the vertical from its command: another frame"
+            return f"the hand moves against its command in {' and '.join(reversed_)}: the sign is reversed"
+        return f"the hand moves {np.degrees(yaw):+.0f} degrees about the vertical axis from its command: another frame"
 
 
 def _beyond(r: Recording) -> bool:
-    """Whether actions leave [-1, 1], as only the commands to a shifted robot may."""
+    """Whether actions leave [-1, 1], which is valid only for commands to a shifted robot."""
     shifted = r.start.condition.yaw or r.start.condition.gain != (1.0, 1.0, 1.0)
     return not shifted and bool(np.abs(r.actions).max() > 1.001)
 
@@ -248,7 +250,7 @@ def _places(r: Recording) -> bool:
 
 
 def _executed(r: Recording) -> tuple[np.ndarray, np.ndarray]:
-    """What the robot was made to do (T', d), and the state (T', d') at that time."""
+    """The executed actions (T', d), and the state (T', d') at that time."""
     latency = r.start.condition.latency
     return execute(r.actions, r.start.condition)[: len(r.actions) - latency], r.state[latency:]
 

@@ -1,4 +1,4 @@
-"""What the doctor found, for the terminal and as a page with its pictures."""
+"""The doctor's findings, for the terminal and as a page with pictures."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from metalora_jax.evaluation import document
 from metalora_jax.evaluation.doctor.findings import Outcome
 from metalora_jax.evaluation.doctor.run import Result
+from metalora_jax.evaluation.reports import document
 
 _GAP = 4  # [px] between pictures
 _TITLE = "Set-up and demonstrations"
@@ -22,13 +22,13 @@ def line(outcome: Outcome) -> str:
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """The short list: what is wrong, and how to mend it."""
+    """The short list: what is wrong, and how to fix it."""
     wrong = [finding for outcome in outcomes for finding in outcome.findings]
     if not wrong:
         return "nothing is wrong"
     lines = [f"{len(wrong)} {'thing is' if len(wrong) == 1 else 'things are'} wrong:"]
     for number, finding in enumerate(wrong, 1):
-        lines += [f"{number:3}. {finding}", f"     mend: {finding.remedy}"]
+        lines += [f"{number:3}. {finding}", f"     fix: {finding.remedy}"]
     return "\n".join(lines)
 
 
@@ -53,7 +53,7 @@ def _blocks(outcomes: Sequence[Outcome], pictures: Mapping[str, str]) -> list[do
     ]
     blocks: list[document.Block] = [document.Heading(_TITLE, 1)]
     if wrong:
-        blocks += [document.Heading("What is wrong"), document.Bullets([f"{f}. Mend: {f.remedy}" for f in wrong], True)]
+        blocks += [document.Heading("What is wrong"), document.Bullets([f"{f}. Fix: {f.remedy}" for f in wrong], True)]
     else:
         blocks.append(document.Text("Nothing is wrong."))
     blocks += [document.Heading("Checks"), document.Table(("check", "result", "seen"), rows)]

@@ -1,38 +1,38 @@
-"""Are pictures there, upright, and from the cameras that they are named after?"""
+"""Are the pictures present, upright, and from the cameras that they are named after?"""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from metalora_jax.adaptation.conventions import AS_IT_IS, VIEWS
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome, together
 from metalora_jax.evaluation.doctor.motion import counts
 from metalora_jax.evaluation.doctor.recordings import Recording
-from metalora_jax.training.conventions import AS_IT_IS, VIEWS
 
-SIDE = 32  # [px] to which pictures are brought before they are compared
+SIDE = 32  # [px] to which pictures are resized before comparison
 MARGIN = 0.1  # of correlation by which another view must be better
-ALIKE = 0.3  # correlation that the best view must reach to say anything
+ALIKE = 0.3  # correlation that the best view must reach to be conclusive
 MOVED = 0.08  # [m] of the hand that must show in every camera
 DARK = 40  # [1/255] that the brightest value of a picture must reach
-OPPOSITE = -0.5  # correlation of red less blue with the simulator's, below which the two are exchanged
+OPPOSITE = -0.5  # correlation of red less blue with the simulator's, below which the two are swapped
 SAME = 1.0  # [1/255] mean difference of two cameras that are one
 
 _REMEDY = {
     "upside down": "turn the rows around (images[:, ::-1])",
     "mirrored": "turn the columns around (images[:, :, ::-1])",
-    "turned by 180 degrees": "turn them by 180 degrees (images[:, ::-1, ::-1]), or mend macros_image_convention",
+    "turned by 180 degrees": "turn them by 180 degrees (images[:, ::-1, ::-1]), or fix macros_image_convention",
 }
 
 
 def contents(recordings: Sequence[Recording], cameras: Sequence[str]) -> Outcome:
     """Do the pictures show something, move with the robot, and differ between cameras?"""
-    found, again = [], "record it anew, with every camera rendered at every step"
+    found, again = [], "record it again, with every camera rendered at every step"
     for r in recordings:
         for c, camera in enumerate(cameras):
             if r.blank[c] > 0:
                 found.append((r.file, r.name, f"{camera} shows one even colour in some or all pictures", again))
             elif r.frozen[c] > MOVED:
-                found.append((r.file, r.name, f"{camera} stands still while the hand moves", again))
+                found.append((r.file, r.name, f"{camera} does not change while the hand moves", again))
             if r.blank[c] < 1 and r.first[c].max() < DARK:
                 what = f"{camera} is nearly black"
                 found.append((r.file, r.name, what, "write values from 0 to 255, and light the scene"))
@@ -55,7 +55,7 @@ def contents(recordings: Sequence[Recording], cameras: Sequence[str]) -> Outcome
 
 
 def one_orientation(recordings: Sequence[Recording], cameras: Sequence[str]) -> Outcome:
-    """Are all demonstrations of a file the same way up? Each is held against the middle of the others."""
+    """Are all demonstrations of a file the same way up? Each is compared with the median of the others."""
     found, judged = [], 0
     for file in counts(recordings):
         own = [r for r in recordings if r.file == file]
@@ -68,16 +68,16 @@ def one_orientation(recordings: Sequence[Recording], cameras: Sequence[str]) -> 
                 if view := other_view(r.first[c], usual):
                     what = f"{camera} is {view}, compared with the other demonstrations"
                     found.append((file, r.name, what, _REMEDY[view]))
-    skipped = "" if judged else "it takes three demonstrations in a file"
+    skipped = "" if judged else "needs at least three demonstrations in a file"
     return Outcome("one orientation", together(found, counts(recordings)), f"{judged} first pictures", skipped)
 
 
 def against_simulator(
     recordings: Sequence[Recording], cameras: Sequence[str], seen: Mapping[tuple[str, str], np.ndarray]
 ) -> Outcome:
-    """Do first pictures stand as the simulator's own stand, and come from the same cameras?
+    """Do first pictures have the simulator's orientation, and come from the same cameras?
 
-    Only comparisons between views count, so that other textures, or objects in other places, do no harm.
+    Only comparisons between views count, so that other textures, or objects in other places, do not matter.
 
     Args:
       recordings: all of them; those that are not in `seen` are left out.
@@ -100,7 +100,7 @@ def against_simulator(
             if view := other_view(r.first[c], own[c]):
                 found.append((r.file, r.name, f"{cameras[c]} is {view}, compared with the simulator", _REMEDY[view]))
             elif _red_is_blue(r.first[c], own[c]):
-                what = f"{cameras[c]} has red and blue exchanged, compared with the simulator"
+                what = f"{cameras[c]} has red and blue swapped, compared with the simulator"
                 found.append((r.file, r.name, what, "write RGB, not BGR (images[..., ::-1])"))
     note = f"{len(seen)} first pictures, likeness {np.mean(scores):.2f}" if scores else ""
     return Outcome("image orientation", together(found, counts(recordings)), note)
@@ -126,7 +126,7 @@ def _red_is_blue(picture: np.ndarray, reference: np.ndarray) -> bool:
 
 
 def _coarse(picture: np.ndarray) -> np.ndarray:
-    """(SIDE, SIDE, 3), each channel's mean 0, variance 1 over all: what is left of a picture under other lamps."""
+    """(SIDE, SIDE, 3), each channel's mean 0, variance 1 over all: what different lighting leaves unchanged."""
     means = _means(picture)
     means -= means.mean(axis=(0, 1))
     return means / max(float(means.std()), 1e-9)

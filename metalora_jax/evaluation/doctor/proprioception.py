@@ -1,4 +1,4 @@
-"""Is the state that of the world: fingers in metres, an axis-angle, a hand that moves? Without a simulator."""
+"""Does the state fit the world: fingers in metres, an axis-angle, a hand that moves? Needs no simulator."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ _REMEDY = {
 
 
 def states(recordings: Sequence[Recording], world: str) -> tuple[Outcome, list[Recording]]:
-    """Is each dimension what it should be? Also returns the recordings whose state may be relied on."""
+    """Is each dimension what it should be? Also returns the recordings whose state is reliable."""
     said = [_trouble(r.state, r.actions, world) for r in recordings]
     found = [(r.file, r.name, what, _REMEDY[world]) for r, what in zip(recordings, said, strict=True) if what]
     sound = [r for r, what in zip(recordings, said, strict=True) if not what]
@@ -30,16 +30,16 @@ def states(recordings: Sequence[Recording], world: str) -> tuple[Outcome, list[R
 def _trouble(state: np.ndarray, actions: np.ndarray, world: str) -> str:
     """Of one demonstration: state (T, d), actions (T, d')."""
     if np.abs(state[:, :3]).max() > REACH:
-        return f"the hand is {np.abs(state[:, :3]).max():.3g} m away: millimetres, or other numbers than its place?"
+        return f"the hand is {np.abs(state[:, :3]).max():.3g} m away: millimetres, or not its position?"
     if len(state) > 1 and np.ptp(state[:, :3], axis=0).max() < STANDS and np.abs(actions[:, :3]).sum() > 1:
-        return "the hand never moves, whatever it is commanded"
+        return "the hand never moves, whatever the commands"
     if world != "libero":
         return ""
     turn, fingers = np.linalg.norm(state[:, 3:6], axis=1), state[:, 6:8] * [1.0, -1.0]
     if len(state) > 1 and np.ptp(np.linalg.norm(state[:, 3:7], axis=1)) < 1e-3 and abs(turn[0] - 1) < 0.5:
-        return "dimensions 3 to 6 are a quaternion, wanted an axis-angle (3) and two fingers"
+        return "dimensions 3 to 6 are a quaternion, expected an axis-angle (3) and two fingers"
     if fingers.min() < -SLACK or fingers.max() > OPEN + SLACK:
         return f"the last two dimensions are not its fingers, 0 to {OPEN} m and 0 to -{OPEN} m"
     if turn.max() < UPRIGHT or turn.max() > 2 * np.pi + 0.1:
-        return f"dimensions 3 to 5 turn it by at most {turn.max():.2g} rad, not as a hand that points down: about 3.1"
+        return f"dimensions 3 to 5 turn it by at most {turn.max():.2g} rad; a hand that points down needs about 3.1"
     return ""

@@ -1,4 +1,4 @@
-"""Demonstrations as the doctor sees them: every one is read once, and what is damaged becomes a finding."""
+"""Demonstrations as the doctor sees them: each is read once, and damage becomes a finding."""
 
 import json
 import re
@@ -17,13 +17,13 @@ from metalora_jax.types import Demo
 
 NameTask = Callable[[str, str], str]  # (name, instruction) -> the task of the world, or ""
 
-AGAIN = "record it anew, or take it from its source again"
+AGAIN = "record it again, or get it from its source again"
 MOMENTS = 16  # pictures of a demonstration that are compared with each other
 STILL = 0.05  # [1/255] mean difference of two pictures that are the same
 
 
 class Start(NamedTuple):
-    """What a file tells about the moment in which a demonstration begins."""
+    """What a file says about the start of a demonstration."""
 
     condition: Condition = Condition()
     noise: float = 0.0  # of the pushes that the expert was exposed to; its actions are then not what was executed
@@ -33,7 +33,7 @@ class Start(NamedTuple):
 
     @property
     def known(self) -> bool:
-        """Whether a simulator can be brought there."""
+        """Whether a simulator can be set to this start."""
         return self.seed is not None or self.state is not None
 
 
@@ -43,8 +43,8 @@ class Recording(NamedTuple):
     file: str
     name: str  # within the file
     task: str  # of the world, or "" where it is not known
-    written: str  # the instruction, as it stands in the file
-    told: str  # the instruction, as it is read: LIBERO's own files have older words for some tasks
+    written: str  # the instruction, as written in the file
+    told: str  # the instruction, as read: LIBERO's own files have older words for some tasks
     state: np.ndarray  # (T, state_dim) float32
     actions: np.ndarray  # (T, action_dim) float32
     first: np.ndarray  # (C, H, W, 3) uint8, as policies see it
@@ -54,7 +54,7 @@ class Recording(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What stands over the demonstrations of an HDF5 file."""
+    """The header of an HDF5 file of demonstrations."""
 
     written: str = ""
     defined: str = ""  # the task that `bddl_file_name` names
@@ -113,7 +113,7 @@ def _read_hdf5(
     named = path.name.removesuffix(".hdf5").removesuffix("_demo")
     task = name_task(named, "") or name_task(head.defined, head.written)
     if head.defined and name_task(head.defined, "") not in ("", task):
-        what = f"its name says {task}, its bddl_file_name {head.defined}"
+        what = f"its name says {task}, but its bddl_file_name says {head.defined}"
         yield Finding(path.name, what, "give the file the name of the task that it shows")
     for i in range(there):
         try:
@@ -123,14 +123,14 @@ def _read_hdf5(
             damaged.setdefault(re.sub(r"\d+", "", str(error)), []).append(error)
     for first, *others in damaged.values():
         one = finding(path.name, first)
-        more = f" (and {len(others)} demonstrations more like it)" if others else ""
+        more = f" (and {len(others)} similar demonstrations)" if others else ""
         yield one._replace(what=f"{one.what}{more}")
     if there == 0:
         yield Finding(path.name, "holds no demonstration (num_demos is 0)", "record some with experiments/collect.py")
 
 
 def demos(path: Path, cameras: Sequence[str], keys: Mapping[str, str], most: int) -> list[Demo]:
-    """Up to `most` whole demonstrations of one task; none where the first one is damaged."""
+    """Up to `most` whole demonstrations of one task; none if the first one is damaged."""
     try:
         source = sources.open(path, cameras, keys)
         task = next(iter(source.tasks()))
@@ -140,7 +140,7 @@ def demos(path: Path, cameras: Sequence[str], keys: Mapping[str, str], most: int
 
 
 def finding(where: str, error: Exception) -> Finding:
-    """What the readers refuse; their messages begin with the file, and end in the remedy after a semicolon."""
+    """A finding from a reader's error, which begins with the file, and ends with the remedy after a semicolon."""
     said = str(error).partition(f"{where}: ")[2] or str(error)
     what, _, remedy = said.rpartition("; ")
     return Finding(where, what or remedy, remedy if what else AGAIN)
@@ -188,7 +188,7 @@ def _header(path: Path) -> Header:
         written = "".join(json.loads(attributes["problem_info"])["language_instruction"]).strip('"')
         provenance = json.loads(attributes.get("provenance", "{}"))
         if not isinstance(provenance, dict):
-            raise DemoError(f"{path}: provenance is {provenance!r}, wanted a JSON object; {AGAIN}")
+            raise DemoError(f"{path}: provenance is {provenance!r}, expected a JSON object; {AGAIN}")
         defined = Path(str(attributes.get("bddl_file_name", ""))).stem
     return Header(written, defined, provenance)
 
@@ -207,7 +207,7 @@ def _start(path: Path, i: int, provenance: Mapping[str, Any]) -> Start:
 def _first_state(where: str, group: h5py.Group) -> np.ndarray:
     states, steps = np.asarray(group["states"][()], np.float64), len(group["actions"])
     if states.ndim != 2 or len(states) != steps:
-        raise DemoError(f"{where}: states {states.shape} for {steps} actions, wanted as many rows; {AGAIN}")
+        raise DemoError(f"{where}: states {states.shape} for {steps} actions, expected as many rows; {AGAIN}")
     if not np.isfinite(states).all():
         raise DemoError(f"{where}: states are not finite; {AGAIN}")
     return states[0]

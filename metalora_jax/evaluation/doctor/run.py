@@ -1,21 +1,22 @@
-"""All checks in order. None stops the others: what it cannot do becomes a finding, or a reason to skip it."""
+"""All checks in order. None stops the others: a failure becomes a finding, or a reason to skip the check."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.base import Base
+from metalora_jax.adaptation.conventions import doubts
 from metalora_jax.envs.world import world as world_named
 from metalora_jax.evaluation.doctor import motion, pictures, proprioception, recordings, scales, setup, visits, words
-from metalora_jax.evaluation.doctor.findings import Finding, Outcome, listed
+from metalora_jax.evaluation.doctor.findings import Finding, Outcome
 from metalora_jax.evaluation.doctor.recordings import Recording
 from metalora_jax.evaluation.doctor.visits import Seen
-from metalora_jax.training import base as bases
-from metalora_jax.training.base import Base
-from metalora_jax.training.conventions import doubts
-from metalora_jax.training.progress import progress
+from metalora_jax.progress import progress
+from metalora_jax.words import listed
 
-SHOTS = 4  # demonstrations that a base is asked about
-_SIZE = 256  # [px] of pictures where there are no demonstrations to say
+SHOTS = 4  # demonstrations that a base is tested on
+_SIZE = 256  # [px] of pictures, if there are no demonstrations to take it from
 
 
 class Request(NamedTuple):
@@ -32,14 +33,14 @@ class Request(NamedTuple):
 
 
 class Result(NamedTuple):
-    """One check that is done, and what it has for the eye."""
+    """One finished check, and its pictures."""
 
     outcome: Outcome
     frames: Mapping[str, tuple] = {}
 
 
 def examine(request: Request) -> Iterator[Result]:
-    """Makes every check, yielding each as it is done."""
+    """Runs every check, yielding each result as it is done."""
     yield Result(setup.versions(request.world))
     graphics = setup.graphics(request.world)
     yield Result(graphics)
@@ -91,7 +92,7 @@ def _files(
 
 
 def _no_task(request: Request) -> str:
-    """The world's own complaint about --task, which names the nearest."""
+    """The world's own error about --task, which names the closest tasks."""
     try:
         return world_named(request.world).instruction(request.task)
     except ValueError as error:
@@ -99,14 +100,14 @@ def _no_task(request: Request) -> str:
 
 
 def _of_motion(found: Sequence[Recording], world: str) -> Iterator[Outcome]:
-    """Actions and state, where they are as wide as the world's."""
+    """Actions and state, if they have the world's widths."""
     outcome, right = motion.widths(found, world_named(world))
     yield outcome
     if right:
         yield motion.ranges(right)
         outcome, sound = proprioception.states(right, world)
         yield outcome
-        if sound:  # else the state's fault would be laid on the actions
+        if sound:  # else errors in the state would be attributed to the actions
             yield motion.gripper(sound, world)
             yield motion.frame(sound, world)
 
@@ -121,13 +122,13 @@ def _base(
         base = bases.load(request.base or None)
     except (ValueError, OSError) as error:
         return None, Outcome("base", (recordings.finding(where, error),))
-    config, findings = base.config, []
-    if config.cameras < len(request.cameras):
-        what = f"it looks through {config.cameras} cameras, --cameras names {len(request.cameras)}"
+    sizes, findings = base.sizes, []
+    if sizes.cameras < len(request.cameras):
+        what = f"it uses {sizes.cameras} cameras, but --cameras names {len(request.cameras)}"
         findings.append(Finding(where, what, "name the cameras that it was trained with, in its order"))
-    if config.cameras > len(cameras):
-        what = f"it looks through {config.cameras} cameras, there are {len(cameras)}"
-        findings.append(Finding(where, what, "absent cameras are filled with -1; was it trained so?"))
+    if sizes.cameras > len(cameras):
+        what = f"it uses {sizes.cameras} cameras, but there are {len(cameras)}"
+        findings.append(Finding(where, what, "missing cameras are filled with -1; check that it was trained that way"))
     widths = len(base.statistics.state_mean), len(base.statistics.action_mean)
     fit = [r for r in found if (r.state.shape[1], r.actions.shape[1]) == widths]
     if found and not fit:
@@ -135,17 +136,17 @@ def _base(
         what = (
             f"it has {widths[0]} state and {widths[1]} action dimensions, the demonstrations {there[0]} and {there[1]}"
         )
-        findings.append(Finding(where, what, "use a base of this robot"))
+        findings.append(Finding(where, what, "use a base for this robot"))
     findings += words.lengths(found, base.encode_text)
     if fit and not findings:
-        shown = cameras[: config.cameras]
+        shown = cameras[: sizes.cameras]
         for path in paths:
             demos = recordings.demos(path, shown, request.keys, SHOTS)
             said = doubts(base, demos) if demos else []
             findings += [
-                Finding(path.name, doubt, "bring the demonstrations into the base's conventions") for doubt in said
+                Finding(path.name, doubt, "convert the demonstrations to the base's conventions") for doubt in said
             ]
-    return base, Outcome("base", tuple(findings), f"{where}, {config.cameras} cameras, {widths[0]} + {widths[1]} wide")
+    return base, Outcome("base", tuple(findings), f"{where}, {sizes.cameras} cameras, {widths[0]} + {widths[1]} wide")
 
 
 def _statistics(request: Request, found: Sequence[Recording], base: Base | None) -> Iterator[Outcome]:
@@ -162,7 +163,7 @@ def _statistics(request: Request, found: Sequence[Recording], base: Base | None)
     elif known:
         yield scales.statistics(known, f"statistics of {request.base or 'the nano base'}", found)
     else:
-        yield Outcome("statistics", skipped="name a --base or a file of --statistics")
+        yield Outcome("statistics", skipped="set --base or --statistics")
 
 
 def _simulator(
@@ -177,10 +178,10 @@ def _simulator(
     for task in progress(tasks, description="simulator, tasks"):
         try:
             seen.append(visits.visit(request.world, task, cameras, size, [r for r in played if r.task == task]))
-        except Exception as error:  # whatever a simulator dies of
+        except Exception as error:  # whatever makes a simulator fail
             broken.setdefault(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}", []).append(task)
-    remedy = "mend what is found above; where that does not help, play the task in this world by hand"
-    findings = tuple(Finding(listed(names), what, remedy) for what, names in broken.items())
+    remedy = "fix the findings above; if that does not help, run the task in this world by hand"
+    findings = tuple(Finding(listed(names, 4), what, remedy) for what, names in broken.items())
     yield Result(Outcome("simulator", findings, f"{len(seen)} of {len(tasks)} tasks opened"))
     if not seen:
         return

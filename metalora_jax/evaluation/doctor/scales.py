@@ -1,4 +1,4 @@
-"""Are normalisation statistics sound, and of enough data? Those of one demonstration have blown losses up."""
+"""Are normalisation statistics valid, and from enough data? Those of one demonstration have made losses explode."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from metalora_jax.adaptation.conventions import FAR_ACTION, FAR_STATE
 from metalora_jax.data.normalize import Statistics
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome
 from metalora_jax.evaluation.doctor.recordings import Recording
-from metalora_jax.training.conventions import FAR_ACTION, FAR_STATE
 
 FLOOR = 0.01  # of `normalize.compute`
-TINY = 1e-4  # no robot's dimension varies so little; dividing by it makes noise of it
+TINY = 1e-4  # no robot's dimension varies so little; dividing by it amplifies noise
 NARROW = 4.0  # factor by which demonstrations may vary more than the statistics say
-FEW = 5  # demonstrations of which no statistics should be made
+FEW = 5  # demonstrations that are too few for statistics
 _REMEDY = "use the statistics of the base's training tasks; never compute them from a support set"
 _NAMES = {"state": ("state", "observation.state", "proprio"), "action": ("action", "actions")}
 
@@ -25,12 +25,12 @@ class Scales(NamedTuple):
 
     state: Mapping[str, np.ndarray]
     action: Mapping[str, np.ndarray]
-    steps: int | None = None  # of how many they are, where the file tells
+    steps: int | None = None  # how many they come from, if the file says so
     demos: int | None = None
 
 
 def of(statistics: Statistics) -> Scales:
-    """Those of a base."""
+    """The statistics of a base."""
     fields = {name: np.asarray(values, np.float64) for name, values in statistics._asdict().items()}
     state, action = ({"mean": fields[f"{kind}_mean"], "std": fields[f"{kind}_std"]} for kind in ("state", "action"))
     return Scales(state, action)
@@ -40,12 +40,12 @@ def read(path: Path) -> Scales:
     """From a JSON file: ours, LeRobot's stats.json, openpi's norm_stats.json or OpenVLA's dataset_statistics.json.
 
     Raises:
-      ValueError: it is not there, damaged, or none of these.
+      ValueError: if it is missing, damaged, or none of these.
     """
     try:
         fields = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON ({error}); write it anew") from error
+        raise ValueError(f"{path}: cannot be read as JSON ({error}); write it again") from error
     if not isinstance(fields, dict):
         raise ValueError(f"{path}: not a JSON object; {_REMEDY}")
     try:
@@ -59,7 +59,7 @@ def read(path: Path) -> Scales:
             steps = int(np.ravel(parts["action"]["count"])[0])
         return Scales(_numbers(parts["state"]), _numbers(parts["action"]), steps, demos)
     except (StopIteration, AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: no statistics of state and action are in it; {_REMEDY}") from error
+        raise ValueError(f"{path}: it has no statistics of state and action; {_REMEDY}") from error
 
 
 def _numbers(part: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -92,7 +92,7 @@ def statistics(given: Scales, where: str, recordings: Sequence[Recording]) -> Ou
 
 
 def against(given: Scales, where: str, base: Scales) -> list[Finding]:
-    """What is of another scale than in the base."""
+    """Dimensions whose scale differs from the base's."""
     found = []
     for kind, own, known in (("state", given.state, base.state), ("action", given.action, base.action)):
         if len(own["mean"]) != len(known["mean"]):
@@ -103,8 +103,10 @@ def against(given: Scales, where: str, base: Scales) -> list[Finding]:
         away = (own["mean"] - known["mean"]) / known["std"]
         for i in range(len(factor)):
             if not 0.1 < factor[i] < 10 or abs(away[i]) > FAR_STATE:
-                what = f"{kind} dimension {i}: {factor[i]:.2g} of the base's scale, {away[i]:+.1f} of it from its mean"
-                found.append(Finding(where, what, "other units or another data set: use the base's own statistics"))
+                what = (
+                    f"{kind} dimension {i}: {factor[i]:.2g} times the base's scale, {away[i]:+.1f} of it from its mean"
+                )
+                found.append(Finding(where, what, "units or data set differ: use the base's own statistics"))
     return found
 
 
@@ -130,7 +132,7 @@ def _impossible(where: str, kind: str, own: Mapping[str, np.ndarray]) -> list[Fi
         return []
     low, high = bounds
     most = np.sqrt(np.maximum((high - own["mean"]) * (own["mean"] - low), 0.0))
-    what = "no values have this mean and this standard deviation; are they the smallest and the largest value?"
+    what = "no values can have this mean and standard deviation; are they the smallest and largest value?"
     return [
         Finding(where, f"{kind} dimension {i}: {what}", _REMEDY)
         for i in np.flatnonzero(own["std"] > 1.05 * most + 2 * FLOOR)
@@ -146,7 +148,7 @@ def _degenerate(where: str, kind: str, own: Mapping[str, np.ndarray], data: Sequ
         elif kind == "action" and i == len(own["std"]) - 1 and std <= FLOOR * 1.001:
             what = "the gripper never moves in these statistics"
         elif std <= FLOOR * 1.001 and spread[i] > 2 * FLOOR and data:
-            what = f"{kind} dimension {i} is constant in these statistics, and moves in the demonstrations"
+            what = f"{kind} dimension {i} is constant in these statistics, but moves in the demonstrations"
         else:
             continue
         found.append(Finding(where, f"{what}: degenerate", _REMEDY))
@@ -175,7 +177,7 @@ def _uncovered(where: str, kind: str, own: Mapping[str, np.ndarray], data: Seque
 
 
 def _too_few(given: Scales, recordings: Sequence[Recording]) -> str:
-    """Whether the file says that it is of few demonstrations, or a few of these give the very same numbers."""
+    """Whether the file says that it comes from few demonstrations, or a few of these give exactly the same numbers."""
     if given.demos is not None and given.demos <= FEW:
         return f"computed from {given.demos} demonstrations"
     longest = max((len(r.actions) for r in recordings), default=100)
@@ -200,7 +202,7 @@ def _equal(given: Scales, recordings: Sequence[Recording]) -> bool:
         values = np.concatenate(parts).astype(np.float64)
         if values.shape[1] != len(own["mean"]) or not np.allclose(own["mean"], values.mean(0), rtol=1e-3, atol=1e-4):
             return False
-        least = np.where(own["std"] <= FLOOR * 1.001, FLOOR, 0.0)  # with our floor, or as they are
+        least = np.where(own["std"] <= FLOOR * 1.001, FLOOR, 0.0)  # with our floor, or without it
         std = values.std(0)
         if not np.allclose(np.maximum(own["std"], least), np.maximum(std, least), rtol=0.02, atol=1e-4):
             return False

@@ -1,4 +1,4 @@
-"""Is what the simulators need installed, in the versions that they need?"""
+"""Are the simulators' requirements installed, in the right versions?"""
 
 import platform
 import sys
@@ -10,7 +10,7 @@ from metalora_jax.envs import gl, libero_files
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome
 
 PYTHON = (3, 11)
-# As in pyproject.toml, which a test holds against this.
+# As in pyproject.toml; a test compares the two.
 PINS = {
     "metaworld": {"metaworld": "3.1.1", "mujoco": "3.3.0"},
     "libero": {"mujoco": "3.2.7", "robosuite": "1.4.0", "bddl": "1.0.1", "hf-libero": "0.1.4"},
@@ -27,15 +27,15 @@ def versions(world: str) -> Outcome:
         try:
             there = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found.append(Finding(package, f"is not installed; {world} needs it", f"get it with: {INSTALL[world]}"))
+            found.append(Finding(package, f"is not installed; {world} needs it", f"install it with: {INSTALL[world]}"))
             continue
         seen.append(f"{package} {there}")
         if there != wanted:
             found.append(
                 Finding(
                     package,
-                    f"version {there} is installed; {world}'s physics and pictures are those of {wanted}",
-                    f"pip install --no-deps {package}=={wanted}, in an environment of its own for each simulator",
+                    f"version {there} is installed; {world} needs the physics and pictures of {wanted}",
+                    f"pip install --no-deps {package}=={wanted}, in a separate environment for each simulator",
                 )
             )
     return Outcome("versions", tuple(found), ", ".join(seen))
@@ -54,5 +54,5 @@ def graphics(world: str) -> Outcome:
             seen.append(f"scene assets in {libero_files.assets()}")
         except libero_files.MissingLibero as error:
             what, _, remedy = str(error).partition("; ")
-            found.append(Finding("LIBERO", what, remedy or f"name their folder in {libero_files.ASSETS}"))
+            found.append(Finding("LIBERO", what, remedy or f"set {libero_files.ASSETS} to their folder"))
     return Outcome("graphics", tuple(found), ", ".join(seen))

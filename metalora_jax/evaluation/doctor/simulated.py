@@ -1,6 +1,6 @@
-"""What only the simulator can tell: pictures of the same moment, and whether recorded actions lead to success again.
+"""Checks that need the simulator: pictures of the same moment, and whether recorded actions succeed again.
 
-It runs in a process of its own, so that a crash in a C library is a finding, and not the end.
+It runs in a process of its own, so that a crash in a C library becomes a finding.
 """
 
 import functools
@@ -15,10 +15,10 @@ from metalora_jax.envs.world import Simulator, world
 from metalora_jax.evaluation.doctor.recordings import Start
 from metalora_jax.processes import in_processes
 
-EVERY = 10  # steps between two looks at the hand
-PATIENCE = 300.0  # [s] for a simulator to open, and for each take to be played, before it counts as hanging
-OFF = 0.02  # [m] of the hand's distance from where it was recorded
-LINGER = 10  # steps with the last action, for what has still to fall or to close
+EVERY = 10  # steps between two checks of the hand
+PATIENCE = 300.0  # [s] for a simulator to open, and for each replay, before it counts as hanging
+OFF = 0.02  # [m] distance of the hand from where it was recorded
+LINGER = 10  # steps with the last action, for what still has to fall or close
 
 
 class Take(NamedTuple):
@@ -30,13 +30,13 @@ class Take(NamedTuple):
 
 
 class Played(NamedTuple):
-    """What came of a take."""
+    """The result of a replay."""
 
     first: np.ndarray  # (C, H, W, 3) uint8 at its start
     success: bool
     state: np.ndarray  # (state_dim,) at its start
     off: np.ndarray  # (n,) [m] distance of the hand from where it was recorded, every EVERY steps
-    mended: str  # what would make it succeed, where that is known
+    mended: str  # what would make it succeed, if known
     trouble: str  # why it could not be played
 
 
@@ -49,10 +49,10 @@ class Visit(NamedTuple):
 
 
 def visit(world_name: str, task: str, cameras: Sequence[str], image_size: int, takes: Sequence[Take]) -> Visit:
-    """Opens the task in a fresh process, and plays every take.
+    """Opens the task in a fresh process, and replays every take.
 
     Raises:
-      RuntimeError: the process died, or hangs.
+      RuntimeError: if the process died or hangs.
       Exception: whatever building the simulator raises.
     """
     job = (world_name, task, tuple(cameras), image_size, tuple(takes))
@@ -70,21 +70,21 @@ def _visit(world_name: str, task: str, cameras: tuple[str, ...], image_size: int
 def _play(env: Simulator, take: Take) -> Played:
     nothing = Played(np.zeros((0, 0, 0, 3), np.uint8), False, np.zeros(0), np.zeros(0), "", "")
     try:
-        played = nothing._replace(trouble=f"{env.task}: no start that this world could be brought to")
+        played = nothing._replace(trouble=f"{env.task}: no recorded start that this world can be set to")
         for begin in _ways(env, take.start):
             played = _run(env, begin, take, take.actions)
             if played.success:
                 return played
         reverse = take.actions * np.append(np.ones(take.actions.shape[1] - 1), -1.0)
         if any(_run(env, begin, take, reverse).success for begin in _ways(env, take.start)):
-            return played._replace(mended="the gripper reversed in sign")
+            return played._replace(mended="the sign of the gripper reversed")
         return played
     except ValueError as error:
         return nothing._replace(trouble=str(error))
 
 
 def _ways(env: Simulator, start: Start) -> list[Callable[[], None]]:
-    """How to bring the simulator to a recorded start: the seed gives it exactly, a state all but what contact feels."""
+    """How to set the simulator to a recorded start: a seed restores it exactly, a state all but the contact forces."""
     ways: list[Callable[[], None]] = []
     if start.seed is not None:
         ways.append(functools.partial(env.reset, start.seed, start.condition))

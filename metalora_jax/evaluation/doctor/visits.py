@@ -1,4 +1,4 @@
-"""The checks that need the simulator: a frame for the eye, the way pictures stand, and the replay gate."""
+"""The checks that need the simulator: rendering, the orientation of pictures, and the replay gate."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -12,11 +12,11 @@ from metalora_jax.evaluation.doctor.recordings import AGAIN, Recording
 from metalora_jax.evaluation.doctor.simulated import Played, Take, Visit
 
 _DIM = 2.0  # [1/255] standard deviation of a picture that shows nothing
-_PLACE = 0.03  # [m] by which the hand may stand off at a start; official files look one step ahead
+_PLACE = 0.03  # [m] by which the hand may be off at a start; official files are one step ahead
 
 
 class Seen(NamedTuple):
-    """What the simulator said about demonstrations of one task."""
+    """The simulator's results for demonstrations of one task."""
 
     task: str
     visit: Visit
@@ -31,7 +31,7 @@ def visit(world: str, task: str, cameras: Sequence[str], image_size: int, record
 
 
 def chosen(recordings: Sequence[Recording], most: int) -> list[Recording]:
-    """The demonstrations to play again: the first `most` of each file that can be."""
+    """The demonstrations to replay: the first `most` of each file that allow it."""
     picked = []
     for file in counts(recordings):
         able = [r for r in recordings if r.file == file and r.task and r.start.known and not r.start.noise]
@@ -51,7 +51,7 @@ def rendering(seen: Sequence[Seen], cameras: Sequence[str]) -> Outcome:
 
 
 def orientation(recordings: Sequence[Recording], cameras: Sequence[str], seen: Sequence[Seen]) -> Outcome:
-    """See `pictures.against_simulator`; where no start is known, any start of the task serves."""
+    """See `pictures.against_simulator`; if no start is known, any start of the task is used."""
     shown: dict[tuple[str, str], np.ndarray] = {}
     for one in seen:
         for file in counts([r for r in recordings if r.task == one.task]):
@@ -63,38 +63,38 @@ def orientation(recordings: Sequence[Recording], cameras: Sequence[str], seen: S
     return pictures.against_simulator(recordings, cameras, shown)
 
 
-_ANY = 3  # demonstrations of a file that are held against some start of their task
+_ANY = 3  # demonstrations of a file that are compared with some start of their task
 
 
 def starts(recordings: Sequence[Recording], seen: Sequence[Seen]) -> Outcome:
-    """Does the recorded state say where the simulator's hand is at the same start?"""
+    """Does the recorded state match the simulator's hand at the same start?"""
     found, compared = [], 0
     for r, played in _played(recordings, seen):
         if played.trouble:
             continue
         compared += 1
         if len(r.state[0]) != len(played.state):
-            what = f"the state has {len(r.state[0])} dimensions, the simulator's {len(played.state)}"
+            what = f"the state has {len(r.state[0])} dimensions, the simulator's has {len(played.state)}"
             found.append((r.file, r.name, what, "record the state as envs.world describes it"))
         elif np.abs(r.state[0, :3] - played.state[:3]).max() > _PLACE:
-            what = "the hand does not begin where the simulator puts it"
+            what = "the hand does not start where the simulator puts it"
             found.append((r.file, r.name, what, "record positions in metres and in the simulator's own frame"))
-    skipped = "" if compared else "no start is recorded that the simulator could be brought to"
+    skipped = "" if compared else "no start is recorded that the simulator can be set to"
     return Outcome("state", together(found, counts(recordings)), f"{compared} starts", skipped)
 
 
 def replay(recordings: Sequence[Recording], seen: Sequence[Seen], most: int) -> Outcome:
-    """The gate: recorded actions, played again without looking, must succeed."""
+    """The gate: recorded actions, replayed open-loop, must succeed."""
     if most == 0:
         return Outcome("replay", skipped="--replays=0")
     found, successes, played_all = [], 0, list(_played(recordings, seen))
     for r, played in played_all:
         successes += played.success
         if played.trouble:
-            found.append((r.file, r.name, f"cannot be played: {played.trouble}", AGAIN))
+            found.append((r.file, r.name, f"cannot be replayed: {played.trouble}", AGAIN))
         elif not played.success:
             remedy = _remedy(played, r)
-            found.append((r.file, r.name, "its actions, played again, do not solve the task", remedy))
+            found.append((r.file, r.name, "its actions, replayed, do not solve the task", remedy))
     if not played_all:
         return Outcome("replay", skipped=_why_not(recordings))
     off = [float(played.off.max()) for _, played in played_all if played.off.size]
@@ -104,21 +104,21 @@ def replay(recordings: Sequence[Recording], seen: Sequence[Seen], most: int) -> 
 
 def _remedy(played: Played, r: Recording) -> str:
     if played.mended:
-        return f"they solve it with {played.mended}: mend that"
+        return f"they solve it with {played.mended}: fix that"
     away = np.flatnonzero(played.off > simulated.OFF)
     if not away.size:
-        return "the hand goes where it went: cut short, of another task, or itself a failure; drop it"
+        return "the hand follows its recorded path: cut short, of another task, or itself a failure; drop it"
     step = int(away[0]) * simulated.EVERY
-    cause = "the start or the scene is another" if step == 0 else "the actions are not those that were executed"
-    return f"the hand leaves its recorded path by step {step}: {cause}; mend what is found above, or drop it"
+    cause = "the start or the scene differs" if step == 0 else "the actions are not those that were executed"
+    return f"the hand leaves its recorded path by step {step}: {cause}; fix the findings above, or drop it"
 
 
 def _why_not(recordings: Sequence[Recording]) -> str:
     if not any(r.task for r in recordings):
-        return "the task is not known"
+        return "the task is unknown"
     if any(r.start.noise for r in recordings):
-        return "recorded under pushes: the actions are the expert's, not those that were executed"
-    return "no start is recorded (RLDS and LeRobot keep none); check the HDF5 file that the data were made from"
+        return "recorded with pushes: the actions are the expert's, not those that were executed"
+    return "no start is recorded (RLDS and LeRobot keep none); check the HDF5 file that the data came from"
 
 
 def _played(recordings: Sequence[Recording], seen: Sequence[Seen]) -> Iterator[tuple[Recording, Played]]:

@@ -1,4 +1,4 @@
-"""Are the instructions those of the tasks?"""
+"""Do the instructions match the tasks?"""
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
@@ -11,12 +11,12 @@ from metalora_jax.evaluation.doctor.recordings import Recording
 
 
 def name_task(known: Mapping[str, str], name: str, instruction: str) -> str:
-    """The task of a world that a file is named after, else the only one that has the instruction; "" where none is.
+    """The task of a world that a file is named after, else the only one with the instruction; "" if there is none.
 
     Args:
       known: task -> instruction.
-      name: of a file without its ending, or of a task in a data set.
-      instruction: what the robot is told.
+      name: of a file without its extension, or of a task in a data set.
+      instruction: the instruction in the file.
     """
     if name in known:
         return name
@@ -27,7 +27,7 @@ def name_task(known: Mapping[str, str], name: str, instruction: str) -> str:
 
 
 def instructions(recordings: Sequence[Recording], known: Mapping[str, str], world: str) -> Outcome:
-    """Is every demonstration's instruction that of its task, to the letter?"""
+    """Is every demonstration's instruction exactly that of its task?"""
     found: list[Finding] = []
     for (_, task, written, told), own in _grouped(recordings).items():
         said = _trouble(task, written, told, known, world) if task else _unknown(written, known)
@@ -38,13 +38,13 @@ def instructions(recordings: Sequence[Recording], known: Mapping[str, str], worl
 
 
 def lengths(recordings: Sequence[Recording], encode: Callable[[str], object]) -> list[Finding]:
-    """Instructions that a base's tokenizer cannot take. `encode` raises a ValueError for them."""
+    """Instructions that a base's tokenizer rejects: `encode` raises ValueError."""
     found = []
     for written in sorted({r.written for r in recordings}):
         try:
             encode(written)
         except ValueError as error:
-            found.append(Finding(repr(written), str(error), "shorten the instruction, or use a base that reads more"))
+            found.append(Finding(repr(written), str(error), "shorten it, or use a base with a higher token limit"))
     return found
 
 
@@ -57,7 +57,7 @@ def _trouble(task: str, written: str, told: str, known: Mapping[str, str], world
         return None
     remedy = f"write {wanted!r} into language_instruction of problem_info"
     if _plain(written) in {_plain(words) for words in accepted}:
-        return f"the instruction {written!r} is spelt otherwise than {wanted!r}", remedy
+        return f"the instruction {written!r} is spelled differently from {wanted!r}", remedy
     if others := [other for other, words in known.items() if _plain(words) == _plain(written)]:
         what = f"the instruction {written!r} is that of {others[0]}, not of {task}"
         return what, f"{remedy}, or name the file after {others[0]}"
@@ -69,10 +69,10 @@ def _unknown(written: str, known: Mapping[str, str]) -> tuple[str, str] | None:
         return None
     same = [task for task, words in known.items() if _plain(words) == _plain(written)]
     if same:
-        return f"{written!r} may be {' or '.join(same[:4])}", "name the task with --task"
+        return f"{written!r} is ambiguous: {' or '.join(same[:4])}", "name the task with --task"
     near = difflib.get_close_matches(_plain(written), {_plain(words): None for words in known.values()}, 3, 0.4)
     hint = f"; near: {', '.join(near)}" if near else ""
-    return f"no task of this world is told {written!r}{hint}", "name the task with --task, or the world with --world"
+    return f"no task of this world has instruction {written!r}{hint}", "set --task, or --world"
 
 
 def _plain(words: str) -> str:

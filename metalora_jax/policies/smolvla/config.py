@@ -175,7 +175,7 @@ class SmolVLAConfig:
         """Reads what `to_dict` wrote.
 
         Raises:
-          ValueError: a key is unknown or missing. A default must not fill in for a size that was lost.
+          ValueError: if a key is unknown or missing. A default must not replace a missing size.
         """
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):

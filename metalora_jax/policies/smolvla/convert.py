@@ -6,12 +6,11 @@ directions follow from it and nothing can be left over.
 """
 
 import dataclasses
-import json
 import math
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +21,15 @@ from flax import nnx
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
+from metalora_jax import files
+from metalora_jax.policies import hub
+from metalora_jax.policies.policy import Checkpoint, Progress
 from metalora_jax.policies.smolvla import lerobot, tensor_file
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.model import SmolVLA
+from metalora_jax.words import listed
 
 ModulePath = tuple[str, ...]
-Progress = Callable[[list], Iterable]
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", lerobot.TOKENIZER
 
@@ -76,15 +78,15 @@ def load_lerobot_tensors(
       progress: goes over the parameters, and may show how far it is.
 
     Raises:
-      ValueError: a tensor is missing, unknown, misshapen, or not finite; the message names it.
+      ValueError: if a tensor is missing, unknown, misshapen, or not finite; the message names it.
     """
     graph, state = nnx.split(nnx.eval_shape(lambda: SmolVLA(config, rngs=nnx.Rngs(0))))
     shapes = {path: leaf.shape for path, leaf in _flat(state).items()}
     table = tensor_names(config)
     if missing := sorted(set(table) - set(tensors)):
-        raise ValueError(f"SmolVLA weights: {_some(missing)} missing; does config.json describe these weights?")
+        raise ValueError(f"SmolVLA weights: {listed(missing)} missing; does config.json describe these weights?")
     if extra := sorted(set(tensors) - set(table) - set(UNUSED)):
-        raise ValueError(f"SmolVLA weights: {_some(extra)} unknown; does config.json describe these weights?")
+        raise ValueError(f"SmolVLA weights: {listed(extra)} unknown; does config.json describe these weights?")
     parts: dict[ModulePath, dict[str, int | None]] = defaultdict(dict)
     for name, (path, layer) in table.items():
         parts[path][name] = layer
@@ -102,7 +104,7 @@ def _checked(name: str, tensor: np.ndarray, path: ModulePath, expected: tuple[in
     """One tensor in our layout."""
     tensor = np.asarray(tensor)
     if tensor.shape != expected:
-        raise ValueError(f"SmolVLA weights: {name} has shape {tensor.shape}, the config asks for {expected}")
+        raise ValueError(f"SmolVLA weights: {name} has shape {tensor.shape}, the config requires {expected}")
     if not np.isfinite(tensor).all():
         raise ValueError(f"SmolVLA weights: {name} holds NaN or infinity; the file is damaged")
     return _from_torch(path, tensor)
@@ -112,7 +114,7 @@ def to_lerobot_tensors(model: SmolVLA) -> dict[str, np.ndarray]:
     """The inverse of `load_lerobot_tensors`, but for the `UNUSED` tensors.
 
     Raises:
-      ValueError: the model has parameters that lerobot has no name for, such as adapters.
+      ValueError: if the model has parameters that lerobot has no name for, such as adapters.
     """
     return state_to_tensors(model.config, nnx.state(model, nnx.Param))
 
@@ -122,7 +124,7 @@ def state_to_tensors(config: SmolVLAConfig, state: nnx.State) -> dict[str, np.nd
     values = {path: np.asarray(leaf) for path, leaf in _flat(state).items()}
     table = tensor_names(config)
     if unknown := sorted(".".join(p) for p in set(values) - {slot.path for slot in table.values()}):
-        raise ValueError(f"SmolVLA weights: {_some(unknown)} have no lerobot name; fuse or detach the adapters first")
+        raise ValueError(f"SmolVLA weights: {listed(unknown)} have no lerobot name; fuse or detach the adapters first")
     return {
         name: np.ascontiguousarray(_to_torch(path, values[path][() if layer is None else (layer,)], config))
         for name, (path, layer) in table.items()
@@ -157,7 +159,7 @@ def save(directory: str | os.PathLike[str], model: SmolVLA, tokenizer: Tokenizer
     tensors = to_lerobot_tensors(model)
     with tempfile.TemporaryDirectory(dir=target, prefix=".save-") as scratch:
         write_tensors(Path(scratch, WEIGHTS), tensors)
-        Path(scratch, CONFIG).write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
+        files.write_json(Path(scratch, CONFIG), {"type": SmolVLA.type, **model.config.to_dict()}, indent=2)
         if tokenizer is not None:
             tokenizer.save(str(Path(scratch, TOKENIZER)))
         for file in sorted(Path(scratch).iterdir()):
@@ -168,15 +170,6 @@ def write_tensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """A safetensors file that torch's readers take."""
     save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, file, metadata={"format": "pt"})
     file.chmod(0o644)  # safetensors writes for the owner alone
-
-
-class Checkpoint(NamedTuple):
-    """What a policy directory holds."""
-
-    model: SmolVLA
-    tokenizer: Tokenizer | None
-    statistics: lerobot.StatisticsSets  # those of a lerobot policy, by data set; {} for a directory that `save` wrote
-    lerobot_config: dict[str, Any] | None  # config.json of a lerobot policy, as it is
 
 
 def load(
@@ -194,12 +187,12 @@ def load(
       overrides: of the config, such as param_dtype="bfloat16".
 
     Raises:
-      ValueError: a file is missing or damaged, or weights and config do not fit each other; the message names it.
+      ValueError: if a file is missing or damaged, or weights and config do not match; the message names it.
     """
-    source = lerobot.local_directory(Path(path_or_hub_id))
+    source = hub.local_directory(Path(path_or_hub_id))
     if not (source / CONFIG).is_file():
         raise ValueError(f"{source / CONFIG} is missing; a policy directory holds {CONFIG} and {WEIGHTS}")
-    values = tensor_file.read_json(source / CONFIG)
+    values = files.read_json(source / CONFIG)
     file: Mapping[str, np.ndarray] = tensor_file.TensorFile(source / WEIGHTS)
     if (source / WEIGHTS).stat().st_size < _LARGE:
         progress = iter
@@ -210,7 +203,8 @@ def load(
         weights = lerobot.Weights(file)
         return Checkpoint(load_lerobot_tensors(config, weights, progress), found, statistics, values)
     try:
-        config = dataclasses.replace(SmolVLAConfig.from_dict(values), **overrides)
+        sizes = {name: value for name, value in values.items() if name != "type"}
+        config = dataclasses.replace(SmolVLAConfig.from_dict(sizes), **overrides)
     except ValueError as error:
         raise ValueError(f"{source / CONFIG}: {error}") from error
     given = tokenizer is not None or (source / TOKENIZER).is_file()
@@ -254,8 +248,3 @@ def _from_torch(path: ModulePath, tensor: np.ndarray) -> np.ndarray:
 
 def _flat(state: nnx.State) -> dict[ModulePath, jax.Array]:
     return {tuple(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(state)}
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

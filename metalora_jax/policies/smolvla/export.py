@@ -2,7 +2,6 @@
 beside it."""
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from metalora_jax.adapters import directory as directories
+from metalora_jax import files
 from metalora_jax.adapters import peft_format
 from metalora_jax.adapters.attach import Theta
 from metalora_jax.adapters.placement import Placement
@@ -35,7 +34,7 @@ def merged(directory: Path, model: SmolVLA, base: Path, statistics: Mapping[str,
       dtype: "float32", or "base" for each tensor in the type that the base's file has (the public one: bfloat16).
 
     Raises:
-      ValueError: the directory exists, or the base is no lerobot policy.
+      ValueError: if the directory exists, or the base is not a lerobot policy.
     """
     config = _lerobot_config(base)
     original = lerobot.Weights(tensor_file.TensorFile(base / convert.WEIGHTS))
@@ -90,9 +89,9 @@ def rounding(before: np.ndarray, exact: np.ndarray, written: np.ndarray) -> tupl
 
 
 def _lerobot_config(base: Path) -> dict[str, Any]:
-    values = tensor_file.read_json(base / convert.CONFIG)
+    values = files.read_json(base / convert.CONFIG)
     if not lerobot.is_policy(values):
-        raise ValueError(f"{base} is no lerobot policy, so lerobot cannot load what is built on it")
+        raise ValueError(f"{base} is not a lerobot policy, so lerobot cannot load what is built on it")
     return values
 
 
@@ -101,7 +100,7 @@ def _whole_or_not_at_all(path: Path) -> Iterator[Path]:
     if path.exists():
         raise ValueError(f"{path} exists; choose another directory")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with directories.atomic_directory(path) as staging:
+    with files.atomic_directory(path) as staging:
         yield staging
 
 
@@ -132,17 +131,13 @@ def _write_around(directory: Path, config: dict[str, Any], base: Path, statistic
         device,
     ]
     for name, steps in (("policy_preprocessor", before), ("policy_postprocessor", after)):
-        _write_json(directory / f"{name}.json", {"name": name, "steps": steps})
+        files.write_json(directory / f"{name}.json", {"name": name, "steps": steps}, indent=2)
     for file in (_PRE, _POST):
         convert.write_tensors(directory / file, {k: np.asarray(v, np.float32) for k, v in statistics.items()})
     if (base / convert.TOKENIZER).is_file():
         shutil.copyfile(base / convert.TOKENIZER, directory / convert.TOKENIZER)
-    _write_json(directory / convert.CONFIG, config)
+    files.write_json(directory / convert.CONFIG, config, indent=2)
 
 
 def _step(name: str, **config: Any) -> dict[str, Any]:
     return {"registry_name": name, "config": config}
-
-
-def _write_json(file: Path, values: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(values, indent=2) + "\n")

@@ -12,21 +12,17 @@ from typing import Any
 
 import numpy as np
 from absl import logging
-from huggingface_hub import hf_hub_download, snapshot_download
-from huggingface_hub.errors import EntryNotFoundError, HTTPError
+from huggingface_hub import hf_hub_download
 from tokenizers import Tokenizer
 
+from metalora_jax import files
+from metalora_jax.policies.hub import FAILURES, TOKENIZER, short
+from metalora_jax.policies.policy import StatisticsSets
 from metalora_jax.policies.smolvla import tensor_file
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 
 PREPROCESSOR = "policy_preprocessor.json"
-TOKENIZER = "tokenizer.json"
-WANTED = ("config.json", "model.safetensors", "policy_*", TOKENIZER, "README.md")
 _NORMALIZER = "normalizer_processor"
-_HUB_FAILURES = (OSError, HTTPError, EntryNotFoundError)  # no network, no such name, no leave, not in the local cache
-
-StatisticsSets = dict[str, dict[str, dict[str, np.ndarray]]]
-"""Data set's name ("" where there is one only) -> "observation.state" or "action" -> "mean", "std", ... -> (width,)."""
 
 _PUBLIC: dict[str, dict[str, Any]] = {  # the vision-language models on the hub that lerobot's policies are built on
     "HuggingFaceTB/SmolVLM2-500M-Video-Instruct": {},
@@ -85,31 +81,7 @@ _VISION = {
 
 def is_policy(values: Mapping[str, Any]) -> bool:
     """Whether a config.json is lerobot's."""
-    return "type" in values
-
-
-def local_directory(path_or_hub_id: str | Path) -> Path:
-    """The directory itself, or the hub's files in its local cache, fetched where there is a network.
-
-    Args:
-      path_or_hub_id: a directory, or a name on the hub, at a commit where one follows: "owner/name@<40 hex digits>".
-
-    Raises:
-      ValueError: there is no such directory, and the hub does not give it either.
-    """
-    path = Path(path_or_hub_id)
-    if path.is_dir():
-        return path
-    if not (named := re.fullmatch(r"([\w.-]+/[\w.-]+?)(?:@([0-9a-f]{40}))?", str(path_or_hub_id))):
-        raise ValueError(f"{path} is no directory, and no name on the hub (owner/name or owner/name@commit) either")
-    try:
-        logging.info("fetching %s from the hub, or its local cache", path_or_hub_id)
-        return Path(snapshot_download(named[1], revision=named[2], allow_patterns=list(WANTED)))
-    except _HUB_FAILURES as error:
-        raise ValueError(
-            f"{path_or_hub_id} is no directory, and not to be had from the hub ({_short(error)}). Without a network: "
-            f"put {', '.join(WANTED)} of {path_or_hub_id} into a directory, and give that directory"
-        ) from error
+    return "input_features" in values
 
 
 def read_config(values: Mapping[str, Any], source: Path, **overrides: Any) -> SmolVLAConfig:
@@ -121,7 +93,7 @@ def read_config(values: Mapping[str, Any], source: Path, **overrides: Any) -> Sm
       overrides: fields of SmolVLAConfig that lerobot's file does not know, such as dtype.
 
     Raises:
-      ValueError: it asks for something that is not computed here, or its vision-language model is unknown.
+      ValueError: if it requires something that is not supported, or its vision-language model is unknown.
     """
     for key, allowed in _FIXED.items():
         if values.get(key, allowed[0]) not in allowed:
@@ -133,7 +105,7 @@ def read_config(values: Mapping[str, Any], source: Path, **overrides: Any) -> Sm
     if experts > 0 and experts != fields.get("layers"):
         raise ValueError(f"{source}: num_expert_layers = {experts} is not supported, only as many as num_vlm_layers")
     if strange := sorted(key for key in values.keys() - _READ if not re.fullmatch(_ELSEWHERE, key)):
-        logging.warning("%s: %s: unknown to this version, and without effect here", source, ", ".join(strange))
+        logging.warning("%s: %s: unknown to this version, and ignored", source, ", ".join(strange))
     size = fields.get("image_size", SmolVLAConfig.image_size)
     if values.get("resize_imgs_with_padding", [size, size]) not in ([size, size], None):
         raise ValueError(f"{source}: resize_imgs_with_padding must be [{size}, {size}], the vision tower's image size")
@@ -151,13 +123,13 @@ def read_statistics(directory: Path, old_tensors: Mapping[str, np.ndarray]) -> S
       old_tensors: those of model.safetensors that are no weights; before lerobot 0.4 statistics stood among them.
 
     Raises:
-      ValueError: a file that is named is missing or damaged, or a value is not finite (an old checkpoint saved before
+      ValueError: if a named file is missing or damaged, or a value is not finite (an old checkpoint saved before
         its statistics were set holds infinities).
     """
     tensors: dict[str, np.ndarray] = dict(old_tensors)
     pipeline = directory / PREPROCESSOR
     if pipeline.is_file():
-        steps = tensor_file.read_json(pipeline).get("steps", [])
+        steps = files.read_json(pipeline).get("steps", [])
         for step in steps:
             if step.get("registry_name") == _NORMALIZER and "state_file" in step:
                 tensors |= dict(tensor_file.TensorFile(directory / step["state_file"]))
@@ -166,7 +138,7 @@ def read_statistics(directory: Path, old_tensors: Mapping[str, np.ndarray]) -> S
         if (found := _STATISTIC.fullmatch(name)) is None:
             continue
         if not np.isfinite(value).all():
-            raise ValueError(f"{directory}: statistic {name!r} holds NaN or infinity; give statistics of your own")
+            raise ValueError(f"{directory}: statistic {name!r} holds NaN or infinity; provide your own statistics")
         feature = "observation.state" if found["feature"].endswith("state") else "action"
         sets[found["set"] or ""][feature][found["stat"]] = np.asarray(value, np.float32).reshape(-1)
     return {name: {feature: dict(stats) for feature, stats in each.items()} for name, each in sets.items()}
@@ -205,7 +177,7 @@ def find_tokenizer(directory: Path, vlm_name: str | None, path: str | Path | Non
     """The tokenizer of a policy: from `path`, the policy's own directory, the model it is built on, or the hub.
 
     Raises:
-      ValueError: it is in none of these places; the message says where to put it.
+      ValueError: if it is in none of these places; the message says where to put it.
     """
     places = [Path(path)] if path else [directory, Path(vlm_name or directory)]
     for place in places:
@@ -215,8 +187,8 @@ def find_tokenizer(directory: Path, vlm_name: str | None, path: str | Path | Non
     if path is None and vlm_name in _PUBLIC:
         try:
             file = Path(hf_hub_download(vlm_name, TOKENIZER))
-        except _HUB_FAILURES as error:
-            why = f", and not to be had from the hub ({_short(error)})"
+        except FAILURES as error:
+            why = f", and not to be had from the hub ({short(error)})"
         else:
             return _read_tokenizer(file)
     else:
@@ -231,15 +203,10 @@ def _read_tokenizer(file: Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
-        raise ValueError(f"{file} is no readable tokenizer ({_short(error)}); fetch it again") from error
+        raise ValueError(f"{file} is not a readable tokenizer ({short(error)}); download it again") from error
     tokenizer.no_truncation()  # a file may ask for both; here `prepare_text` decides
     tokenizer.no_padding()
     return tokenizer
-
-
-def _short(error: Exception) -> str:
-    first = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
 
 
 def _sizes(name: str, source: Path) -> dict[str, Any]:
@@ -251,13 +218,13 @@ def _sizes(name: str, source: Path) -> dict[str, Any]:
             f"{source}: the sizes of vlm_model_name = {name!r} are unknown; known are {', '.join(_PUBLIC)}, and "
             "directories with such a model's config.json"
         )
-    values = tensor_file.read_json(file)
+    values = files.read_json(file)
     fields: dict[str, Any] = {"pixel_shuffle": values.get("scale_factor")}
     for part, keys in (("text_config", _TEXT), ("vision_config", _VISION)):
         for theirs, ours in keys.items():
             fields[ours] = values.get(part, {}).get(theirs)
             if fields[ours] is None:
-                raise ValueError(f"{file}: {part}.{theirs} is missing; write it out, defaults are not guessed")
+                raise ValueError(f"{file}: {part}.{theirs} is missing; set it explicitly, defaults are not guessed")
     if fields["pixel_shuffle"] is None:
-        raise ValueError(f"{file}: scale_factor is missing; write it out, defaults are not guessed")
+        raise ValueError(f"{file}: scale_factor is missing; set it explicitly, defaults are not guessed")
     return fields

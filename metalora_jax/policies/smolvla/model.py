@@ -5,20 +5,22 @@ prefix's keys and values do not depend on x_t or t, and the stages below compute
 serves any number of flow samples, Euler steps and, where the adapters leave the prefix alone, gradient steps.
 """
 
+from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from metalora_jax.policies.policy import Policy, Stage
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.expert import Expert
 from metalora_jax.policies.smolvla.layers import linear
 from metalora_jax.policies.smolvla.text import TextModel
 from metalora_jax.policies.smolvla.vision import VisionTower, pixel_shuffle
-from metalora_jax.types import Array, Observation
+from metalora_jax.types import Array, Sizes
 
 
 class Prefix(NamedTuple):
@@ -37,8 +39,21 @@ class Context(NamedTuple):
     mask: jax.Array  # (B, S) bool, True on valid prefix tokens
 
 
-class SmolVLA(nnx.Module):
+class SmolVLA(Policy):
     """The vision-language-action policy of Shukor et al. (arXiv:2506.01844), after lerobot's implementation."""
+
+    type: ClassVar[str] = "smolvla"
+    frozen_below: ClassVar[Mapping[str, Stage]] = {
+        "vision": "observation",
+        "connector": "observation",
+        "text": "features",
+        "state_proj": "features",
+        "expert": "context",
+        "action_in_proj": "context",
+        "action_time_mlp_in": "context",
+        "action_time_mlp_out": "context",
+        "action_out_proj": "context",
+    }
 
     def __init__(self, config: SmolVLAConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -66,7 +81,7 @@ class SmolVLA(nnx.Module):
           (B, C, image_tokens, text_hidden) features, not yet scaled for the language model.
 
         Raises:
-          ValueError: the images have another size.
+          ValueError: if the images have another size.
         """
         size = self.config.image_size
         if images.ndim != 5 or images.shape[2:] != (size, size, 3):
@@ -88,9 +103,24 @@ class SmolVLA(nnx.Module):
         h = self.expert(self.embed_suffix(x_t, t), k, v, context.mask)
         return self.action_out_proj(h.astype(jnp.float32))
 
-    def context(self, observation: Observation) -> Context:
-        """`encode`, then `condition`: all that does not depend on the flow."""
-        return self.condition(self.encode(observation.images), *observation[1:])
+    @property
+    def sizes(self) -> Sizes:
+        """See `Policy.sizes`."""
+        config = self.config
+        return Sizes(
+            state=config.max_state_dim,
+            action=config.max_action_dim,
+            chunk=config.chunk_size,
+            image=config.image_size,
+            cameras=config.cameras,
+            tokens=config.max_tokens,
+            vocabulary=config.vocab_size,
+        )
+
+    @property
+    def num_steps(self) -> int:
+        """See `Policy.num_steps`."""
+        return self.config.num_steps
 
     def embed_prefix(
         self, features: Array, image_mask: Array, tokens: Array, token_mask: Array, state: Array
@@ -105,7 +135,7 @@ class SmolVLA(nnx.Module):
           state: (B, max_state_dim), normalised, zero beyond the robot's own dimensions.
 
         Raises:
-          ValueError: the state has another width.
+          ValueError: if the state has another width.
         """
         config = self.config
         features, tokens, state = jnp.asarray(features), jnp.asarray(tokens), jnp.asarray(state)
@@ -134,7 +164,7 @@ class SmolVLA(nnx.Module):
         """Action tokens (B, T, expert_hidden) from noisy actions (B, T, D) and flow time t (B,).
 
         Raises:
-          ValueError: the actions have another width.
+          ValueError: if the actions have another width.
         """
         config = self.config
         if x_t.ndim != 3 or x_t.shape[-1] != config.max_action_dim:

@@ -1,5 +1,6 @@
 """From a camera's pixels and a person's words to what SmolVLA reads; units as in `types.Observation`."""
 
+import functools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -22,7 +23,7 @@ def prepare_image(image: jax.Array, size: int) -> jax.Array:
       (..., size, size, 3) float32 in [-1, 1]; padding is -1.
 
     Raises:
-      ValueError: not a float image with three channels last.
+      ValueError: if it is not a float image with three channels last.
     """
     if image.ndim < 3 or image.shape[-1] != 3:
         raise ValueError(f"prepare_image: image {image.shape} must be (..., H, W, 3); move the channels last")
@@ -37,6 +38,18 @@ def prepare_image(image: jax.Array, size: int) -> jax.Array:
     return jnp.pad(image, pad) * 2 - 1
 
 
+def prepare_frames(images: np.ndarray, size: int) -> np.ndarray:
+    """Pictures (..., H, W, 3) uint8 -> (..., size, size, 3) float32 in [-1, 1], as `prepare_image` does."""
+    if images.shape[-3:-1] == (size, size):
+        return images.astype(np.float32) / 127.5 - 1.0
+    return np.asarray(_prepared(images, size))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _prepared(images: np.ndarray, size: int) -> jax.Array:
+    return prepare_image(jnp.asarray(images, jnp.float32) / 255.0, size)
+
+
 def prepare_images(cameras: Sequence[jax.Array | None], size: int) -> tuple[jax.Array, jax.Array]:
     """Stacks the cameras of B frames, which may differ in size and may be absent.
 
@@ -48,7 +61,7 @@ def prepare_images(cameras: Sequence[jax.Array | None], size: int) -> tuple[jax.
       images (B, C, size, size, 3) in [-1, 1], an absent camera all -1; image_mask (B, C) bool, False where absent.
 
     Raises:
-      ValueError: no camera at all.
+      ValueError: if there is no camera at all.
     """
     present = [image for image in cameras if image is not None]
     if not present:
@@ -64,7 +77,7 @@ def pad_width(x: np.ndarray, width: int, name: str = "state") -> np.ndarray:
     """Zero-pads the last axis of a state or of actions to `width`.
 
     Raises:
-      ValueError: x is wider than that; `name` says which input it was.
+      ValueError: if x is wider than that; `name` says which input it was.
     """
     if x.shape[-1] > width:
         raise ValueError(f"pad_width: {name} has width {x.shape[-1]}, the policy takes at most {width}")
@@ -89,7 +102,7 @@ def prepare_text(
       tokens (B, max_tokens) int32, padded on the right; token_mask (B, max_tokens) bool, True on real tokens.
 
     Raises:
-      ValueError: an instruction is too long, or holds a token that the policy has no embedding for.
+      ValueError: if an instruction is too long, or holds a token that the policy has no embedding for.
     """
     if truncate not in (None, "left"):
         raise ValueError(f'prepare_text: truncate={truncate!r} is unknown; choose "left" or None')

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 
+from metalora_jax.adapters.lora import LoRA
 from metalora_jax.adapters.placement import Placement, Rule
 
 _ATTENTION = r"self_attn/(q|k|v|o)_proj"
@@ -28,17 +29,17 @@ def preset(name: str, *, rank: int | None = None, b_std: float = 0.0, dead: bool
     Args:
       name: one of `NAMES`.
       rank: in place of the preset's own, for all its maps.
-      b_std: spread of B's start, see `Rule`; a meta-learned start wants one above 0.
+      b_std: spread of B's start, see `LoRA`; a meta-learned start wants one above 0.
       dead: in the decoder's last layer only k_proj and v_proj act on the policy, and adapters on its other five maps
         never get a gradient (57,600 of the plan's 2,834,304 parameters). They are left out unless this is True.
 
     Raises:
-      ValueError: the name is unknown.
+      ValueError: if the name is unknown.
     """
 
     def rule(pattern: str, own_rank: int, alpha: float | None = None, dropout: float = 0.0) -> Rule:
         r = rank or own_rank
-        return Rule(pattern, rank=r, alpha=alpha or 2.0 * r, dropout=dropout, b_std=b_std)
+        return Rule(pattern, LoRA(rank=r, alpha=alpha or 2.0 * r, dropout=dropout, b_std=b_std))
 
     last = rf"text/last/({_ATTENTION}|{_MLP})" if dead else r"text/last/self_attn/(k|v)_proj"
     decoder = rf"text/layers/({_ATTENTION}|{_MLP})|{last}"
@@ -52,7 +53,7 @@ def preset(name: str, *, rank: int | None = None, b_std: float = 0.0, dead: bool
         "all_linear": (rule(rf"(vision/.*|connector|{decoder}|{expert}|{_HEADS}|state_proj)", 8),),
     }
     if name not in placements:
-        raise ValueError(f"no placement is named {name!r}; choose one of {', '.join(NAMES)}")
+        raise ValueError(f"no placement named {name!r}; choose one of {', '.join(NAMES)}")
     return placements[name]
 
 

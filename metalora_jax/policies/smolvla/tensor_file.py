@@ -1,9 +1,7 @@
 """Files of weights, read a tensor at a time: what is on the way from disk to device never fills the memory twice."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -14,10 +12,10 @@ _ZIP, _PICKLE = b"PK", b"\x80"
 class TensorFile(Mapping[str, np.ndarray]):
     """A safetensors file as a mapping from names to arrays; bfloat16 comes as ml_dtypes' type.
 
-    The file is mapped anew for every tensor: pages that were read would otherwise count as this process's memory.
+    The file is mapped again for every tensor: pages that were read would otherwise count as this process's memory.
 
     Raises:
-      ValueError: the file is missing, truncated, or something else in disguise; it is never unpickled.
+      ValueError: if the file is missing, truncated, or of another format; it is never unpickled.
     """
 
     def __init__(self, path: Path):
@@ -32,12 +30,12 @@ class TensorFile(Mapping[str, np.ndarray]):
             start = file.read(9)
         # A safetensors file begins with the length of its header in 8 bytes, then the header, JSON.
         if start[8:] != b"{" and start.startswith((_ZIP, _PICKLE)):
-            raise ValueError(f"{path} is a PyTorch pickle with another name, and could run any code; convert it first")
+            raise ValueError(f"{path} is a renamed PyTorch pickle, and could run any code; convert it first")
         try:
             with safe_open(path, "np") as tensors:
                 self._shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
         except SafetensorError as error:
-            raise ValueError(f"{path} is damaged, fetch it again: {error}") from None
+            raise ValueError(f"{path} is damaged, download it again: {error}") from None
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._shapes:
@@ -50,14 +48,3 @@ class TensorFile(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._shapes)
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object; a ValueError that names the file where it is none."""
-    try:
-        values = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: not a readable JSON file ({error})") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{file}: holds no JSON object")
-    return values

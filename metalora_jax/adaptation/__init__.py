@@ -1,0 +1,1 @@
+"""A base, adapters on it, its frozen front, and the agent that acts with both."""

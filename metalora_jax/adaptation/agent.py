@@ -1,0 +1,87 @@
+"""One way to act: from camera frames and an instruction to a chunk of commands in the robot's own units."""
+
+import jax
+import numpy as np
+
+from metalora_jax import adapters
+from metalora_jax.adaptation.base import Base
+from metalora_jax.adaptation.learner import Learner, learner
+from metalora_jax.adapters import Theta
+from metalora_jax.policies import stages
+from metalora_jax.types import Observation
+
+
+class Agent:
+    """A base, perhaps with an adapter, that acts.
+
+        agent = Agent(base, start)
+        chunk = agent.act(images, state, "open the drawer", jax.random.key(0))
+
+    The policy is compiled once for each shape of the inputs and each placement; agents that differ in theta alone share
+    the program.
+    """
+
+    def __init__(self, base: Base, adapted: Learner | None = None, theta: Theta | None = None, *, fuse: bool = False):
+        """Puts a policy together.
+
+        Args:
+          base: the frozen policy.
+          adapted: the adapters on it; None is the base alone.
+          theta: their parameters; None takes those of `adapted`.
+          fuse: fold the adapters into the base's weights, which saves their arithmetic and costs a copy of the weights.
+            Exact up to rounding in float32.
+
+        Raises:
+          ValueError: theta does not fit `adapted`; or `fuse` is wanted of adapters that depend on their input, or of
+            weights that are not float32, which would round the adapters away.
+        """
+        if adapted is None and theta is not None:
+            raise ValueError("theta is given without the adapters that it belongs to; pass `adapted`, too")
+        self._base = base
+        self._plain = learner(base, (), jax.random.key(0))
+        self.fuse = fuse
+        self.swap(adapted, theta)
+
+    def swap(self, adapted: Learner | None, theta: Theta | None = None) -> None:
+        """Takes another adapter; nothing is compiled where its placement has been used before. Arguments as above."""
+        if adapted is None:
+            self._learner = self._plain
+            return
+        theta = jax.tree.map(jax.numpy.asarray, adapted.theta if theta is None else theta)
+        if not self.fuse:
+            self._learner = adapted.replace(theta=theta)
+            return
+        if stored := {leaf.dtype.name for leaf in jax.tree.leaves(self._plain.phi)} - {"float32"}:
+            raise ValueError(f"folding adapters into {min(stored)} weights would round them away; use fuse=False")
+        phi = adapters.split(adapters.fuse(adapted.model(theta))).phi
+        self._learner = self._plain.replace(phi=phi)
+
+    def act(self, images: np.ndarray, state: np.ndarray, instruction: str, key: jax.Array) -> np.ndarray:
+        """Chunks of commands for B frames.
+
+        Args:
+          images: (B, C, H, W, 3) uint8, cameras in the order of the base's training; or (C, H, W, 3) of one frame.
+          state: (B, state_dim) in the robot's units; or (state_dim,).
+          instruction: what the robot is told.
+          key: of the flow's noise.
+
+        Returns:
+          (B, chunk, action_dim) in the robot's units; (chunk, action_dim) for one frame.
+
+        Raises:
+          ValueError: see `Preprocessor.observe`.
+        """
+        single = np.ndim(images) == 4
+        if single:
+            images, state = np.asarray(images)[None], np.asarray(state)[None]
+        observation = self._base.preprocessor.observe(images, state, instruction)
+        commands = self._base.preprocessor.commands(np.asarray(_sample(self._learner, observation, key)))
+        return commands[0] if single else commands
+
+
+@jax.jit
+def _sample(adapted: Learner, observation: Observation, key: jax.Array) -> jax.Array:
+    model = adapted.model()
+    sizes = model.sizes
+    noise = jax.random.normal(key, (observation.state.shape[0], sizes.chunk, sizes.action))
+    return stages.sample(model, observation, noise)

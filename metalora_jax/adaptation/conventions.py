@@ -1,0 +1,89 @@
+"""Do demonstrations look like the data that a base was trained on? Wrong conventions silently give 0 % success."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from metalora_jax import trees
+from metalora_jax.adaptation.base import Base
+from metalora_jax.data.frames import gather, rows_and_labels
+from metalora_jax.policies import stages
+from metalora_jax.policies.policy import Policy
+from metalora_jax.progress import progress
+from metalora_jax.types import ActionChunk, Demo, Observation
+
+FAR_STATE = 5.0  # standard deviations between the demonstrations' mean and the base's
+FAR_ACTION = 10.0  # standard deviations between any action and the base's mean
+BETTER = 0.8  # fraction to which another convention must reduce the loss
+
+MANY, FEW = 64, 8  # frames that the base is tested on; few if it takes seconds per frame
+
+AS_IT_IS = "as it is"
+VIEWS: dict[str, tuple[slice, slice]] = {
+    AS_IT_IS: np.s_[:, :],
+    "upside down": np.s_[::-1, :],
+    "mirrored": np.s_[:, ::-1],
+    "turned by 180 degrees": np.s_[::-1, ::-1],
+}
+_TASK = "demonstrated"
+
+
+def doubts(base: Base, demos: Sequence[Demo]) -> list[str]:
+    """Descriptions of what looks wrong, one sentence each; empty if nothing does.
+
+    State and actions are compared with the base's statistics. For conventions that statistics do not show, the base is
+    tested: does it predict the demonstrated actions better from a turned picture, or with the gripper reversed?
+
+    Args:
+      base: the policy to be adapted.
+      demos: of one task.
+    """
+    return _against_statistics(base, demos) + _against_predictions(base, demos)
+
+
+def _against_statistics(base: Base, demos: Sequence[Demo]) -> list[str]:
+    known, found = base.statistics, []
+    state, actions = np.concatenate([d.state for d in demos]), np.concatenate([d.actions for d in demos])
+    for i, away in enumerate((state.mean(axis=0) - known.state_mean) / known.state_std):
+        if abs(away) > FAR_STATE:
+            found.append(f"state dimension {i} lies {away:+.0f} standard deviations from the base's data; other units?")
+    for i, away in enumerate(np.abs(actions - known.action_mean).max(axis=0) / known.action_std):
+        if away > FAR_ACTION:
+            found.append(f"action dimension {i} goes {away:.0f} standard deviations from the base's data; other scale?")
+    return found
+
+
+def _against_predictions(base: Base, demos: Sequence[Demo]) -> list[str]:
+    frames = gather({_TASK: list(demos)}, base.preprocessor)
+    graph, params = nnx.split(base.model)
+    signs = np.ones(len(base.statistics.action_mean), np.float32)
+    reversed_gripper = np.append(signs[:-1], np.float32(-1))
+
+    @jax.jit
+    def losses(params: Any, observation: Observation, targets: list[ActionChunk]) -> list[jax.Array]:
+        model: Policy = nnx.merge(graph, params)
+        context, key = model.context(observation), jax.random.key(0)
+        return [stages.loss(model, context, target, key, draws=4, action_dim=len(signs)) for target in targets]
+
+    rows, plain = rows_and_labels(frames, _TASK, range(len(demos)))
+    _, reverse = rows_and_labels(frames, _TASK, range(len(demos)), lambda actions: actions * reversed_gripper)
+    picks = np.linspace(0, len(rows) - 1, FEW if base.large else MANY).astype(int)
+    seen, targets = frames.observe(rows[picks]), [trees.index(labels, picks) for labels in (plain, reverse)]
+    found: dict[str, list[float]] = {}
+    views = VIEWS.items()
+    for name, view in progress(list(views), description="conventions, views") if base.large else views:
+        turned = seen.images[(np.s_[:], np.s_[:], *view)]
+        found[name] = [float(loss) for loss in losses(params, seen._replace(images=turned), targets)]
+    known, reverse_loss = found[AS_IT_IS]
+    best = min(found, key=lambda name: found[name][0])
+    said = []
+    if found[best][0] < BETTER * known:
+        said.append(f"the base fits the pictures better {best} (loss {found[best][0]:.2f}, not {known:.2f})")
+    if reverse_loss < BETTER * known:
+        said.append(
+            f"the base fits the gripper better with its sign reversed (loss {reverse_loss:.2f}, not {known:.2f})"
+        )
+    return said

@@ -1,0 +1,144 @@
+"""The frozen front, computed once per frame: what lies below the lowest adapter is the same in every gradient step."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import numpy as np
+
+from metalora_jax.adaptation.feature_cache import Entry, FeatureCache
+from metalora_jax.data.frames import Frames
+from metalora_jax.policies.policy import Stage
+from metalora_jax.policies.stages import advance
+from metalora_jax.types import Observation, PyTree
+
+BATCH = 16  # frames in an entry of the cache, at most
+AT_ONCE = 4  # frames that go through the policy together on a CPU: more overflow its cache at SmolVLA's size
+AT_ONCE_ELSEWHERE = 256  # on a GPU or TPU, where small programs underuse the device; at most BATCH with a cache
+IN_MEMORY = 4 * 2**30  # [bytes] larger banks stay on the disk, mapped
+_VERSION = "1"  # of what a key stands for; increase it when preprocessing or a stage changes what it computes
+
+
+class Blocks:
+    """One array (N, ...) in several pieces along its first axis, indexed like a whole one by arrays of row numbers."""
+
+    def __init__(self, pieces: Sequence[np.ndarray]):
+        self._pieces = pieces
+        self._ends = np.cumsum([len(piece) for piece in pieces])
+        self.shape = (int(self._ends[-1]), *pieces[0].shape[1:])
+        self.dtype = pieces[0].dtype
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """(...) int -> (..., *shape[1:]), in memory."""
+        rows = np.asarray(rows)
+        flat = rows.reshape(-1)
+        out = np.empty((len(flat), *self.shape[1:]), self.dtype)
+        where = np.searchsorted(self._ends, flat, side="right")
+        for number in np.unique(where):
+            chosen = where == number
+            piece = self._pieces[number]
+            out[chosen] = piece[flat[chosen] - (self._ends[number] - len(piece))]
+        return out.reshape(*rows.shape, *self.shape[1:])
+
+
+def bank(
+    frames: Frames,
+    model_of: Callable[[PyTree], PyTree],
+    phi: PyTree,
+    stage: Stage,
+    progress: Callable[[int], None],
+    cache: FeatureCache | None = None,
+    fingerprint: str = "",
+) -> PyTree:
+    """The output of the frozen stages for all N frames in V variants, on the host: leaves (V * N, ...).
+
+    Args:
+      frames: the data set.
+      model_of: phi -> policy; its adapters, if any, must lie above `stage`.
+      phi: frozen weights.
+      stage: see `Policy.stage_of`.
+      progress: called with the number of frames done since the last call.
+      cache: where outputs are looked up and stored; None computes them all.
+      fingerprint: of the policy, for the cache's keys.
+
+    Returns:
+      A tree of arrays; of `Blocks` if they are larger than `IN_MEMORY`.
+    """
+    if stage == "observation":  # nothing is computed, so there is nothing to cache
+        cache = None
+
+    @jax.jit
+    def run(phi: PyTree, observation: Observation) -> PyTree:
+        return advance(model_of(phi), observation, stage)
+
+    at_once, blocks = AT_ONCE, _blocks(frames)
+    if jax.default_backend() != "cpu":
+        at_once = BATCH if cache else AT_ONCE_ELSEWHERE
+        blocks = blocks if cache else _even(frames, at_once)
+
+    def computed(rows: np.ndarray) -> Entry:
+        padded = np.resize(rows, -(-len(rows) // at_once) * at_once)  # so that one compilation serves every data set
+        parts = [jax.tree.leaves(run(phi, frames.observe(some))) for some in padded.reshape(-1, at_once)]
+        whole = [np.concatenate(leaves)[: len(rows)] for leaves in zip(*parts, strict=True)]
+        return {f"leaf{i}": leaf for i, leaf in enumerate(whole)}
+
+    structure = jax.tree.structure(jax.eval_shape(run, phi, frames.observe(np.zeros(at_once, int))))
+    pieces: list[Entry] = []
+    for rows in blocks:
+        if cache is None:
+            entry = computed(rows)
+        else:
+            key = _key(frames, rows, stage, fingerprint)
+            entry = cache.get(key) or cache.put(key, computed(rows))
+        pieces.append(entry)
+        progress(len(rows))
+    whole = _whole if sum(_bytes(entry) for entry in pieces) <= IN_MEMORY else Blocks
+    return jax.tree.unflatten(structure, [whole([entry[name] for entry in pieces]) for name in pieces[0]])
+
+
+def size(frames: Frames, model_of: Callable[[PyTree], PyTree], phi: PyTree, stage: Stage) -> int:
+    """Size of a `bank` in bytes; nothing is computed."""
+    one = frames.observe(np.zeros(1, int))
+    outputs = jax.eval_shape(lambda phi, observation: advance(model_of(phi), observation, stage), phi, one)
+    each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(outputs))
+    return each * frames.variants * len(frames.state)
+
+
+def on_host(bank: PyTree) -> bool:
+    """Whether a bank is too large for the device, so that rows are looked up before a step, not inside it."""
+    return any(isinstance(leaf, Blocks) for leaf in jax.tree.leaves(bank))
+
+
+def _blocks(frames: Frames) -> Iterator[np.ndarray]:
+    """Rows of at most BATCH frames, never from two demonstrations: adding one keeps the keys of the others."""
+    for variant in range(frames.variants):
+        for task, starts in frames.first_row.items():
+            for start, chosen in zip(starts, frames.moments[task], strict=True):
+                for first in range(0, len(chosen), BATCH):
+                    rows = start + np.arange(first, min(first + BATCH, len(chosen)))
+                    yield variant * len(frames.state) + rows
+
+
+def _even(frames: Frames, size: int) -> Iterator[np.ndarray]:
+    """All rows, `size` at a time."""
+    total = frames.variants * len(frames.state)
+    for first in range(0, total, size):
+        yield np.arange(first, min(first + size, total))
+
+
+def _key(frames: Frames, rows: np.ndarray, stage: Stage, fingerprint: str) -> str:
+    sha = hashlib.sha256(f"{_VERSION}\0{stage}\0{fingerprint}\0{frames.preprocessor.sizes.image}\0".encode())
+    row = rows % len(frames.state)
+    for part in (frames.pictures(rows), frames.state[row], *frames.text(rows)):
+        values = np.ascontiguousarray(part)
+        sha.update(f"{values.dtype}{values.shape}".encode())
+        sha.update(values.tobytes())
+    return sha.hexdigest()[:32]
+
+
+def _whole(pieces: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(pieces)
+
+
+def _bytes(entry: Entry) -> int:
+    return sum(value.nbytes for value in entry.values())

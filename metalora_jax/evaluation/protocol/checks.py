@@ -1,0 +1,82 @@
+"""Checks of a comparison's config before anything is computed: disjoint splits, and no setting without effect."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from metalora_jax.data.tasks import Splits, check_disjoint
+from metalora_jax.envs.world import World
+from metalora_jax.evaluation.protocol.few_shot import Protocol
+from metalora_jax.progress import progress
+from metalora_jax.training.augmentation import other_texts
+from metalora_jax.training.meta_train import DataConfig, read_demos, unpictured
+
+
+def check_splits(config: Mapping[str, Any], where: World) -> None:
+    """Checks that all tasks are known and, for new tasks, that none is both trained and tested on.
+
+    Tasks are compared by name, texts, and facts in protocol.held_out. Earlier tasks, on which retention is measured,
+    count as trained on. Known tasks under new conditions share their tasks on purpose; there the conditions are held
+    out.
+
+    Raises:
+      ValueError: if not, or if the world does not know such a fact about its tasks.
+    """
+    protocol = Protocol.from_config(config["protocol"])
+    learned = {task for arm in config["arms"].values() if "data" in arm for task in arm["data"]["tasks"]}
+    learned |= {*protocol.retention_tasks, *(config["replay"]["tasks"] if "replay" in config else ())}
+    splits = Splits(tuple(sorted(learned)), tuple(config["validation"]["tasks"]), tuple(config["test"]["tasks"]))
+    instructions = {task: where.instruction(task) for tasks in splits for task in tasks}
+    if protocol.distribution == "tasks":
+        others: dict[str, tuple[str, ...]] = {}
+        for arm in config["arms"].values():
+            for task, texts in (other_texts(arm, where.instruction) if "data" in arm else {}).items():
+                others[task] = others.get(task, ()) + texts
+        labels = {task: _labels(where.facts(task), protocol) for task in instructions}
+        check_disjoint(splits, instructions, others, labels)
+
+
+def check_demos(config: Mapping[str, Any]) -> None:
+    """Reads all demonstrations of the config except the pictures, so that missing ones are reported before training.
+
+    Raises:
+      ValueError: see `data.sources`.
+    """
+    sections = [arm["data"] for arm in config["arms"].values() if "data" in arm]
+    sections += [config[name] for name in ("validation", "test", "replay") if name in config]
+    parts = unpictured(DataConfig.from_config(section) for section in sections)
+    for part in progress(parts, description="demonstrations, without pictures"):
+        read_demos(part)
+
+
+def check_replay(config: Mapping[str, Any], protocol: Protocol) -> None:
+    """Checks that a section `replay` and protocol.replay_frames are set together.
+
+    Raises:
+      ValueError: if not.
+    """
+    if ("replay" in config) != (protocol.replay_frames > 0):
+        there = "a" if "replay" in config else "no"
+        raise ValueError(
+            f"protocol.replay_frames is {protocol.replay_frames}, and there is {there} section `replay` with "
+            "demonstrations of earlier tasks: set both or neither"
+        )
+
+
+def check_retention(protocol: Protocol) -> None:
+    """Checks that earlier tasks are named if retention is to be measured on new tasks.
+
+    Raises:
+      ValueError: if not.
+    """
+    if protocol.distribution == "tasks" and protocol.retention_steps and not protocol.retention_tasks:
+        raise ValueError(
+            "protocol.retention_steps measures what an adapter for a new task costs on earlier tasks: name some in "
+            "protocol.retention_tasks, or set retention_steps to 0"
+        )
+
+
+def _labels(facts: Mapping[str, Sequence[str]], protocol: Protocol) -> list[str]:
+    if unknown := set(protocol.held_out) - set(facts):
+        known = ", ".join(facts) or "none"
+        raise ValueError(f"protocol.held_out: no fact {min(unknown)!r} about this world's tasks; known: {known}")
+    return [f"{fact} {text!r}" for fact in protocol.held_out for text in facts[fact]]

@@ -1,0 +1,201 @@
+"""The few-shot protocol: support sets, the search for inner rates on validation, adaptation, closed-loop episodes.
+
+Everything that is compared is paired: all arms see the same support minibatches and flow noise, start their episodes
+from the same simulator seeds, and get their optimiser and rate by the same search on validation cells.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+
+from metalora_jax.adaptation.learner import loss_fn
+from metalora_jax.data.frames import Frames
+from metalora_jax.envs.conditions import Condition, ConditionRange
+from metalora_jax.evaluation.protocol.arms import Adaptation, Adapted, Arm, Choice, candidates
+from metalora_jax.fields import from_fields
+from metalora_jax.policies.policy import Stage
+from metalora_jax.training.meta_train import relabel_of
+from metalora_jax.training.task_batches import Replay, behind, fill, query_rows, support_rows
+from metalora_jax.types import Batch, PyTree
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_JUDGED = 48  # at most this many frames of held-out demonstrations to judge a rate by
+
+
+class Protocol(NamedTuple):
+    """Settings shared by all arms."""
+
+    distribution: str  # "conditions" or "tasks"
+    steps: tuple[int, ...]  # step counts on the curves, ascending, 0 included
+    shots: tuple[int, ...]  # support demonstrations; the first is the headline, with all of `steps`
+    shots_steps: tuple[int, ...]  # step counts at which the other `shots` are evaluated
+    draws_per_task: int  # cells for each task: each has its own condition and support demonstrations
+    episodes: int  # closed-loop episodes for each cell and step count
+    retention_steps: int  # step count at which retention is measured; 0 disables it
+    frames: int  # frames in a support minibatch
+    flow_draws: int  # samples of (t, noise) per frame
+    max_norm: float | None  # clip of inner gradients, for arms not meta-trained with their own
+    short: int  # rates are searched separately for up to this many steps, and for more
+    retention_tasks: tuple[str, ...] = ()  # earlier tasks to test new adapters on, one per cell in turn
+    instruction_steps: int = 0  # step count at which policies get another task's instruction; 0 disables it
+    first_episode: int = 0  # number of a cell's first episode (`World.episode_start`): LIBERO's initial-state index
+    replay_frames: int = 0  # frames of the section `replay`, earlier tasks, in a support minibatch besides `frames`
+    held_out: tuple[str, ...] = ()  # facts that tasks of two splits may not share (see `World.facts`), besides the text
+
+    @classmethod
+    def from_config(cls, fields: Mapping[str, Any]) -> "Protocol":
+        """Reads the section `protocol`; see `fields.from_fields`."""
+        return from_fields(cls, fields, "protocol")
+
+
+class Cell(NamedTuple):
+    """One adaptation problem."""
+
+    split: str
+    task: str
+    condition: Condition | None
+    shots: int
+    draw: int
+    demos: tuple[int, ...]  # support
+    query: tuple[int, ...]  # other demonstrations, for the search's loss
+
+
+class Replayed(NamedTuple):
+    """Earlier tasks that must not be forgotten: every arm adapts on their frames, too."""
+
+    draw: Mapping[Stage, Replay]
+    digest: str  # of the demonstrations, see `data.content`
+
+
+class DataSet(NamedTuple):
+    """Demonstrations of one split, with the frozen front computed: for every arm up to its first adapted stage."""
+
+    frames: Frames
+    banks: Mapping[Stage, PyTree]
+    cells: dict[int, list[Cell]]  # shots -> cells
+    digest: str  # of the demonstrations, see `data.content`
+    replay: Replayed | None = None
+
+
+def cells(
+    protocol: Protocol,
+    split: str,
+    demos: Mapping[str, int],
+    conditions: ConditionRange | None,
+    shots: int,
+    draws_per_task: int,
+    seed: int,
+) -> list[Cell]:
+    """The cells of a split: pure in seed, and the same condition for every number of shots.
+
+    Raises:
+      ValueError: if there are more shots than demonstrations.
+    """
+    made = []
+    for number, (task, count) in enumerate(sorted(demos.items())):
+        if shots >= count:
+            raise ValueError(f"{task} has {count} demonstrations: {shots} shots leave none for validation; record more")
+        for draw in range(draws_per_task):
+            rng = np.random.default_rng([seed, number, draw])
+            order = rng.permutation(count).tolist()
+            condition = None if conditions is None else conditions.sample(rng, split)
+            made.append(Cell(split, task, condition, shots, draw, tuple(order[:shots]), tuple(order[shots:])))
+    return made
+
+
+def support(cell: Cell, data: DataSet, stage: Stage, steps: int, protocol: Protocol) -> Batch:
+    """The minibatches that all arms adapt on, from `stage` on: leaves (steps, frames, ...); step j is the same for all.
+
+    If earlier tasks are replayed, their frames follow those of the cell.
+    """
+    seed = [cell.draw, cell.shots, *cell.demos]
+    relabel, rng = relabel_of(cell.condition), np.random.default_rng(seed)
+    own = fill(
+        support_rows(data.frames, cell.task, cell.demos, relabel, steps, protocol.frames, rng), data.banks[stage]
+    )
+    if data.replay is None:
+        return own
+    others = data.replay.draw[stage](np.random.default_rng([*seed, 1]), (steps, protocol.replay_frames))
+    return behind(own, others, axis=1)
+
+
+def _query(cell: Cell, number: int, data: DataSet, stage: Stage) -> Batch:
+    """The frames for a search: other demonstrations of the cell's task, and as many replayed frames."""
+    relabel, rng = relabel_of(cell.condition), np.random.default_rng(number)
+    size = min(_JUDGED, sum(len(data.frames.moments[cell.task][i]) for i in cell.query))
+    own = fill(query_rows(data.frames, cell.task, cell.query, relabel, size, rng), data.banks[stage])
+    return own if data.replay is None else behind(own, data.replay.draw[stage](rng, (size,)), axis=0)
+
+
+def search(
+    arm: Arm,
+    adapt: Adaptation,
+    options: Mapping[str, Sequence[float]],
+    validation: DataSet,
+    protocol: Protocol,
+) -> dict[str, Choice]:
+    """The best choice for few steps, and for many, by flow loss on held-out demonstrations of validation cells.
+
+    If earlier tasks are replayed, their loss counts as much as that of the new one.
+    """
+    judge = jax.jit(lambda start, theta, batch: loss_fn(start, draws=8)(theta, batch, jax.random.key(1)))
+    judged = list(enumerate(validation.cells[protocol.shots[0]]))
+    best: dict[str, Choice] = {}
+    for budget, steps in budgets(protocol).items():
+        scores: dict[Choice, float] = {}
+        for choice in candidates(arm, dict(options)):
+
+            def held_out_loss(item: tuple[int, Cell], choice: Choice = choice, steps: tuple = steps) -> float:
+                number, cell = item
+                batch = support(cell, validation, arm.learner.stage, max(steps), protocol)
+                adapted = adapt(arm, choice, batch, number, steps)
+                query = _query(cell, number, validation, arm.learner.stage)
+                return float(np.mean([judge(arm.learner, adapted.thetas[step], query) for step in steps]))
+
+            scores[choice] = float(np.mean(list(side_by_side(held_out_loss, judged))))
+        finite = {choice: score for choice, score in scores.items() if np.isfinite(score)}
+        if not finite:
+            raise ValueError(f"every inner rate diverges for {arm.name}: {scores}; search lower rates")
+        best[budget] = min(finite, key=lambda choice: finite[choice])
+    return best
+
+
+def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """`function` of each item, in order, as many at a time as there are cores: XLA hardly splits small programs."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        yield from pool.map(function, items)
+
+
+def budgets(protocol: Protocol) -> dict[str, tuple[int, ...]]:
+    """Step counts (above 0) that share one choice of optimiser and rate."""
+    short = tuple(s for s in protocol.steps if 0 < s <= protocol.short)
+    long = tuple(s for s in protocol.steps if s > protocol.short)
+    return {name: steps for name, steps in (("short", short), ("long", long)) if steps}
+
+
+def adapted_at(
+    arm: Arm,
+    adapt: Adaptation,
+    choices: Mapping[str, Choice],
+    cell: Cell,
+    data: DataSet,
+    protocol: Protocol,
+    wanted: Sequence[int],
+) -> Iterator[tuple[int, PyTree, float, float | None]]:
+    """(steps, theta, seconds, support loss) for each requested step count."""
+    if 0 in wanted:
+        yield 0, jax.tree.map(np.asarray, arm.meta_params["theta"]), 0.0, None
+    for budget, steps in budgets(protocol).items():
+        if not set(steps) & set(wanted):
+            continue
+        batch = support(cell, data, arm.learner.stage, max(steps), protocol)
+        result: Adapted = adapt(arm, choices[budget], batch, cell.draw, steps)
+        for step in steps:
+            if step in wanted:
+                yield step, result.thetas[step], result.seconds[step], float(result.losses[step - 1])

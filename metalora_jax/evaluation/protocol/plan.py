@@ -1,0 +1,213 @@
+"""Which episodes a comparison consists of, and the adapted policies that still have to run them.
+
+Every adapted policy runs the episodes of its cell. After `retention_steps` on the fewest demonstrations it also runs an
+earlier task, and after `instruction_steps` its own task under another task's instruction.
+
+The first draw of demonstrations of all methods and tasks comes before the second: a comparison that is stopped early
+lacks draws, but no method.
+"""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+
+from metalora_jax.envs.conditions import Condition
+from metalora_jax.envs.world import World
+from metalora_jax.evaluation.protocol import few_shot
+from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
+from metalora_jax.evaluation.protocol.few_shot import Cell, DataSet, Protocol
+from metalora_jax.evaluation.reports.records import Episode, EpisodeLog
+from metalora_jax.evaluation.rollout import Job, Rollout
+from metalora_jax.processes import ALONE, Host
+from metalora_jax.progress import progress
+
+BASE = "base"  # the method name of the frozen policy, which is not adapted
+RETENTION = "base"  # the split of earlier tasks: those that the base and the adapters were trained on
+
+MEMORY = 4e9  # [bytes] of adapted parameters kept in memory for their episodes
+
+Stamps = Mapping[tuple[str, int], str]  # (method, meta-seed) -> fingerprint
+
+
+class Work(NamedTuple):
+    """One adaptation, and the episodes that wait for it."""
+
+    arm: Arm
+    cell: Cell
+    missing: dict[int, list[Episode]]  # gradient steps -> episodes
+
+    @property
+    def bytes(self) -> int:
+        """Of the adapted parameters."""
+        return len(self.missing) * sum(leaf.nbytes for leaf in jax.tree.leaves(self.arm.meta_params["theta"]))
+
+
+def plan(
+    arms: Sequence[Arm],
+    choices: Mapping[str, Mapping[str, Choice]],
+    adapt: Adaptation,
+    test: DataSet,
+    protocol: Protocol,
+    where: World,
+    log: EpisodeLog,
+    stamps: Stamps,
+    host: Host = ALONE,
+) -> Iterator[list[Job]]:
+    """Adapts every arm to every cell that lacks episodes, and yields those episodes in batches that fit the memory.
+
+    Each of several hosts handles its share of all episodes, whatever its own log already has.
+    """
+
+    def adapted(work: Work) -> list[Job]:
+        arm, cell, missing = work
+        steps = list(missing)
+        results = few_shot.adapted_at(arm, adapt, choices[arm.name], cell, test, protocol, steps)
+        return [
+            Job(task, arm.placement, theta, tuple(_rollout(record, seconds, loss) for record in records), cell.draw)
+            for step, theta, seconds, loss in results
+            for task, records in _by_task(missing[step]).items()
+        ]
+
+    jobs = _base_jobs(test, protocol, where, log, stamps[BASE, 0], host)
+    for batch in _batches(_work(arms, test, protocol, where, log, stamps, host)):
+        found = progress(few_shot.side_by_side(adapted, batch), description="adaptation, cells", total=len(batch))
+        yield jobs + [job for made in found for job in made]
+        jobs = []
+    if jobs:
+        yield jobs
+
+
+def _work(
+    arms: Sequence[Arm], test: DataSet, protocol: Protocol, where: World, log: EpisodeLog, stamps: Stamps, host: Host
+) -> Iterator[Work]:
+    adaptations = [
+        (arm, shots == protocol.shots[0], number, cell)
+        for arm in arms
+        for shots in protocol.shots
+        for number, cell in enumerate(test.cells[shots])
+    ]
+    adaptations.sort(key=lambda adaptation: adaptation[-1].draw)
+    for arm, headline, number, cell in host.share(adaptations):
+        missing = {}
+        for step in protocol.steps if headline else protocol.shots_steps:
+            wanted = _own(cell, step, protocol, where)
+            if headline and step and step == protocol.retention_steps:
+                wanted += _earlier(cell, number, step, protocol, where)
+            if headline and step and step == protocol.instruction_steps:
+                wanted += _misled(cell, step, test, protocol, where)
+            if left := _left(wanted, arm.name, arm.meta_seed, stamps[arm.name, arm.meta_seed], log):
+                missing[step] = left
+        if missing:
+            yield Work(arm, cell, missing)
+
+
+def _batches(work: Iterable[Work]) -> Iterator[list[Work]]:
+    batch: list[Work] = []
+    for item in work:
+        if batch and sum(each.bytes for each in batch) + item.bytes > MEMORY:
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def base_job(task: str, number: int, where: World, stamp: str) -> Job:
+    """One episode of the plain base without a shift, for judging the base itself."""
+    start = where.episode_start(task, 99, number)  # a draw that no comparison uses
+    record = dataclasses.replace(_blank(task, Condition(), start), adapter_on=False, fingerprint=stamp)
+    return Job(task, (), None, (_rollout(record, 0.0, None),))
+
+
+def _own(cell: Cell, step: int, protocol: Protocol, where: World) -> list[Episode]:
+    """What the cell asks for: its task under its condition."""
+    records = _episodes(cell.task, cell.condition or Condition(), cell, protocol, where)
+    return [dataclasses.replace(record, split=cell.split, steps=step) for record in records]
+
+
+def _earlier(cell: Cell, number: int, step: int, protocol: Protocol, where: World) -> list[Episode]:
+    """Retention: an earlier task, without a shift. Under new conditions that is the cell's own task."""
+    task = protocol.retention_tasks[number % len(protocol.retention_tasks)] if protocol.retention_tasks else cell.task
+    adapted_to = None if task == cell.task else cell.task
+    records = _episodes(task, Condition(), cell, protocol, where)
+    return [dataclasses.replace(record, split=RETENTION, steps=step, adapted_to=adapted_to) for record in records]
+
+
+def _misled(cell: Cell, step: int, test: DataSet, protocol: Protocol, where: World) -> list[Episode]:
+    """The wrong-instruction control: as `_own`, told the next task's instruction that differs."""
+    tasks = sorted(test.frames.demos)
+    at = tasks.index(cell.task)
+    others = [where.instruction(task) for task in tasks[at + 1 :] + tasks[:at]]
+    wrong = next((text for text in others if text != where.instruction(cell.task)), None)
+    if wrong is None:
+        raise ValueError(
+            "protocol.instruction_steps needs two test tasks with different instructions; set it to 0 or add a task"
+        )
+    return [dataclasses.replace(record, told=wrong) for record in _own(cell, step, protocol, where)]
+
+
+def _base_jobs(test: DataSet, protocol: Protocol, where: World, log: EpisodeLog, stamp: str, host: Host) -> list[Job]:
+    """The frozen policy: on every test cell, and on earlier tasks (retention with the adapter off)."""
+    wanted: dict[tuple, Episode] = {}
+    for number, cell in enumerate(test.cells[protocol.shots[0]]):
+        plain = cell._replace(shots=0)
+        records = _own(plain, 0, protocol, where)
+        if protocol.retention_steps:
+            earlier = _earlier(plain, number, 0, protocol, where)
+            records += [dataclasses.replace(record, adapter_on=False, adapted_to=None) for record in earlier]
+        wanted |= {record.key: record for record in records}  # cells can share an earlier task, and its start
+    left = _left(host.share(list(wanted.values())), BASE, 0, stamp, log)
+    return [Job(record.task, (), None, (_rollout(record, 0.0, None),), record.draw) for record in left]
+
+
+def _left(records: Iterable[Episode], method: str, meta_seed: int, stamp: str, log: EpisodeLog) -> list[Episode]:
+    """A method's episodes that are not in the log yet."""
+    own = [dataclasses.replace(r, method=method, meta_seed=meta_seed, fingerprint=stamp) for r in records]
+    return [record for record in own if not log.done(record.key, record.fingerprint)]
+
+
+def _by_task(records: Iterable[Episode]) -> dict[str, list[Episode]]:
+    groups: defaultdict[str, list[Episode]] = defaultdict(list)
+    for record in records:
+        groups[record.task].append(record)
+    return groups
+
+
+def _episodes(task: str, condition: Condition, cell: Cell, protocol: Protocol, where: World) -> list[Episode]:
+    numbers = range(protocol.first_episode, protocol.first_episode + protocol.episodes)
+    starts = [where.episode_start(task, cell.draw, number) for number in numbers]
+    blank = [_blank(task, condition, start) for start in starts]
+    distribution, shots, draw = protocol.distribution, cell.shots, cell.draw
+    return [dataclasses.replace(b, distribution=distribution, shots=shots, draw=draw) for b in blank]
+
+
+def _rollout(record: Episode, seconds: float, loss: float | None) -> Rollout:
+    """The episode that completes `record`, whose policy took `seconds` to adapt."""
+    condition = Condition.from_json(record.condition)
+    return Rollout((record, seconds, loss), condition, record.episode_seed, record.told)
+
+
+def _blank(task: str, condition: Condition, seed: int) -> Episode:
+    """The record of an episode of the frozen base that is still to be run."""
+    return Episode(
+        method=BASE,
+        meta_seed=0,
+        distribution="conditions",
+        split=RETENTION,
+        task=task,
+        condition=condition.to_json(),
+        shots=0,
+        draw=0,
+        steps=0,
+        episode_seed=seed,
+        success=False,
+        episode_return=0.0,
+        length=0,
+        adapt_seconds=0.0,
+        support_loss=None,
+        fingerprint="",
+        error=None,
+    )

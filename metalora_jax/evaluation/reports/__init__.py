@@ -1,0 +1,1 @@
+"""From raw episodes to a report: the records, what they came from, statistics, tables and figures; without JAX."""

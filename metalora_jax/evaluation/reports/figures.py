@@ -1,0 +1,265 @@
+"""Figures of a report: from summary numbers to matplotlib figures, which the caller saves."""
+
+import dataclasses
+import math
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from metalora_jax.evaluation.reports.statistics import Interval
+from metalora_jax.evaluation.reports.summary import Cell, Section, Settings
+
+# Okabe and Ito's colours, which all common kinds of colour vision tell apart, without their yellow (too pale on white).
+# The reference method, which a report is about, is strong and blue; markers repeat the distinction in print.
+COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("s", "D", "^", "v", "P")
+INK, FAINT, REFERENCE = "#222222", "#E8E8E8", "#0072B2"
+STYLE: Any = {  # Any: matplotlib types its parameters by name
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#AAAAAA",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "savefig.dpi": 170,
+}
+
+
+class Point(NamedTuple):
+    """One estimate of a curve: its place on the x axis, its value and its interval."""
+
+    x: float
+    y: float
+    interval: Interval | None
+
+
+Curve = tuple[str, list[Point]]  # method, points by x
+
+
+def section_figures(section: Section, settings: Settings) -> dict[str, Figure]:
+    """All figures of one section by file name; those without data are left out.
+
+    Where the settings name groups of methods, each has figures of its own.
+    """
+    figures: dict[str, Figure] = {}
+    for group, methods in (settings.groups or {"": section.methods}).items():
+        shown = dataclasses.replace(section, cells=tuple(c for c in section.cells if c.method in methods))
+        stem = "_".join(filter(None, (section.distribution, section.split, re.sub(r"\W+", "-", group))))
+        if not shown.cells:
+            continue
+        figures[f"success_vs_steps_{stem}.png"] = success_vs_steps(shown, settings)
+        if section.shots_steps is not None:
+            figures[f"success_vs_shots_{stem}.png"] = success_vs_shots(shown, settings)
+        if any(cell.mean_return is not None for cell in shown.cells):
+            figures[f"return_vs_steps_{stem}.png"] = return_vs_steps(shown, settings)
+    return figures
+
+
+def success_vs_steps(section: Section, settings: Settings) -> Figure:
+    """Success rate [%] over gradient steps with 95 % Wilson intervals, one panel for each number of demonstrations."""
+    counts = _counts(section.cells)
+    note = f"Bars: 95 % Wilson intervals, {counts} a point. Axis: log(1 + steps)."
+    return _steps_figure(section, settings, _success, "episodes solved", note, percent=True)
+
+
+def return_vs_steps(section: Section, settings: Settings) -> Figure:
+    """Mean return over gradient steps with 95 % intervals over meta-seeds and tasks, one panel a number of shots."""
+    note = "No intervals: a single task and meta-seed."
+    if any(cell.return_interval for cell in section.cells):
+        note = "Bars: 95 % bootstrap intervals over meta-seeds and tasks. Axis: log(1 + steps)."
+    return _steps_figure(section, settings, _return, "mean return of an episode", note, percent=False)
+
+
+def success_vs_shots(section: Section, settings: Settings) -> Figure:
+    """Success rate [%] over demonstrations, after the same number of gradient steps for all methods."""
+    cells = {method: section.shots_curve(method) for method in section.methods}
+    shots = sorted({cell.shots for curve in cells.values() for cell in curve})
+    place = {k: float(i) for i, k in enumerate(shots)}  # evenly spaced: a handful of choices, not a measure
+    curves = [(method, [_success(place[c.shots], c) for c in curve]) for method, curve in cells.items() if curve]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.6 + _label_width(section, settings), 3.8), layout="constrained")
+        axes = figure.subplots()
+        curves = _dodge(curves, 0.015 * max(1, len(shots) - 1))
+        _draw(axes, curves, section.methods, settings)
+        axes.set_xticks(list(place.values()), [str(k) for k in shots])
+        axes.set_xlabel("demonstrations")
+        axes.set_ylabel("episodes solved")
+        _percent_axis(axes)
+        _label_ends(axes, curves, section.methods, settings)
+        steps = plural(section.shots_steps or 0, "gradient step")
+        counts = _counts(cell for curve in cells.values() for cell in curve)
+        _caption(figure, f"After {steps} (0 at 0). Bars: 95 % Wilson intervals, {counts} a point.")
+        return figure
+
+
+def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Positions near `values`, in their order, at least `gap` apart, within [low, high] where there is room for all.
+
+    Labels that would touch share the room around their common centre, so that none wanders further than it must.
+    """
+    groups: list[tuple[float, list[int]]] = []  # (centre, members); the members stand `gap` apart around the centre
+
+    def settle(centre: float, size: int) -> float:
+        half = gap * (size - 1) / 2
+        return max(low + half, min(high - half, centre))
+
+    for i in sorted(range(len(values)), key=lambda i: (values[i], -i)):  # of equals, the first stands on top
+        groups.append((settle(values[i], 1), [i]))
+        while len(groups) > 1 and groups[-1][0] - groups[-2][0] < gap * (len(groups[-1][1]) + len(groups[-2][1])) / 2:
+            members = groups[-2][1] + groups[-1][1]
+            groups[-2:] = [(settle(sum(values[j] for j in members) / len(members), len(members)), members)]
+    placed = [0.0] * len(values)
+    for centre, members in groups:
+        for rank, i in enumerate(members):
+            placed[i] = centre + gap * (rank - (len(members) - 1) / 2)
+    return placed
+
+
+def _steps_figure(
+    section: Section,
+    settings: Settings,
+    point: Callable[[float, Cell], Point | None],
+    ylabel: str,
+    note: str,
+    percent: bool,
+) -> Figure:
+    panels = [
+        [
+            (method, [p for c in section.curve(method, shots) if (p := point(math.log1p(c.steps), c)) is not None])
+            for method in section.methods
+        ]
+        for shots in section.shots
+    ]
+    panels = [[curve for curve in panel if curve[1]] for panel in panels]
+    last_panel = {method: i for i, panel in enumerate(panels) for method, _ in panel}
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(0.6 + 3.0 * len(panels) + _label_width(section, settings), 3.8), layout="constrained")
+        row = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+        span = math.log1p(max(cell.steps for cell in section.cells)) or 1.0
+        panels = [_dodge(curves, 0.012 * span) for curves in panels]
+        for axes, curves, shots in zip(row, panels, section.shots, strict=True):
+            _draw(axes, curves, section.methods, settings)
+            _steps_ticks(axes, sorted({cell.steps for cell in section.cells}), span)
+            axes.set_title(plural(shots, "demonstration"))
+            axes.set_xlabel("gradient steps")
+            if percent:
+                _percent_axis(axes)
+        row[0].set_ylabel(ylabel)
+        for i, (axes, curves) in enumerate(zip(row, panels, strict=True)):
+            _label_ends(axes, [c for c in curves if last_panel[c[0]] == i], section.methods, settings)
+        _caption(figure, note)
+        return figure
+
+
+def _success(x: float, cell: Cell) -> Point:
+    return Point(x, 100 * cell.success, Interval(100 * cell.wilson.low, 100 * cell.wilson.high))
+
+
+def _return(x: float, cell: Cell) -> Point | None:
+    return None if cell.mean_return is None else Point(x, cell.mean_return, cell.return_interval)
+
+
+def _dodge(curves: Sequence[Curve], step: float) -> list[Curve]:
+    """The curves a little apart along x, so that their bars stand side by side."""
+    shifts = [(rank - (len(curves) - 1) / 2) * step for rank in range(len(curves))]
+    return [(m, [p._replace(x=p.x + dx) for p in points]) for dx, (m, points) in zip(shifts, curves, strict=True)]
+
+
+def _draw(axes: Axes, curves: Sequence[Curve], methods: Sequence[str], settings: Settings) -> None:
+    for rank, (method, points) in enumerate(curves):
+        look, z = _look(method, methods, settings), 10 - rank
+        x, y = [p.x for p in points], [p.y for p in points]
+        for p in points:
+            if p.interval is not None:
+                axes.plot([p.x, p.x], p.interval, color=look["color"], linewidth=1.1, alpha=0.4, zorder=z)
+        axes.plot(x, y, color=look["color"], linestyle=look["linestyle"], linewidth=look["linewidth"], zorder=z)
+        marks: Any = {"markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.7}
+        axes.plot(x, y, look["marker"], color=look["color"], zorder=z + 20, **marks)
+
+
+def _label_ends(axes: Axes, curves: Sequence[Curve], methods: Sequence[str], settings: Settings) -> None:
+    """Writes each method's name beside the end of its line, in its colour: no legend to look up."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)
+    places = spread([points[-1].y for _, points in curves], 0.06 * (high - low), low, high)
+    for (method, points), place in zip(curves, places, strict=True):
+        colour = _look(method, methods, settings)["color"]
+        axes.annotate(
+            settings.labels.get(method, method),
+            xy=points[-1][:2],
+            xytext=(1.04, place),
+            textcoords=("axes fraction", "data"),
+            va="center",
+            color=colour,
+            fontweight="bold",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.5, "shrinkA": 1, "shrinkB": 4},
+        )
+
+
+def _label_width(section: Section, settings: Settings) -> float:
+    """Room beside the axes for the longest label [in]."""
+    return 0.3 + 0.09 * max(len(settings.labels.get(method, method)) for method in section.methods)
+
+
+def _look(method: str, methods: Sequence[str], settings: Settings) -> dict[str, Any]:
+    if method == settings.reference:
+        return {"color": REFERENCE, "marker": "o", "linestyle": "-", "linewidth": 2.8}
+    rank = [m for m in methods if m != settings.reference].index(method)
+    styles = ("-", ":", "-.")
+    return {
+        "color": COLOURS[rank % len(COLOURS)],
+        "marker": MARKERS[rank % len(MARKERS)],
+        "linestyle": styles[rank // len(COLOURS) % len(styles)],
+        "linewidth": 1.4,
+    }
+
+
+def _steps_ticks(axes: Axes, steps: Sequence[int], span: float) -> None:
+    labels, last = [], -math.inf
+    for k in steps:  # a label that would touch the one before is left out; its tick stays
+        room = math.log1p(k) - last >= 0.055 * span
+        labels.append(str(k) if room else "")
+        last = math.log1p(k) if room else last
+    axes.set_xticks([math.log1p(k) for k in steps], labels)
+
+
+def _percent_axis(axes: Axes) -> None:
+    axes.set_ylim(-2, 102)
+    axes.set_yticks(range(0, 101, 20))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.0f} %"))
+
+
+def _caption(figure: Figure, text: str) -> None:
+    text = textwrap.fill(text, width=int(17 * figure.get_figwidth()))  # about 17 letters of this size to the inch
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=8, color="#666666")
+
+
+def _counts(cells: Iterable[Cell]) -> str:
+    n = {cell.n for cell in cells}
+    return plural(min(n), "episode") if len(n) == 1 else f"{min(n)} to {max(n)} episodes"
+
+
+def plural(n: int, noun: str) -> str:
+    """`1 step`, `3 steps`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -1,0 +1,219 @@
+"""The report of an evaluation, from its raw episodes alone: `python -m metalora_jax.evaluation.reports RUN_DIR`.
+
+Reads `episodes*.jsonl` (see `records`) and, when there, `config.json`, whose `report` entry holds `summary.Settings`.
+Writes into RUN_DIR/report:
+
+    index.html    everything in one page, pictures included
+    report.md     the same in Markdown, with the pictures beside it
+    *.png         success and return over gradient steps, success over demonstrations
+    summary.json  every number, with the digests of the logs it comes from
+
+A run whose inputs are not pinned (see `provenance`) is refused; `--draft` makes a report that says so on top.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from metalora_jax import files
+from metalora_jax.evaluation.reports import figures, tables
+from metalora_jax.evaluation.reports.document import (
+    Block,
+    Bullets,
+    Code,
+    Heading,
+    Links,
+    Picture,
+    Table,
+    Text,
+    to_html,
+    to_markdown,
+)
+from metalora_jax.evaluation.reports.provenance import Standing, Unpinned, examine
+from metalora_jax.evaluation.reports.records import read_run
+from metalora_jax.evaluation.reports.summary import Section, Settings, Summary, summarise
+from metalora_jax.evaluation.reports.tables import between, named, p_text, percent
+
+VIDEOS = {".mp4", ".webm", ".gif"}
+
+
+def write_report(run_dir: str | os.PathLike, *, reference: str | None = None, draft: bool = False) -> Path:
+    """Writes the report of a run and returns the path of its index.html.
+
+    Args:
+        run_dir: directory with `episodes*.jsonl`, and perhaps `config.json` and `videos/`.
+        reference: method that the others are tested against; overrides the one in config.json.
+        draft: report on inputs that are not pinned, too, and say what is not.
+
+    Raises:
+        RecordError: when a record or its provenance is invalid. Unpinned: see `provenance.examine`. ValueError: for
+            settings that do not fit the records.
+    """
+    run_dir = Path(run_dir)
+    config = _read_config(run_dir / "config.json")
+    settings = Settings.from_json(config.get("report", {}))
+    if reference is not None:
+        settings = dataclasses.replace(settings, reference=reference)
+    episodes = read_run(run_dir)
+    standing = examine(run_dir, episodes, config)
+    if standing.problems and not draft:
+        raise Unpinned(f"{run_dir}: no report is made of it ({'; '.join(standing.problems)}); --draft makes a draft")
+    summary = summarise(episodes, settings)
+    digests = {
+        log.name: hashlib.sha256(log.read_bytes()).hexdigest() for log in sorted(run_dir.glob("episodes*.jsonl"))
+    }
+    videos = sorted(p.relative_to(run_dir).as_posix() for p in run_dir.glob("videos/**/*") if p.suffix in VIDEOS)
+
+    out = run_dir / "report"
+    out.mkdir(exist_ok=True)
+    drawn = [figures.section_figures(section, settings) for section in summary.sections]
+    pictures = {name: _png(figure) for section in drawn for name, figure in section.items()}
+    for name, data in pictures.items():
+        (out / name).write_bytes(data)
+    blocks = list(document(summary, [list(section) for section in drawn], videos, config, digests, standing))
+    (out / "report.md").write_text(to_markdown(blocks))
+    numbers = {"logs": digests, "unpinned": list(standing.problems), **dataclasses.asdict(summary)}
+    files.write_json(out / "summary.json", numbers, allow_nan=False)
+    index = out / "index.html"
+    index.write_text(to_html(settings.title, blocks, pictures))
+    return index
+
+
+def document(
+    summary: Summary,
+    pictures: Sequence[Sequence[str]],
+    videos: Sequence[str],
+    config: dict[str, Any],
+    digests: dict[str, str],
+    standing: Standing,
+) -> Iterable[Block]:
+    """The report's blocks, from its numbers; `pictures` names the figures of each section."""
+    settings = summary.settings
+    yield Heading(settings.title, 1)
+    if standing.problems:
+        yield Bullets([f"DRAFT, not to be cited: {problem}." for problem in standing.problems], caution=True)
+    broken = f", of which {summary.errors} ended in an error and count as failures" if summary.errors else ""
+    yield Text(f"{summary.episodes} episodes{broken}. Every number and figure here comes from their raw records.")
+    for section, names in zip(summary.sections, pictures, strict=True):
+        yield from _section(section, names, settings)
+    if summary.retention:
+        yield Heading("Retention: the tasks of pretraining, adapter on and off")
+        yield tables.retention_table(summary.retention, settings)
+    if summary.wrong_instruction:
+        yield Heading("Wrong instruction: adapted policies that are told another task")
+        yield Text(
+            "Solved is the task that was adapted to, in the same episodes under its own instruction and under another "
+            "task's. Where both are equal, the policy acts on its pictures and does not listen."
+        )
+        yield tables.instruction_table(summary.wrong_instruction, settings)
+    if cautions := [*summary.cautions, *standing.cautions]:
+        yield Heading("Cautions")
+        yield Bullets(cautions, caution=True)
+    if videos:
+        yield Heading("Videos")
+        yield Links([(path.removeprefix("videos/"), f"../{path}") for path in videos])
+    yield Heading("Provenance")
+    yield Table(["log", "sha256"], list(digests.items()))
+    yield Table(
+        ["method", "fingerprints of code, config, adapter and statistics"],
+        [[named(method, settings), str(count)] for method, count in summary.fingerprints.items()],
+    )
+    if standing.lines:
+        yield tables.inputs_table(standing)
+    if config:
+        yield Code(json.dumps(config, indent=2, sort_keys=True), "config.json")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); restore it, or remove it to report without one") from None
+    if not isinstance(config, dict) or not isinstance(config.get("report", {}), dict):
+        raise ValueError(f"{path}: the file and its 'report' entry must be JSON objects; restore it or remove it")
+    return config
+
+
+def _section(section: Section, pictures: Sequence[str], settings: Settings) -> Iterable[Block]:
+    yield Heading(f"{section.distribution.capitalize()}, {section.split} split")
+    shape = [(section.tasks, "task"), (section.conditions, "condition"), (section.meta_seeds, "meta-seed")]
+    yield Text(", ".join(figures.plural(n, noun) for n, noun in shape) + ".")
+    if lines := list(_headlines(section, settings)):
+        yield Bullets(lines)
+    for name in pictures:
+        yield Picture(name, name.removesuffix(".png").replace("_", " "))
+    for shots in section.shots:
+        yield Heading(f"Success after gradient steps on {figures.plural(shots, 'demonstration')}", 3)
+        yield tables.success_table(section, shots, settings)
+    if settings.reference is not None:
+        yield Text(
+            f"+a -b: episodes that only the method, or only {named(settings.reference, settings)}, solved. p: exact "
+            "McNemar test over pairs of equal task, condition, demonstrations, start and meta-seed, Holm-adjusted over "
+            "the methods of a column. It holds for a column that was chosen before the results were seen."
+        )
+    yield Heading("Gradient steps to reach a success rate", 3)
+    yield tables.threshold_table(section, settings)
+    if section.sample_efficiency:
+        yield Heading("Demonstrations to reach a success rate", 3)
+        yield Text(f"After {figures.plural(section.shots_steps or 0, 'gradient step')}; none at 0 demonstrations.")
+        yield tables.efficiency_table(section, settings)
+    if section.power:
+        yield Heading("Power of the paired test", 3)
+        yield Text(
+            f"The smallest difference from {named(settings.reference or '', settings)} that McNemar's test finds 80 "
+            "times of 100, given the share of pairs that differ, at 0.05 over the methods of a column (the strictest "
+            "step of Holm's method); and the pairs that the difference seen would have needed. By Miettinen's formula."
+        )
+        yield tables.power_table(section, settings)
+    if section.wall_clock:
+        yield Heading("Seconds for one adaptation", 3)
+        yield tables.clock_table(section, settings)
+    yield tables.cell_table(
+        section, settings, f"All {len(section.cells)} cells, with intervals over meta-seeds and tasks"
+    )
+
+
+def _headlines(section: Section, settings: Settings) -> Iterable[str]:
+    shots, steps = section.shots[0], section.shots_steps  # the fewest: few-shot is what is asked
+    here = [c for c in section.cells if (c.shots, c.steps) == (shots, steps)]
+    for cell in sorted(here, key=lambda c: -c.success):
+        line = (
+            f"{named(cell.method, settings)} solves {percent(cell.success)} ({between(cell.wilson)}) after "
+            f"{figures.plural(cell.steps, 'gradient step')} on {figures.plural(shots, 'demonstration')}"
+        )
+        if cell.versus is not None and cell.p_holm is not None:
+            points = 100 * (cell.versus.wins - cell.versus.losses) / cell.versus.pairs
+            line += f"; {points:+.0f} points against {named(settings.reference or '', settings)}, {p_text(cell.p_holm)}"
+        yield line + "."
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=170)
+    return buffer.getvalue()
+
+
+def main() -> None:
+    """Command line: a run directory, and perhaps a reference method."""
+    parser = argparse.ArgumentParser(
+        prog="python -m metalora_jax.evaluation.reports",
+        description="Figures and tables of an evaluation, from its episodes.jsonl alone.",
+    )
+    parser.add_argument("run_dir", type=Path, help="directory with episodes*.jsonl and perhaps config.json")
+    parser.add_argument("--reference", help="method that the others are tested against")
+    parser.add_argument("--draft", action="store_true", help="report on inputs that are not pinned, too, and say so")
+    arguments = parser.parse_args()
+    try:
+        print(write_report(arguments.run_dir, reference=arguments.reference, draft=arguments.draft))
+    except ValueError as error:
+        parser.exit(1, f"{error}\n")

@@ -1,0 +1,376 @@
+"""From raw episodes to the numbers of a report: pure functions, no file and no figure in sight."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from metalora_jax.evaluation.reports import statistics
+from metalora_jax.evaluation.reports.contrasts import (
+    Order,
+    Retention,
+    WrongInstruction,
+    grouped,
+    method_name,
+    pair_key,
+    retention,
+    wrong_instruction,
+)
+from metalora_jax.evaluation.reports.records import Episode, canonical
+from metalora_jax.evaluation.reports.statistics import Interval, Paired
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a reader wants to see; the `report` entry of a run's config.json sets it."""
+
+    title: str = "Few-shot adaptation"
+    reference: str | None = None  # method that the others are tested against
+    thresholds: tuple[float, ...] = (0.5, 0.8)  # success rates for steps-to-threshold
+    steps: int | None = None  # steps of the success-vs-shots figure; None: the most that all methods share
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)  # method -> name shown; also sets the order
+    groups: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)  # title -> methods of one figure
+
+    def __post_init__(self) -> None:
+        if not all(0 < threshold <= 1 for threshold in self.thresholds):
+            raise ValueError(f"report settings: thresholds {self.thresholds} are success rates; give values in (0, 1]")
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "Settings":
+        """Settings from a JSON object; ValueError naming an unknown field."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(fields) - known):
+            raise ValueError(f"config.json: unknown report settings {unknown}; choose from {sorted(known)}")
+        values: dict[str, Any] = {k: tuple(v) if k == "thresholds" else v for k, v in fields.items()}
+        return cls(**values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One method after `steps` gradient steps on `shots` demonstrations."""
+
+    method: str
+    shots: int
+    steps: int
+    n: int
+    successes: int
+    errors: int  # episodes that broke; they count as failures, and are left out of returns
+    success: float
+    wilson: Interval  # episodes taken as independent
+    clustered: Interval | None  # over meta-seeds and tasks; None with a single cluster
+    mean_return: float | None
+    return_interval: Interval | None  # over meta-seeds and tasks
+    support_loss: float | None
+    versus: Paired | None = None  # against the reference, over the same episodes
+    p_holm: float | None = None  # adjusted over the methods compared at these shots and steps
+    unpaired: str | None = None  # why there is no comparison
+
+
+@dataclasses.dataclass(frozen=True)
+class Threshold:
+    """Gradient steps a method needs to reach a success rate; None: not within the steps measured."""
+
+    method: str
+    shots: int
+    threshold: float
+    steps: int | None  # by the estimate
+    steps_sure: int | None  # by the lower end of the Wilson interval
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleEfficiency:
+    """Demonstrations a method needs to reach a success rate, after the same gradient steps; None: not with any."""
+
+    method: str
+    steps: int
+    threshold: float
+    shots: int | None  # by the estimate
+    shots_sure: int | None  # by the lower end of the Wilson interval
+
+
+@dataclasses.dataclass(frozen=True)
+class Power:
+    """What a comparison with the reference could have shown, at the level that Holm's method asks of its smallest p."""
+
+    method: str
+    shots: int
+    steps: int
+    pairs: int
+    discordant: float  # share of pairs that differ
+    alpha: float  # 0.05 over the methods compared
+    gain: float | None  # smallest that is found 80 times of 100; None: no gain at all
+    observed: float  # difference in success
+    needed: int | None  # pairs for the observed difference; None where there is none
+
+
+@dataclasses.dataclass(frozen=True)
+class WallClock:
+    """Seconds of one adaptation, over `n` adaptations."""
+
+    method: str
+    shots: int
+    steps: int
+    n: int
+    median: float
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """All results on one split of one task distribution."""
+
+    distribution: str
+    split: str
+    meta_seeds: int
+    tasks: int
+    conditions: int
+    cells: tuple[Cell, ...]
+    shots_steps: int | None  # steps of the success-vs-shots figure; None when the methods share none
+    thresholds: tuple[Threshold, ...]
+    sample_efficiency: tuple[SampleEfficiency, ...]
+    power: tuple[Power, ...]
+    wall_clock: tuple[WallClock, ...]
+
+    @property
+    def methods(self) -> list[str]:
+        """Method names, in the order of the report."""
+        return list(dict.fromkeys(cell.method for cell in self.cells))
+
+    @property
+    def shots(self) -> list[int]:
+        """Numbers of demonstrations that have a curve: those above zero, or [0] when nothing was adapted."""
+        return sorted({cell.shots for cell in self.cells} - {0}) or [0]
+
+    def curve(self, method: str, shots: int) -> list[Cell]:
+        """The cells of one method by steps; where a curve has no step 0 of its own, it starts at zero shots."""
+        cells = {cell.steps: cell for cell in self.cells if cell.method == method and cell.shots == 0}
+        own = {cell.steps: cell for cell in self.cells if cell.method == method and cell.shots == shots}
+        return [cell for _, cell in sorted((cells | own).items())] if own else []
+
+    def shots_curve(self, method: str) -> list[Cell]:
+        """The cells of one method by shots: `shots_steps` gradient steps each, none at zero shots.
+
+        An adapter that has taken no step yet has seen no demonstration: where it was run, it stands for zero shots.
+        """
+        adapted = [c for c in self.cells if c.method == method and c.shots > 0 and c.steps == self.shots_steps]
+        still = [c for c in self.cells if c.method == method and c.steps == 0][:1]
+        return [dataclasses.replace(c, shots=0) for c in still] + adapted
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Every number of a report."""
+
+    settings: Settings
+    episodes: int
+    errors: int
+    sections: tuple[Section, ...]
+    retention: tuple[Retention, ...]
+    wrong_instruction: tuple[WrongInstruction, ...]
+    fingerprints: Mapping[str, int]  # method -> how many different ones its episodes carry
+    cautions: tuple[str, ...]
+
+
+def summarise(episodes: Sequence[Episode], settings: Settings = Settings()) -> Summary:
+    """All numbers of a report.
+
+    Episodes with split "base" make the retention table, those that were told another task's instruction a table of
+    their own, and every other split a section.
+    """
+    if not episodes:
+        raise ValueError("no episodes to summarise; run the evaluation first")
+    methods = {method_name(e) for e in episodes}
+    if settings.reference is not None and settings.reference not in methods:
+        raise ValueError(f"reference method '{settings.reference}' has no episodes; choose from {sorted(methods)}")
+    order = _ranker(settings)
+    told = [e for e in episodes if e.told is not None]
+    untold = [e for e in episodes if e.told is None and e.split != "base"]
+    groups = grouped(untold, lambda e: (e.distribution, e.split))
+    sections = tuple(_section(name, group, settings, order) for name, group in sorted(groups.items()))
+    kept = retention([e for e in episodes if e.split == "base"], order)
+    misled = wrong_instruction(told, untold, order)
+    marks = {name: len({e.fingerprint for e in group}) for name, group in grouped(episodes, method_name).items()}
+    return Summary(
+        settings=settings,
+        episodes=len(episodes),
+        errors=sum(e.error is not None for e in episodes),
+        sections=sections,
+        retention=kept,
+        wrong_instruction=misled,
+        fingerprints=dict(sorted(marks.items())),
+        cautions=tuple(_cautions(episodes, sections, kept, misled)),
+    )
+
+
+def _section(name: tuple[str, str], episodes: Sequence[Episode], settings: Settings, order: Order) -> Section:
+    groups: dict[tuple, list[Episode]] = grouped(episodes, lambda e: (method_name(e), e.shots, e.steps))
+    keys = sorted(groups, key=lambda k: (order(k[0]), k[1], k[2]))
+    cells = [_compare(_cell(k, groups[k]), groups[k], groups, settings.reference) for k in keys]
+    cells = _adjust(cells)
+    section = Section(
+        distribution=name[0],
+        split=name[1],
+        meta_seeds=len({e.meta_seed for e in episodes}),
+        tasks=len({e.task for e in episodes}),
+        conditions=len({canonical(e.condition) for e in episodes}),
+        cells=tuple(cells),
+        shots_steps=_shared_steps(cells, settings.steps),
+        thresholds=(),
+        sample_efficiency=(),
+        power=tuple(_power(cells)),
+        wall_clock=tuple(_wall_clock(k, groups[k]) for k in keys if k[2] > 0),
+    )
+    return dataclasses.replace(
+        section,
+        thresholds=tuple(_thresholds(section, settings.thresholds)),
+        sample_efficiency=tuple(_sample_efficiency(section, settings.thresholds)),
+    )
+
+
+def _cell(key: tuple[str, int, int], episodes: Sequence[Episode]) -> Cell:
+    method, shots, steps = key
+    success = np.array([e.success for e in episodes])
+    whole = [e for e in episodes if e.error is None]
+    returns = np.array([e.episode_return for e in whole], np.float64)
+    losses = [e.support_loss for e in episodes if e.support_loss is not None]
+    return Cell(
+        method=method,
+        shots=shots,
+        steps=steps,
+        n=len(episodes),
+        successes=int(success.sum()),
+        errors=len(episodes) - len(whole),
+        success=float(success.mean()),
+        wilson=statistics.wilson(int(success.sum()), len(episodes)),
+        clustered=_clustered(success, episodes),
+        mean_return=float(returns.mean()) if whole else None,
+        return_interval=_clustered(returns, whole) if whole else None,
+        support_loss=float(np.mean(losses)) if losses else None,
+    )
+
+
+def _clustered(values: np.ndarray, episodes: Sequence[Episode]) -> Interval | None:
+    factors: list[list[Hashable]] = [
+        [e.meta_seed for e in episodes],
+        [(e.task, canonical(e.condition)) for e in episodes],
+    ]
+    if all(len(set(labels)) < 2 for labels in factors):
+        return None
+    return statistics.cluster_bootstrap(values, factors)
+
+
+def _compare(
+    cell: Cell, episodes: Sequence[Episode], groups: Mapping[tuple, list[Episode]], reference: str | None
+) -> Cell:
+    if reference is None or cell.method == reference:
+        return cell
+    others = groups.get((reference, cell.shots, cell.steps))
+    if others is None:
+        return dataclasses.replace(
+            cell, unpaired=f"{reference} has no episodes at {cell.shots} shots, {cell.steps} steps"
+        )
+    try:
+        outcomes = statistics.pair(_outcomes(episodes, pair_key), _outcomes(others, pair_key))
+    except ValueError as error:
+        return dataclasses.replace(cell, unpaired=str(error))
+    return dataclasses.replace(cell, versus=statistics.mcnemar(*outcomes))
+
+
+def _adjust(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells with Holm's p: methods compared at the same shots and steps make one family."""
+    tested = [(i, cell, cell.versus.p) for i, cell in enumerate(cells) if cell.versus is not None]
+    adjusted: dict[int, float] = {}
+    for family in grouped(tested, lambda test: (test[1].shots, test[1].steps)).values():
+        p_values = statistics.holm([p for _, _, p in family])
+        adjusted |= {i: p for (i, _, _), p in zip(family, p_values, strict=True)}
+    return [dataclasses.replace(cell, p_holm=adjusted.get(i)) for i, cell in enumerate(cells)]
+
+
+def _outcomes(episodes: Iterable[Episode], key: Callable[[Episode], Hashable]) -> dict[Hashable, bool]:
+    return {key(e): e.success for e in episodes}
+
+
+def _shared_steps(cells: Sequence[Cell], wanted: int | None) -> int | None:
+    adapted = grouped((c for c in cells if c.shots > 0 and c.steps > 0), lambda c: (c.method, c.shots))
+    measured = [{c.steps for c in group} for group in adapted.values()]
+    shared: set[int] = set.intersection(*measured) if measured else set()
+    if wanted is not None and wanted not in {c.steps for c in cells}:
+        raise ValueError(
+            f"config.json: report.steps is {wanted}, not measured; choose from {sorted(shared)} or leave it out"
+        )
+    return wanted if wanted is not None else max(shared, default=None)
+
+
+def _thresholds(section: Section, thresholds: Sequence[float]) -> Iterable[Threshold]:
+    for method in section.methods:
+        for shots in section.shots:
+            curve = section.curve(method, shots)
+            steps = [c.steps for c in curve]
+            for threshold in thresholds if curve else ():
+                first = statistics.steps_to_threshold(steps, [c.success for c in curve], threshold)
+                sure = statistics.steps_to_threshold(steps, [c.wilson.low for c in curve], threshold)
+                yield Threshold(method, shots, threshold, first, sure)
+
+
+def _sample_efficiency(section: Section, thresholds: Sequence[float]) -> Iterable[SampleEfficiency]:
+    if section.shots_steps is None:
+        return
+    for method in section.methods:
+        curve = section.shots_curve(method)
+        shots = [c.shots for c in curve]
+        for threshold in thresholds if len(curve) > 1 else ():
+            first = statistics.steps_to_threshold(shots, [c.success for c in curve], threshold)
+            sure = statistics.steps_to_threshold(shots, [c.wilson.low for c in curve], threshold)
+            yield SampleEfficiency(method, section.shots_steps, threshold, first, sure)
+
+
+def _power(cells: Sequence[Cell]) -> Iterable[Power]:
+    tested = [(cell, cell.versus) for cell in cells if cell.versus is not None and cell.steps > 0]
+    family = Counter((cell.shots, cell.steps) for cell, _ in tested)
+    for cell, versus in tested:
+        alpha = 0.05 / family[cell.shots, cell.steps]
+        discordant = (versus.wins + versus.losses) / versus.pairs
+        gain = statistics.smallest_gain(versus.pairs, discordant, alpha=alpha)
+        observed = (versus.wins - versus.losses) / versus.pairs
+        needed = statistics.pairs_needed(observed, discordant, alpha=alpha) if observed else None
+        yield Power(cell.method, cell.shots, cell.steps, versus.pairs, discordant, alpha, gain, observed, needed)
+
+
+def _wall_clock(key: tuple[str, int, int], episodes: Sequence[Episode]) -> WallClock:
+    # Every episode of an adaptation repeats its time: each adaptation counts once.
+    adaptations = grouped(episodes, lambda e: (e.meta_seed, e.task, canonical(e.condition), e.draw))
+    seconds = [float(np.median([e.adapt_seconds for e in group])) for group in adaptations.values()]
+    return WallClock(*key, len(seconds), float(np.median(seconds)), min(seconds), max(seconds))
+
+
+def _cautions(
+    episodes: Sequence[Episode],
+    sections: Sequence[Section],
+    kept: Sequence[Retention],
+    misled: Sequence[WrongInstruction],
+) -> Iterable[str]:
+    for section in sections:
+        name = f"{section.distribution} / {section.split}"
+        fewest = min(cell.n for cell in section.cells)
+        yield f"{name}: {statistics.power_note(fewest)}"
+        if section.meta_seeds == 1:
+            yield f"{name}: one meta-seed only; no interval here covers the spread between meta-training runs."
+        for reason in dict.fromkeys(c.unpaired for c in section.cells if c.unpaired):
+            yield f"{name}: not compared: {reason}."
+    for reason in dict.fromkeys(row.unpaired for row in kept if row.unpaired):
+        yield f"retention: not compared: {reason}."
+    for reason in dict.fromkeys(row.unpaired for row in misled if row.unpaired):
+        yield f"wrong instruction: not compared: {reason}."
+    new = {(e.distribution, e.task) for e in episodes if e.split != "base" and e.distribution == "tasks"}
+    if any((e.distribution, e.task) in new for e in episodes if e.split == "base"):
+        yield "retention: measured on the new tasks themselves, which are no earlier ones."
+    if broken := [e.error for e in episodes if e.error is not None]:
+        yield f"{len(broken)} of {len(episodes)} episodes ended in an error and count as failures: {broken[0]}."
+
+
+def _ranker(settings: Settings) -> Order:
+    named = list(settings.labels)
+    return lambda method: (named.index(method) if method in named else len(named), method)

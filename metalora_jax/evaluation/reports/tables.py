@@ -1,0 +1,170 @@
+"""The tables of a report, from its numbers to the text of their cells."""
+
+from collections.abc import Sequence
+
+from metalora_jax.evaluation.reports import figures
+from metalora_jax.evaluation.reports.contrasts import Retention, WrongInstruction
+from metalora_jax.evaluation.reports.document import Table
+from metalora_jax.evaluation.reports.provenance import Carrier, Standing
+from metalora_jax.evaluation.reports.statistics import Interval
+from metalora_jax.evaluation.reports.summary import Cell, Power, Section, Settings
+
+NONE = "–"
+
+
+def success_table(section: Section, shots: int, settings: Settings) -> Table:
+    """Success over gradient steps on `shots` demonstrations, one row a method."""
+    curves = {m: {c.steps: c for c in section.curve(m, shots)} for m in section.methods}
+    steps = sorted({k for curve in curves.values() for k in curve})
+    shown = {m: [curve.get(k) for k in steps] for m, curve in curves.items() if curve}
+    return Table(
+        ["", *(figures.plural(k, "step") for k in steps)],
+        [[named(m, settings), *(_success_text(cell) for cell in row)] for m, row in shown.items()],
+        [[None, *(None if cell is None else cell.success for cell in row)] for row in shown.values()],
+    )
+
+
+def _success_text(cell: Cell | None) -> str:
+    if cell is None:
+        return NONE
+    text = f"{percent(cell.success)}\n{between(cell.wilson)}, n {cell.n}"
+    if cell.versus is not None and cell.p_holm is not None:
+        text += f"\n+{cell.versus.wins} -{cell.versus.losses}, {p_text(cell.p_holm)}"
+    return text + ("\nnot paired" if cell.unpaired else "")
+
+
+def threshold_table(section: Section, settings: Settings) -> Table:
+    """Gradient steps to each success rate."""
+    columns = [(k, t) for t in settings.thresholds for k in section.shots]
+    found = {(row.method, row.shots, row.threshold): _reached(row.steps, row.steps_sure) for row in section.thresholds}
+    return Table(
+        ["", *(f"{percent(t)}, {k} demos" for k, t in columns)],
+        [[named(m, settings), *(found.get((m, k, t), NONE) for k, t in columns)] for m in section.methods],
+    )
+
+
+def efficiency_table(section: Section, settings: Settings) -> Table:
+    """Demonstrations to each success rate."""
+    found = {(row.method, row.threshold): _reached(row.shots, row.shots_sure) for row in section.sample_efficiency}
+    methods = dict.fromkeys(row.method for row in section.sample_efficiency)
+    return Table(
+        ["", *(percent(t) for t in settings.thresholds)],
+        [[named(m, settings), *(found[m, t] for t in settings.thresholds)] for m in methods],
+    )
+
+
+def power_table(section: Section, settings: Settings) -> Table:
+    """What the comparisons could have shown: those at the section's headline steps, or all."""
+
+    def line(row: Power) -> list[str]:
+        gain = "none" if row.gain is None else f"{100 * row.gain:.0f} points"
+        needed = NONE if row.needed is None else str(row.needed)
+        numbers = [str(v) for v in (row.shots, row.steps, row.pairs)]
+        seen = [percent(row.discordant), f"{row.alpha:.2g}", gain, f"{100 * row.observed:+.0f} points", needed]
+        return [named(row.method, settings), *numbers, *seen]
+
+    head = ["method", "demos", "steps", "pairs", "pairs that differ", "level", "finds", "seen", "pairs needed for it"]
+    shown = [row for row in section.power if row.steps == section.shots_steps]
+    return Table(head, [line(row) for row in shown or section.power])
+
+
+def _reached(first: int | None, sure: int | None) -> str:
+    return "not reached" if first is None else f"{first}\nsurely {NONE if sure is None else sure}"
+
+
+def clock_table(section: Section, settings: Settings) -> Table:
+    """Seconds for one adaptation."""
+    steps = sorted({row.steps for row in section.wall_clock})
+    found = {(row.method, row.shots, row.steps): row for row in section.wall_clock}
+    text = {key: f"{row.median:.3g}\n{row.low:.3g} to {row.high:.3g}, n {row.n}" for key, row in found.items()}
+    lines = dict.fromkeys((row.method, row.shots) for row in section.wall_clock)
+    return Table(
+        ["median and range", "demos", *(figures.plural(k, "step") for k in steps)],
+        [[named(m, settings), str(shots), *(text.get((m, shots, k), NONE) for k in steps)] for m, shots in lines],
+    )
+
+
+def cell_table(section: Section, settings: Settings, title: str) -> Table:
+    """Every cell, folded under `title`."""
+
+    def row(c: Cell) -> list[str]:
+        clustered = NONE if c.clustered is None else between(c.clustered)
+        returns = NONE if c.mean_return is None else f"{c.mean_return:.4g}"
+        spread = NONE if c.return_interval is None else f"{c.return_interval.low:.4g} to {c.return_interval.high:.4g}"
+        versus = [NONE] * 3 if c.versus is None else [str(c.versus.wins), str(c.versus.losses), f"{c.versus.p:.2g}"]
+        adjusted = NONE if c.p_holm is None else f"{c.p_holm:.2g}"
+        numbers = [str(v) for v in (c.shots, c.steps, c.n, c.errors, c.successes)]
+        rates = [percent(c.success), between(c.wilson), clustered, returns, spread]
+        return [named(c.method, settings), *numbers, *rates, *versus, adjusted]
+
+    head = ["method", "demos", "steps", "n", "errors", "solved", "rate", "Wilson", "clustered", "return", "clustered"]
+    return Table([*head, "+", "-", "p", "p Holm"], [row(cell) for cell in section.cells], folded=title)
+
+
+def retention_table(rows: Sequence[Retention], settings: Settings) -> Table:
+    """Earlier tasks, with the adapter on and off."""
+
+    def line(r: Retention) -> list[str]:
+        cell = [named(r.method, settings), r.distribution, str(r.shots), str(r.steps)]
+        on = f"{percent(r.on)}\n{between(r.on_interval)}, n {r.n}"
+        if r.off is None or r.off_interval is None or r.versus is None:
+            return [*cell, on, NONE, NONE, NONE, "not paired"]
+        off = f"{percent(r.off)}\n{between(r.off_interval)}"
+        change = f"{100 * (r.on - r.off):+.0f} points\n+{r.versus.wins} -{r.versus.losses}"
+        return [*cell, on, off, change, NONE if r.kept is None else percent(r.kept), p_text(r.versus.p)]
+
+    head = ["method", "adapted on", "demos", "steps", "adapter on", "adapter off", "change", "kept", "exact McNemar"]
+    return Table(head, [line(row) for row in rows])
+
+
+def instruction_table(rows: Sequence[WrongInstruction], settings: Settings) -> Table:
+    """Adapted policies under another task's instruction and under their own."""
+
+    def line(r: WrongInstruction) -> list[str]:
+        cell = [named(r.method, settings), f"{r.distribution}, {r.split}", str(r.shots), str(r.steps)]
+        wrong = f"{percent(r.wrong)}\n{between(r.wrong_interval)}, n {r.n}"
+        if r.own is None or r.own_interval is None or r.versus is None:
+            return [*cell, wrong, NONE, NONE, "not paired"]
+        own = f"{percent(r.own)}\n{between(r.own_interval)}"
+        change = f"{100 * (r.wrong - r.own):+.0f} points\n+{r.versus.wins} -{r.versus.losses}"
+        return [*cell, wrong, own, change, p_text(r.versus.p)]
+
+    head = ["method", "on", "demos", "steps", "another instruction", "its own", "change", "exact McNemar"]
+    return Table(head, [line(row) for row in rows])
+
+
+def inputs_table(standing: Standing) -> Table:
+    """One row for each fingerprint: the first digits of every digest, which provenance.jsonl has in full."""
+
+    def row(carrier: Carrier) -> list[str]:
+        line = standing.lines[carrier.fingerprint]
+        made = line.inputs
+        data = [made.data.get(split) for split in ("training", "validation", "test")]
+        digests = [made.code, made.config, made.base, made.statistics, made.adapter, *data]
+        commit = NONE if line.commit is None else line.commit[:12] + (" and changes" if line.changed else "")
+        known = [carrier.fingerprint[:12], carrier.method, str(carrier.meta_seed), str(carrier.episodes), commit]
+        return [*known, *(NONE if digest is None else digest[:12] for digest in digests)]
+
+    head = ["fingerprint", "method", "meta-seed", "episodes", "commit", "code", "config", "base", "statistics"]
+    head += ["adapter", "training data", "validation data", "test data"]
+    return Table(head, [row(carrier) for carrier in standing.carriers], folded="Inputs by fingerprint")
+
+
+def named(method: str, settings: Settings) -> str:
+    """The name that a report shows."""
+    return settings.labels.get(method, method)
+
+
+def percent(rate: float) -> str:
+    """`64 %`."""
+    return f"{100 * rate:.0f} %"
+
+
+def between(interval: Interval) -> str:
+    """`53 to 73 %`."""
+    return f"{100 * interval.low:.0f} to {100 * interval.high:.0f} %"
+
+
+def p_text(p: float) -> str:
+    """`p = 0.012`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"

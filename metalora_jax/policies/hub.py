@@ -1,0 +1,42 @@
+"""Policies on the hub: fetched into its local cache, or found there."""
+
+import re
+from pathlib import Path
+
+from absl import logging
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, HTTPError
+
+TOKENIZER = "tokenizer.json"
+WANTED = ("config.json", "model.safetensors", "policy_*", TOKENIZER, "README.md")
+FAILURES = (OSError, HTTPError, EntryNotFoundError)  # no network, no such name, no permission, not in the local cache
+
+
+def local_directory(path_or_hub_id: str | Path) -> Path:
+    """The directory itself, or the hub's files in its local cache, fetched where there is a network.
+
+    Args:
+      path_or_hub_id: a directory, or a name on the hub, at a commit where one follows: "owner/name@<40 hex digits>".
+
+    Raises:
+      ValueError: if there is no such directory, and the hub does not provide it either.
+    """
+    path = Path(path_or_hub_id)
+    if path.is_dir():
+        return path
+    if not (named := re.fullmatch(r"([\w.-]+/[\w.-]+?)(?:@([0-9a-f]{40}))?", str(path_or_hub_id))):
+        raise ValueError(f"{path} is neither a directory nor a name on the hub (owner/name or owner/name@commit)")
+    try:
+        logging.info("fetching %s from the hub, or its local cache", path_or_hub_id)
+        return Path(snapshot_download(named[1], revision=named[2], allow_patterns=list(WANTED)))
+    except FAILURES as error:
+        raise ValueError(
+            f"{path_or_hub_id} is not a directory, nor available from the hub ({short(error)}). Without a network: "
+            f"put {', '.join(WANTED)} of {path_or_hub_id} into a directory and pass it"
+        ) from error
+
+
+def short(error: Exception) -> str:
+    """An exception's type and the first line of its message."""
+    first = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {first[0]}" if first else type(error).__name__

@@ -1,0 +1,162 @@
+"""What a policy is to the rest of the package: three stages, sizes, and how it is fed, read and written.
+
+A family of policies is two classes. `Policy` is the network, an NNX module that knows nothing of adapters. `Family` is
+what surrounds it: files, tokenizer, pictures, and names. `registry` finds a family by the `type` in config.json.
+"""
+
+import abc
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+import jax
+import numpy as np
+from flax import nnx
+from tokenizers import Tokenizer
+
+from metalora_jax.adapters.placement import Placement
+from metalora_jax.types import Array, Observation, PyTree, Sizes
+
+Stage = Literal["observation", "features", "context"]
+STAGES: tuple[Stage, ...] = ("observation", "features", "context")
+"""What is known of a frame as it goes through a policy; the later, the more has been computed."""
+
+Progress = Callable[[list], Iterable]
+
+
+class Config(Protocol):
+    """Everything that fixes a policy's shapes and arithmetic: a frozen, hashable dataclass of plain values."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dict of every field; part of a base's fingerprint."""
+        ...
+
+
+class Policy(nnx.Module, abc.ABC):
+    """A flow-matching vision-language-action policy in three stages: encode -> condition -> velocity.
+
+    The prefix (pictures, instruction and perhaps state) must not depend on x_t or t. A policy whose state enters the
+    suffix carries it in the context that `condition` returns.
+    """
+
+    type: ClassVar[str]  # of its family
+    frozen_below: ClassVar[Mapping[str, Stage]]
+    """First part of a module path -> the last of STAGES that the maps below it cannot influence."""
+
+    config: Any  # a Config
+
+    @property
+    @abc.abstractmethod
+    def sizes(self) -> Sizes:
+        """Widths that demonstrations are brought to."""
+
+    @property
+    @abc.abstractmethod
+    def num_steps(self) -> int:
+        """Euler steps of the sampler."""
+
+    @abc.abstractmethod
+    def encode(self, images: Array) -> jax.Array:
+        """(B, C, H, W, 3) in [-1, 1] -> features (B, C, N, width); no other input reaches them."""
+
+    @abc.abstractmethod
+    def condition(self, features: Array, image_mask: Array, tokens: Array, token_mask: Array, state: Array) -> PyTree:
+        """The prefix -> the context that the action expert reads. Batch comes first in every leaf of the context."""
+
+    @abc.abstractmethod
+    def velocity(self, context: Any, x_t: jax.Array, t: jax.Array) -> jax.Array:
+        """Velocity of the flow at noisy actions x_t (B, T, D) and flow time t (B,); (B, T, D) float32."""
+
+    def context(self, observation: Observation) -> PyTree:
+        """`encode`, then `condition`: all that does not depend on the flow."""
+        return self.condition(self.encode(observation.images), *observation[1:])
+
+    @classmethod
+    def stage_of(cls, paths: Iterable[str]) -> Stage:
+        """The deepest of STAGES that no adapter on these module paths can influence; the frozen front ends there.
+
+        Raises:
+          ValueError: a path begins with a part that `frozen_below` does not name: it might influence any stage.
+        """
+        found = [STAGES[-1]]
+        for path in paths:
+            root = path.split("/")[0]
+            if root not in cls.frozen_below:
+                known = ", ".join(cls.frozen_below)
+                raise ValueError(f"{path!r} is in no known part of a {cls.type} policy; its parts are: {known}")
+            found.append(cls.frozen_below[root])
+        return min(found, key=STAGES.index)
+
+
+StatisticsSets = dict[str, dict[str, dict[str, np.ndarray]]]
+"""Data set's name ("" where there is one only) -> "observation.state" or "action" -> "mean", "std", ... -> (width,)."""
+
+
+class Checkpoint(NamedTuple):
+    """What a policy directory holds."""
+
+    model: Policy
+    tokenizer: Tokenizer | None
+    statistics: StatisticsSets  # those of a lerobot policy, by data set; {} for a base directory
+    lerobot_config: dict[str, Any] | None  # config.json of a lerobot policy, as it is
+
+
+class Family(abc.ABC):
+    """How policies of one type are read, written and fed."""
+
+    type: ClassVar[str]
+
+    @abc.abstractmethod
+    def load(self, directory: Path, tokenizer: str | Path | None, progress: Progress, **overrides: Any) -> Checkpoint:
+        """Reads a policy directory.
+
+        Args:
+          directory: what `save` wrote, or a public checkpoint of this type.
+          tokenizer: file or directory of the tokenizer, where it is not with the policy.
+          progress: goes over the parameters of a large policy, and may show how far it is.
+          overrides: of the config, such as param_dtype="bfloat16".
+
+        Raises:
+          ValueError: a file is missing or damaged, or weights and config do not fit each other; the message names it.
+        """
+
+    @abc.abstractmethod
+    def save(self, directory: Path, model: Any, tokenizer: Tokenizer) -> None:
+        """Writes config.json (with `type`), weights and tokenizer, so that `load` gives them back bit by bit."""
+
+    @abc.abstractmethod
+    def prepare_images(self, images: np.ndarray, size: int) -> np.ndarray:
+        """Pictures (..., H, W, 3) uint8 -> (..., size, size, 3) float32 in [-1, 1], as the policy was trained."""
+
+    @abc.abstractmethod
+    def tokenize(
+        self, config: Any, tokenizer: Tokenizer, instruction: str, states: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The prompts of n frames: token ids (n, L) int32 and their mask (n, L) bool.
+
+        Args:
+          config: of the policy.
+          tokenizer: the policy's.
+          instruction: what the robot is told.
+          states: (n, state_dim) float32, normalised, for policies whose prompt holds the state.
+
+        Raises:
+          ValueError: the prompt is too long.
+        """
+
+    @abc.abstractmethod
+    def preset(self, name: str, *, rank: int | None = None, b_std: float = 0.0) -> Placement:
+        """A placement of adapters by name, see `presets`; ValueError lists the names."""
+
+    @property
+    @abc.abstractmethod
+    def presets(self) -> tuple[str, ...]:
+        """The names that `preset` takes."""
+
+    @abc.abstractmethod
+    def module_names(self, config: Any) -> Mapping[str, tuple[tuple[str, ...], int | None]]:
+        """PEFT's name of every linear map -> its path here, and its layer in a stack or None."""
+
+    def without_effect(self, paths: Iterable[str]) -> list[str]:
+        """Those of the adapted maps that no output depends on, whatever the input."""
+        return []

@@ -1,0 +1,60 @@
+"""Which families of policies there are, by the `type` in a policy's config.json.
+
+A new family is a module with a `FAMILY`, and a line here. One outside the package is named by METALORA_POLICIES, an
+environment variable with the names of such modules, separated by commas; worker processes inherit it.
+"""
+
+import importlib
+import os
+from pathlib import Path
+
+from metalora_jax.files import read_json
+from metalora_jax.policies.policy import Family, Policy
+
+PLUGINS = "METALORA_POLICIES"  # environment variable
+_MODULES = {"smolvla": "metalora_jax.policies.smolvla.family"}
+
+
+def family(type_: str) -> Family:
+    """The family of this type.
+
+    Raises:
+      ValueError: there is none; the message lists those that there are.
+    """
+    if type_ in _MODULES:
+        return importlib.import_module(_MODULES[type_]).FAMILY
+    others = {found.type: found for found in map(_plugin, filter(None, os.environ.get(PLUGINS, "").split(",")))}
+    if type_ not in others:
+        known = ", ".join((*_MODULES, *others))
+        raise ValueError(f"no policy is of type {type_!r}; known: {known}. Name the module of another in {PLUGINS}")
+    return others[type_]
+
+
+def of_model(model: Policy) -> Family:
+    """The family of a policy."""
+    return family(model.type)
+
+
+def of_directory(directory: Path) -> Family:
+    """The family of the policy in a directory.
+
+    Raises:
+      ValueError: its config.json is missing or names no known type.
+    """
+    file = directory / "config.json"
+    if not file.is_file():
+        raise ValueError(f"{file} is missing; a policy directory holds config.json and the weights")
+    values = read_json(file)
+    if not isinstance(values.get("type"), str):
+        raise ValueError(f'{file} names no policy type; add "type": "smolvla" to it, or the type that it is of')
+    try:
+        return family(values["type"])
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def _plugin(module: str) -> Family:
+    try:
+        return importlib.import_module(module.strip()).FAMILY
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{PLUGINS} names {module!r}, which is no module with a FAMILY: {error}") from None
