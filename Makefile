@@ -54,7 +54,7 @@ format: setup
 # Into site/, offline; a warning is an error.
 docs: setup
 	@$(PY) -c 'import material, mkdocstrings' 2>/dev/null || $(PY) -m pip install --quiet --editable '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 # lerobot with peft, for comparison: it pins an older PyTorch and much that SmolVLA does not use, hence --no-deps.
 peer: .venv-peer/.done

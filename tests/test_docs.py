@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "configs" / "README.md",
+    *sorted((ROOT / "docs").glob("**/*.md")),
+]
 PAGES += sorted((ROOT / "third_party").glob("*.md")) + sorted((ROOT / "experiments" / "results").glob("*/README.md"))
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.MULTILINE | re.DOTALL)
@@ -46,6 +51,14 @@ def test_the_check_bites(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# A heading\n[a](b.md) [c](page.md#a-heading) [d](#none) [e](https://e.org/f) `[g](h.md)`\n")
     assert broken(page) == ["b.md", "#none"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_are_named_exist(page):
+    named = re.findall(
+        r"(?<![\w/.])(?:metalora_jax|tests|configs|docs|experiments)/[\w/.-]+\.(?:py|md|ipynb)\b", page.read_text()
+    )
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_the_readme_is_short():
