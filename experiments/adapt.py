@@ -20,7 +20,7 @@ from absl import flags, logging
 from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.conventions import doubts
-from metalora_jax.adapters import count, directory, placement
+from metalora_jax.adapters import count
 from metalora_jax.data import instructions, sources
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.training import command
@@ -73,30 +73,26 @@ def main(_: list[str]) -> None:
         steps=_STEPS.value,
         frames=_FRAMES.value,
         seed=_SEED.value,
-        fast=start.head,
         replay_frames=_REPLAY_FRAMES.value if _REPLAY.value else 0,
     )
     augment = ImageAugmentation(variants=_VARIANTS.value, seed=_SEED.value)
     earlier = _earlier(demos[0].instruction, keys) if _REPLAY.value else None
-    result = adapt(base, start.learner, start.meta_params, demos, options, augment, earlier)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    directory.save(
+    result = adapt(base, start, demos, options, augment, earlier)
+    adapter.save(
         output,
+        base,
+        start.placement,
         {"theta": result.theta},
-        base_fingerprint=base.fingerprint,
-        placement=placement.to_json(start.placement),
-        normalisation=base.statistics.to_json(),
         config={
             "from": start.digest,
             "demos": _DEMOS.value,
             "task": _TASK.value,
             "shots": _SHOTS.value,
-            **options._asdict(),
+            **options._replace(fast=start.head)._asdict(),
             "augment": augment._asdict(),
             "paraphrases": demos[0].paraphrases,
             "replay": sorted(earlier or ()),
         },
-        probe=adapter.probe(base, start.learner),
     )
     (first, last), (held_first, held_last) = result.support_loss, result.held_out_loss
     print(f"task:           {demos[0].instruction}")

@@ -1,7 +1,9 @@
-"""Adapters as training meets them: read for a base, whatever their format, and probed."""
+"""Adapters on a base: fresh, read whatever their format, probed, and saved."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +13,16 @@ from absl import logging
 from metalora_jax import trees
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.learner import Learner, learner
-from metalora_jax.adapters import Placement, directory, peft_format, placement
+from metalora_jax.adapters import Placement, directory, peft_format
+from metalora_jax.adapters.placement import from_json as rules_from
+from metalora_jax.adapters.placement import to_json as rules_of
 from metalora_jax.types import Observation, PyTree
 
 
-class OnBase(NamedTuple):
-    """An adapter that was read, and the base that it sits on."""
+class Start(NamedTuple):
+    """What adaptation starts from: an adapter on a base."""
 
-    learner: Learner  # with a fresh theta
+    learner: Learner  # its theta is that of meta_params
     placement: Placement
     meta_params: PyTree  # {"theta": ...} and, where they were learned, {"log_rates": ...}
     digest: str  # of meta_params
@@ -26,7 +30,18 @@ class OnBase(NamedTuple):
     data: str | None = None  # digest of the demonstrations that it was learned from, where that is known
 
 
-def load(path: Path, base: Base) -> OnBase:
+def fresh(base: Base, placement: Placement, seed: int = 0) -> Start:
+    """New adapters on `base`, such as LoRA from scratch.
+
+    Raises:
+      ValueError: if a rule of the placement matches nothing, see `adapters.attach`.
+    """
+    start = learner(base, placement, jax.random.key(seed))
+    meta_params = {"theta": start.theta}
+    return Start(start, placement, meta_params, trees.digest(meta_params), None)
+
+
+def load(path: str | Path, base: Base) -> Start:
     """Reads an adapter directory for `base`: ours, or peft's.
 
     peft's files do not say which weights they were learned on; that is logged, since it cannot be checked.
@@ -35,29 +50,65 @@ def load(path: Path, base: Base) -> OnBase:
       directory.AdapterError: it does not fit, see `directory.load`.
       ValueError: peft's files are damaged, hold more than plain LoRA, or have other widths than the base.
     """
+    path = Path(path)
     if (path / peft_format.CONFIG).is_file():
         return _of_peft(path, base)
     manifest = directory.read_manifest(path)
-    rules = placement.from_json(manifest["placement"])
+    rules = rules_from(manifest["placement"])
     learn = learner(base, rules, jax.random.key(0))
     adapter = directory.load(path, base_fingerprint=base.fingerprint, probe=probe(base, learn).run)
     head = manifest["config"].get("meta", {}).get("head")
     fast = None if head is None else tuple(head)
-    return OnBase(learn, rules, adapter.theta, manifest["tree_digest"], fast, manifest.get("data"))
+    start = learn.replace(theta=adapter.theta["theta"])
+    return Start(start, rules, adapter.theta, manifest["tree_digest"], fast, manifest.get("data"))
 
 
-def _of_peft(path: Path, base: Base) -> OnBase:
+def save(
+    path: str | Path,
+    base: Base,
+    placement: Placement,
+    meta_params: PyTree,
+    *,
+    config: Mapping[str, Any],
+    data: str | None = None,
+) -> None:
+    """Writes an adapter directory that `load` reads, on `base` alone.
+
+    Args:
+      path: the directory to make; its parent is made where it is missing.
+      base: what the adapter was learned on.
+      placement: the rules that it was attached by.
+      meta_params: {"theta": ...} and, where they were learned, {"log_rates": ...}.
+      config: JSON, the recipe.
+      data: digest of the demonstrations that it was learned from, see `data.content`; None if unknown.
+
+    Raises:
+      AdapterError: see `directory.save`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    directory.save(
+        path,
+        meta_params,
+        base_fingerprint=base.fingerprint,
+        placement=rules_of(placement),
+        normalisation=base.statistics.to_json(),
+        config=json.loads(json.dumps(dict(config))),
+        probe=probe(base, learner(base, placement, jax.random.key(0))),
+        data=data,
+    )
+
+
+def _of_peft(path: Path, base: Base) -> Start:
     rules, theta = peft_format.read(path, base.family.module_names(base.config))
     learn = learner(base, rules, jax.random.key(0))
     trees.check_same(theta, learn.theta, str(path / peft_format.WEIGHTS))
-    logging.warning(
-        "%s does not say which weights it was learned on; whether they are this base's is yours to know", path
-    )
+    logging.warning("%s does not say which weights it was learned on; make sure that they are those of this base", path)
     if dead := base.family.without_effect(theta):
         count = trees.count({name: theta[name] for name in dead})
         logging.warning("%d parameters of %s have no effect: nothing reads %s", count, path, ", ".join(dead))
     meta_params = {"theta": theta}
-    return OnBase(learn, rules, meta_params, trees.digest(meta_params), None)
+    return Start(learn.replace(theta=theta), rules, meta_params, trees.digest(meta_params), None)
 
 
 def probe(base: Base, learner: Learner) -> directory.Probe:

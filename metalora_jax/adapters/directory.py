@@ -37,7 +37,7 @@ class AdapterError(ValueError):
     """An adapter that cannot be trusted here; one line says what is wrong and what to do about it."""
 
 
-class Adapter(NamedTuple):
+class Contents(NamedTuple):
     """What `load` returns."""
 
     theta: PyTree  # nested dicts of jax arrays, as given to `save`
@@ -118,7 +118,7 @@ def load(
     base_fingerprint: str,
     probe: Callable[[PyTree], Any] | None,
     expected_theta: PyTree | None = None,
-) -> Adapter:
+) -> Contents:
     """Reads an adapter directory; all of it fits, or nothing is returned.
 
     Args:
@@ -151,7 +151,7 @@ def load(
         raise AdapterError(f"{path / _TENSORS} does not hold the theta of its {_MANIFEST}; copy the adapter again")
     if probe is not None:
         _check_answer(path, manifest["probe"], probe(theta))
-    return Adapter(theta, manifest)
+    return Contents(theta, manifest)
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:

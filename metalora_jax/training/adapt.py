@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metalora_jax import meta, trees
+from metalora_jax.adaptation.adapter import Start
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.frozen_front import frozen_banks
 from metalora_jax.adaptation.learner import Learner, loss_fn
@@ -34,19 +35,27 @@ class Options(NamedTuple):
     draws: int = 2  # flow draws per frame
     max_norm: float | None = 1.0  # clips every gradient
     seed: int = 0
-    fast: tuple[str, ...] | None = None  # leaf paths that move; None is all (see ANIL)
+    fast: tuple[str, ...] | None = None  # leaf paths that move; None takes those of the start: all, or ANIL's head
     replay_frames: int = 0  # frames of earlier tasks in a minibatch, besides `frames`
 
 
 class Adapted(NamedTuple):
     """What `adapt` returns."""
 
-    theta: PyTree
+    learner: Learner  # that of the start, with the adapted theta: what an `Agent` acts with
     support_loss: tuple[float, float]  # before and after, on frames it learned from
     held_out_loss: tuple[float, float]  # before and after, on frames kept back from the same demonstrations
     replay_loss: tuple[float, float] | None  # before and after, on earlier tasks; None where none are replayed
     frames: tuple[int, int]  # learned from, and kept back
     seconds: float  # of the gradient steps, without compilation
+
+    @property
+    def theta(self) -> PyTree:
+        """The adapted parameters."""
+        return self.learner.theta
+
+
+_DEFAULT = Options()
 
 
 def inner_loop(
@@ -75,16 +84,21 @@ def inner_loop(
 
 def adapt(
     base: Base,
-    learner: Learner,
-    meta_params: PyTree,
+    start: Start,
     demos: Sequence[Demo],
-    options: Options,
+    options: Options = _DEFAULT,
     augment: ImageAugmentation | None = None,
     earlier: Mapping[str, Sequence[Demo]] | None = None,
 ) -> Adapted:
-    """Adapts to `demos`, all of one task, in the variants of `augment`; losses are of the frames as they are.
+    """Adapts to `demos`, all of one task; losses are of the frames as they are.
 
-    Frames of the `earlier` tasks are replayed, so that the adapted policy still does them.
+    Args:
+      base: the frozen policy.
+      start: the adapter that it starts from.
+      demos: of the task.
+      options: how; by default with the rates that were meta-learned.
+      augment: variants of the frames that are learned from, too.
+      earlier: demonstrations of earlier tasks, whose frames are replayed, so that the adapted policy still does them.
 
     Raises:
       ValueError: learned rates are wanted of an adapter that has none, the optimiser is unknown, there are
@@ -94,10 +108,12 @@ def adapt(
         raise ValueError(
             f"{len(earlier or ())} earlier tasks, replay_frames is {options.replay_frames}: give both or neither"
         )
-    if options.optimizer == "learned" and "log_rates" not in meta_params:
+    if options.optimizer == "learned" and "log_rates" not in start.meta_params:
         raise ValueError("this adapter has no learned rates: choose --optimizer=adam with a --rate such as 0.01")
     if options.optimizer not in ("learned", *OPTIMIZERS):
         raise ValueError(f"no optimizer named {options.optimizer!r}; choose learned, {', '.join(OPTIMIZERS)}")
+    learner, meta_params = start.learner, start.meta_params
+    fast = start.head if options.fast is None else options.fast
     frames = gather({_TASK: list(demos)}, base.preprocessor, augment)
     old = [gather(earlier, base.preprocessor)] if earlier else []
     bank, *old_bank = frozen_banks(base, [frames, *old], learner.stage)
@@ -111,16 +127,16 @@ def adapt(
         replay = replay_of(*old, *old_bank)
         shape = options.steps, options.replay_frames
         support = behind(support, replay(np.random.default_rng([options.seed, 1]), shape), axis=1)
-    inner = InnerOptions(fast=options.fast, max_norm=options.max_norm)
+    inner = InnerOptions(fast=fast, max_norm=options.max_norm)
     arguments = (learner, meta_params, support, jax.random.key(options.seed), jnp.float32(options.rate))
     run = jax.jit(inner_loop(options.optimizer, options.draws, inner)).lower(*arguments).compile()
-    start = time.perf_counter()
+    began = time.perf_counter()
     theta = jax.block_until_ready(run(*arguments).theta)
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - began
 
     @jax.jit
-    def judge(start: Learner, theta: PyTree, batch: Batch) -> jax.Array:
-        return loss_fn(start, draws=8)(theta, batch, jax.random.key(1))
+    def judge(known: Learner, theta: PyTree, batch: Batch) -> jax.Array:
+        return loss_fn(known, draws=8)(theta, batch, jax.random.key(1))
 
     def change(batches: Iterable[Batch]) -> tuple[float, float]:
         judged = list(batches)
@@ -143,4 +159,5 @@ def adapt(
     if replay is not None:
         rng = np.random.default_rng([options.seed, 2])
         others = change(replay(rng, (options.frames,)) for _ in range(JUDGED))
-    return Adapted(theta, losses(known), losses(unseen), others, (len(known[0]), len(unseen[0])), seconds)
+    counts = len(known[0]), len(unseen[0])
+    return Adapted(learner.replace(theta=theta), losses(known), losses(unseen), others, counts, seconds)

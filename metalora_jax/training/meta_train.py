@@ -1,6 +1,5 @@
 """Meta-training: learns theta on a base from many tasks or many deployment conditions, into an adapter directory."""
 
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +12,11 @@ from absl import logging
 from metalora_jax import adapters, trees
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation import features
-from metalora_jax.adaptation.adapter import probe
+from metalora_jax.adaptation.adapter import save
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.frozen_front import frozen_banks
 from metalora_jax.adaptation.learner import Learner, learner, loss_fn
-from metalora_jax.adapters import directory, placement
+from metalora_jax.adapters import placement
 from metalora_jax.data import content, sources
 from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
 from metalora_jax.data.normalize import normalize_actions
@@ -296,14 +295,5 @@ def meta_train(config: Mapping[str, Any], workdir: Path, sinks: Callable[[int], 
         checkpoint_every=config["checkpoint_every"],
         sinks=sinks,
     )
-    directory.save(
-        target,
-        state.params,
-        base_fingerprint=base.fingerprint,
-        placement=placement.to_json(known.placement),
-        normalisation=base.statistics.to_json(),
-        config=json.loads(json.dumps(dict(config))),
-        probe=probe(base, learn),
-        data=known.data,
-    )
+    save(target, base, known.placement, state.params, config=config, data=known.data)
     return target

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from metalora_jax import trees
+from metalora_jax.adaptation import adapter, conventions
 from metalora_jax.adaptation import base as bases
-from metalora_jax.adaptation import conventions
-from metalora_jax.adaptation.learner import learner
 from metalora_jax.adapters import placement
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.training import adapt as module
@@ -19,38 +18,41 @@ ADAM = Options(optimizer="adam", rate=0.02, steps=20, frames=4)
 
 @pytest.fixture(scope="module")
 def start():
-    return learner(make_base(), placement.from_json([EXPERT]), jax.random.key(0))
+    return adapter.fresh(make_base(), placement.from_json([EXPERT]))
 
 
 def test_adapting_lowers_the_loss_and_keeps_frames_back(start):
     demos = make_demos("reach")[:2]
-    result = adapt(make_base(), start, {"theta": start.theta}, demos, ADAM)
+    result = adapt(make_base(), start, demos, ADAM)
     assert result.support_loss[1] < result.support_loss[0]
     assert np.isfinite(result.held_out_loss).all()
     assert sum(result.frames) == sum(len(demo.actions) for demo in demos)
     assert result.frames[1] == sum(result.frames) // 10
-    again = adapt(make_base(), start, {"theta": start.theta}, demos, ADAM)
+    again = adapt(make_base(), start, demos, ADAM)
     assert trees.digest(again.theta) == trees.digest(result.theta)
 
 
 def test_a_mask_holds_the_rest_still(start):
     options = ADAM._replace(steps=2, fast=("action_.*",))
-    theta = adapt(make_base(), start, {"theta": start.theta}, make_demos("reach")[:1], options).theta
-    before = dict(trees.named_leaves(start.theta))
+    theta = adapt(make_base(), start, make_demos("reach")[:1], options).theta
+    before = dict(trees.named_leaves(start.learner.theta))
     moved = {path for path, leaf in trees.named_leaves(theta) if not np.array_equal(leaf, before[path])}
     assert moved
     assert all(path.startswith("action_") for path in moved)
 
 
 def test_learned_rates_are_used(start):
-    rates = jax.tree.map(lambda _: np.float32(-2.0), start.theta)
+    rates = jax.tree.map(lambda _: np.float32(-2.0), start.learner.theta)
     thetas = [
         adapt(
-            make_base(), start, {"theta": start.theta, "log_rates": rates}, make_demos("reach")[:1], Options(rate=rate)
+            make_base(),
+            start._replace(meta_params=start.meta_params | {"log_rates": rates}),
+            make_demos("reach")[:1],
+            Options(rate=rate),
         ).theta
         for rate in (1.0, 0.1)
     ]
-    near, far = (trees.global_norm(trees.sub(theta, start.theta)) for theta in reversed(thetas))
+    near, far = (trees.global_norm(trees.sub(theta, start.learner.theta)) for theta in reversed(thetas))
     assert 0 < near < far
 
 
@@ -63,7 +65,7 @@ def test_variants_are_learned_from_and_losses_are_of_the_frames_as_they_are(star
 
     monkeypatch.setattr(module, "fill", noted)
     demos = [demo._replace(paraphrases=("go to the goal",)) for demo in make_demos("reach")[:2]]
-    result = adapt(make_base(), start, {"theta": start.theta}, demos, ADAM, ImageAugmentation(variants=3))
+    result = adapt(make_base(), start, demos, ADAM, ImageAugmentation(variants=3))
     (support, size), *judged = looked_up
     count = sum(result.frames)
     assert size == 3 * count  # the bank
@@ -77,7 +79,7 @@ def test_variants_are_learned_from_and_losses_are_of_the_frames_as_they_are(star
 def test_one_variant_is_none(start):
     demos = make_demos("reach")[:2]
     plain, one = (
-        adapt(make_base(), start, {"theta": start.theta}, demos, ADAM._replace(steps=2), augment)
+        adapt(make_base(), start, demos, ADAM._replace(steps=2), augment)
         for augment in (None, ImageAugmentation(variants=1))
     )
     assert trees.digest(one.theta) == trees.digest(plain.theta)
@@ -87,7 +89,7 @@ def test_one_variant_is_none(start):
 def test_paraphrases_without_variants_are_refused(start):
     told = [make_demos("reach")[0]._replace(paraphrases=("go to the goal",))]
     with pytest.raises(ValueError, match=r"set augment\.variants or --variants to 2 or more"):
-        adapt(make_base(), start, {"theta": start.theta}, told, ADAM, ImageAugmentation(variants=1))
+        adapt(make_base(), start, told, ADAM, ImageAugmentation(variants=1))
 
 
 def test_replayed_tasks_are_forgotten_less(start):
@@ -95,9 +97,15 @@ def test_replayed_tasks_are_forgotten_less(start):
     new = make_demos("reach")[:1]
     old = {"push": [demo._replace(actions=-demo.actions) for demo in new]}
     options = ADAM._replace(replay_frames=4)
-    theta = adapt(make_base(), start, {"theta": start.theta}, new, ADAM).theta
-    kept = adapt(make_base(), start, {"theta": start.theta}, new, options, earlier=old)
-    lost = adapt(make_base(), start, {"theta": theta}, new, options._replace(steps=1, rate=1e-9), earlier=old)
+    theta = adapt(make_base(), start, new, ADAM).theta
+    kept = adapt(make_base(), start, new, options, earlier=old)
+    lost = adapt(
+        make_base(),
+        start._replace(meta_params={"theta": theta}),
+        new,
+        options._replace(steps=1, rate=1e-9),
+        earlier=old,
+    )
     assert kept.replay_loss[0] < lost.replay_loss[0]  # before anything, and after the new task alone
     assert kept.replay_loss[1] < lost.replay_loss[0]
 
@@ -106,7 +114,7 @@ def test_replayed_tasks_are_forgotten_less(start):
 def test_replay_is_asked_for_whole_or_not_at_all(start, frames, earlier):
     options = ADAM._replace(replay_frames=frames)
     with pytest.raises(ValueError, match=f"earlier tasks, replay_frames is {frames}: give both or neither"):
-        adapt(make_base(), start, {"theta": start.theta}, make_demos("reach")[:1], options, earlier=earlier)
+        adapt(make_base(), start, make_demos("reach")[:1], options, earlier=earlier)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +123,7 @@ def test_replay_is_asked_for_whole_or_not_at_all(start, frames, earlier):
 )
 def test_what_cannot_be_done(start, options, message):
     with pytest.raises(ValueError, match=message):
-        adapt(make_base(), start, {"theta": start.theta}, make_demos("reach")[:1], options)
+        adapt(make_base(), start, make_demos("reach")[:1], options)
 
 
 def test_statistics_that_do_not_fit():

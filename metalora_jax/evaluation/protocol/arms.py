@@ -41,7 +41,7 @@ class Choice(NamedTuple):
     rate: float
 
 
-class Adapted(NamedTuple):
+class Snapshots(NamedTuple):
     """Theta after some numbers of steps."""
 
     thetas: dict[int, PyTree]  # steps -> theta, numpy leaves
@@ -64,7 +64,7 @@ class Adaptation:
         self._compiled: dict[tuple, Any] = {}
         self._compiling = threading.Lock()  # cells are adapted in several threads
 
-    def __call__(self, arm: Arm, choice: Choice, support: Batch, seed: int, steps: Sequence[int]) -> Adapted:
+    def __call__(self, arm: Arm, choice: Choice, support: Batch, seed: int, steps: Sequence[int]) -> Snapshots:
         """Adapts `arm` on `support` (leaves (K, frames, ...), K = max(steps)) and keeps theta at each of `steps`."""
         args = (arm.learner, arm.meta_params, support, jax.random.key(seed), jnp.float32(choice.rate))
         options = InnerOptions(fast=arm.fast, max_norm=arm.max_norm)
@@ -79,4 +79,4 @@ class Adaptation:
         seconds = time.perf_counter() - start
         kept = jax.tree.map(np.asarray, result.kept)
         thetas = {step: trees.index(kept, i) for i, step in enumerate(steps)}
-        return Adapted(thetas, np.asarray(result.losses), {step: seconds * step / max(steps) for step in steps})
+        return Snapshots(thetas, np.asarray(result.losses), {step: seconds * step / max(steps) for step in steps})

@@ -15,7 +15,7 @@ import numpy as np
 from metalora_jax.adaptation.learner import loss_fn
 from metalora_jax.data.frames import Frames
 from metalora_jax.envs.conditions import Condition, ConditionRange
-from metalora_jax.evaluation.protocol.arms import Adaptation, Adapted, Arm, Choice, candidates
+from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice, Snapshots, candidates
 from metalora_jax.fields import from_fields
 from metalora_jax.policies.policy import Stage
 from metalora_jax.training.meta_train import relabel_of
@@ -195,7 +195,7 @@ def adapted_at(
         if not set(steps) & set(wanted):
             continue
         batch = support(cell, data, arm.learner.stage, max(steps), protocol)
-        result: Adapted = adapt(arm, choices[budget], batch, cell.draw, steps)
+        result: Snapshots = adapt(arm, choices[budget], batch, cell.draw, steps)
         for step in steps:
             if step in wanted:
                 yield step, result.thetas[step], result.seconds[step], float(result.losses[step - 1])
