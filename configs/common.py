@@ -104,7 +104,7 @@ def control() -> dict:
 
 
 def protocol(**fields: Any) -> dict:
-    """How adapting is measured (`metalora_jax.evaluation.few_shot.Protocol`); what a recipe leaves out is as here."""
+    """How adapting is measured (`evaluation.protocol.few_shot.Protocol`); what a recipe leaves out is as here."""
     return dict(episodes=1, frames=32, flow_draws=2, max_norm=1.0, short=10) | fields
 
 

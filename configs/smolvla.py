@@ -8,7 +8,6 @@ all_linear. The frozen front takes seconds a frame on a CPU, once: it is kept in
 `--config.data.frames=8` takes so few frames of each demonstration instead of all.
 """
 
-import dataclasses
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
@@ -16,6 +15,7 @@ from types import SimpleNamespace
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from metalora_jax.adapters.placement import to_json
 from metalora_jax.policies.smolvla.presets import preset
 
 common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
@@ -26,7 +26,7 @@ def get_config(placement: str = "plan") -> ConfigDict:
     demos = common.data("runs/demos/clean", common.TASKS, 15, ("agentview", "topview"))
     config = common.training("fomaml_rates", demos | dict(frames=placeholder(int)), dict(yaw=common.YAW))
     config.base = "runs/base"
-    config.placement = tuple(dataclasses.asdict(rule) for rule in preset(placement, b_std=0.02))
+    config.placement = tuple(to_json(preset(placement, b_std=0.02)))
     config.batch.update(meta_batch=4, frames=4, query_frames=4, draws=4)
     config.meta.inner_steps = 5
     config.meta.micro_batch = 1

@@ -23,7 +23,6 @@ What takes time without a GPU is the frozen front: 8 s of a core for each frame,
 same for `validation` and each trained arm's `data`, takes so few frames of each demonstration instead of all.
 """
 
-import dataclasses
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
@@ -31,6 +30,7 @@ from types import SimpleNamespace
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from metalora_jax.adapters.placement import to_json
 from metalora_jax.policies.smolvla.presets import preset
 
 common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
@@ -44,7 +44,7 @@ def _data(tasks: tuple[str, ...]) -> dict:
 
 
 def _placement(name: str, b_std: float = 0.0) -> tuple[dict, ...]:
-    return tuple(dataclasses.asdict(rule) for rule in preset(name, b_std=b_std))
+    return tuple(to_json(preset(name, b_std=b_std)))
 
 
 def _training(method: str, held: common.Held, placement: tuple[dict, ...]) -> ConfigDict:
