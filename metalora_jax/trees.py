@@ -10,11 +10,6 @@ import numpy as np
 from metalora_jax.types import Array, PyTree
 
 
-def axpy(scale: float | jax.Array, x: PyTree, y: PyTree) -> PyTree:
-    """scale * x + y, leaf by leaf."""
-    return jax.tree.map(lambda a, b: scale * a + b, x, y)
-
-
 def sub(x: PyTree, y: PyTree) -> PyTree:
     """x - y, leaf by leaf."""
     return jax.tree.map(lambda a, b: a - b, x, y)

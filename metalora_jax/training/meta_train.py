@@ -1,6 +1,6 @@
 """Meta-training: learns theta on a base from many tasks or many deployment conditions, into an adapter directory."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,8 @@ from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.frozen_front import frozen_banks
 from metalora_jax.adaptation.learner import Learner, learner, loss_fn
 from metalora_jax.adapters import placement
-from metalora_jax.data import content, sources
+from metalora_jax.data import content
+from metalora_jax.data.config import DataConfig, read_demos
 from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
 from metalora_jax.data.normalize import normalize_actions
 from metalora_jax.data.tasks import draw_tasks
@@ -27,26 +28,9 @@ from metalora_jax.memory import sparing
 from metalora_jax.meta import MetaMethod
 from metalora_jax.training import loop, methods, task_batches
 from metalora_jax.training.augmentation import augmented, variants
-from metalora_jax.types import ActionChunk, Array, Batch, Demo, PyTree
+from metalora_jax.types import ActionChunk, Array, Batch, PyTree
 
 OUTWEIGHS = 5.0  # mean square of a task's normalised actions; it is about 1 over all data behind the statistics
-
-
-class DataConfig(NamedTuple):
-    """Which demonstrations are learned from."""
-
-    directory: str  # of <task>_demo.hdf5, a LeRobot dataset or a TFDS dataset; see `data.sources`
-    tasks: Sequence[str]  # by name, or by instruction
-    demos: int  # the first so many of each task
-    cameras: Sequence[str]  # in the order of the base
-    digest: str = ""  # of their content, which must then be this one, see `data.content`; empty takes what is there
-    keys: Mapping[str, str] | None = None  # camera, state or action -> its name in a dataset of one's own
-    frames: int | None = None  # of each demonstration, spread evenly; few make a large base's front cheap. None: all
-
-    @classmethod
-    def from_config(cls, fields: Mapping[str, Any]) -> "DataConfig":
-        """Reads the section `data`; see `fields.from_fields`."""
-        return from_fields(cls, fields, "data")
 
 
 class BatchConfig(NamedTuple):
@@ -92,32 +76,6 @@ class Setting(NamedTuple):
     data: str  # digest of the demonstrations
     conditions: ConditionRange | None
     batch: BatchConfig
-
-
-def read_demos(data: DataConfig) -> dict[str, list[Demo]]:
-    """The demonstrations that `data` names.
-
-    Raises:
-      ValueError: they are not those of `data.digest`; or see `data.sources`.
-    """
-    demos = sources.read(sources.open(data.directory, data.cameras, data.keys), data.tasks, data.demos)
-    if data.digest and (found := content.digest(demos)) != data.digest:
-        raise ValueError(
-            f"the demonstrations in {data.directory} have digest {found}, the config wants {data.digest}: get those "
-            "that it was written for, or set `digest` to '' to learn from these"
-        )
-    return demos
-
-
-def unpictured(parts: Iterable[DataConfig]) -> list[DataConfig]:
-    """What several sections ask for, each once, all of every demonstration but its pictures."""
-    found: list[DataConfig] = []
-    for part in parts:
-        keys = {name: feature for name, feature in (part.keys or {}).items() if name not in part.cameras}
-        plain = part._replace(cameras=(), digest="", frames=None, keys=keys)
-        if plain not in found:  # keys cannot be hashed
-            found.append(plain)
-    return found
 
 
 def setting(config: Mapping[str, Any]) -> Setting:

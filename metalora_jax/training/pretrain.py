@@ -10,13 +10,13 @@ import optax
 from flax import nnx
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from metalora_jax.data.config import DataConfig, read_demos
 from metalora_jax.data.frames import Frames, rows_and_labels
 from metalora_jax.policies import stages
 from metalora_jax.policies.policy import Policy
 from metalora_jax.policies.smolvla.preprocess import prepare_image
 from metalora_jax.training.augmentation import augmented
 from metalora_jax.training.loop import Gradient
-from metalora_jax.training.meta_train import DataConfig, read_demos
 from metalora_jax.types import ActionChunk, Array, Batch, Demo, Observation, PyTree
 
 

@@ -11,6 +11,7 @@ from flax import nnx
 
 from metalora_jax import adapters, trees
 from metalora_jax.adapters import Dense, LoRA, Rule
+from tests.algebra import axpy
 
 KEY = jax.random.key(0)
 LAYERS = 3
@@ -179,7 +180,7 @@ def test_composes_with_vmap_over_tasks_and_second_order_gradients(plain):
     tasks = jax.tree.map(lambda x: jnp.stack([x, x / 2]), theta)
 
     def after_a_step(theta):
-        return loss(trees.axpy(-0.01, jax.grad(jax.checkpoint(loss))(theta), theta))
+        return loss(axpy(-0.01, jax.grad(jax.checkpoint(loss))(theta), theta))
 
     batched = jax.jit(jax.vmap(jax.grad(after_a_step)))(tasks)
     one = jax.jit(jax.grad(after_a_step))(jax.tree.map(lambda x: x[1], tasks))

@@ -13,6 +13,7 @@ from metalora_jax.adaptation import base as bases
 from metalora_jax.adapters import placement
 from metalora_jax.data import instructions
 from metalora_jax.data.augment import ImageAugmentation
+from metalora_jax.data.config import DataConfig
 from metalora_jax.data.libero_tasks import check_recombined
 from metalora_jax.data.tasks import Splits, check_disjoint, hold_out
 from metalora_jax.envs import metaworld
@@ -27,7 +28,7 @@ from metalora_jax.policies.smolvla import presets
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.training import methods
 from metalora_jax.training.augmentation import SymmetryConfig, other_texts, variants
-from metalora_jax.training.meta_train import BatchConfig, DataConfig, OuterConfig, outer_optimizer
+from metalora_jax.training.meta_train import BatchConfig, OuterConfig, outer_optimizer
 from tests.data.libero_golden import libero_tasks
 from tests.evaluation.fake_world import make_world
 

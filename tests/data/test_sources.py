@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from metalora_jax.data import lerobot_v3, libero_hdf5, sources
+from metalora_jax.data.config import DataConfig, read_demos
 from metalora_jax.data.demos import DemoError
 from metalora_jax.data.sources.source import features
-from metalora_jax.training.meta_train import DataConfig, read_demos
 from tests.demo_formats import CAMERAS, FPS, TASKS, make_libero_demos, recordings, write_lerobot_v2, write_rlds
 
 FORMATS = {

@@ -16,6 +16,7 @@ from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.learner import learner
 from metalora_jax.adapters.placement import from_json
 from metalora_jax.data import content, libero_hdf5, normalize
+from metalora_jax.data.config import DataConfig, read_demos
 from metalora_jax.evaluation import rollout
 from metalora_jax.evaluation.protocol import experiment
 from metalora_jax.evaluation.protocol.checks import check_replay, check_splits
@@ -24,7 +25,7 @@ from metalora_jax.evaluation.reports import provenance, report
 from metalora_jax.evaluation.reports.records import read_episodes, read_run
 from metalora_jax.processes import Host
 from metalora_jax.training import checkpoint
-from metalora_jax.training.meta_train import DataConfig, meta_train, read_demos
+from metalora_jax.training.meta_train import meta_train
 from metalora_jax.types import Demo
 from tests import lerobot_directory
 from tests.data.libero_golden import libero_tasks

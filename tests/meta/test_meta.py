@@ -10,6 +10,7 @@ import pytest
 
 from metalora_jax import meta, trees
 from metalora_jax.types import TaskBatch
+from tests.algebra import axpy
 
 KEY = jax.random.key(0)
 RATE = 0.1
@@ -97,7 +98,7 @@ def test_descending_the_gradient_lowers_the_loss_after_adaptation(name):
         tasks = TaskBatch(jax.tree.map(lambda x: jnp.stack([x, x], axis=1), tasks.query), tasks.query)
     params = method.init(THETA)
     gradient, before = run(method, tasks)
-    moved = trees.axpy(-0.1, gradient, params)
+    moved = axpy(-0.1, gradient, params)
     _, after = jit(method.gradient)(moved, tasks, KEY)
     assert after["query_loss"] < before["query_loss"]
 
@@ -291,7 +292,7 @@ def test_finite_differences(name):
         leaves, structure = jax.tree.flatten(params)
         random = [jax.random.normal(jax.random.key(i), leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)]
         direction = jax.tree.unflatten(structure, random)
-        slope = (value(trees.axpy(1e-5, direction, params)) - value(trees.axpy(-1e-5, direction, params))) / 2e-5
+        slope = (value(axpy(1e-5, direction, params)) - value(axpy(-1e-5, direction, params))) / 2e-5
         inner_product = sum(jnp.sum(g * d) for g, d in zip(jax.tree.leaves(gradient), random, strict=True))
         np.testing.assert_allclose(inner_product, slope, rtol=1e-6)
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from metalora_jax.data.config import DataConfig, read_demos, unpictured
 from metalora_jax.data.tasks import Splits, check_disjoint
 from metalora_jax.envs.world import World
 from metalora_jax.evaluation.protocol.few_shot import Protocol
 from metalora_jax.progress import progress
 from metalora_jax.training.augmentation import other_texts
-from metalora_jax.training.meta_train import DataConfig, read_demos, unpictured
 
 
 def check_splits(config: Mapping[str, Any], where: World) -> None:

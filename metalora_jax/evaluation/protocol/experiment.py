@@ -17,6 +17,7 @@ from metalora_jax.adaptation.frozen_front import frozen_banks
 from metalora_jax.adaptation.learner import learner
 from metalora_jax.adapters import placement
 from metalora_jax.data import content, normalize
+from metalora_jax.data.config import DataConfig, read_demos, unpictured
 from metalora_jax.data.frames import gather
 from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.envs.world import world
@@ -34,12 +35,7 @@ from metalora_jax.policies.policy import Stage
 from metalora_jax.processes import ALONE, Host, in_processes
 from metalora_jax.progress import progress, take_line
 from metalora_jax.training import checkpoint
-from metalora_jax.training.meta_train import (
-    DataConfig,
-    meta_train,
-    read_demos,
-    unpictured,
-)
+from metalora_jax.training.meta_train import meta_train
 from metalora_jax.training.task_batches import replay_of
 
 LOOK = 5.0  # [s] between two checks of a waiting host

@@ -1,0 +1,51 @@
+"""Which demonstrations a recipe learns from: the section `data` of a config, and reading what it names."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from metalora_jax.data import content, sources
+from metalora_jax.fields import from_fields
+from metalora_jax.types import Demo
+
+
+class DataConfig(NamedTuple):
+    """Which demonstrations are learned from."""
+
+    directory: str  # of <task>_demo.hdf5, a LeRobot dataset or a TFDS dataset; see `data.sources`
+    tasks: Sequence[str]  # by name, or by instruction
+    demos: int  # the first so many of each task
+    cameras: Sequence[str]  # in the order of the base
+    digest: str = ""  # of their content, which must then be this one, see `data.content`; empty takes what is there
+    keys: Mapping[str, str] | None = None  # camera, state or action -> its name in a dataset of one's own
+    frames: int | None = None  # of each demonstration, spread evenly; few make a large base's front cheap. None: all
+
+    @classmethod
+    def from_config(cls, fields: Mapping[str, Any]) -> "DataConfig":
+        """Reads the section `data`; see `fields.from_fields`."""
+        return from_fields(cls, fields, "data")
+
+
+def read_demos(data: DataConfig) -> dict[str, list[Demo]]:
+    """The demonstrations that `data` names.
+
+    Raises:
+      ValueError: they are not those of `data.digest`; or see `data.sources`.
+    """
+    demos = sources.read(sources.open(data.directory, data.cameras, data.keys), data.tasks, data.demos)
+    if data.digest and (found := content.digest(demos)) != data.digest:
+        raise ValueError(
+            f"the demonstrations in {data.directory} have digest {found}, the config wants {data.digest}: get those "
+            "that it was written for, or set `digest` to '' to learn from these"
+        )
+    return demos
+
+
+def unpictured(parts: Iterable[DataConfig]) -> list[DataConfig]:
+    """What several sections ask for, each once, all of every demonstration but its pictures."""
+    found: list[DataConfig] = []
+    for part in parts:
+        keys = {name: feature for name, feature in (part.keys or {}).items() if name not in part.cameras}
+        plain = part._replace(cameras=(), digest="", frames=None, keys=keys)
+        if plain not in found:  # keys cannot be hashed
+            found.append(plain)
+    return found
