@@ -65,7 +65,7 @@ def test_many_bytes_on_the_way_to_the_dead_are_no_wait():
 
 
 def test_a_dead_process_is_an_error_not_a_wait():
-    with pytest.raises(RuntimeError, match=r"a worker process died .* the same command goes on"):
+    with pytest.raises(RuntimeError, match=r"a worker process died .* the same command resumes"):
         list(in_processes(die, [(1,), (2,)], 1))
 
 
@@ -159,5 +159,5 @@ def test_hosts_share_all_jobs_evenly_and_in_order(jobs, hosts):
     parts = [list(Host(number, hosts).share(range(jobs))) for number in range(hosts)]
     assert [job for part in parts for job in part] == list(range(jobs))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
-    with pytest.raises(ValueError, match="counted from 0"):
+    with pytest.raises(ValueError, match="numbered from 0"):
         Host(hosts, hosts).share(range(jobs))

@@ -1,6 +1,7 @@
 """`import metalora_jax as ml`: quick to import, complete, and as the README shows it."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -50,8 +51,8 @@ def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
     state, actions = rng.uniform(-1, 1, (2, 12, 4)).astype(np.float32)
     demo = ml_types.Demo("open a drawer", images, state, actions)
     libero_hdf5.write(tmp_path / "drawer-open_demo.hdf5", [demo], ("agentview",), "drawer-open", {})
-    names: dict = {}
-    exec(compile(code, "README.md", "exec"), names)
+    Path("example.py").write_text(code)
+    names = runpy.run_path("example.py")
     assert names["chunk"].shape == (base.sizes.chunk, 4)
     again = ml.load_adapter("runs/drawer", base)
     agent = ml.Agent(base, again.learner)

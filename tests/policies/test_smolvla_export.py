@@ -27,7 +27,10 @@ def base(tmp_path):
 
 @pytest.fixture
 def adapted(base):
-    placement = tuple(dataclasses.replace(rule, dropout=0.0) for rule in preset("plan", b_std=0.1))
+    placement = tuple(
+        dataclasses.replace(rule, kind=dataclasses.replace(rule.kind, dropout=0.0))
+        for rule in preset("plan", b_std=0.1)
+    )
     model = convert.load(base).model
     return placement, adapters.attach(model, placement, jax.random.key(0))
 

@@ -8,7 +8,8 @@ import pytest
 
 from metalora_jax.data import libero_hdf5
 from metalora_jax.data.augment import ImageAugmentation
-from metalora_jax.data.frames import gather, prepare
+from metalora_jax.data.frames import gather
+from metalora_jax.policies.smolvla.preprocess import prepare_frames
 from metalora_jax.training import pretrain
 from tests.tiny_base import INSTRUCTIONS, make_base, make_demos, make_frames
 
@@ -39,7 +40,7 @@ def test_larger_pictures_are_brought_to_the_policy_s_size_as_in_a_rollout():
     images = np.random.default_rng(0).integers(0, 256, (2, 1, 32, 32, 3), dtype=np.uint8)
     for size in (32, 16):
         seen = pretrain.augment(jax.random.key(0), images, size, shift=0, brightness=0.0)
-        np.testing.assert_allclose(seen, prepare(images, size), atol=1e-6)
+        np.testing.assert_allclose(seen, prepare_frames(images, size), atol=1e-6)
 
 
 def test_the_tasks_of_the_first_part_are_learned_from_all_parts(recipe):

@@ -74,7 +74,7 @@ def test_pure_in_the_step():
 def test_support_and_query_of_a_task_share_its_shift():
     plain = batch(shift=lambda rng: rng.integers(2, 5))
     moved = batch(relabel_of=lambda factor: lambda actions: factor * actions, shift=lambda rng: rng.integers(2, 5))
-    statistics = make_frames().statistics
+    statistics = make_frames().preprocessor.statistics
     for i, drawn in enumerate(draws(shift=lambda rng: rng.integers(2, 5))):
         for before, after in ((plain.support, moved.support), (plain.query, moved.query)):
             np.testing.assert_array_equal(before.rows, after.rows)
