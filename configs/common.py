@@ -77,7 +77,7 @@ def training(method: str, data: dict, conditions: dict | None, steps: int = 1000
     config.symmetries = SymmetryConfig("metaworld")._asdict()  # none: the camera stands in a corner
     # B starts non-zero where it is meta-learned: at B = 0 no gradient reaches A.
     config.placement = lora(EXPERT, 0.0 if method == "multitask" else 0.02)
-    config.batch = dict(meta_batch=6, shots=1, frames=16, query_demos=2, query_frames=32, draws=1)
+    config.batch = dict(meta_batch=6, shots=1, frames=16, query_demos=2, query_frames=32, noise_draws=1)
     if method == "multitask":  # as many frames in each step as the others' support and query together
         config.batch.update(query_demos=3, query_frames=3 * 16 + 32)
     config.meta = ConfigDict(
@@ -85,7 +85,7 @@ def training(method: str, data: dict, conditions: dict | None, steps: int = 1000
             method=name,
             inner_steps=3,
             optimizer="learned" if learned else "sgd",
-            rate=0.1,
+            inner_learning_rate=0.1,
             max_norm=1.0,
             same_draws=False,
             micro_batch=placeholder(int),
@@ -93,7 +93,7 @@ def training(method: str, data: dict, conditions: dict | None, steps: int = 1000
         ),
         allow_dotted_keys=True,
     )
-    config.outer = dict(steps=steps, rate=1e-2, rate_of_rates=0.03 if learned else None, max_norm=1.0)
+    config.outer = dict(steps=steps, learning_rate=1e-2, learning_rate_of_rates=0.03 if learned else None, max_norm=1.0)
     config.checkpoint_every = 50
     return config
 
@@ -105,7 +105,7 @@ def control() -> dict:
 
 def protocol(**fields: Any) -> dict:
     """How adapting is measured (`evaluation.protocol.few_shot.Protocol`); what a recipe leaves out is as here."""
-    return dict(episodes=1, frames=32, flow_draws=2, max_norm=1.0, short=10) | fields
+    return dict(episodes=1, frames=32, noise_draws=2, max_norm=1.0, short=10) | fields
 
 
 def report(title: str, steps: int, labels: dict[str, str]) -> dict:
@@ -297,16 +297,16 @@ def libero_data(tasks: tuple[str, ...], demos: int) -> dict:
 def libero_training(method: str, held: Held, demos: int = 4) -> ConfigDict:
     """`training`, on a split of LIBERO: ten inner steps, a learned rate for each parameter, earlier tasks replayed."""
     config = training(method, libero_data(held.train + held.more, demos), None)
-    config.batch.update(meta_batch=8, query_frames=32, kept=held.train, kept_frames=32, replay_frames=16)
+    config.batch.update(meta_batch=8, query_frames=32, retained_tasks=held.train, retained_frames=32, replay_frames=16)
     # Each task of libero_90 counts twice: its mirror image is one of its own, which the base has not seen either.
     config.symmetries = SymmetryConfig("libero", ("mirror",), held.more)._asdict()
-    config.meta.update(inner_steps=10, rate=0.5)
-    config.outer.rate = 0.005
+    config.meta.update(inner_steps=10, inner_learning_rate=0.5)
+    config.outer.learning_rate = 0.005
     if method == "multitask":  # as many frames in each step as support and query together, half of them kept
-        config.batch.update(query_frames=192, kept_frames=192, replay_frames=0)
+        config.batch.update(query_frames=192, retained_frames=192, replay_frames=0)
     else:
         config.meta.optimizer = "learned_each"
-        config.outer.rate_of_rates = 0.05
+        config.outer.learning_rate_of_rates = 0.05
     return config
 
 
@@ -314,7 +314,7 @@ def libero_full_expert(held: Held) -> ConfigDict:
     """The control, with whole layers instead of adapters."""
     config = libero_training("multitask", held)
     config.placement = dense(EXPERT)
-    config.outer.rate = 1e-3
+    config.outer.learning_rate = 1e-3
     return config
 
 

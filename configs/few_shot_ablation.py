@@ -23,14 +23,14 @@ def get_config() -> ConfigDict:
     config.conditions = shift
     config.arms = dict(meta=common.training("fomaml_rates", known, shift, steps=200).to_dict())
     axes = {
-        "flow draws": {"4": {"batch.draws": 4}},
+        "flow draws": {"4": {"batch.noise_draws": 4}},
         "inner clipping": {"none": {"meta.max_norm": 1e9}},
         "B": {"starts at zero": {"placement.0.b_std": 0.0}},
         "where": {"heads": {"placement.0.pattern": common.HEADS}},
         "dropout": {"0.05": {"placement.0.dropout": 0.05}},
         "inner steps": {"1": {"meta.inner_steps": 1}, "5": {"meta.inner_steps": 5}},
         "outer steps": {"70": {"outer.steps": 70}},
-        "outer rate": {"0.003": {"outer.rate": 3e-3}},
+        "outer rate": {"0.003": {"outer.learning_rate": 3e-3}},
     }
     config.grid = ConfigDict(dict(start="meta", mode="each", axes=axes), allow_dotted_keys=True)
     config.search = dict(learned=(0.3, 1.0), sgd=(0.3, 1.0), adam=(0.003, 0.01, 0.03))
@@ -41,7 +41,7 @@ def get_config() -> ConfigDict:
         steps=(0, 3, 10),
         shots=(1,),
         shots_steps=(3,),
-        draws_per_task=2,
+        demonstration_draws=2,
         retention_steps=0,
     )
     config.control = common.control()

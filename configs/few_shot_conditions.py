@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
         steps=(0, 1, 3, 5, 10, 100),
         shots=(1, 3, 5),
         shots_steps=(3,),
-        draws_per_task=2,
+        demonstration_draws=2,
         retention_steps=3,
     )
     config.control = common.control()

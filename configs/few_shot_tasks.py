@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
         steps=(0, 1, 3, 5, 10),
         shots=(1, 5),
         shots_steps=(3,),
-        draws_per_task=3,
+        demonstration_draws=3,
         retention_steps=3,
         retention_tasks=common.TASKS + common.NEW,
     )

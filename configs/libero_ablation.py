@@ -23,13 +23,13 @@ def get_config() -> ConfigDict:
     held = common.split_named("suite")
     start = common.libero_training("fomaml_rates", held)
     start.meta.inner_steps = 5
-    start.batch.update(meta_batch=4, frames=16, replay_frames=8, query_frames=24, kept_frames=24)
+    start.batch.update(meta_batch=4, frames=16, replay_frames=8, query_frames=24, retained_frames=24)
     start.outer.steps = 300
 
-    def method(name: str, rate: float = start.meta.rate) -> dict:
+    def method(name: str, rate: float = start.meta.inner_learning_rate) -> dict:
         made = common.training(name, {}, None)
-        made.meta.update(inner_steps=start.meta.inner_steps, rate=rate)
-        return {"meta": made.meta.to_dict(), "outer.rate_of_rates": made.outer.rate_of_rates}
+        made.meta.update(inner_steps=start.meta.inner_steps, inner_learning_rate=rate)
+        return {"meta": made.meta.to_dict(), "outer.learning_rate_of_rates": made.outer.learning_rate_of_rates}
 
     axes = {
         "rank": {str(r): {"placement.0.rank": r, "placement.0.alpha": 2.0 * r} for r in (1, 16)},
@@ -67,7 +67,7 @@ def get_config() -> ConfigDict:
         steps=(3, 10),
         shots=(1,),
         shots_steps=(10,),
-        draws_per_task=2,
+        demonstration_draws=2,
         episodes=1,
         retention_steps=0,
         instruction_steps=0,

@@ -21,8 +21,8 @@ def get_config() -> ConfigDict:
     held = common.split_named("suite")
     meta = common.libero_training("fomaml_rates", held)
     # At the rate that FOMAML starts from, MAML diverges: see libero_strong_base among the results.
-    meta.meta.update(method="maml", rate=0.1)
-    meta.batch.update(meta_batch=4, frames=16, replay_frames=8, query_frames=24, kept_frames=24)
+    meta.meta.update(method="maml", inner_learning_rate=0.1)
+    meta.batch.update(meta_batch=4, frames=16, replay_frames=8, query_frames=24, retained_frames=24)
     meta.outer.steps = 400
     meta.checkpoint_every = 25
     full_expert = common.libero_full_expert(held)
@@ -48,7 +48,7 @@ def get_config() -> ConfigDict:
         steps=(0, 10, 100),
         shots=(1,),
         shots_steps=(10,),
-        draws_per_task=2,
+        demonstration_draws=2,
         episodes=2,
         retention_steps=10,
         instruction_steps=0,

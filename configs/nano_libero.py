@@ -51,12 +51,12 @@ def get_config(split: str = "suite") -> ConfigDict:
     )
     config.control = common.libero_control()
     config.batch = 128
-    config.draws = 2
+    config.noise_draws = 2
     config.augment = ImageAugmentation(variants=1)._asdict()  # the picture itself alone
     config.symmetries = SymmetryConfig("libero")._asdict()  # none
     config.shift = 2
     config.brightness = 0.2
-    config.rate = 1e-3
+    config.learning_rate = 1e-3
     config.steps = 20000
     config.warmup = 200
     config.weight_decay = 1e-3

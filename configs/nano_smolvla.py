@@ -43,12 +43,12 @@ def get_config() -> ConfigDict:
     )
     config.control = common.control()
     config.batch = 64
-    config.draws = 2
+    config.noise_draws = 2
     config.augment = ImageAugmentation(variants=1)._asdict()  # the picture itself alone
     config.symmetries = SymmetryConfig("metaworld")._asdict()  # none: the camera stands in a corner
     config.shift = 0
     config.brightness = 0.2
-    config.rate = 1e-3
+    config.learning_rate = 1e-3
     config.steps = 10000
     config.warmup = 200
     config.weight_decay = 1e-3

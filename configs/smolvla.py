@@ -27,7 +27,7 @@ def get_config(placement: str = "plan") -> ConfigDict:
     config = common.training("fomaml_rates", demos | dict(frames=placeholder(int)), dict(yaw=common.YAW))
     config.base = "runs/base"
     config.placement = tuple(to_json(preset(placement, b_std=0.02)))
-    config.batch.update(meta_batch=4, frames=4, query_frames=4, draws=4)
+    config.batch.update(meta_batch=4, frames=4, query_frames=4, noise_draws=4)
     config.meta.inner_steps = 5
     config.meta.micro_batch = 1
     return config

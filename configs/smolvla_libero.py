@@ -52,8 +52,8 @@ def _training(method: str, held: common.Held, placement: tuple[dict, ...]) -> Co
     config = common.libero_training(method, held)
     config.placement = placement
     # A control's step has as many frames as support and query of the others together.
-    config.batch.update(meta_batch=4, frames=4, query_frames=5 * 4 + 4 if method == "multitask" else 4, draws=4)
-    config.batch.update(kept=(), kept_frames=0, replay_frames=0)
+    config.batch.update(meta_batch=4, frames=4, query_frames=5 * 4 + 4 if method == "multitask" else 4, noise_draws=4)
+    config.batch.update(retained_tasks=(), retained_frames=0, replay_frames=0)
     config.meta.update(inner_steps=5, micro_batch=1)
     config.symmetries.update(names=(), tasks=())
     return ConfigDict(config.to_dict() | dict(data=_data(held.train + held.more)))
@@ -63,10 +63,10 @@ def get_config(split: str = "suite") -> ConfigDict:
     """As libero_few_shot, with the plan's placement and longer curves."""
     held = common.split_named("suite" if split == "dry" else split)
     meta = _training("fomaml_rates", held, _placement("plan", b_std=0.02))
-    meta.meta.update(optimizer="learned", rate=1.0)
-    meta.outer.rate_of_rates = 0.1
+    meta.meta.update(optimizer="learned", inner_learning_rate=1.0)
+    meta.outer.learning_rate_of_rates = 0.1
     full_expert = _training("multitask", held, common.dense(EXPERT))
-    full_expert.outer.rate = 1e-4
+    full_expert.outer.learning_rate = 1e-4
     config = ConfigDict()
     config.base = f"runs/libero/smolvla_{split}"
     config.convert = dict(policy="lerobot/smolvla_base", tokenizer=None)
@@ -89,13 +89,13 @@ def get_config(split: str = "suite") -> ConfigDict:
         steps=(0, 1, 5, 10, 50, 300),
         shots=(1, 3, 5),
         shots_steps=(10, 50),
-        draws_per_task=5,
+        demonstration_draws=5,
         episodes=2,
         retention_steps=50,
         instruction_steps=50,
         frames=8,
         replay_frames=0,
-        flow_draws=4,
+        noise_draws=4,
         short=50,
     )
     # The platform is JAX's choice: a GPU, where there is one.
@@ -113,7 +113,7 @@ def _dry(config: ConfigDict) -> ConfigDict:
     config.meta_seeds = (0,)
     for arm in ("meta", "control", "full_expert"):
         config.arms[arm].data.update(tasks=few, demos=2, frames=4)
-        config.arms[arm].batch.update(meta_batch=1, frames=1, query_demos=1, query_frames=1, draws=1)
+        config.arms[arm].batch.update(meta_batch=1, frames=1, query_demos=1, query_frames=1, noise_draws=1)
         config.arms[arm].meta.inner_steps = 1
         config.arms[arm].outer.steps = 2  # the fewest that a schedule takes
     for part, count in (("validation", 1), ("test", 2)):  # a wrong instruction is another test task's
@@ -123,13 +123,13 @@ def _dry(config: ConfigDict) -> ConfigDict:
         steps=(0, 1),
         shots=(1,),
         shots_steps=(1,),
-        draws_per_task=1,
+        demonstration_draws=1,
         episodes=1,
         retention_steps=1,
         retention_tasks=few,
         instruction_steps=1,
         frames=1,
-        flow_draws=1,
+        noise_draws=1,
     )
     for suite in config.control.max_steps:
         config.control.max_steps[suite] = 10

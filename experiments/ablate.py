@@ -12,6 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from metalora_jax.evaluation.protocol import experiment, films
+from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.protocol.grid import expand
 from metalora_jax.evaluation.reports import report
 from metalora_jax.training import checkpoint, command
@@ -21,13 +22,13 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for adapters, records
 
 
 def main(_: list[str]) -> None:
-    workdir, config = Path(_WORKDIR.value), expand(_CONFIG.value.to_dict())
-    films.check(config)
-    checkpoint.claim(workdir, config)
-    print(f"arms: {', '.join(config['arms'])}")
-    experiment.run(config, workdir)
+    workdir, comparison = Path(_WORKDIR.value), Comparison.from_config(expand(_CONFIG.value.to_dict()))
+    films.check(comparison.films)
+    checkpoint.claim(workdir, comparison.to_json())
+    print(f"arms: {', '.join(comparison.arms)}")
+    experiment.run(comparison, workdir)
     print(f"raw records: {workdir / 'episodes.jsonl'}")
-    films.before_and_after(config, workdir)
+    films.before_and_after(comparison, workdir)
     print(f"report: {report.write_report(workdir)}")
 
 

@@ -3,8 +3,8 @@
     python experiments/adapt.py --adapter=runs/conditions/adapter --demos=drawer-open_demo.hdf5 --output=runs/drawer
 
 The adapter to start from is one that `meta_train.py` made, or a directory of peft's (then with --optimizer=adam and a
---rate, since only a meta-learned one brings rates of its own). The demonstrations are an HDF5 file in LIBERO's layout;
-or, with --task, a directory of such files, a LeRobot dataset or an RLDS dataset of TFDS.
+--learning_rate, since only a meta-learned one brings rates of its own). The demonstrations are an HDF5 file in LIBERO's
+layout; or, with --task, a directory of such files, a LeRobot dataset or an RLDS dataset of TFDS.
 
 --variants=4 learns from each frame in four variants: itself, and three that are cropped, moved and coloured (see
 `data.augment`). With --paraphrases=configs/paraphrases/metaworld.json, those three are reworded, too.
@@ -37,7 +37,9 @@ _BASE = flags.DEFINE_string("base", "", "Base directory; empty is the nano SmolV
 _SHOTS = flags.DEFINE_integer("shots", 1, "Number of demonstrations; the first ones are used.", lower_bound=1)
 _CAMERAS = flags.DEFINE_list("cameras", ["agentview"], "Cameras, in the order of the base.")
 _OPTIMIZER = flags.DEFINE_string("optimizer", _DEFAULT.optimizer, "learned, sgd or adam.")
-_RATE = flags.DEFINE_float("rate", _DEFAULT.rate, "Rate of sgd and adam; a factor on learned rates.", lower_bound=0.0)
+_LEARNING_RATE = flags.DEFINE_float(
+    "learning_rate", _DEFAULT.learning_rate, "Of sgd and adam; a factor on learned rates.", lower_bound=0.0
+)
 _STEPS = flags.DEFINE_integer("steps", _DEFAULT.steps, "Gradient steps.", lower_bound=1)
 _FRAMES = flags.DEFINE_integer("frames", _DEFAULT.frames, "Frames in each step.", lower_bound=1)
 _VARIANTS = flags.DEFINE_integer("variants", 1, "Variants of each frame; the first is the frame itself.", lower_bound=1)
@@ -69,7 +71,7 @@ def main(_: list[str]) -> None:
         logging.warning("%s", doubt)
     options = _DEFAULT._replace(
         optimizer=_OPTIMIZER.value,
-        rate=_RATE.value,
+        learning_rate=_LEARNING_RATE.value,
         steps=_STEPS.value,
         frames=_FRAMES.value,
         seed=_SEED.value,

@@ -12,7 +12,7 @@ from runpy import run_path
 from absl import flags
 from ml_collections import config_flags
 
-from metalora_jax.envs.collect import collect, jobs_of
+from metalora_jax.envs.collect import Collection, collect
 from metalora_jax.progress import progress
 from metalora_jax.training import command
 
@@ -37,12 +37,12 @@ def _config() -> dict:
 
 
 def main(_: list[str]) -> None:
-    config = _config()
-    jobs = jobs_of(config)
-    for done in progress(collect(jobs, config["workers"]), description="tasks recorded", total=len(jobs)):
+    wanted = Collection.from_config(_config())
+    jobs = wanted.jobs()
+    for done in progress(collect(jobs, wanted.workers), description="tasks recorded", total=len(jobs)):
         if done.failures:
             print(f"{done.job.task}: the expert failed {done.failures} times; only successes are kept")
-    print(f"demonstrations: {config['directory']}")
+    print(f"demonstrations: {wanted.directory}")
 
 
 if __name__ == "__main__":

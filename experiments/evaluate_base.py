@@ -11,12 +11,12 @@ from ml_collections import config_flags
 
 from metalora_jax.adaptation import base as bases
 from metalora_jax.envs.world import world
-from metalora_jax.evaluation import rollout
 from metalora_jax.evaluation.protocol import experiment
 from metalora_jax.evaluation.protocol.plan import base_job
 from metalora_jax.evaluation.reports import provenance, statistics
 from metalora_jax.evaluation.reports.records import EpisodeLog, read_episodes
 from metalora_jax.training import checkpoint, command
+from metalora_jax.training.pretrain import Pretraining
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _BASE = flags.DEFINE_string("base", "", "Base directory; empty is the nano SmolVLA in the package.")
@@ -26,9 +26,9 @@ _WORKERS = flags.DEFINE_integer("workers", 2, "Processes.", lower_bound=1)
 
 
 def main(_: list[str]) -> None:
-    config, base = _CONFIG.value, bases.load(_BASE.value or None)
-    part = config.data.clean
-    control = rollout.Control(tuple(part.cameras), **config.control.to_dict())
+    config = Pretraining.from_config(_CONFIG.value.to_dict())
+    base = bases.load(_BASE.value or None)
+    part, control = config.learned, config.control
     workdir, judged = Path(_WORKDIR.value), {"control": control._asdict(), "tasks": list(part.tasks)}
     checkpoint.claim(workdir, judged)
     inputs = provenance.inputs(judged, base.fingerprint, _BASE.value, base.statistics.digest(), {})
@@ -38,7 +38,7 @@ def main(_: list[str]) -> None:
     with EpisodeLog(file) as log:
         provenance.keep(workdir, [inputs])
         todo = [job for job in jobs if not log.done(job.rollouts[0].key[0].key, stamp)]
-        experiment.execute(todo, _BASE.value, control, _WORKERS.value, log)
+        experiment.execute(todo, Path(_BASE.value) if _BASE.value else None, control, _WORKERS.value, log)
     episodes = read_episodes(file)
     for task in part.tasks:
         wins = [episode.success for episode in episodes if episode.task == task]

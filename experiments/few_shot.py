@@ -11,6 +11,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from metalora_jax.evaluation.protocol import experiment, films
+from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.reports import report
 from metalora_jax.processes import Host
 from metalora_jax.training import checkpoint, command
@@ -22,13 +23,13 @@ _HOSTS = flags.DEFINE_integer("hosts", 1, "How many machines share the episodes.
 
 
 def main(_: list[str]) -> None:
-    workdir, config = Path(_WORKDIR.value), _CONFIG.value.to_dict()
-    films.check(config)
-    checkpoint.claim(workdir, config)
-    experiment.run(config, workdir, Host(_HOST.value, _HOSTS.value))
+    workdir, comparison = Path(_WORKDIR.value), Comparison.from_config(_CONFIG.value.to_dict())
+    films.check(comparison.films)
+    checkpoint.claim(workdir, comparison.to_json())
+    experiment.run(comparison, workdir, Host(_HOST.value, _HOSTS.value))
     print(f"raw records: {workdir}/episodes*.jsonl")
     if _HOST.value == 0:
-        films.before_and_after(config, workdir)
+        films.before_and_after(comparison, workdir)
     if _HOSTS.value > 1:
         print(f"when all {_HOSTS.value} hosts have finished, run: make report RUN={workdir}")
         return

@@ -10,9 +10,10 @@ from pathlib import Path
 from absl import flags, logging
 from ml_collections import config_flags
 
-from metalora_jax.training import checkpoint, command
+from metalora_jax.training import command
 from metalora_jax.training.meta_train import meta_train
 from metalora_jax.training.metrics import Sink, tensorboard_sink, wandb_sink
+from metalora_jax.training.recipe import Recipe
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for checkpoints, metrics and the adapter.", required=True)
@@ -21,18 +22,17 @@ _WANDB = flags.DEFINE_string("wandb", None, "Also send metrics to this Weights &
 
 
 def main(_: list[str]) -> None:
-    workdir, config = Path(_WORKDIR.value), _CONFIG.value.to_dict()
-    checkpoint.claim(workdir, config)
+    workdir, recipe = Path(_WORKDIR.value), Recipe.from_config(_CONFIG.value.to_dict())
 
     def sinks(first_step: int) -> list[Sink]:
         made: list[Sink] = []
         if _TENSORBOARD.value:
             made.append(tensorboard_sink(workdir / "tensorboard", first_step))
         if _WANDB.value:
-            made.append(wandb_sink(_WANDB.value, workdir.name, config, workdir))
+            made.append(wandb_sink(_WANDB.value, workdir.name, recipe.to_json(), workdir))
         return made
 
-    adapter = meta_train(config, workdir, sinks)
+    adapter = meta_train(recipe, workdir, sinks)
     logging.info("metrics: %s", workdir / "metrics.jsonl")
     print(f"adapter: {adapter}")
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from metalora_jax.envs.collect import collect, jobs_of
+from metalora_jax.envs.collect import collect
 from metalora_jax.evaluation.protocol import experiment, films
+from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.reports import report
 from metalora_jax.progress import progress
 from metalora_jax.training import checkpoint, command
@@ -21,18 +22,19 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart/run", "Directory for 
 
 
 def main(_: list[str]) -> None:
-    workdir, config = Path(_WORKDIR.value), _CONFIG.value.to_dict()
-    checkpoint.claim(workdir, config)
+    workdir, comparison = Path(_WORKDIR.value), Comparison.from_config(_CONFIG.value.to_dict())
+    checkpoint.claim(workdir, comparison.to_json())
     print("1/4  recording scripted demonstrations in the simulator")
-    jobs = jobs_of(config["demos"])
-    for _ in progress(collect(jobs, config["demos"]["workers"]), description="demonstration files", total=len(jobs)):
+    assert comparison.demos is not None
+    jobs = comparison.demos.jobs()
+    for _ in progress(collect(jobs, comparison.demos.workers), description="demonstration files", total=len(jobs)):
         pass
     print("2/4  meta-learning, and the multi-task control on the same data")
-    experiment.train(config, workdir)
+    experiment.train(comparison, workdir)
     print("3/4  adaptation to held-out conditions, then closed-loop episodes")
-    experiment.run(config, workdir)
+    experiment.run(comparison, workdir)
     print("4/4  films and report")
-    films.before_and_after(config, workdir)
+    films.before_and_after(comparison, workdir)
     print(f"raw records: {workdir / 'episodes.jsonl'}\nreport: {report.write_report(workdir)}")
 
 

@@ -1,4 +1,4 @@
-"""Draws how the cost of a meta-step grows with tasks, inner steps, frames and flow draws, and MAML's memory with steps.
+"""Plots how the cost of a meta-step grows with tasks, inner steps, frames and noise draws, and MAML's memory.
 
     python experiments/scaling.py --output=runs/scaling
 

@@ -15,6 +15,7 @@ _FACE = {
     "AdaptOptions": "training.adapt:Options",
     "Dense": "adapters:Dense",
     "LoRA": "adapters:LoRA",
+    "Recipe": "training.recipe:Recipe",
     "Rule": "adapters:Rule",
     "adapt": "training.adapt:adapt",
     "attach": "adaptation.adapter:fresh",

@@ -4,7 +4,7 @@ Letters used in shapes throughout the package::
 
     B  frames in a batch         C  cameras                H, W  image height and width [px]
     L  instruction tokens        S  prefix tokens          T     steps of one demonstration
-    M  flow draws per frame      D  (max) action width     K     inner steps
+    M  noise draws per frame      D  (max) action width     K     inner steps
 """
 
 from typing import Any, NamedTuple

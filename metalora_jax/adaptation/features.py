@@ -15,7 +15,7 @@ from metalora_jax.types import Observation, PyTree
 BATCH = 16  # frames in an entry of the cache, at most
 AT_ONCE = 4  # frames that go through the policy together on a CPU: more overflow its cache at SmolVLA's size
 AT_ONCE_ELSEWHERE = 256  # on a GPU or TPU, where small programs underuse the device; at most BATCH with a cache
-IN_MEMORY = 4 * 2**30  # [bytes] larger banks stay on the disk, mapped
+IN_MEMORY = 4 * 2**30  # [bytes] larger outputs stay on the disk, mapped
 _VERSION = "1"  # of what a key stands for; increase it when preprocessing or a stage changes what it computes
 
 
@@ -41,7 +41,7 @@ class Blocks:
         return out.reshape(*rows.shape, *self.shape[1:])
 
 
-def bank(
+def compute(
     frames: Frames,
     model_of: Callable[[PyTree], PyTree],
     phi: PyTree,
@@ -97,16 +97,16 @@ def bank(
 
 
 def size(frames: Frames, model_of: Callable[[PyTree], PyTree], phi: PyTree, stage: Stage) -> int:
-    """Size of a `bank` in bytes; nothing is computed."""
+    """Size of what `compute` returns, in bytes; nothing is computed."""
     one = frames.observe(np.zeros(1, int))
     outputs = jax.eval_shape(lambda phi, observation: advance(model_of(phi), observation, stage), phi, one)
     each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(outputs))
     return each * frames.variants * len(frames.state)
 
 
-def on_host(bank: PyTree) -> bool:
-    """Whether a bank is too large for the device, so that rows are looked up before a step, not inside it."""
-    return any(isinstance(leaf, Blocks) for leaf in jax.tree.leaves(bank))
+def on_host(frozen: PyTree) -> bool:
+    """Whether frozen outputs are too large for the device, so that rows are looked up before a step, not inside it."""
+    return any(isinstance(leaf, Blocks) for leaf in jax.tree.leaves(frozen))
 
 
 def _blocks(frames: Frames) -> Iterator[np.ndarray]:

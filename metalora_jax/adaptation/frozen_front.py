@@ -17,7 +17,7 @@ from metalora_jax.progress import progress
 from metalora_jax.types import PyTree
 
 
-def frozen_banks(base: Base, several: Sequence[Frames], stage: Stage) -> list[PyTree]:
+def frozen_outputs(base: Base, several: Sequence[Frames], stage: Stage) -> list[PyTree]:
     """The frozen front's output for the frames of each data set: up to `stage`, or less far where that is too much.
 
     Contexts hold keys and values of every layer: at SmolVLA's size 7 MB for each frame, where features take half a
@@ -33,10 +33,10 @@ def frozen_banks(base: Base, several: Sequence[Frames], stage: Stage) -> list[Py
             *(feature_cache.LIMIT, feature_cache.limit() / 2**30),
         )
         stage = "features"
-    return [frozen_bank(base, frames, stage) for frames in several]
+    return [frozen_output(base, frames, stage) for frames in several]
 
 
-def frozen_bank(base: Base, frames: Frames, stage: Stage) -> PyTree:
+def frozen_output(base: Base, frames: Frames, stage: Stage) -> PyTree:
     """The frozen front's output for all frames: on the device, or mapped from the disk where it is large.
 
     It is cached on the disk where it takes long to compute, or where METALORA_CACHE names a folder for it.
@@ -44,7 +44,7 @@ def frozen_bank(base: Base, frames: Frames, stage: Stage) -> PyTree:
     graph, params = nnx.split(base.model)
     cache = feature_cache.FeatureCache.from_environment() if base.large or caches.FOLDER in os.environ else None
     with progress(description="frozen front, frames", total=frames.variants * len(frames.state)) as bar:
-        bank = features.bank(
+        frozen = features.compute(
             frames, lambda phi: nnx.merge(graph, phi), params, stage, bar.update, cache, base.fingerprint
         )
-    return bank if features.on_host(bank) else jax.tree.map(jnp.asarray, bank)
+    return frozen if features.on_host(frozen) else jax.tree.map(jnp.asarray, frozen)

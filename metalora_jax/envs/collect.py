@@ -12,6 +12,7 @@ from metalora_jax.envs import libero_files
 from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.envs.experts import record_whole
 from metalora_jax.envs.world import Traced, world
+from metalora_jax.fields import each, from_fields
 from metalora_jax.processes import in_processes
 
 
@@ -39,26 +40,56 @@ class ExpertFails(RuntimeError):
     """A scripted expert fails more often than it succeeds; nothing is written for that task."""
 
 
-def jobs_of(config: Mapping[str, Any]) -> list[Job]:
-    """The jobs of a config section: `directory`, `world`, `image_size`, and `parts` with their fields.
+class Part(NamedTuple):
+    """Some of the files of a collection: `tasks`, or all of a LIBERO `suite`."""
 
-    A part names its `tasks`, or a LIBERO `suite`; its `conditions`, if any, define the domain randomisation. It
-    is written to a folder of its own name, or to `folder`, that of another part.
-    """
-    return [
-        Job(
-            task,
-            Path(config["directory"], part.get("folder", name), f"{task}_demo.hdf5"),
-            part["demos"],
-            part["first_seed"],
-            part["noise"],
-            config["world"],
-            config["image_size"],
-            ConditionRange.from_config(part.get("conditions", {})),
-        )
-        for name, part in config["parts"].items()
-        for task in (part["tasks"] if "tasks" in part else libero_files.suite_tasks(part["suite"]))
-    ]
+    demos: int  # of each task
+    first_seed: int
+    noise: float  # pushes on the hand [action units], 0 to record undisturbed experts
+    tasks: tuple[str, ...] = ()
+    suite: str | None = None
+    folder: str | None = None  # of another part, to be written to; None: one of the part's own name
+    conditions: ConditionRange = ConditionRange()  # domain randomisation
+
+    @classmethod
+    def from_config(cls, fields: Mapping[str, Any]) -> "Part":
+        """Reads one of `parts`; see `fields.from_fields`. Raises ValueError unless it has either tasks or a suite."""
+        self = from_fields(cls, fields, "parts", {"conditions": ConditionRange.from_config})
+        if bool(self.tasks) == (self.suite is not None):
+            raise ValueError("each of `parts` names its tasks, or a suite: set exactly one of the two")
+        return self
+
+
+class Collection(NamedTuple):
+    """Demonstrations to record, `directory/<part>/<task>_demo.hdf5`."""
+
+    directory: str
+    world: str
+    image_size: int  # [px]
+    workers: int  # processes
+    parts: Mapping[str, Part]
+
+    @classmethod
+    def from_config(cls, fields: Mapping[str, Any]) -> "Collection":
+        """Reads a whole config of collect.py; see `fields.from_fields`."""
+        return from_fields(cls, fields, "", {"parts": each(Part.from_config)})
+
+    def jobs(self) -> list[Job]:
+        """One for each file."""
+        return [
+            Job(
+                task,
+                Path(self.directory, part.folder or name, f"{task}_demo.hdf5"),
+                part.demos,
+                part.first_seed,
+                part.noise,
+                self.world,
+                self.image_size,
+                part.conditions,
+            )
+            for name, part in self.parts.items()
+            for task in (part.tasks or libero_files.suite_tasks(str(part.suite)))
+        ]
 
 
 def record_file(job: Job) -> Recorded:

@@ -6,7 +6,7 @@ Each worker has one agent; the adapters of a job are swapped in without compilin
 import functools
 import multiprocessing
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,38 +19,11 @@ from metalora_jax.adaptation.agent import Agent
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.learner import Learner, learner
 from metalora_jax.envs.conditions import Condition
+from metalora_jax.envs.control import Control
 from metalora_jax.envs.world import Simulator, world
 from metalora_jax.evaluation import execution
 from metalora_jax.evaluation.execution import Chunk, covering
 from metalora_jax.processes import in_processes
-
-
-class Control(NamedTuple):
-    """How a policy drives the robot."""
-
-    cameras: tuple[str, ...]  # in the order the base was trained with
-    execute: int  # control steps before the policy observes again (n_action_steps); at most a chunk
-    max_steps: int | Mapping[str, int]  # control steps before an episode counts as failed; may differ by suite
-    world: str = "metaworld"
-    image_size: int = 64  # [px] of what the cameras give
-    ensemble: float | None = None  # overlapping chunks are averaged, see `execution.command`; None: the newest counts
-    simulator: Mapping[str, Any] | None = None  # what else the world's takes: LIBERO's settle_steps, fast
-    timeout: float = 3600.0  # [s] for an episode, its compilation included; then its process is killed: a failure
-    fuse: bool = False  # fold adapters into the base's weights, float32 only: see `adaptation.agent`
-    platform: str | None = None  # JAX's, such as "cpu", for the policies of all workers; None: JAX's choice
-
-    def cap(self, task: str) -> int:
-        """`max_steps` of a task.
-
-        Raises:
-          ValueError: if there is none for the task's suite.
-        """
-        if not isinstance(self.max_steps, Mapping):
-            return self.max_steps
-        suite = world(self.world).suite(task)
-        if suite not in self.max_steps:
-            raise ValueError(f"control.max_steps lacks {suite!r}, the suite of {task}; add it")
-        return self.max_steps[suite]
 
 
 class Rollout(NamedTuple):

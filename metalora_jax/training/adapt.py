@@ -11,7 +11,7 @@ import numpy as np
 from metalora_jax import meta, trees
 from metalora_jax.adaptation.adapter import Start
 from metalora_jax.adaptation.base import Base
-from metalora_jax.adaptation.frozen_front import frozen_banks
+from metalora_jax.adaptation.frozen_front import frozen_outputs
 from metalora_jax.adaptation.learner import Learner, loss_fn
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.frames import gather, rows_and_labels
@@ -29,10 +29,10 @@ class Options(NamedTuple):
     """How to adapt."""
 
     optimizer: str = "learned"  # "learned", "sgd" or "adam"
-    rate: float = 1.0  # of sgd and adam; a factor on learned rates
+    learning_rate: float = 1.0  # of sgd and adam; a factor on learned rates
     steps: int = 3
     frames: int = 32  # in a minibatch
-    draws: int = 2  # flow draws per frame
+    noise_draws: int = 2  # noise draws per frame
     max_norm: float | None = 1.0  # clips every gradient
     seed: int = 0
     fast: tuple[str, ...] | None = None  # leaf paths that move; None takes those of the start: all, or ANIL's head
@@ -59,19 +59,19 @@ _DEFAULT = Options()
 
 
 def inner_loop(
-    optimizer: str, draws: int, options: InnerOptions, keep: tuple[int, ...] = ()
+    optimizer: str, noise_draws: int, options: InnerOptions, keep: tuple[int, ...] = ()
 ) -> Callable[..., meta.AdaptResult]:
     """(learner, meta_params, support, key, rate) -> the result of one gradient step for each minibatch of `support`.
 
     Args:
       optimizer: "learned" (then `rate` is a factor on the learned rates), or a name in `methods.OPTIMIZERS`.
-      draws: flow draws per frame.
+      noise_draws: samples of (t, noise) per frame.
       options: mask and clipping.
       keep: steps after which theta is returned too.
     """
 
     def run(start: Learner, meta_params: PyTree, support: Batch, key: jax.Array, rate: jax.Array) -> meta.AdaptResult:
-        loss = loss_fn(start, draws=draws)
+        loss = loss_fn(start, draws=noise_draws)
         if optimizer == "learned":
             method = meta.learned_rates(loss, first_order=True, **options._asdict())
             scaled = jax.tree.map(lambda log_rate: log_rate + jnp.log(rate), meta_params["log_rates"])
@@ -109,27 +109,29 @@ def adapt(
             f"{len(earlier or ())} earlier tasks, replay_frames is {options.replay_frames}: give both or neither"
         )
     if options.optimizer == "learned" and "log_rates" not in start.meta_params:
-        raise ValueError("this adapter has no learned rates: choose --optimizer=adam with a --rate such as 0.01")
+        raise ValueError(
+            "this adapter has no learned rates: choose --optimizer=adam with a --learning_rate such as 0.01"
+        )
     if options.optimizer not in ("learned", *OPTIMIZERS):
         raise ValueError(f"no optimizer named {options.optimizer!r}; choose learned, {', '.join(OPTIMIZERS)}")
     learner, meta_params = start.learner, start.meta_params
     fast = start.head if options.fast is None else options.fast
     frames = gather({_TASK: list(demos)}, base.preprocessor, augment)
     old = [gather(earlier, base.preprocessor)] if earlier else []
-    bank, *old_bank = frozen_banks(base, [frames, *old], learner.stage)
+    frozen, *old_frozen = frozen_outputs(base, [frames, *old], learner.stage)
     rows, labels = rows_and_labels(frames, _TASK, range(len(demos)))
     kept_back = np.arange(len(rows)) % HOLD_OUT == HOLD_OUT - 1
     known, unseen = ((rows[which], trees.index(labels, which)) for which in (~kept_back, kept_back))
     rng = np.random.default_rng(options.seed)
-    support = fill(drawn(frames, rng, *known, (options.steps, options.frames)), bank)
+    support = fill(drawn(frames, rng, *known, (options.steps, options.frames)), frozen)
     replay = None
     if earlier:
-        replay = replay_of(*old, *old_bank)
+        replay = replay_of(*old, *old_frozen)
         shape = options.steps, options.replay_frames
         support = behind(support, replay(np.random.default_rng([options.seed, 1]), shape), axis=1)
     inner = InnerOptions(fast=fast, max_norm=options.max_norm)
-    arguments = (learner, meta_params, support, jax.random.key(options.seed), jnp.float32(options.rate))
-    run = jax.jit(inner_loop(options.optimizer, options.draws, inner)).lower(*arguments).compile()
+    arguments = (learner, meta_params, support, jax.random.key(options.seed), jnp.float32(options.learning_rate))
+    run = jax.jit(inner_loop(options.optimizer, options.noise_draws, inner)).lower(*arguments).compile()
     began = time.perf_counter()
     theta = jax.block_until_ready(run(*arguments).theta)
     seconds = time.perf_counter() - began
@@ -153,7 +155,7 @@ def adapt(
         number = min(JUDGED, -(-count // options.frames))
         spread = np.linspace(0, count - 1, min(count, number * options.frames)).astype(int)
         order = np.resize(spread, (number, options.frames))
-        return change(fill(Rows(part[0][rows], trees.index(part[1], rows)), bank) for rows in order)
+        return change(fill(Rows(part[0][rows], trees.index(part[1], rows)), frozen) for rows in order)
 
     others = None
     if replay is not None:

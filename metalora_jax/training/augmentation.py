@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from metalora_jax.data import instructions, symmetry
-from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.symmetry import Symmetry
 from metalora_jax.envs.symmetries import symmetries
 from metalora_jax.fields import from_fields
@@ -27,42 +26,48 @@ class SymmetryConfig(NamedTuple):
         return self
 
 
-def augmented(recipe: Mapping[str, Any], demos: Mapping[str, Sequence[Demo]]) -> dict[str, list[Demo]]:
-    """The demonstrations that `recipe` trains on, made from those it has read.
+def augmented(
+    demos: Mapping[str, Sequence[Demo]],
+    cameras: Sequence[str],
+    wanted: SymmetryConfig | None,
+    paraphrases: instructions.Table,
+) -> dict[str, list[Demo]]:
+    """The demonstrations that are trained on, made from those that were read.
 
     Args:
-      recipe: with `data.cameras`, and optionally `paraphrases` (task -> texts) and `symmetries`.
       demos: each task's.
+      cameras: of the demonstrations.
+      wanted: symmetries; None for none.
+      paraphrases: task -> texts; {} for none.
 
     Raises:
       ValueError: if a table, a task or a camera does not allow the requested changes.
     """
     out = {task: list(recorded) for task, recorded in demos.items()}
-    if recipe.get("paraphrases"):
-        out = instructions.paraphrased(out, instructions.checked(recipe["paraphrases"]))
-    moves, tasks = _moves(recipe)
+    if paraphrases:
+        out = instructions.paraphrased(out, paraphrases)
+    moves, tasks = _moves(cameras, wanted)
     return symmetry.enlarged(out, moves, tasks)
 
 
-def variants(recipe: Mapping[str, Any]) -> ImageAugmentation | None:
-    """How `recipe` varies its frames; None if it has no section `augment`."""
-    return ImageAugmentation.from_config(recipe["augment"]) if "augment" in recipe else None
-
-
-def other_texts(recipe: Mapping[str, Any], instruction: Callable[[str], str]) -> dict[str, tuple[str, ...]]:
-    """What `recipe` tells a policy besides the instructions of its tasks, for `data.tasks.check_disjoint`."""
-    table = instructions.checked(recipe.get("paraphrases", {}))
-    moves, moved = _moves(recipe)
+def other_texts(
+    tasks: Sequence[str],
+    cameras: Sequence[str],
+    wanted: SymmetryConfig | None,
+    paraphrases: instructions.Table,
+    instruction: Callable[[str], str],
+) -> dict[str, tuple[str, ...]]:
+    """What a policy is told besides the instructions of its tasks, for `data.tasks.check_disjoint`."""
+    moves, moved = _moves(cameras, wanted)
     out = {}
-    for task in recipe["data"]["tasks"]:
-        texts = table.get(task, ())
+    for task in tasks:
+        texts = paraphrases.get(task, ())
         said = (instruction(task), *texts) if task in moved else ()
         out[task] = (*texts, *(symmetry.say(move.name, text) for move in moves for text in said))
     return out
 
 
-def _moves(recipe: Mapping[str, Any]) -> tuple[tuple[Symmetry, ...], Sequence[str]]:
-    if "symmetries" not in recipe:
+def _moves(cameras: Sequence[str], wanted: SymmetryConfig | None) -> tuple[tuple[Symmetry, ...], Sequence[str]]:
+    if wanted is None:
         return (), ()
-    wanted = SymmetryConfig.from_config(recipe["symmetries"])
-    return symmetries(wanted.world, recipe["data"]["cameras"], wanted.names), wanted.tasks
+    return symmetries(wanted.world, cameras, wanted.names), wanted.tasks

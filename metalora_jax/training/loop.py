@@ -28,6 +28,9 @@ class TrainState(NamedTuple):
 Gradient = Callable[[PyTree, PyTree, jax.Array], tuple[PyTree, dict[str, Array]]]
 """(params, batch, key) -> gradient and scalar metrics, one of which is named "loss"."""
 
+Step = Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, dict[str, Array]]]
+"""(state, batch, key) -> the state after one update, and scalar metrics."""
+
 
 def init(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step."""
@@ -53,7 +56,7 @@ def update(
 def run(
     workdir: Path,
     state: TrainState,
-    step_fn: Callable[[TrainState, PyTree, jax.Array], tuple[TrainState, dict[str, Array]]],
+    step_fn: Step,
     batch_fn: Callable[[int], PyTree],
     *,
     steps: int,

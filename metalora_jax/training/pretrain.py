@@ -10,35 +10,84 @@ import optax
 from flax import nnx
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from metalora_jax.data import instructions
+from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.config import DataConfig, read_demos
 from metalora_jax.data.frames import Frames, rows_and_labels
+from metalora_jax.envs.control import Control
+from metalora_jax.fields import each, from_fields
 from metalora_jax.policies import stages
 from metalora_jax.policies.policy import Policy
 from metalora_jax.policies.smolvla.preprocess import prepare_image
-from metalora_jax.training.augmentation import augmented
+from metalora_jax.training.augmentation import SymmetryConfig, augmented
 from metalora_jax.training.loop import Gradient
 from metalora_jax.types import ActionChunk, Array, Batch, Demo, Observation, PyTree
 
 
-def read(recipe: Mapping[str, Any]) -> dict[str, list[Demo]]:
-    """The demonstrations that `recipe` trains on: those of the first part's tasks in all parts, and their twins.
+class Pretraining(NamedTuple):
+    """A recipe of pretraining: a whole config, read once."""
 
-    Args:
-      recipe: with a section of `DataConfig` for each part in `data`; `paraphrases` and `symmetries` as in `augmented`.
+    seed: int
+    data: Mapping[str, DataConfig]  # parts; the first one's tasks are learned
+    model: Mapping[str, Any]  # sizes of the policy: its family knows the fields
+    control: Control  # how the result is run, for evaluate_base.py
+    batch: int  # frames
+    noise_draws: int  # samples of (t, noise) per frame
+    augment: ImageAugmentation  # fixed variants of every frame
+    symmetries: SymmetryConfig
+    shift: int  # [px] largest move of a picture, drawn in every step
+    brightness: float  # largest relative change, drawn in every step
+    learning_rate: float  # the highest
+    steps: int
+    warmup: int  # steps
+    weight_decay: float
+    checkpoint_every: int  # steps
+    paraphrases: instructions.Table = {}  # noqa: RUF012 - never written to
 
-    Raises:
-      ValueError: if parts differ in their cameras, or select only some frames; see also `read_demos` and `augmented`.
-    """
-    parts = {name: DataConfig.from_config(part) for name, part in recipe["data"].items()}
-    if any(part.frames is not None for part in parts.values()):
-        raise ValueError("data.frames saves work in a frozen front, and pretraining has none: leave it out")
-    (first, whole), *others = parts.items()
-    for name, part in others:
-        if tuple(part.cameras) != tuple(whole.cameras):
-            raise ValueError(f"data.{name}.cameras = {part.cameras} must be data.{first}.cameras = {whole.cameras}")
-    known = [read_demos(part) for part in parts.values()]
-    demos = {task: [demo for part in known for demo in part.get(task, [])] for task in known[0]}
-    return augmented({**recipe, "data": recipe["data"][first]}, demos)
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Pretraining":
+        """Reads a whole config, such as configs/nano_smolvla.py gives.
+
+        Raises:
+          ValueError: a field is unknown, missing or out of range, or parts of the data differ in their cameras, or
+            select only some frames.
+        """
+        data = each(DataConfig.from_config)(config.get("data", {}))
+        if not data:
+            raise ValueError("config.data has no part: name the demonstrations to learn from")
+        (first, whole), *others = data.items()
+        for name, part in others:
+            if tuple(part.cameras) != tuple(whole.cameras):
+                raise ValueError(f"data.{name}.cameras = {part.cameras} must be data.{first}.cameras = {whole.cameras}")
+        if any(part.frames is not None for part in data.values()):
+            raise ValueError("data.frames saves work in a frozen front, and pretraining has none: leave it out")
+        return from_fields(
+            cls,
+            config,
+            parts={
+                "data": lambda _: data,
+                "model": dict,
+                "control": lambda fields: Control.from_config(fields, whole.cameras),
+                "augment": ImageAugmentation.from_config,
+                "symmetries": SymmetryConfig.from_config,
+                "paraphrases": instructions.checked,
+            },
+        )
+
+    @property
+    def learned(self) -> DataConfig:
+        """The first part of the data."""
+        return next(iter(self.data.values()))
+
+    def demos(self) -> dict[str, list[Demo]]:
+        """Reads the demonstrations of the first part's tasks in all parts, and adds their mirror images.
+
+        Raises:
+          ValueError: see `read_demos` and `augmented`.
+        """
+        known = [read_demos(part) for part in self.data.values()]
+        demos = {task: [demo for part in known for demo in part.get(task, [])] for task in known[0]}
+        return augmented(demos, self.learned.cameras, self.symmetries, self.paraphrases)
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:

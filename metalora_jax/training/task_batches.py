@@ -12,7 +12,7 @@ from metalora_jax.types import ActionChunk, Batch, PyTree, TaskBatch
 
 
 class Rows(NamedTuple):
-    """A Batch whose inputs are still row numbers of a bank (see `adaptation.features`)."""
+    """A Batch whose inputs are still row numbers of frozen outputs (see `adaptation.features`)."""
 
     rows: np.ndarray  # (...) int
     target: ActionChunk  # (..., chunk, action)
@@ -30,14 +30,14 @@ Minibatch = TypeVar("Minibatch", Rows, Batch)
 Replay = Callable[[np.random.Generator, tuple[int, ...]], Batch]
 
 
-def fill(batch: Rows, bank: PyTree) -> Batch:
-    """Looks the rows up; inside jit, or before it where the bank is not on the device."""
-    return Batch(jax.tree.map(lambda leaf: leaf[batch.rows], bank), batch.target)
+def fill(batch: Rows, frozen: PyTree) -> Batch:
+    """Looks the rows up; inside jit, or before it where the outputs are not on the device."""
+    return Batch(jax.tree.map(lambda leaf: leaf[batch.rows], frozen), batch.target)
 
 
-def fill_tasks(batch: TaskRows, bank: PyTree) -> TaskBatch:
+def fill_tasks(batch: TaskRows, frozen: PyTree) -> TaskBatch:
     """The same for a meta-batch."""
-    return TaskBatch(fill(batch.support, bank), fill(batch.query, bank))
+    return TaskBatch(fill(batch.support, frozen), fill(batch.query, frozen))
 
 
 def support_rows(
@@ -77,8 +77,8 @@ def task_batch(
     inner_steps: int,
     support_frames: int,
     query_frames: int,
-    kept: Rows | None = None,
-    kept_frames: int = 0,
+    retained: Rows | None = None,
+    retained_frames: int = 0,
     replay_frames: int = 0,
 ) -> TaskRows:
     """The tasks of one meta-step, with a leading task axis.
@@ -90,8 +90,8 @@ def task_batch(
       inner_steps: minibatches in a support set.
       support_frames: frames in each of them.
       query_frames: frames of the task itself in its query.
-      kept: frames (n, ...) of tasks that adapting must not cost, see `all_rows`.
-      kept_frames: how many of those stand in each query, behind its own.
+      retained: frames (n, ...) of tasks that adapting must not cost, see `all_rows`.
+      retained_frames: how many of those stand in each query, behind its own.
       replay_frames: how many of those stand in each of a support set's minibatches, behind its own.
     """
     support, query = [], []
@@ -99,10 +99,10 @@ def task_batch(
         relabel = relabel_of(draw.shift)
         learned = support_rows(frames, draw.task, draw.support, relabel, inner_steps, support_frames, draw.rng)
         judged = query_rows(frames, draw.task, draw.query, relabel, query_frames, draw.rng)
-        if kept is not None:
-            judged = behind(judged, drawn(frames, draw.rng, *kept, (kept_frames,)), axis=0)
+        if retained is not None:
+            judged = behind(judged, drawn(frames, draw.rng, *retained, (retained_frames,)), axis=0)
             if replay_frames:
-                learned = behind(learned, drawn(frames, draw.rng, *kept, (inner_steps, replay_frames)), axis=1)
+                learned = behind(learned, drawn(frames, draw.rng, *retained, (inner_steps, replay_frames)), axis=1)
         support.append(learned)
         query.append(judged)
     return TaskRows(*(jax.tree.map(lambda *leaves: np.stack(leaves), *parts) for parts in (support, query)))
@@ -113,10 +113,10 @@ def behind(own: Minibatch, others: Minibatch, axis: int) -> Minibatch:
     return jax.tree.map(lambda *parts: np.concatenate(parts, axis), own, others)
 
 
-def replay_of(frames: Frames, bank: PyTree) -> Replay:
+def replay_of(frames: Frames, frozen: PyTree) -> Replay:
     """Experience replay (Chaudhry et al. 2019, arXiv:1902.10486): any frames of every task in `frames`."""
     everything = all_rows(frames, list(frames.demos))
-    return lambda rng, shape: fill(drawn(frames, rng, *everything, shape), bank)
+    return lambda rng, shape: fill(drawn(frames, rng, *everything, shape), frozen)
 
 
 def all_rows(frames: Frames, tasks: Sequence[str]) -> Rows:

@@ -1,6 +1,7 @@
 """Every recipe in configs/ loads, names only what exists, and keeps what is held out apart."""
 
 import ast
+import json
 import math
 import re
 from collections.abc import Callable
@@ -10,25 +11,25 @@ from runpy import run_path
 import pytest
 
 from metalora_jax.adaptation import base as bases
-from metalora_jax.adapters import placement
 from metalora_jax.data import instructions
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.config import DataConfig
 from metalora_jax.data.libero_tasks import check_recombined
 from metalora_jax.data.tasks import Splits, check_disjoint, hold_out
 from metalora_jax.envs import metaworld
-from metalora_jax.envs.collect import jobs_of
-from metalora_jax.envs.conditions import ConditionRange
+from metalora_jax.envs.collect import Collection
 from metalora_jax.envs.metaworld import INSTRUCTIONS
 from metalora_jax.evaluation.protocol.checks import check_retention, check_splits
+from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.protocol.few_shot import Protocol
 from metalora_jax.evaluation.protocol.grid import expand
-from metalora_jax.evaluation.rollout import Control
 from metalora_jax.policies.smolvla import presets
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.training import methods
-from metalora_jax.training.augmentation import SymmetryConfig, other_texts, variants
-from metalora_jax.training.meta_train import BatchConfig, OuterConfig, outer_optimizer
+from metalora_jax.training.augmentation import other_texts
+from metalora_jax.training.meta_train import outer_optimizer
+from metalora_jax.training.pretrain import Pretraining
+from metalora_jax.training.recipe import Recipe
 from tests.data.libero_golden import libero_tasks
 from tests.evaluation.fake_world import make_world
 
@@ -79,59 +80,54 @@ def world_of(config: dict):
     return WORLDS[config["control"].get("world", "metaworld")]
 
 
-def check_data(data: dict, known=metaworld.WORLD) -> None:
-    checked = DataConfig.from_config(data)
-    assert set(checked.tasks) <= set(known.tasks())
-    assert len(set(checked.tasks)) == len(checked.tasks)
-    assert set(checked.cameras) <= set(known.cameras)
+def check_data(data: DataConfig, known=metaworld.WORLD) -> None:
+    assert set(data.tasks) <= set(known.tasks())
+    assert len(set(data.tasks)) == len(data.tasks)
+    assert set(data.cameras) <= set(known.cameras)
 
 
-def check_training(recipe: dict, known=metaworld.WORLD) -> None:
-    check_data(recipe["data"], known)
-    batch = BatchConfig.from_config(recipe["batch"])
-    assert batch.shots + batch.query_demos <= recipe["data"]["demos"]
-    outer_optimizer(OuterConfig.from_config(recipe["outer"]), recipe["meta"]["optimizer"] in methods.LEARNED)
-    placement.from_json(recipe["placement"])
-    SymmetryConfig.from_config(recipe["symmetries"])
-    other_texts(recipe, known.instruction)
-    if recipe["conditions"] is not None:
-        ConditionRange.from_config(recipe["conditions"])
-    words = {key: value for key, value in recipe["meta"].items() if key != "inner_steps"}
-    methods.build(lambda theta, batch, key: 0.0, **words)
-    assert recipe["meta"]["inner_steps"] > 0
+def check_training(recipe: Recipe, known=metaworld.WORLD) -> None:
+    check_data(recipe.data, known)
+    assert recipe.batch.shots + recipe.batch.query_demos <= recipe.data.demos
+    outer_optimizer(recipe.outer)
+    told = recipe.data.tasks, recipe.data.cameras, recipe.symmetries, recipe.paraphrases
+    other_texts(*told, known.instruction)
+    methods.build(lambda theta, batch, key: 0.0, recipe.meta)
+    assert recipe.meta.inner_steps > 0
 
 
 @pytest.mark.parametrize("config", configs_with("meta"))
 def test_training_recipes(config):
-    check_training(config)
+    check_training(Recipe.from_config(config))
 
 
 @pytest.mark.parametrize("config", configs_with("arms"))
 def test_comparisons(config):
-    known = world_of(config)
-    check_splits(config, known)
-    for split in ("validation", "test"):
-        check_data(config[split], known)
-    protocol = Protocol.from_config(config["protocol"])
-    assert max(protocol.shots) < min(config["validation"]["demos"], config["test"]["demos"])
+    comparison, known = Comparison.from_config(config), world_of(config)
+    protocol, report = comparison.protocol, comparison.report
+    check_splits(comparison, known)
+    for part in (comparison.validation, comparison.test):
+        check_data(part, known)
+    assert max(protocol.shots) < min(comparison.validation.demos, comparison.test.demos)
     assert list(protocol.steps) == sorted(set(protocol.steps))
     asked = {*protocol.shots_steps, protocol.retention_steps, protocol.instruction_steps}
     assert asked <= {0, *protocol.steps}
-    assert config["films"]["steps"] in protocol.steps or not config["films"]["tasks"]
+    assert comparison.films.steps in protocol.steps or not comparison.films.tasks
     check_retention(protocol)
-    Control(tuple(config["test"]["cameras"]), **config["control"])
-    for arm in config["arms"].values():
-        placement.from_json(arm["placement"])
-        if "meta" in arm:
-            check_training(arm, known)
-            # The shift is the question: trained and tested under another one, a comparison says nothing.
-            assert arm["conditions"] == config["conditions"]
-    assert (config["conditions"] is None) == (protocol.distribution == "tasks")
-    assert set(config["films"]["tasks"]) <= set(config["test"]["tasks"])
-    report = config["report"]
-    assert report["reference"] in config["arms"]
-    assert report["steps"] in protocol.steps
-    assert set(config["arms"]) <= set(report["labels"])
+    for recipe in comparison.trained.values():
+        check_training(recipe, known)
+        # The shift is the question: trained and tested under another one, a comparison says nothing.
+        assert recipe.conditions == comparison.conditions
+    assert (comparison.conditions is None) == (protocol.distribution == "tasks")
+    assert set(comparison.films.tasks) <= set(comparison.test.tasks)
+    assert report.steps in protocol.steps
+    assert set(comparison.arms) <= set(report.labels)
+
+
+@pytest.mark.parametrize("config", configs_with("arms"))
+def test_a_run_s_config_is_read_back_whole(config):
+    comparison = Comparison.from_config(config)
+    assert Comparison.from_config(json.loads(json.dumps(comparison.to_json()))) == comparison
 
 
 @pytest.mark.parametrize("split", COMMON["SPLITS"])
@@ -151,7 +147,7 @@ def test_the_comparison_on_libero_is_the_whole_protocol():
     config = NAMES["libero_few_shot"]["get_config"]().to_dict()
     protocol = Protocol.from_config(config["protocol"])
     assert protocol.shots == (1, 3, 5)
-    assert 10 <= protocol.draws_per_task * protocol.episodes <= 20
+    assert 10 <= protocol.demonstration_draws * protocol.episodes <= 20
     assert protocol.retention_steps
     assert protocol.instruction_steps
     assert len(config["meta_seeds"]) > 1
@@ -162,10 +158,10 @@ def test_the_comparison_on_libero_is_the_whole_protocol():
 
 @pytest.mark.parametrize("config", configs_with("arms"))
 def test_controls_train_on_the_same_data_for_as_long(config):
-    trained = [arm for arm in config["arms"].values() if "meta" in arm]
+    trained = list(Comparison.from_config(config).trained.values())
     assert trained
-    assert len({(arm["data"]["directory"], tuple(arm["data"]["tasks"]), arm["data"]["demos"]) for arm in trained}) == 1
-    assert len({tuple(SymmetryConfig.from_config(arm["symmetries"])) for arm in trained}) == 1
+    for recipe in trained:
+        assert (recipe.data, recipe.symmetries) == (trained[0].data, trained[0].symmetries)
 
 
 def demonstrations(config: dict) -> dict:
@@ -174,7 +170,7 @@ def demonstrations(config: dict) -> dict:
 
 @pytest.mark.parametrize("config", [*configs_with("parts"), *configs_with("demos")])
 def test_recorded_seeds_never_meet(config):
-    jobs = jobs_of(demonstrations(config))
+    jobs = Collection.from_config(demonstrations(config)).jobs()
     assert {job.task for job in jobs} <= set(WORLDS[jobs[0].world].tasks())
     taken: dict[str, set[int]] = {}
     for job in jobs:
@@ -186,12 +182,12 @@ def test_recorded_seeds_never_meet(config):
 
 def test_what_is_read_is_recorded():
     known = (NAMES["metaworld_demos"]["get_config"](), NAMES["libero_demos"]["get_config"]("picking"))
-    recorded = {job.path: job.demos for config in known for job in jobs_of(config.to_dict())}
+    recorded = {job.path: job.demos for config in known for job in Collection.from_config(config.to_dict()).jobs()}
     for name, config in all_configs():
         if name.startswith("smolvla_libero"):  # the official demonstrations
             continue
         if name == "quickstart":
-            own = {job.path: job.demos for job in jobs_of(config["demos"])}
+            own = {job.path: job.demos for job in Collection.from_config(config["demos"]).jobs()}
         sections = [config[key] for key in ("validation", "test") if key in config]
         sections += [arm["data"] for arm in config.get("arms", {}).values() if "data" in arm]
         if "data" in config:
@@ -237,14 +233,15 @@ def test_reworded_new_tasks_are_new():
 
 @pytest.mark.parametrize("config", [each for each in configs_with("model") if "nano" in str(each.id)])
 def test_base_recipes(config):
-    assert variants(config) == ImageAugmentation(variants=1)  # the base in the package was made without
-    assert SymmetryConfig.from_config(config["symmetries"]) == (config["control"].get("world", "metaworld"), (), ())
-    for data in config["data"].values():
-        check_data(data, world_of(config))
-        size, known = SmolVLAConfig.nano(**config["model"]), world_of(config)
-        assert len(data["cameras"]) == size.cameras
+    recipe, known = Pretraining.from_config(config), world_of(config)
+    assert recipe.augment == ImageAugmentation(variants=1)  # the base in the package was made without
+    assert recipe.symmetries == (recipe.control.world, (), ())
+    for data in recipe.data.values():
+        check_data(data, known)
+        size = SmolVLAConfig.nano(**recipe.model)
+        assert len(data.cameras) == size.cameras
         assert (known.state_dim, known.action_dim) == (size.max_state_dim, size.max_action_dim)
-        assert config["control"]["execute"] <= size.chunk_size
+        assert recipe.control.execute <= size.chunk_size
 
 
 def test_conditions_go_all_around():

@@ -75,11 +75,11 @@ def test_the_bank_holds_every_variant_and_the_cache_serves_them(tmp_path):
     made, base = frames(), make_base()
     graph, params = nnx.split(base.model)
 
-    def bank(cache):
-        return features.bank(made, lambda phi: nnx.merge(graph, phi), params, "features", lambda _: None, cache, "f")
+    def frozen(cache):
+        return features.compute(made, lambda phi: nnx.merge(graph, phi), params, "features", lambda _: None, cache, "f")
 
-    plain, stored = bank(None), bank(FeatureCache(tmp_path, 2**30))
-    served = bank(FeatureCache(tmp_path, 2**30))
+    plain, stored = frozen(None), frozen(FeatureCache(tmp_path, 2**30))
+    served = frozen(FeatureCache(tmp_path, 2**30))
     assert all(len(leaf) == 3 * len(made.state) for leaf in jax.tree.leaves(plain))
     jax.tree.map(np.testing.assert_array_equal, plain, stored)
     jax.tree.map(np.testing.assert_array_equal, plain, served)

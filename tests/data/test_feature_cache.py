@@ -18,11 +18,11 @@ LARGE = 2**30
 ENTRY = {"k": np.arange(12, dtype=np.float32).reshape(3, 4), "mask": np.array([True, False, True])}
 
 
-def bank(cache, stage="context", fingerprint="f", frames=None):
+def frozen(cache, stage="context", fingerprint="f", frames=None):
     graph, params = nnx.split(make_base().model)
     frames = frames or make_frames()
     done = []
-    made = features.bank(frames, lambda phi: nnx.merge(graph, phi), params, stage, done.append, cache, fingerprint)
+    made = features.compute(frames, lambda phi: nnx.merge(graph, phi), params, stage, done.append, cache, fingerprint)
     assert sum(done) == len(frames.state)
     return made
 
@@ -41,48 +41,48 @@ def no_computing(monkeypatch):
 
 
 def fill_from(folder):
-    made = bank(FeatureCache(folder, LARGE))
+    made = frozen(FeatureCache(folder, LARGE))
     return float(sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(made)))
 
 
 @pytest.mark.parametrize("stage", ["features", "context"])
 def test_what_was_computed_is_looked_up(tmp_path, no_computing, stage):
-    first = bank(FeatureCache(tmp_path, LARGE), stage)
+    first = frozen(FeatureCache(tmp_path, LARGE), stage)
     no_computing()
-    same(bank(FeatureCache(tmp_path, LARGE), stage), first)
-    same(first, bank(None, stage))
+    same(frozen(FeatureCache(tmp_path, LARGE), stage), first)
+    same(first, frozen(None, stage))
 
 
 def test_other_frames_weights_and_stages_have_other_keys(tmp_path):
-    bank(FeatureCache(tmp_path, LARGE))
+    frozen(FeatureCache(tmp_path, LARGE))
     before = set(tmp_path.iterdir())
     frames = make_frames()
-    bank(FeatureCache(tmp_path, LARGE), "features")
+    frozen(FeatureCache(tmp_path, LARGE), "features")
     assert len(set(tmp_path.iterdir())) == 2 * len(before)
-    bank(FeatureCache(tmp_path, LARGE), fingerprint="g")
+    frozen(FeatureCache(tmp_path, LARGE), fingerprint="g")
     assert len(set(tmp_path.iterdir())) == 3 * len(before)
     images = frames.images.copy()
     images[0, 0, 0, 0, 0] ^= 1  # one bit of one pixel
-    bank(FeatureCache(tmp_path, LARGE), frames=frames._replace(images=images))
+    frozen(FeatureCache(tmp_path, LARGE), frames=frames._replace(images=images))
     assert len(set(tmp_path.iterdir())) == 3 * len(before) + 1
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-7], lambda b: b[:-4] + b"evil", lambda b: b""])
 def test_a_damaged_entry_is_computed_again(tmp_path, damage, caplog):
-    first = bank(FeatureCache(tmp_path, LARGE))
+    first = frozen(FeatureCache(tmp_path, LARGE))
     victim = sorted(tmp_path.iterdir())[0]
     whole = victim.read_bytes()
     victim.write_bytes(damage(whole))
-    same(bank(FeatureCache(tmp_path, LARGE)), first)
+    same(frozen(FeatureCache(tmp_path, LARGE)), first)
     assert "is dropped and computed again" in caplog.text
     assert victim.read_bytes() == whole
 
 
 def test_an_entry_under_the_name_of_another_is_not_believed(tmp_path):
-    bank(FeatureCache(tmp_path, LARGE))
+    frozen(FeatureCache(tmp_path, LARGE))
     a, b = sorted(tmp_path.iterdir())[:2]
     a.write_bytes(b.read_bytes())
-    same(bank(FeatureCache(tmp_path, LARGE)), bank(None))
+    same(frozen(FeatureCache(tmp_path, LARGE)), frozen(None))
 
 
 def test_the_least_recently_used_go_first(tmp_path):
@@ -101,7 +101,7 @@ def test_the_least_recently_used_go_first(tmp_path):
 
 
 def test_a_run_that_needs_more_than_the_limit_still_gets_all(tmp_path):
-    same(bank(FeatureCache(tmp_path, 1)), bank(None))
+    same(frozen(FeatureCache(tmp_path, 1)), frozen(None))
 
 
 def test_a_full_disk_costs_the_cache_and_nothing_else(tmp_path, monkeypatch, caplog):
@@ -109,13 +109,13 @@ def test_a_full_disk_costs_the_cache_and_nothing_else(tmp_path, monkeypatch, cap
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(feature_cache, "_write_whole", full)
-    same(bank(FeatureCache(tmp_path, LARGE)), bank(None))
+    same(frozen(FeatureCache(tmp_path, LARGE)), frozen(None))
     assert "not cached (No space left on device)" in caplog.text
 
 
 def test_two_writers_at_once(tmp_path):
     assert len(set(in_processes(fill_from, [(tmp_path,)] * 2, 2))) == 1
-    same(bank(FeatureCache(tmp_path, LARGE)), bank(None))
+    same(frozen(FeatureCache(tmp_path, LARGE)), frozen(None))
     assert not list(tmp_path.glob(".*"))
 
 

@@ -30,18 +30,18 @@ def test_bank_changes_neither_loss_nor_gradient(stage, monkeypatch):
     assert learn.stage == stage
     graph, params = nnx.split(base.model)
     done: list[int] = []
-    bank = features.bank(frames, lambda phi: nnx.merge(graph, phi), params, stage, done.append)
+    frozen = features.compute(frames, lambda phi: nnx.merge(graph, phi), params, stage, done.append)
     count = len(frames.state)
     assert sum(done) == count
-    assert all(leaf.shape[0] == count for leaf in jax.tree.leaves(bank))
+    assert all(leaf.shape[0] == count for leaf in jax.tree.leaves(frozen))
 
     rows, labels = rows_and_labels(frames, "push", [3, 0])
     rows, target = rows[::3], jax.tree.map(lambda x: x[::3], labels)
     direct = jax.jit(lambda seen: advance(base.model, seen, stage))(frames.observe(rows))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[rows], b, atol=2e-6), bank, direct)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[rows], b, atol=2e-6), frozen, direct)
 
     gradient = jax.jit(jax.value_and_grad(loss_fn(learn, draws=2)))
-    cached = jax.tree.map(lambda leaf: jnp.asarray(leaf[rows]), bank)
+    cached = jax.tree.map(lambda leaf: jnp.asarray(leaf[rows]), frozen)
     key = jax.random.key(1)
     want_loss, want = gradient(learn.theta, Batch(frames.observe(rows), target), key)
     have_loss, have = gradient(learn.theta, Batch(cached, target), key)
@@ -76,7 +76,7 @@ def test_what_is_computed_grows_with_the_frames_that_are_used(monkeypatch):
     seen, observe = [], Frames.observe
     monkeypatch.setattr(Frames, "observe", lambda self, rows: seen.append(rows) or observe(self, rows))
     graph, params = nnx.split(make_base().model)
-    features.bank(make_frames(), lambda phi: nnx.merge(graph, phi), params, "context", lambda _: None)
+    features.compute(make_frames(), lambda phi: nnx.merge(graph, phi), params, "context", lambda _: None)
     lengths = [len(demo.actions) for task in INSTRUCTIONS for demo in make_demos(task)]
     assert {rows.shape for rows in seen} == {(features.AT_ONCE,)}
     assert len(seen) == 1 + sum(-(-length // features.AT_ONCE) for length in lengths)  # one for the shapes alone
@@ -85,14 +85,14 @@ def test_what_is_computed_grows_with_the_frames_that_are_used(monkeypatch):
 def test_a_gpu_is_given_many_frames_at_a_time_and_computes_the_same(monkeypatch):
     graph, params = nnx.split(make_base().model)
 
-    def bank():
-        return features.bank(make_frames(), lambda phi: nnx.merge(graph, phi), params, "context", lambda _: None)
+    def frozen():
+        return features.compute(make_frames(), lambda phi: nnx.merge(graph, phi), params, "context", lambda _: None)
 
-    expected = bank()
+    expected = frozen()
     seen, observe = [], Frames.observe
     monkeypatch.setattr(Frames, "observe", lambda self, rows: seen.append(rows) or observe(self, rows))
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(features, "AT_ONCE_ELSEWHERE", 7)  # leaves a rest, and is no divisor of a demonstration
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), bank(), expected)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), frozen(), expected)
     total = sum(len(demo.actions) for task in INSTRUCTIONS for demo in make_demos(task))
     assert len(seen) == 1 + -(-total // 7)

@@ -20,7 +20,7 @@ from metalora_jax.data.config import DataConfig, read_demos
 from metalora_jax.evaluation import rollout
 from metalora_jax.evaluation.protocol import experiment
 from metalora_jax.evaluation.protocol.checks import check_replay, check_splits
-from metalora_jax.evaluation.protocol.few_shot import Protocol
+from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.reports import provenance, report
 from metalora_jax.evaluation.reports.records import read_episodes, read_run
 from metalora_jax.processes import Host
@@ -59,6 +59,10 @@ def placements() -> dict:
     return {name: arm["placement"] for name, arm in config["arms"].items()}
 
 
+def made(config: dict, **changes) -> Comparison:
+    return Comparison.from_config(config | changes)
+
+
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     root = tmp_path_factory.mktemp("world")
@@ -86,13 +90,13 @@ def config(tmp_path_factory):
 def run(config, tmp_path_factory):
     """The run's directory; nothing is started in another process, and nothing simulated."""
     workdir = tmp_path_factory.mktemp("run") / "run"
-    checkpoint.claim(workdir, config)
+    checkpoint.claim(workdir, made(config).to_json())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "world", lambda name: {"libero": WORLD}[name])
         patch.setattr(experiment, "in_processes", lambda function, jobs, *_: [function(*job) for job in jobs])
         patch.setattr(rollout, "run", roll_out)
         patch.setattr(provenance, "checkout", lambda root: ("c" * 40, []))
-        experiment.run(config, workdir)
+        experiment.run(made(config), workdir)
     return workdir
 
 
@@ -170,7 +174,7 @@ def test_other_demonstrations_under_the_old_records_are_refused(config, run, mon
     monkeypatch.setattr(experiment, "data_sets", moved(experiment.data_sets))
     monkeypatch.setattr(rollout, "run", roll_out)
     with pytest.raises(ValueError, match=r"was recorded under fingerprint .*provenance\.jsonl tells what changed"):
-        experiment.run(config, run)
+        experiment.run(made(config), run)
 
 
 def moved(data_sets):
@@ -183,8 +187,8 @@ def test_demonstrations_that_are_not_the_pinned_ones_are_refused(config, tmp_pat
     assert read_demos(data._replace(digest=found))
     with pytest.raises(ValueError, match=f"have digest {found}, the config wants {'0' * 64}"):
         read_demos(data._replace(digest="0" * 64))
-    recipe = dict(config["arms"]["meta"], base=config["base"], seed=0)
-    recipe["data"] = dict(recipe["data"], digest="0" * 64)
+    recipe = made(config).recipe("meta", 0)
+    recipe = recipe._replace(data=recipe.data._replace(digest="0" * 64))
     with pytest.raises(ValueError, match="the config wants"):
         meta_train(recipe, tmp_path)
 
@@ -192,22 +196,22 @@ def test_demonstrations_that_are_not_the_pinned_ones_are_refused(config, tmp_pat
 def test_splits_that_share_a_fact_are_refused(config):
     protocol = dict(config["protocol"], held_out=("scene",))
     with pytest.raises(ValueError, match="scene 'LIBERO_Floor_Manipulation with floor' is in both"):
-        check_splits(dict(config, protocol=protocol), WORLD)
+        check_splits(made(config, protocol=protocol), WORLD)
     protocol = dict(config["protocol"], held_out=("colour",))
     with pytest.raises(ValueError, match="no fact 'colour' about this world's tasks; known: text, scene, motion"):
-        check_splits(dict(config, protocol=protocol), WORLD)
+        check_splits(made(config, protocol=protocol), WORLD)
 
 
 def test_earlier_tasks_count_as_learned_from(config):
     protocol = dict(config["protocol"], retention_tasks=(config["test"]["tasks"][0],))
     with pytest.raises(ValueError, match="is in both train and test"):
-        check_splits(dict(config, protocol=protocol), WORLD)
+        check_splits(made(config, protocol=protocol), WORLD)
 
 
 def test_what_is_replayed_counts_as_learned_from(config):
     replay = dict(config["test"], tasks=config["test"]["tasks"][:1])
     with pytest.raises(ValueError, match="is in both train and test"):
-        check_splits(dict(config, replay=replay), WORLD)
+        check_splits(made(config, replay=replay), WORLD)
 
 
 @pytest.mark.parametrize("section", ["validation", "test", "replay"])
@@ -216,16 +220,27 @@ def test_missing_demonstrations_are_said_before_training(config, tmp_path, monke
     monkeypatch.setattr(experiment, "train", lambda config, workdir: pytest.fail("it trained first"))
     short = config | {section: dict(config[section], demos=100)}
     with pytest.raises(ValueError, match="100 demonstrations requested, 4 found; record more or request fewer"):
-        experiment.run(short, tmp_path)
+        experiment.run(made(short), tmp_path)
 
 
-@pytest.mark.parametrize(("frames", "section"), [(4, {}), (0, {"replay": {}})])
-def test_replay_is_configured_whole_or_not_at_all(config, frames, section):
-    plain = {field: value for field, value in config.items() if field != "replay"}
-    protocol = Protocol.from_config(config["protocol"])._replace(replay_frames=frames)
+@pytest.mark.parametrize(("frames", "replay"), [(4, False), (0, True)])
+def test_replay_is_configured_whole_or_not_at_all(config, frames, replay):
+    protocol = dict(config["protocol"], replay_frames=frames)
+    changed = made(config, protocol=protocol, replay=config["replay"] if replay else None)
     with pytest.raises(ValueError, match=f"replay_frames is {frames}, and there is .* set both or neither"):
-        check_replay(plain | section, protocol)
-    check_replay(config, Protocol.from_config(config["protocol"]))
+        check_replay(changed)
+    check_replay(made(config))
+
+
+def test_a_comparison_says_everything_that_it_was_read_from(config):
+    comparison = made(config)
+    assert Comparison.from_config(json.loads(json.dumps(comparison.to_json()))) == comparison
+    with pytest.raises(ValueError, match=r"no field config\.film; known: base, seed"):
+        made(config, film={})
+    with pytest.raises(ValueError, match=r"no field films\.task; known: tasks, steps"):
+        made(config, films={"task": ()})
+    with pytest.raises(ValueError, match=r"report\.reference = 'mta' is no arm; choose meta, full_head"):
+        made(config, report=dict(config["report"], reference="mta"))
 
 
 def test_records_are_whole(run):
@@ -236,14 +251,14 @@ def test_records_are_whole(run):
 
 def test_two_hosts_at_once_run_what_one_does(config, run, tmp_path, monkeypatch):
     workdir = tmp_path / "run"
-    checkpoint.claim(workdir, config)
+    checkpoint.claim(workdir, made(config).to_json())
     shutil.copytree(run / "arms", workdir / "arms")  # training has tests of its own
     monkeypatch.setattr(experiment, "world", lambda name: WORLD)
     monkeypatch.setattr(experiment, "LOOK", 0.05)
     monkeypatch.setattr(rollout, "run", roll_out)
     monkeypatch.setattr(provenance, "checkout", lambda root: ("c" * 40, []))
     with ThreadPoolExecutor(2) as pool:
-        second, first = (pool.submit(experiment.run, config, workdir, Host(number, 2)) for number in (1, 0))
+        second, first = (pool.submit(experiment.run, made(config), workdir, Host(number, 2)) for number in (1, 0))
         assert first.result() == second.result() == workdir
     parts = [read_episodes(workdir / f"episodes-{number}-of-2.jsonl") for number in (0, 1)]
     assert all(parts)
@@ -260,7 +275,7 @@ def test_two_hosts_at_once_run_what_one_does(config, run, tmp_path, monkeypatch)
 def test_other_hosts_wait_for_the_first(tmp_path, monkeypatch, caplog):
     looks = iter(({"meta": {}}, {"meta": {}}, {name: {} for name in ARMS}))
     monkeypatch.setattr(time, "sleep", lambda _: (tmp_path / "rates.json").write_text(json.dumps(next(looks))))
-    experiment.wait_for_first({"arms": dict.fromkeys(ARMS)}, tmp_path)
+    experiment.wait_for_first(ARMS, tmp_path)
     assert next(looks, None) is None
     assert "waiting for host 0" in caplog.text
 
@@ -268,6 +283,6 @@ def test_other_hosts_wait_for_the_first(tmp_path, monkeypatch, caplog):
 def test_a_run_keeps_its_number_of_hosts(config, run, monkeypatch):
     monkeypatch.setattr(experiment, "world", lambda name: WORLD)
     with pytest.raises(ValueError, match=r"has episodes\.jsonl, and 2 hosts would run its episodes again"):
-        experiment.run(config, run, Host(0, 2))
+        experiment.run(made(config), run, Host(0, 2))
     with pytest.raises(ValueError, match="host 2 of 2: hosts are numbered from 0"):
         experiment.check_logs(run, Host(2, 2))

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from metalora_jax.adaptation.frozen_front import frozen_bank
+from metalora_jax.adaptation.frozen_front import frozen_output
 from metalora_jax.adaptation.learner import learner
 from metalora_jax.adapters import LoRA, Rule
 from metalora_jax.envs.conditions import ConditionRange
@@ -22,11 +22,11 @@ PROTOCOL = Protocol(
     steps=(0, 1, 2),
     shots=(1, 2),
     shots_steps=(2,),
-    draws_per_task=3,
+    demonstration_draws=3,
     episodes=1,
     retention_steps=0,
     frames=3,
-    flow_draws=1,
+    noise_draws=1,
     max_norm=1.0,
     short=2,
 )
@@ -35,12 +35,12 @@ DEMOS = {"reach": 4, "push": 4}
 
 
 def lay_out(shots=1, split="test", seed=0, conditions=TURN):
-    return cells(PROTOCOL, split, DEMOS, conditions, shots, 3, seed)
+    return cells(PROTOCOL, split, DEMOS, conditions, shots, seed)
 
 
 @pytest.fixture(scope="module")
-def bank():
-    return frozen_bank(make_base(), make_frames(), "context")
+def frozen():
+    return frozen_output(make_base(), make_frames(), "context")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def arm():
 
 @pytest.fixture(scope="module")
 def adapt():
-    return Adaptation(PROTOCOL.flow_draws)
+    return Adaptation(PROTOCOL.noise_draws)
 
 
 def test_cells_are_pure_and_differ():
@@ -82,30 +82,30 @@ def test_more_shots_than_demonstrations():
         lay_out(shots=4)
 
 
-def data(bank, cells=(), replay=None):
+def data(frozen, cells=(), replay=None):
     replayed = None if replay is None else few_shot.Replayed({"context": replay}, "digest")
-    return few_shot.DataSet(make_frames(), {"context": bank}, {1: list(cells)}, "digest", replayed)
+    return few_shot.DataSet(make_frames(), {"context": frozen}, {1: list(cells)}, "digest", replayed)
 
 
-def test_support_minibatches_do_not_depend_on_how_many_follow(bank):
+def test_support_minibatches_do_not_depend_on_how_many_follow(frozen):
     cell = lay_out()[0]
-    few, many = (support(cell, data(bank), "context", steps, PROTOCOL._replace(frames=3)) for steps in (2, 7))
+    few, many = (support(cell, data(frozen), "context", steps, PROTOCOL._replace(frames=3)) for steps in (2, 7))
     assert jax.tree.leaves(many)[0].shape[:2] == (7, 3)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:2]), few, many)
 
 
-def test_support_is_labelled_for_the_cell_s_condition(bank):
+def test_support_is_labelled_for_the_cell_s_condition(frozen):
     cell = lay_out()[0]
-    plain = support(cell._replace(condition=None), data(bank), "context", 1, PROTOCOL)
-    shifted = support(cell, data(bank), "context", 1, PROTOCOL)
+    plain = support(cell._replace(condition=None), data(frozen), "context", 1, PROTOCOL)
+    shifted = support(cell, data(frozen), "context", 1, PROTOCOL)
     jax.tree.map(np.testing.assert_array_equal, plain.inputs, shifted.inputs)
     assert not np.allclose(plain.target.actions, shifted.target.actions, atol=1e-3)
 
 
-def test_every_arm_gets_the_same_frames_behind_its_own_frozen_front(bank):
-    banks = {"context": bank, "features": frozen_bank(make_base(), make_frames(), "features")}
-    both = data(bank)._replace(banks=banks)
-    later, earlier = (support(lay_out()[0], both, stage, 1, PROTOCOL) for stage in banks)
+def test_every_arm_gets_the_same_frames_behind_its_own_frozen_front(frozen):
+    frozen_outputs = {"context": frozen, "features": frozen_output(make_base(), make_frames(), "features")}
+    both = data(frozen)._replace(frozen_outputs=frozen_outputs)
+    later, earlier = (support(lay_out()[0], both, stage, 1, PROTOCOL) for stage in frozen_outputs)
     jax.tree.map(np.testing.assert_array_equal, later.target, earlier.target)
     one, other = (jax.tree.map(lambda leaf: leaf[0], batch.inputs) for batch in (later, earlier))
     assert type(one) is not type(other)
@@ -113,11 +113,11 @@ def test_every_arm_gets_the_same_frames_behind_its_own_frozen_front(bank):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), left, one)
 
 
-def test_replayed_frames_stand_behind_the_cells_own(bank):
-    cell, replay = lay_out()[0], replay_of(make_frames(), bank)
+def test_replayed_frames_stand_behind_the_cells_own(frozen):
+    cell, replay = lay_out()[0], replay_of(make_frames(), frozen)
     protocol = PROTOCOL._replace(frames=3, replay_frames=4)
-    plain = support(cell, data(bank), "context", 2, protocol)
-    few, many = (support(cell, data(bank, replay=replay), "context", steps, protocol) for steps in (2, 5))
+    plain = support(cell, data(frozen), "context", 2, protocol)
+    few, many = (support(cell, data(frozen, replay=replay), "context", steps, protocol) for steps in (2, 5))
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:2]), few, many)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:, :3]), plain, few)
     assert jax.tree.leaves(few)[0].shape[:2] == (2, 7)
@@ -126,8 +126,8 @@ def test_replayed_frames_stand_behind_the_cells_own(bank):
     assert all((labels == actions).all((1, 2)).any() for actions in added)
 
 
-def test_search_judges_by_replayed_frames_too(arm, bank):
-    replay, asked = replay_of(make_frames(), bank), []
+def test_search_judges_by_replayed_frames_too(arm, frozen):
+    replay, asked = replay_of(make_frames(), frozen), []
 
     def not_to_be_learned(rng, shape):
         asked.append(shape)
@@ -136,7 +136,7 @@ def test_search_judges_by_replayed_frames_too(arm, bank):
 
     cells, protocol = lay_out(split="validation")[:1], PROTOCOL._replace(replay_frames=4)
     with pytest.raises(ValueError, match="every inner rate diverges"):
-        few_shot.search(arm, Adaptation(1), {"sgd": (0.01,)}, data(bank, cells, not_to_be_learned), protocol)
+        few_shot.search(arm, Adaptation(1), {"sgd": (0.01,)}, data(frozen, cells, not_to_be_learned), protocol)
     judged = sum(len(make_frames().moments[cells[0].task][i]) for i in cells[0].query)
     assert asked == [(2, 4), (judged,)]  # minibatches to adapt on, and as many frames as of the cell to judge by
 
@@ -146,22 +146,22 @@ def test_budgets():
     assert budgets(PROTOCOL._replace(steps=(0, 1, 10, 30), short=10)) == {"short": (1, 10), "long": (30,)}
 
 
-def search(arm, adapt, bank, rates):
-    validation = data(bank, lay_out(split="validation")[:1])
+def search(arm, adapt, frozen, rates):
+    validation = data(frozen, lay_out(split="validation")[:1])
     return few_shot.search(arm, adapt, {"sgd": rates}, validation, PROTOCOL)
 
 
-def test_search_tells_a_sane_rate_from_absurd_ones(arm, adapt, bank):
-    assert search(arm, adapt, bank, (1e4, 0.01, 1e38)) == {"short": Choice("sgd", 0.01)}
+def test_search_tells_a_sane_rate_from_absurd_ones(arm, adapt, frozen):
+    assert search(arm, adapt, frozen, (1e4, 0.01, 1e38)) == {"short": Choice("sgd", 0.01)}
 
 
-def test_search_with_nothing_finite_to_choose_from(arm, adapt, bank):
+def test_search_with_nothing_finite_to_choose_from(arm, adapt, frozen):
     with pytest.raises(ValueError, match=r"every inner rate diverges for heads: .*; search lower rates"):
-        search(arm, adapt, bank, (1e38,))
+        search(arm, adapt, frozen, (1e38,))
 
 
-def test_one_run_gives_the_whole_curve(arm, adapt, bank):
-    arguments = (arm, adapt, {"short": Choice("sgd", 0.1)}, lay_out()[0], data(bank), PROTOCOL)
+def test_one_run_gives_the_whole_curve(arm, adapt, frozen):
+    arguments = (arm, adapt, {"short": Choice("sgd", 0.1)}, lay_out()[0], data(frozen), PROTOCOL)
     curve = {step: (theta, seconds, loss) for step, theta, seconds, loss in few_shot.adapted_at(*arguments, (0, 1, 2))}
     assert set(curve) == {0, 1, 2}
     jax.tree.map(np.testing.assert_array_equal, curve[0][0], arm.meta_params["theta"])

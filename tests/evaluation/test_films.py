@@ -35,12 +35,12 @@ def test_film(tmp_path):
 def test_films_that_cannot_be_written_are_refused_where_they_are_wanted(monkeypatch, missing, tasks):
     there = {name: object() for name in ENCODER if name != missing}
     monkeypatch.setattr(importlib.util, "find_spec", there.get)
-    config = {"films": {"tasks": tasks, "steps": 3}}
+    wanted = films.Films(tasks, 3)
     if missing and tasks:
         with pytest.raises(ValueError, match=r"install both, or set --config\.films\.tasks='\(\)'"):
-            films.check(config)
+            films.check(wanted)
     else:
-        films.check(config)
+        films.check(wanted)
 
 
 @pytest.mark.metaworld

@@ -4,7 +4,11 @@ import pytest
 
 from metalora_jax.evaluation.protocol.grid import changed, expand
 
-ARM = {"meta": {"inner_steps": 3, "head": None}, "placement": ({"rank": 4, "alpha": 8.0},), "outer": {"rate": 0.01}}
+ARM = {
+    "meta": {"inner_steps": 3, "head": None},
+    "placement": ({"rank": 4, "alpha": 8.0},),
+    "outer": {"learning_rate": 0.01},
+}
 AXES = {
     "rank": {"1": {"placement.0.rank": 1, "placement.0.alpha": 2.0}, "8": {"placement.0.rank": 8}},
     "K": {"five steps": {"meta.inner_steps": 5}},
@@ -51,10 +55,10 @@ def test_every_combination_with_the_start_among_them():
 
 def test_a_whole_section_can_change():
     other = {"method": "reptile"}
-    assert changed(ARM, {"meta": other, "outer.rate": None}) == {
+    assert changed(ARM, {"meta": other, "outer.learning_rate": None}) == {
         "meta": other,
         "placement": ({"rank": 4, "alpha": 8.0},),
-        "outer": {"rate": None},
+        "outer": {"learning_rate": None},
     }
 
 
@@ -69,7 +73,10 @@ def test_a_whole_section_can_change():
         (dict(axes={"K": {"1": {"meta.inner_step": 1}}}), "no field 'meta.inner_step'; .* none of: inner_steps"),
         (dict(axes={"K": {"1": {"meta.inner_steps.x": 1}}}), "'x' is none of: nothing"),
         (dict(axes={"K": {"3": {"meta.inner_steps": 3}}}), "'K_3' appears twice"),
-        (dict(axes={"K": {"a b": {"outer.rate": 1}, "a/b": {"outer.rate": 2}}}), "'K_a_b' appears twice"),
+        (
+            dict(axes={"K": {"a b": {"outer.learning_rate": 1}, "a/b": {"outer.learning_rate": 2}}}),
+            "'K_a_b' appears twice",
+        ),
         (dict(mode="product", axes=dict(a=AXES["rank"], b=AXES["rank"])), "another axis both set 'placement.0.alpha'"),
         (dict(modes="each"), "no field grid.modes"),
     ],

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from metalora_jax.envs.conditions import ConditionRange
+from metalora_jax.envs.control import Control
 from metalora_jax.evaluation import rollout
 from metalora_jax.evaluation.protocol import few_shot, plan
 from metalora_jax.evaluation.protocol.arms import Arm
@@ -26,7 +27,7 @@ TASKS = PROTOCOL._replace(
     steps=(0, 1, 3),
     shots=(1, 2),
     shots_steps=(3,),
-    draws_per_task=2,
+    demonstration_draws=2,
     episodes=2,
     retention_steps=3,
     retention_tasks=("old", "older"),
@@ -46,9 +47,7 @@ def arms():
 
 def planned(log, monkeypatch, protocol: Protocol = TASKS, conditions=None, host=ALONE):
     """Every record that the plan lists, by batch, and which adaptations it asked for."""
-    made = {
-        k: few_shot.cells(protocol, "test", DEMOS, conditions, k, protocol.draws_per_task, 0) for k in protocol.shots
-    }
+    made = {k: few_shot.cells(protocol, "test", DEMOS, conditions, k, 0) for k in protocol.shots}
     adapted = []
 
     def adapted_at(arm, adapt, choices, cell, data, protocol, wanted):
@@ -115,7 +114,7 @@ def test_a_comparison_that_is_stopped_early_lacks_draws_and_no_method(log, monke
     def run(batches):
         """The episodes in the order in which one worker runs them."""
         monkeypatch.setattr(rollout, "in_processes", lambda _, episodes, *args, **kwargs: (job for _, job in episodes))
-        control = rollout.Control((), 1, 1)
+        control = Control((), 1, 1)
         return [
             [
                 job.rollouts[0].key[0]

@@ -10,9 +10,10 @@ from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.learner import learner
 from metalora_jax.adapters import LoRA, Rule
 from metalora_jax.envs.conditions import Condition
+from metalora_jax.envs.control import Control
 from metalora_jax.envs.metaworld import MetaWorld
 from metalora_jax.evaluation import rollout
-from metalora_jax.evaluation.rollout import Control, Job, Rollout
+from metalora_jax.evaluation.rollout import Job, Rollout
 from tests.tiny_base import make_base
 
 pytestmark = pytest.mark.metaworld

@@ -13,7 +13,7 @@ from metalora_jax.training import adapt as module
 from metalora_jax.training.adapt import Options, adapt
 from tests.tiny_base import EXPERT, make_base, make_demos
 
-ADAM = Options(optimizer="adam", rate=0.02, steps=20, frames=4)
+ADAM = Options(optimizer="adam", learning_rate=0.02, steps=20, frames=4)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_learned_rates_are_used(start):
             make_base(),
             start._replace(meta_params=start.meta_params | {"log_rates": rates}),
             make_demos("reach")[:1],
-            Options(rate=rate),
+            Options(learning_rate=rate),
         ).theta
         for rate in (1.0, 0.1)
     ]
@@ -59,16 +59,16 @@ def test_learned_rates_are_used(start):
 def test_variants_are_learned_from_and_losses_are_of_the_frames_as_they_are(start, monkeypatch):
     looked_up, original = [], module.fill
 
-    def noted(rows, bank):
-        looked_up.append((rows.rows, jax.tree.leaves(bank)[0].shape[0]))
-        return original(rows, bank)
+    def noted(rows, frozen):
+        looked_up.append((rows.rows, jax.tree.leaves(frozen)[0].shape[0]))
+        return original(rows, frozen)
 
     monkeypatch.setattr(module, "fill", noted)
     demos = [demo._replace(paraphrases=("go to the goal",)) for demo in make_demos("reach")[:2]]
     result = adapt(make_base(), start, demos, ADAM, ImageAugmentation(variants=3))
     (support, size), *judged = looked_up
     count = sum(result.frames)
-    assert size == 3 * count  # the bank
+    assert size == 3 * count  # the frozen outputs
     assert {*(support // count).ravel()} == {0, 1, 2}
     kept_back = np.arange(9, count, 10)
     assert not np.isin(support % count, kept_back).any()
@@ -103,7 +103,7 @@ def test_replayed_tasks_are_forgotten_less(start):
         make_base(),
         start._replace(meta_params={"theta": theta}),
         new,
-        options._replace(steps=1, rate=1e-9),
+        options._replace(steps=1, learning_rate=1e-9),
         earlier=old,
     )
     assert kept.replay_loss[0] < lost.replay_loss[0]  # before anything, and after the new task alone

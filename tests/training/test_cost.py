@@ -142,13 +142,13 @@ def events():
 def test_other_shots_and_tasks_adapt_without_a_compilation(events):
     frames = make_frames()
     learn = learner(make_base(), placement.from_json([EXPERT]), jax.random.key(0))
-    bank = jax.tree.map(np.asarray, frames.observe(np.arange(len(frames.state))))
+    frozen = jax.tree.map(np.asarray, frames.observe(np.arange(len(frames.state))))
     arm = Arm("fomaml", 0, learn, placement.from_json([EXPERT]), {"theta": learn.theta}, 1.0)
     adapt = Adaptation(draws=2)
 
     def run(task, shots):
         rng = np.random.default_rng(shots)
-        support = fill(support_rows(frames, task, tuple(range(shots)), None, 2, 4, rng), bank)
+        support = fill(support_rows(frames, task, tuple(range(shots)), None, 2, 4, rng), frozen)
         return adapt(arm, Choice("sgd", 0.1), support, 0, (1, 2))
 
     run("reach", 1)
@@ -162,12 +162,12 @@ def test_other_shots_and_tasks_adapt_without_a_compilation(events):
 def test_other_shots_and_tasks_take_a_meta_step_without_a_compilation(events):
     frames = make_frames()
     learn = learner(make_base(), placement.from_json([EXPERT]), jax.random.key(0))
-    bank = jax.tree.map(jnp.asarray, frames.observe(np.arange(len(frames.state))))
+    frozen = jax.tree.map(jnp.asarray, frames.observe(np.arange(len(frames.state))))
 
     @jax.jit
-    def step(theta, phi, rows, bank, key):
+    def step(theta, phi, rows, frozen, key):
         method = meta.fomaml(loss_fn(learn.replace(phi=phi), draws=1), optax.sgd(0.1))
-        return method.gradient({"theta": theta}, fill_tasks(rows, bank), key)[0]
+        return method.gradient({"theta": theta}, fill_tasks(rows, frozen), key)[0]
 
     def run(tasks, shots):
         rng = np.random.default_rng(shots)
@@ -178,7 +178,7 @@ def test_other_shots_and_tasks_take_a_meta_step_without_a_compilation(events):
             for task in tasks
         ]
         rows = jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
-        return jax.block_until_ready(step(learn.theta, learn.phi, rows, bank, jax.random.key(0)))
+        return jax.block_until_ready(step(learn.theta, learn.phi, rows, frozen, jax.random.key(0)))
 
     run(("reach", "push"), 1)
     assert compilations(events)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from metalora_jax.adaptation.frozen_front import frozen_banks
+from metalora_jax.adaptation.frozen_front import frozen_outputs
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.model import Context, SmolVLA
 from metalora_jax.policies.stages import Features, advance, context_of
@@ -14,15 +14,15 @@ from tests.tiny_base import make_base, make_frames
 
 def test_contexts_that_do_not_fit_are_left_to_each_step(monkeypatch, caplog):
     base, several = make_base(), [make_frames(), make_frames()]
-    kept = frozen_banks(base, several, "context")
-    assert all(isinstance(bank, Context) for bank in kept)
-    whole = sum(leaf.nbytes for bank in kept for leaf in jax.tree.leaves(bank))
+    kept = frozen_outputs(base, several, "context")
+    assert all(isinstance(frozen, Context) for frozen in kept)
+    whole = sum(leaf.nbytes for frozen in kept for leaf in jax.tree.leaves(frozen))
     monkeypatch.setenv("METALORA_CACHE_GIB", str((whole - 1) / 2**30))
-    cut = frozen_banks(base, several, "context")
-    assert all(isinstance(bank, Features) for bank in cut)
+    cut = frozen_outputs(base, several, "context")
+    assert all(isinstance(frozen, Features) for frozen in cut)
     assert "METALORA_CACHE_GIB" in caplog.text
-    for bank, context in zip(cut, kept, strict=True):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), context_of(base.model, bank), context)
+    for frozen, context in zip(cut, kept, strict=True):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), context_of(base.model, frozen), context)
 
 
 def test_at_full_size_a_context_is_megabytes_and_features_are_not():

@@ -1,6 +1,7 @@
 """Meta-training end to end, on a random base and made-up demonstrations: no simulator."""
 
 import copy
+import json
 
 import jax
 import numpy as np
@@ -13,8 +14,9 @@ from metalora_jax.adapters.directory import AdapterError
 from metalora_jax.data import libero_hdf5
 from metalora_jax.training import meta_train as module
 from metalora_jax.training import task_batches
-from metalora_jax.training.meta_train import OuterConfig, meta_train, setting
+from metalora_jax.training.meta_train import meta_train
 from metalora_jax.training.metrics import read_metrics
+from metalora_jax.training.recipe import OuterConfig, Recipe
 from tests.tiny_base import EXPERT, INSTRUCTIONS, make_base, make_demos
 
 
@@ -30,34 +32,38 @@ def config(tmp_path_factory):
         "data": dict(directory=str(root), tasks=tuple(INSTRUCTIONS), demos=4, cameras=("agentview",)),
         "conditions": dict(yaw=(-3.0, 3.0)),
         "placement": (EXPERT,),
-        "batch": dict(meta_batch=2, shots=1, frames=3, query_demos=2, query_frames=4, draws=2),
+        "batch": dict(meta_batch=2, shots=1, frames=3, query_demos=2, query_frames=4, noise_draws=2),
         "meta": dict(
             method="fomaml",
             inner_steps=2,
             optimizer="learned",
-            rate=0.1,
+            inner_learning_rate=0.1,
             max_norm=1.0,
             same_draws=False,
             micro_batch=None,
             head=None,
         ),
-        "outer": dict(steps=3, rate=1e-2, rate_of_rates=0.1, max_norm=1.0),
+        "outer": dict(steps=3, learning_rate=1e-2, learning_rate_of_rates=0.1, max_norm=1.0),
         "checkpoint_every": 1,
     }
+
+
+def read(config):
+    return module.setting(Recipe.from_config(config))
 
 
 @pytest.fixture(scope="module")
 def trained(config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
-    return meta_train(config, workdir)
+    return meta_train(Recipe.from_config(config), workdir)
 
 
 def test_adapter_holds_what_was_learned(config, trained):
     learn, rules, params, *_ = load_adapter(trained, make_base())
     assert set(params) == {"theta", "log_rates"}
-    assert rules == setting(config).placement
+    assert rules == Recipe.from_config(config).placement
     trees.check_same(params["theta"], learn.theta)
-    moved = trees.global_norm(trees.sub(params["theta"], setting(config).learner.theta))
+    moved = trees.global_norm(trees.sub(params["theta"], read(config).learner.theta))
     assert moved > 1e-3
     assert len({float(rate) for rate in jax.tree.leaves(params["log_rates"])}) > 1
     [record] = read_metrics(trained.parent / "metrics.jsonl")
@@ -67,7 +73,7 @@ def test_adapter_holds_what_was_learned(config, trained):
 
 def test_finished_training_is_not_repeated(config, trained, monkeypatch):
     monkeypatch.setattr(module, "setting", None)
-    assert meta_train(config, trained.parent) == trained
+    assert meta_train(Recipe.from_config(config), trained.parent) == trained
 
 
 def test_killed_and_resumed_gives_the_same_adapter(config, trained, tmp_path, monkeypatch):
@@ -81,8 +87,8 @@ def test_killed_and_resumed_gives_the_same_adapter(config, trained, tmp_path, mo
 
     monkeypatch.setattr(task_batches, "task_batch", breaks_at_the_third)
     with pytest.raises(OSError, match="killed"):
-        meta_train(config, tmp_path)
-    resumed = meta_train(config, tmp_path)
+        meta_train(Recipe.from_config(config), tmp_path)
+    resumed = meta_train(Recipe.from_config(config), tmp_path)
     assert len(made) == 4  # steps 1, 2, 3 and 3 again
     same = [load_adapter(path, make_base())[2] for path in (resumed, trained)]
     jax.tree.map(np.testing.assert_array_equal, *same)
@@ -107,7 +113,7 @@ def test_unknown_fields_are_named(config, section, field, complaint):
     wrong = copy.deepcopy(config)
     wrong[section][field] = 1
     with pytest.raises(ValueError, match=complaint):
-        setting(wrong)
+        read(wrong)
 
 
 def test_kept_tasks_are_not_adapted_to_and_stand_in_every_query(config, tmp_path, monkeypatch):
@@ -119,9 +125,10 @@ def test_kept_tasks_are_not_adapted_to_and_stand_in_every_query(config, tmp_path
         return made[-1]
 
     monkeypatch.setattr(task_batches, "task_batch", noted)
-    keeping = config | {"batch": config["batch"] | dict(kept=(kept,), kept_frames=6)}
-    meta_train(keeping, tmp_path)
-    frames = setting(keeping).frames
+    keeping = config | {"batch": config["batch"] | dict(retained_tasks=(kept,), retained_frames=6)}
+    recipe = Recipe.from_config(keeping)
+    meta_train(recipe, tmp_path)
+    frames = module.setting(recipe).frames
 
     def rows_of(tasks):
         return set(task_batches.all_rows(frames, tasks).rows)
@@ -135,7 +142,7 @@ def test_kept_tasks_are_not_adapted_to_and_stand_in_every_query(config, tmp_path
 
 
 def test_tasks_that_outweigh_the_others_are_named(config):
-    frames = setting(config).frames
+    frames = read(config).frames
     assert module.outweighing(frames) == []
     large = dict(frames.actions) | {"push": tuple(30 * actions for actions in frames.actions["push"])}
     [found] = module.outweighing(frames._replace(actions=large))
@@ -145,46 +152,61 @@ def test_tasks_that_outweigh_the_others_are_named(config):
 @pytest.mark.parametrize(
     ("kept", "frames", "complaint"),
     [
-        (("nowhere",), 4, r"batch\.kept: 'nowhere' is not in data\.tasks"),
-        (("reach",), 0, r"batch\.kept names 1 tasks, kept_frames is 0: set both or neither"),
-        ((), 4, r"batch\.kept names 0 tasks, kept_frames is 4"),
+        (("nowhere",), 4, r"batch\.retained_tasks: 'nowhere' is not in data\.tasks"),
+        (("reach",), 0, r"batch\.retained_tasks names 1 tasks, retained_frames is 0: set both or neither"),
+        ((), 4, r"batch\.retained_tasks names 0 tasks, retained_frames is 4"),
         (tuple(INSTRUCTIONS), 4, r"none is left to adapt to"),
     ],
 )
 def test_tasks_to_keep_are_checked(config, kept, frames, complaint):
     with pytest.raises(ValueError, match=complaint):
-        setting(config | {"batch": config["batch"] | dict(kept=kept, kept_frames=frames)})
+        read(config | {"batch": config["batch"] | dict(retained_tasks=kept, retained_frames=frames)})
 
 
 def test_replayed_frames_come_from_tasks_to_keep(config):
-    with pytest.raises(ValueError, match=r"replay_frames is 4: name the tasks to replay in batch\.kept, or 0"):
-        setting(config | {"batch": config["batch"] | dict(replay_frames=4)})
+    with pytest.raises(ValueError, match=r"replay_frames is 4: name the tasks to replay in batch\.retained"):
+        read(config | {"batch": config["batch"] | dict(replay_frames=4)})
 
 
 def test_missing_fields_are_named(config):
     wrong = copy.deepcopy(config)
-    del wrong["batch"]["draws"]
-    with pytest.raises(ValueError, match=r"batch\.draws is missing"):
-        setting(wrong)
-    with pytest.raises(ValueError, match=r"outer\.max_norm is missing; the fields are: steps, rate, rate_of_rates"):
-        OuterConfig.from_config({"steps": 1, "rate": 0.1, "rate_of_rates": None})
+    del wrong["batch"]["noise_draws"]
+    with pytest.raises(ValueError, match=r"batch\.noise_draws is missing"):
+        read(wrong)
+    with pytest.raises(ValueError, match=r"outer\.max_norm is missing; the fields are: steps, learning_rate, "):
+        OuterConfig.from_config({"steps": 1, "learning_rate": 0.1, "learning_rate_of_rates": None})
 
 
 @pytest.mark.parametrize(("rate", "learned"), [(0.1, False), (None, True)])
-def test_a_rate_of_rates_belongs_to_learned_rates(rate, learned):
-    with pytest.raises(ValueError, match=r"outer\.rate_of_rates belongs to learned inner rates"):
-        module.outer_optimizer(OuterConfig(3, 0.1, rate, 1.0), learned)
+def test_a_learning_rate_of_rates_belongs_to_learned_rates(config, rate, learned):
+    meta = config["meta"] | {"optimizer": "learned" if learned else "sgd"}
+    outer = config["outer"] | {"learning_rate_of_rates": rate}
+    with pytest.raises(ValueError, match=r"outer\.learning_rate_of_rates belongs to learned inner rates"):
+        Recipe.from_config(config | {"meta": meta, "outer": outer})
+
+
+def test_a_recipe_says_everything_that_it_was_read_from(config):
+    recipe = Recipe.from_config(config)
+    written = json.loads(json.dumps(recipe.to_json()))
+    assert Recipe.from_config(written) == recipe
+    for section in ("base", "seed", "checkpoint_every"):
+        assert written[section] == config[section]
+    assert written["data"]["digest"] == ""  # what was left out has its default
+    with pytest.raises(ValueError, match=r"no field config\.outers; known: base, seed"):
+        Recipe.from_config(config | {"outers": {}})
+    with pytest.raises(ValueError, match=r"batch is 3; it must have fields: meta_batch"):
+        Recipe.from_config(config | {"batch": 3})
 
 
 def test_a_placement_that_fits_nothing(config):
     with pytest.raises(ValueError, match=r"rule 'experts/\.\*' places nothing; near paths"):
-        setting(config | {"placement": (EXPERT | {"pattern": "experts/.*"},)})
+        read(config | {"placement": (EXPERT | {"pattern": "experts/.*"},)})
 
 
 def test_a_bank_on_the_disk_trains_the_same_adapter(config, trained, tmp_path, monkeypatch):
     monkeypatch.setattr(module.features, "IN_MEMORY", 0)
     monkeypatch.setenv("METALORA_CACHE", str(tmp_path / "cache"))
-    again = meta_train(config, tmp_path / "run")
+    again = meta_train(Recipe.from_config(config), tmp_path / "run")
     assert list((tmp_path / "cache" / "frozen_front").iterdir())
     params = [load_adapter(path, make_base())[2] for path in (trained, again)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), *params)
@@ -199,7 +221,7 @@ def test_a_recipe_s_augmentation_reaches_what_is_learned_from(config, tmp_path):
         "paraphrases": {"reach": ("go to the goal",), "push": ()},
         "symmetries": dict(world="metaworld", names=("mirror",), tasks=("reach",)),
     }
-    frames = setting(recipe).frames
+    frames = read(recipe).frames
     assert frames.demos == {"reach": 4, "push": 4, "reach@mirror": 4}
     assert frames.variants == 2
     (row, *_), count = frames.first_row["reach@mirror"], len(frames.state)

@@ -7,8 +7,9 @@ from metalora_jax.training import methods
 
 
 def build(**words):
-    usual = dict(optimizer="sgd", rate=0.1, max_norm=1.0, same_draws=False, micro_batch=None, head=None)
-    return methods.build(lambda theta, batch, key: jnp.zeros(()), **(usual | words))
+    usual = dict(inner_steps=1, optimizer="sgd", inner_learning_rate=0.1, max_norm=1.0)
+    usual |= dict(same_draws=False, micro_batch=None, head=None)
+    return methods.build(lambda theta, batch, key: jnp.zeros(()), methods.MetaConfig.from_config(usual | words))
 
 
 @pytest.mark.parametrize("method", ["maml", "fomaml", "reptile", "multitask"])
@@ -20,7 +21,7 @@ def test_plain_methods_learn_theta_alone(method, optimizer):
 @pytest.mark.parametrize("words", [{"method": "maml"}, {"method": "fomaml"}, {"method": "anil", "head": ["w"]}])
 @pytest.mark.parametrize(("optimizer", "shape"), [("learned", ()), ("learned_each", (2,))])
 def test_learned_rates_start_at_the_rate(words, optimizer, shape):
-    rates = build(optimizer=optimizer, rate=0.3, **words).init({"w": jnp.ones(2)})["log_rates"]["w"]
+    rates = build(optimizer=optimizer, inner_learning_rate=0.3, **words).init({"w": jnp.ones(2)})["log_rates"]["w"]
     assert rates.shape == shape
     assert jnp.allclose(jnp.exp(rates), 0.3)
 

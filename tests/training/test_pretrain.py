@@ -1,6 +1,8 @@
 """Pretraining: batches are pure in (seed, step), pictures of any size reach the policy as everywhere else."""
 
 import hashlib
+from pathlib import Path
+from runpy import run_path
 
 import jax
 import numpy as np
@@ -13,6 +15,8 @@ from metalora_jax.policies.smolvla.preprocess import prepare_frames
 from metalora_jax.training import pretrain
 from tests.tiny_base import INSTRUCTIONS, make_base, make_demos, make_frames
 
+CONFIG = Path(__file__).parents[2] / "configs" / "nano_smolvla.py"
+
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
@@ -21,7 +25,12 @@ def recipe(tmp_path_factory):
     for task in INSTRUCTIONS:
         libero_hdf5.write(root / f"{task}_demo.hdf5", make_demos(task), ("topview",), task, {})
     parts = {"clean": tuple(INSTRUCTIONS), "noisy": ("reach",)}
-    return {"data": {name: part(root, tasks=tasks) for name, tasks in parts.items()}}
+    config = run_path(str(CONFIG))["get_config"]().to_dict()
+    return config | {"data": {name: part(root, tasks=tasks) for name, tasks in parts.items()}}
+
+
+def read(recipe):
+    return pretrain.Pretraining.from_config(recipe).demos()
 
 
 def part(root, **fields):
@@ -44,7 +53,7 @@ def test_larger_pictures_are_brought_to_the_policy_s_size_as_in_a_rollout():
 
 
 def test_the_tasks_of_the_first_part_are_learned_from_all_parts(recipe):
-    demos = pretrain.read(recipe)
+    demos = read(recipe)
     assert {task: len(recorded) for task, recorded in demos.items()} == {"reach": 8, "push": 4}
     assert not any(demo.paraphrases for recorded in demos.values() for demo in recorded)
 
@@ -52,13 +61,13 @@ def test_the_tasks_of_the_first_part_are_learned_from_all_parts(recipe):
 def test_parts_with_different_cameras_are_refused(recipe):
     noisy = recipe["data"]["noisy"] | {"cameras": ("agentview",)}
     with pytest.raises(ValueError, match=r"data\.noisy\.cameras = \('agentview',\) must be data\.clean\.cameras"):
-        pretrain.read({"data": recipe["data"] | {"noisy": noisy}})
+        read(recipe | {"data": recipe["data"] | {"noisy": noisy}})
 
 
 def test_a_mirrored_task_of_all_parts_is_learned_in_its_own_words(recipe):
     words = {"reach": ("go left to the goal",), "push": ()}
     mirrored = dict(world="metaworld", names=("mirror",), tasks=("reach",))
-    demos = pretrain.read(recipe | {"paraphrases": words, "symmetries": mirrored})
+    demos = read(recipe | {"paraphrases": words, "symmetries": mirrored})
     assert {task: len(recorded) for task, recorded in demos.items()} == {"reach": 8, "push": 4, "reach@mirror": 8}
     assert {demo.paraphrases for demo in demos["reach@mirror"]} == {("go right to the goal",)}
     for demo, twin in zip(demos["reach"], demos["reach@mirror"], strict=True):

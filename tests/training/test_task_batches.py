@@ -86,8 +86,8 @@ def test_support_and_query_of_a_task_share_its_shift():
 
 def test_fill_looks_rows_up():
     made = batch()
-    bank = {"x": 10 * np.arange(len(make_frames().state)), "y": np.ones((len(make_frames().state), 2))}
-    filled = fill(made.query, bank)
+    frozen = {"x": 10 * np.arange(len(make_frames().state)), "y": np.ones((len(make_frames().state), 2))}
+    filled = fill(made.query, frozen)
     np.testing.assert_array_equal(filled.inputs["x"], 10 * made.query.rows)
     assert filled.inputs["y"].shape == (6, QUERY, 2)
     assert filled.target is made.query.target

@@ -28,7 +28,7 @@ class Size(NamedTuple):
     tasks: int = 2
     steps: int = 2  # inner steps
     frames: int = 8  # of each inner step, and of the query
-    draws: int = 1  # flow samples of each frame
+    draws: int = 1  # noise draws of each frame
 
 
 VARIED: dict[str, Sequence[int]] = {

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -38,7 +38,7 @@ class Choice(NamedTuple):
     """An inner optimiser with its rate; for "learned" the rate is a factor on the learned ones."""
 
     optimizer: str
-    rate: float
+    learning_rate: float
 
 
 class Snapshots(NamedTuple):
@@ -49,7 +49,7 @@ class Snapshots(NamedTuple):
     seconds: dict[int, float]  # steps -> wall clock, in proportion to the steps, without compilation [s]
 
 
-def candidates(arm: Arm, search: dict[str, Sequence[float]]) -> list[Choice]:
+def candidates(arm: Arm, search: Mapping[str, Sequence[float]]) -> list[Choice]:
     """What the search may try for an arm: learned rates where it has them, else the optimisers and rates listed."""
     kinds = ["learned"] if "log_rates" in arm.meta_params else [kind for kind in search if kind != "learned"]
     return [Choice(kind, float(rate)) for kind in kinds for rate in search[kind]]
@@ -66,7 +66,7 @@ class Adaptation:
 
     def __call__(self, arm: Arm, choice: Choice, support: Batch, seed: int, steps: Sequence[int]) -> Snapshots:
         """Adapts `arm` on `support` (leaves (K, frames, ...), K = max(steps)) and keeps theta at each of `steps`."""
-        args = (arm.learner, arm.meta_params, support, jax.random.key(seed), jnp.float32(choice.rate))
+        args = (arm.learner, arm.meta_params, support, jax.random.key(seed), jnp.float32(choice.learning_rate))
         options = InnerOptions(fast=arm.fast, max_norm=arm.max_norm)
         shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves((arm.meta_params, support)))
         key = (arm.placement, options, choice.optimizer, tuple(steps), shapes)

@@ -1,17 +1,17 @@
 """Checks of a comparison's config before anything is computed: disjoint splits, and no setting without effect."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from metalora_jax.data.config import DataConfig, read_demos, unpictured
 from metalora_jax.data.tasks import Splits, check_disjoint
 from metalora_jax.envs.world import World
+from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.protocol.few_shot import Protocol
 from metalora_jax.progress import progress
 from metalora_jax.training.augmentation import other_texts
 
 
-def check_splits(config: Mapping[str, Any], where: World) -> None:
+def check_splits(comparison: Comparison, where: World) -> None:
     """Checks that all tasks are known and, for new tasks, that none is both trained and tested on.
 
     Tasks are compared by name, texts, and facts in protocol.held_out. Earlier tasks, on which retention is measured,
@@ -21,44 +21,43 @@ def check_splits(config: Mapping[str, Any], where: World) -> None:
     Raises:
       ValueError: if not, or if the world does not know such a fact about its tasks.
     """
-    protocol = Protocol.from_config(config["protocol"])
-    learned = {task for arm in config["arms"].values() if "data" in arm for task in arm["data"]["tasks"]}
-    learned |= {*protocol.retention_tasks, *(config["replay"]["tasks"] if "replay" in config else ())}
-    splits = Splits(tuple(sorted(learned)), tuple(config["validation"]["tasks"]), tuple(config["test"]["tasks"]))
+    protocol, trained = comparison.protocol, comparison.trained.values()
+    learned = {task for recipe in trained for task in recipe.data.tasks}
+    learned |= {*protocol.retention_tasks, *(comparison.replay.tasks if comparison.replay else ())}
+    splits = Splits(tuple(sorted(learned)), tuple(comparison.validation.tasks), tuple(comparison.test.tasks))
     instructions = {task: where.instruction(task) for tasks in splits for task in tasks}
     if protocol.distribution == "tasks":
         others: dict[str, tuple[str, ...]] = {}
-        for arm in config["arms"].values():
-            for task, texts in (other_texts(arm, where.instruction) if "data" in arm else {}).items():
+        for recipe in trained:
+            words = recipe.data.tasks, recipe.data.cameras, recipe.symmetries, recipe.paraphrases
+            for task, texts in other_texts(*words, where.instruction).items():
                 others[task] = others.get(task, ()) + texts
         labels = {task: _labels(where.facts(task), protocol) for task in instructions}
         check_disjoint(splits, instructions, others, labels)
 
 
-def check_demos(config: Mapping[str, Any]) -> None:
-    """Reads all demonstrations of the config except the pictures, so that missing ones are reported before training.
+def check_demos(parts: Sequence[DataConfig]) -> None:
+    """Reads all demonstrations except their pictures, so that missing ones are reported before training.
 
     Raises:
       ValueError: see `data.sources`.
     """
-    sections = [arm["data"] for arm in config["arms"].values() if "data" in arm]
-    sections += [config[name] for name in ("validation", "test", "replay") if name in config]
-    parts = unpictured(DataConfig.from_config(section) for section in sections)
-    for part in progress(parts, description="demonstrations, without pictures"):
+    for part in progress(unpictured(parts), description="demonstrations, without pictures"):
         read_demos(part)
 
 
-def check_replay(config: Mapping[str, Any], protocol: Protocol) -> None:
+def check_replay(comparison: Comparison) -> None:
     """Checks that a section `replay` and protocol.replay_frames are set together.
 
     Raises:
       ValueError: if not.
     """
-    if ("replay" in config) != (protocol.replay_frames > 0):
-        there = "a" if "replay" in config else "no"
+    frames = comparison.protocol.replay_frames
+    if (comparison.replay is not None) != (frames > 0):
+        there = "no" if comparison.replay is None else "a"
         raise ValueError(
-            f"protocol.replay_frames is {protocol.replay_frames}, and there is {there} section `replay` with "
-            "demonstrations of earlier tasks: set both or neither"
+            f"protocol.replay_frames is {frames}, and there is {there} section `replay` with demonstrations of earlier "
+            "tasks: set both or neither"
         )
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from absl import logging
@@ -13,36 +13,36 @@ from metalora_jax import files
 from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.base import Base
-from metalora_jax.adaptation.frozen_front import frozen_banks
+from metalora_jax.adaptation.frozen_front import frozen_outputs
 from metalora_jax.adaptation.learner import learner
-from metalora_jax.adapters import placement
 from metalora_jax.data import content, normalize
-from metalora_jax.data.config import DataConfig, read_demos, unpictured
+from metalora_jax.data.config import read_demos, unpictured
 from metalora_jax.data.frames import gather
-from metalora_jax.envs.conditions import ConditionRange
+from metalora_jax.envs.control import Control
 from metalora_jax.envs.world import world
 from metalora_jax.evaluation import execution, rollout
 from metalora_jax.evaluation.protocol import few_shot
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.protocol.checks import check_demos, check_replay, check_retention, check_splits
-from metalora_jax.evaluation.protocol.few_shot import DataSet, Protocol, Replayed
+from metalora_jax.evaluation.protocol.comparison import Comparison
+from metalora_jax.evaluation.protocol.few_shot import DataSet, Replayed
 from metalora_jax.evaluation.protocol.plan import BASE, Stamps, plan
 from metalora_jax.evaluation.reports import provenance
 from metalora_jax.evaluation.reports.provenance import Inputs
 from metalora_jax.evaluation.reports.records import EpisodeLog
-from metalora_jax.evaluation.rollout import Control, Job, one_core_each
+from metalora_jax.evaluation.rollout import Job, one_core_each
 from metalora_jax.policies.policy import Stage
 from metalora_jax.processes import ALONE, Host, in_processes
 from metalora_jax.progress import progress, take_line
-from metalora_jax.training import checkpoint
 from metalora_jax.training.meta_train import meta_train
+from metalora_jax.training.recipe import Recipe
 from metalora_jax.training.task_batches import replay_of
 
 LOOK = 5.0  # [s] between two checks of a waiting host
 
 
-def run(config: Mapping[str, Any], workdir: Path, host: Host = ALONE) -> Path:
-    """Runs the unfinished part of the comparison in `workdir`, which `config` has claimed.
+def run(comparison: Comparison, workdir: Path, host: Host = ALONE) -> Path:
+    """Runs the unfinished part of the comparison in `workdir`, which `comparison` has claimed.
 
     Several hosts may share a `workdir` and the episodes, each with a log of its own. The first one trains and searches;
     the others wait for it.
@@ -54,35 +54,35 @@ def run(config: Mapping[str, Any], workdir: Path, host: Host = ALONE) -> Path:
       ValueError: if the run was started with another number of hosts, or the config does not fit its world, base or
         protocol.
     """
-    protocol = Protocol.from_config(config["protocol"])
+    protocol, control = comparison.protocol, comparison.control
     check_retention(protocol)
-    check_replay(config, protocol)
-    control = Control(tuple(config["test"]["cameras"]), **config["control"])
+    check_replay(comparison)
     where = world(control.world)
-    check_splits(config, where)
+    check_splits(comparison, where)
     check_logs(workdir, host)
-    check_demos(config)
+    check_demos(comparison.data)
     if host.number:
-        wait_for_first(config, workdir)
-    convert(config)
-    base = bases.load(config["base"] or None)
-    source = config["convert"]["policy"] if "convert" in config else config["base"]
-    for doubt in provenance.doubts(source):
+        wait_for_first(comparison.arms, workdir)
+    convert(comparison)
+    base = bases.load(comparison.base_directory)
+    for doubt in provenance.doubts(comparison.source):
         logging.warning("a report of this run will be refused, or marked as a draft: %s", doubt)
     execution.check(control.execute, control.ensemble, base.sizes.chunk)
-    train(config, workdir)
-    arms = [arm for name in config["arms"] for arm in build_arm(config, name, base, workdir)]
+    train(comparison, workdir)
+    arms = [arm for name in comparison.arms for arm in build_arm(comparison, name, base, workdir)]
     stages = {arm.learner.stage for arm in arms}
-    validation, test = data_sets(config, base, protocol, stages, ("validation", "test"))
-    adapt = Adaptation(protocol.flow_draws)
-    choices = searched(config, arms, adapt, validation, protocol, workdir / "rates.json")
+    validation, test = data_sets(comparison, base, stages, ("validation", "test"))
+    adapt = Adaptation(protocol.noise_draws)
+    choices = searched(comparison, arms, adapt, validation, workdir / "rates.json")
     data = {"validation": validation.digest, "test": test.digest}
     data |= {"replay": test.replay.digest} if test.replay else {}
-    common = provenance.inputs(config, base.fingerprint, source, base.statistics.digest(), data)
+    common = provenance.inputs(
+        comparison.to_json(), base.fingerprint, comparison.source, base.statistics.digest(), data
+    )
     with EpisodeLog(workdir / log_name(host)) as log:
         stamps = stamp(common, arms, choices, workdir)
         for jobs in plan(arms, choices, adapt, test, protocol, where, log, stamps, host):
-            execute(jobs, config["base"], control, config["workers"], log)
+            execute(jobs, comparison.base_directory, control, comparison.workers, log)
     return workdir
 
 
@@ -106,12 +106,12 @@ def check_logs(workdir: Path, host: Host) -> None:
         )
 
 
-def wait_for_first(config: Mapping[str, Any], workdir: Path) -> None:
+def wait_for_first(arms: Collection[str], workdir: Path) -> None:
     """Returns once the first host has trained and searched: its rates.json names every method."""
-    if set(config["arms"]) <= set(_known(workdir / "rates.json")):
+    if set(arms) <= set(_known(workdir / "rates.json")):
         return
     logging.warning("waiting for host 0 to train and to search rates; start it if it is not running")
-    while not set(config["arms"]) <= set(_known(workdir / "rates.json")):
+    while not set(arms) <= set(_known(workdir / "rates.json")):
         time.sleep(LOOK)
 
 
@@ -126,15 +126,15 @@ def stamp(common: Inputs, arms: Sequence[Arm], choices: Mapping[str, Mapping[str
     return {key: each.fingerprint for key, each in made.items()}
 
 
-def convert(config: Mapping[str, Any]) -> None:
+def convert(comparison: Comparison) -> None:
     """Converts the lerobot policy that the section `convert` names to a base, unless that exists already.
 
     Its statistics are those of all demonstrations that an arm is trained on, and of no others.
     """
-    directory = Path(config["base"])
-    if "convert" not in config or directory.exists():
+    directory = Path(comparison.base)
+    if comparison.convert is None or directory.exists():
         return
-    parts = [DataConfig.from_config(arm["data"]) for arm in config["arms"].values() if "data" in arm]
+    parts = [recipe.data for recipe in comparison.trained.values()]
     singly = unpictured(part._replace(tasks=(task,)) for part in parts for task in part.tasks)
     demos = [
         demo
@@ -142,24 +142,22 @@ def convert(config: Mapping[str, Any]) -> None:
         for recorded in read_demos(part).values()
         for demo in recorded
     ]
-    base = bases.load(config["convert"]["policy"], normalize.compute(demos), config["convert"]["tokenizer"])
+    base = bases.load(comparison.convert.policy, normalize.compute(demos), comparison.convert.tokenizer)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic_directory(directory) as staging:
         bases.save(staging, base)
 
 
-def train(config: Mapping[str, Any], workdir: Path) -> None:
+def train(comparison: Comparison, workdir: Path) -> None:
     """Meta-trains every arm and seed that has no adapter yet, each in its own process, some in parallel."""
     todo = [
-        (recipe, home)
-        for seed in config["meta_seeds"]
-        for name in config["arms"]
-        for recipe, home in [_recipe(config, name, seed, workdir)]
-        if recipe is not None and not (home / "adapter").exists()
+        (comparison.recipe(name, seed), home)
+        for seed in comparison.meta_seeds
+        for name in comparison.trained
+        for home in [_home(workdir, name, seed)]
+        if not (home / "adapter").exists()
     ]
-    for recipe, home in todo:
-        checkpoint.claim(home, recipe)
-    workers = min(config["workers"], len(todo))
+    workers = min(comparison.workers, len(todo))
     for _ in in_processes(meta_train, todo, workers, _start_training, (workers,)):
         pass
 
@@ -168,93 +166,77 @@ def _start_training(workers: int) -> None:
     take_line(one_core_each(workers))
 
 
-def _recipe(config: Mapping[str, Any], name: str, seed: int, workdir: Path) -> tuple[dict[str, Any] | None, Path]:
-    """The meta-training config of an arm with one seed, None if the arm starts fresh; and its directory."""
-    arm = config["arms"][name]
-    recipe = arm | {"seed": seed, "base": config["base"]} if "meta" in arm else None
-    return recipe, workdir / "arms" / name / f"seed_{seed}"
+def _home(workdir: Path, name: str, seed: int) -> Path:
+    """Where an arm is meta-trained."""
+    return workdir / "arms" / name / f"seed_{seed}"
 
 
-def build_arm(config: Mapping[str, Any], name: str, base: Base, workdir: Path) -> list[Arm]:
+def build_arm(comparison: Comparison, name: str, base: Base, workdir: Path) -> list[Arm]:
     """The arm `name` for every meta-seed, from its trained adapter or a fresh start."""
-    made = []
-    for seed in config["meta_seeds"]:
-        recipe, home = _recipe(config, name, seed, workdir)
-        if recipe is None:
-            rules = placement.from_json([dict(rule) for rule in config["arms"][name]["placement"]])
-            learn = learner(base, rules, jax.random.key(seed))
-            made.append(Arm(name, seed, learn, rules, {"theta": learn.theta}, config["protocol"]["max_norm"]))
-        else:
-            learned = adapter.load(home / "adapter", base)
-            clip = recipe["meta"]["max_norm"]
+    arm, made = comparison.arms[name], []
+    for seed in comparison.meta_seeds:
+        if isinstance(arm, Recipe):
+            learned = adapter.load(_home(workdir, name, seed) / "adapter", base)
             start = learned.learner, learned.placement, learned.meta_params
-            made.append(Arm(name, seed, *start, clip, learned.head, learned.data))
+            made.append(Arm(name, seed, *start, arm.meta.max_norm, learned.head, learned.data))
+        else:
+            learn = learner(base, arm.placement, jax.random.key(seed))
+            start = learn, arm.placement, {"theta": learn.theta}
+            made.append(Arm(name, seed, *start, comparison.protocol.max_norm))
     return made
 
 
 def data_sets(
-    config: Mapping[str, Any], base: Base, protocol: Protocol, stages: Collection[Stage], splits: Sequence[str]
+    comparison: Comparison, base: Base, stages: Collection[Stage], splits: Sequence[Literal["validation", "test"]]
 ) -> list[DataSet]:
     """Reads the splits' demonstrations, computes their frozen front up to each of `stages` and lays out the cells.
 
-    They share the replayed demonstrations, if there is a section `replay`.
+    They share the replayed demonstrations, if there are any.
     """
-    sections = [*splits, *(["replay"] if "replay" in config else [])]
-    parts = [DataConfig.from_config(config[section]) for section in sections]
+    protocol = comparison.protocol
+    parts = [getattr(comparison, split) for split in splits]
+    parts += [comparison.replay] if comparison.replay else []
     demos = [read_demos(part) for part in parts]
     frames = [gather(each, base.preprocessor, each=part.frames) for each, part in zip(demos, parts, strict=True)]
-    fronts = {stage: frozen_banks(base, frames, stage) for stage in stages}
+    fronts = {stage: frozen_outputs(base, frames, stage) for stage in stages}
     replay = None
-    if "replay" in config:
-        draw = {stage: replay_of(frames[-1], banks[-1]) for stage, banks in fronts.items()}
+    if comparison.replay:
+        draw = {stage: replay_of(frames[-1], outputs[-1]) for stage, outputs in fronts.items()}
         replay = Replayed(draw, content.digest(demos[-1]))
-    conditions = None if config["conditions"] is None else ConditionRange.from_config(config["conditions"])
     made = []
     for i, split in enumerate(splits):
+        layout = protocol, split, frames[i].demos, comparison.conditions
         cells = {
-            shots: few_shot.cells(
-                protocol, split, frames[i].demos, conditions, shots, protocol.draws_per_task, config["seed"]
-            )
+            shots: few_shot.cells(*layout, shots, comparison.seed)
             for shots in (protocol.shots if split == "test" else protocol.shots[:1])
         }
-        banks = {stage: front[i] for stage, front in fronts.items()}
-        made.append(DataSet(frames[i], banks, cells, content.digest(demos[i]), replay))
+        outputs = {stage: front[i] for stage, front in fronts.items()}
+        made.append(DataSet(frames[i], outputs, cells, content.digest(demos[i]), replay))
     return made
 
 
 def searched(
-    config: Mapping[str, Any],
-    arms: Sequence[Arm],
-    adapt: Adaptation,
-    validation: DataSet,
-    protocol: Protocol,
-    file: Path,
+    comparison: Comparison, arms: Sequence[Arm], adapt: Adaptation, validation: DataSet, file: Path
 ) -> dict[str, dict[str, Choice]]:
     """Inner optimiser and rate of every method, searched with its first seed and stored in `file`."""
     known = _known(file)
     first = {arm.name: arm for arm in reversed(arms)}
-    todo = [name for name in config["arms"] if name not in known]
+    todo = [name for name in comparison.arms if name not in known]
     for name in progress(todo, description="search of inner rates, methods") if todo else ():
-        found = few_shot.search(
-            first[name],
-            adapt,
-            config["search"],
-            validation,
-            protocol,
-        )
+        found = few_shot.search(first[name], adapt, comparison.search, validation, comparison.protocol)
         known[name] = {budget: choice._asdict() for budget, choice in found.items()}
         files.write_json(file, known)
-    return {name: {b: Choice(**c) for b, c in known[name].items()} for name in config["arms"]}
+    return {name: {b: Choice(**c) for b, c in known[name].items()} for name in comparison.arms}
 
 
 def _known(file: Path) -> dict[str, Any]:
     return files.read_json(file) if file.exists() else {}
 
 
-def execute(jobs: Sequence[Job], base_directory: str, control: Control, workers: int, log: EpisodeLog) -> None:
-    """Runs the episodes and records each as it ends; an empty `base_directory` is the nano base."""
+def execute(jobs: Sequence[Job], base_directory: Path | None, control: Control, workers: int, log: EpisodeLog) -> None:
+    """Runs the episodes and records each as it ends; None is the nano base in the package."""
     total = sum(len(job.rollouts) for job in jobs)
-    outcomes = rollout.run(jobs, Path(base_directory) if base_directory else None, control, workers)
+    outcomes = rollout.run(jobs, base_directory, control, workers)
     for outcome in progress(outcomes, description="episodes", total=total):
         record, seconds, loss = outcome.key
         completed = dataclasses.replace(

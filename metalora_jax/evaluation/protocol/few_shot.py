@@ -35,11 +35,11 @@ class Protocol(NamedTuple):
     steps: tuple[int, ...]  # step counts on the curves, ascending, 0 included
     shots: tuple[int, ...]  # support demonstrations; the first is the headline, with all of `steps`
     shots_steps: tuple[int, ...]  # step counts at which the other `shots` are evaluated
-    draws_per_task: int  # cells for each task: each has its own condition and support demonstrations
+    demonstration_draws: int  # cells for each task: each has its own condition and support demonstrations
     episodes: int  # closed-loop episodes for each cell and step count
     retention_steps: int  # step count at which retention is measured; 0 disables it
     frames: int  # frames in a support minibatch
-    flow_draws: int  # samples of (t, noise) per frame
+    noise_draws: int  # samples of (t, noise) per frame
     max_norm: float | None  # clip of inner gradients, for arms not meta-trained with their own
     short: int  # rates are searched separately for up to this many steps, and for more
     retention_tasks: tuple[str, ...] = ()  # earlier tasks to test new adapters on, one per cell in turn
@@ -77,7 +77,7 @@ class DataSet(NamedTuple):
     """Demonstrations of one split, with the frozen front computed: for every arm up to its first adapted stage."""
 
     frames: Frames
-    banks: Mapping[Stage, PyTree]
+    frozen_outputs: Mapping[Stage, PyTree]
     cells: dict[int, list[Cell]]  # shots -> cells
     digest: str  # of the demonstrations, see `data.content`
     replay: Replayed | None = None
@@ -89,7 +89,6 @@ def cells(
     demos: Mapping[str, int],
     conditions: ConditionRange | None,
     shots: int,
-    draws_per_task: int,
     seed: int,
 ) -> list[Cell]:
     """The cells of a split: pure in seed, and the same condition for every number of shots.
@@ -101,7 +100,7 @@ def cells(
     for number, (task, count) in enumerate(sorted(demos.items())):
         if shots >= count:
             raise ValueError(f"{task} has {count} demonstrations: {shots} shots leave none for validation; record more")
-        for draw in range(draws_per_task):
+        for draw in range(protocol.demonstration_draws):
             rng = np.random.default_rng([seed, number, draw])
             order = rng.permutation(count).tolist()
             condition = None if conditions is None else conditions.sample(rng, split)
@@ -117,7 +116,8 @@ def support(cell: Cell, data: DataSet, stage: Stage, steps: int, protocol: Proto
     seed = [cell.draw, cell.shots, *cell.demos]
     relabel, rng = relabel_of(cell.condition), np.random.default_rng(seed)
     own = fill(
-        support_rows(data.frames, cell.task, cell.demos, relabel, steps, protocol.frames, rng), data.banks[stage]
+        support_rows(data.frames, cell.task, cell.demos, relabel, steps, protocol.frames, rng),
+        data.frozen_outputs[stage],
     )
     if data.replay is None:
         return own
@@ -129,7 +129,7 @@ def _query(cell: Cell, number: int, data: DataSet, stage: Stage) -> Batch:
     """The frames for a search: other demonstrations of the cell's task, and as many replayed frames."""
     relabel, rng = relabel_of(cell.condition), np.random.default_rng(number)
     size = min(_JUDGED, sum(len(data.frames.moments[cell.task][i]) for i in cell.query))
-    own = fill(query_rows(data.frames, cell.task, cell.query, relabel, size, rng), data.banks[stage])
+    own = fill(query_rows(data.frames, cell.task, cell.query, relabel, size, rng), data.frozen_outputs[stage])
     return own if data.replay is None else behind(own, data.replay.draw[stage](rng, (size,)), axis=0)
 
 
@@ -149,7 +149,7 @@ def search(
     best: dict[str, Choice] = {}
     for budget, steps in budgets(protocol).items():
         scores: dict[Choice, float] = {}
-        for choice in candidates(arm, dict(options)):
+        for choice in candidates(arm, options):
 
             def held_out_loss(item: tuple[int, Cell], choice: Choice = choice, steps: tuple = steps) -> float:
                 number, cell = item

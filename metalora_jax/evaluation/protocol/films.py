@@ -1,21 +1,20 @@
 """Before/after films: the same start under the same hidden condition, with the frozen base and with adapters."""
 
 import importlib.util
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from metalora_jax import files
 from metalora_jax.adaptation import base as bases
 from metalora_jax.envs.conditions import Condition
+from metalora_jax.envs.control import Control
 from metalora_jax.envs.world import world
 from metalora_jax.evaluation import rollout
 from metalora_jax.evaluation.protocol import experiment, few_shot
 from metalora_jax.evaluation.protocol.arms import Adaptation, Choice
-from metalora_jax.evaluation.protocol.few_shot import Protocol
-from metalora_jax.evaluation.rollout import Control, Job, Rollout
+from metalora_jax.evaluation.protocol.comparison import Comparison, Films
+from metalora_jax.evaluation.rollout import Job, Rollout
 from metalora_jax.processes import in_processes
 
 SIZE = 224  # [px] each half
@@ -23,51 +22,48 @@ EVERY = 2  # control steps between two frames
 RATE = 20  # frames per second
 
 
-def check(config: Mapping[str, Any]) -> None:
+def check(films: Films) -> None:
     """Checks, before any other work, that films can be written.
 
     Raises:
       ValueError: if films are requested, but the encoder is not installed.
     """
     encoder = ("imageio", "imageio_ffmpeg")
-    if config["films"]["tasks"] and not all(importlib.util.find_spec(name) for name in encoder):
+    if films.tasks and not all(importlib.util.find_spec(name) for name in encoder):
         raise ValueError("films need imageio and imageio-ffmpeg: install both, or set --config.films.tasks='()'")
 
 
-def before_and_after(config: Mapping[str, Any], workdir: Path) -> list[Path]:
-    """Writes `workdir/videos/<task>.mp4` for the tasks in config["films"]; existing files are kept.
+def before_and_after(comparison: Comparison, workdir: Path) -> list[Path]:
+    """Writes `workdir/videos/<task>.mp4` for the tasks of the section `films`; existing files are kept.
 
     Left: the base. Right: the report's reference method after `films.steps` steps on one demonstration. The episode is
     one of those that were counted, replayed from its commands with a larger picture.
     """
-    films = config["films"]
-    todo = [task for task in films["tasks"] if not (workdir / "videos" / f"{task}.mp4").exists()]
+    films, protocol, control = comparison.films, comparison.protocol, comparison.control
+    todo = [task for task in films.tasks if not (workdir / "videos" / f"{task}.mp4").exists()]
     if not todo:
         return []
-    base = bases.load(config["base"] or None)
-    protocol = Protocol.from_config(config["protocol"])
-    name = config["report"]["reference"]
-    arm = experiment.build_arm(config, name, base, workdir)[0]
+    base = bases.load(comparison.base_directory)
+    name = str(comparison.report.reference)
+    arm = experiment.build_arm(comparison, name, base, workdir)[0]
     chosen = files.read_json(workdir / "rates.json")[name]
     choices = {budget: Choice(**choice) for budget, choice in chosen.items()}
-    adapt = Adaptation(protocol.flow_draws)
-    [data] = experiment.data_sets(config, base, protocol, {arm.learner.stage}, ("test",))
-    control = Control(tuple(config["test"]["cameras"]), **config["control"])
+    adapt = Adaptation(protocol.noise_draws)
+    [data] = experiment.data_sets(comparison, base, {arm.learner.stage}, ("test",))
     start_of = world(control.world).episode_start
     jobs, takes = [], {}
     for cell in data.cells[protocol.shots[0]]:
         if cell.task not in todo or cell.draw != 0:
             continue
-        found = few_shot.adapted_at(arm, adapt, choices, cell, data, protocol, [films["steps"]])
+        found = few_shot.adapted_at(arm, adapt, choices, cell, data, protocol, [films.steps])
         thetas = {step: theta for step, theta, _, _ in found}
         take = Rollout(
             (cell.task, "before"), cell.condition or Condition(), start_of(cell.task, cell.draw, protocol.first_episode)
         )
         takes[cell.task] = take
         jobs.append(Job(cell.task, (), None, (take,)))
-        jobs.append(Job(cell.task, arm.placement, thetas[films["steps"]], (take._replace(key=(cell.task, "after")),)))
-    base_directory = Path(config["base"]) if config["base"] else None
-    outcomes = {o.key: o for o in rollout.run(jobs, base_directory, control, config["workers"])}
+        jobs.append(Job(cell.task, arm.placement, thetas[films.steps], (take._replace(key=(cell.task, "after")),)))
+    outcomes = {o.key: o for o in rollout.run(jobs, comparison.base_directory, control, comparison.workers)}
     halves = [(takes[task], outcomes[task, "before"].commands, outcomes[task, "after"].commands) for task in todo]
     paths = [workdir / "videos" / f"{task}.mp4" for task in todo]
     # In a process of its own: the encoder forks, which JAX, once it runs threads, must not see.

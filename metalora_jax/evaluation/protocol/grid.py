@@ -8,7 +8,7 @@ grid:
       1: {placement.0.rank: 1, placement.0.alpha: 2.0}
       16: {placement.0.rank: 16, placement.0.alpha: 32.0}
     method:
-      Reptile: {meta: {...}, outer.rate_of_rates: null}
+      Reptile: {meta: {...}, outer.learning_rate_of_rates: null}
 """
 
 import difflib
@@ -32,6 +32,11 @@ class Grid(NamedTuple):
     mode: str
     axes: Mapping[str, Mapping[str, Change]]
 
+    @classmethod
+    def from_config(cls, fields: Mapping[str, Any]) -> "Grid":
+        """Reads the section `grid`; see `fields.from_fields`."""
+        return from_fields(cls, fields, "grid", {"axes": _fixed})
+
 
 class Variant(NamedTuple):
     """One arm of the grid."""
@@ -50,7 +55,7 @@ def expand(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       ValueError: if the grid is empty or names an unknown arm, mode or field, or two variants are the same.
     """
-    grid = from_fields(Grid, config["grid"], "grid")
+    grid = Grid.from_config(config["grid"])
     if grid.start not in config["arms"]:
         raise ValueError(f"grid.start: no arm named {grid.start!r}; choose from {', '.join(config['arms'])}")
     start = changed(config["arms"][grid.start], {})

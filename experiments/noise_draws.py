@@ -1,6 +1,6 @@
-"""How much the variance of an adapter's gradient falls with the flow draws per frame, and what they cost.
+"""How much the variance of an adapter's gradient falls with the noise draws per frame, and what they cost.
 
-    python experiments/flow_draws.py --config=configs/metaworld_conditions.py
+    python experiments/noise_draws.py --config=configs/metaworld_conditions.py
 
 One minibatch of one task under one hidden condition; only the draws of (t, noise) differ between the gradients, which
 is the noise that more draws can reduce. Ends with a table.
@@ -18,6 +18,7 @@ from metalora_jax import trees
 from metalora_jax.adaptation import frozen_front
 from metalora_jax.adaptation.learner import loss_fn
 from metalora_jax.training import command, meta_train, task_batches
+from metalora_jax.training.recipe import Recipe
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _DRAWS = flags.DEFINE_list("draws", ["1", "2", "4", "8", "16"], "Values of M.")
@@ -25,14 +26,15 @@ _REPEATS = flags.DEFINE_integer("repeats", 100, "Gradients for each M.", lower_b
 
 
 def main(_: list[str]) -> None:
-    config = _CONFIG.value.to_dict()
-    config["data"]["tasks"] = config["data"]["tasks"][:1]
-    known = meta_train.setting(config)
-    bank = frozen_front.frozen_bank(known.base, known.frames, known.learner.stage)
-    rng = np.random.default_rng(config["seed"])
-    relabel = meta_train.relabel_of(known.conditions.sample(rng, "train") if known.conditions else None)
-    rows = task_batches.query_rows(known.frames, config["data"]["tasks"][0], [0], relabel, known.batch.frames, rng)
-    batch, theta = task_batches.fill(rows, bank), known.learner.theta
+    recipe = Recipe.from_config(_CONFIG.value.to_dict())
+    [task] = tasks = recipe.data.tasks[:1]
+    recipe = recipe._replace(data=recipe.data._replace(tasks=tasks))
+    known = meta_train.setting(recipe)
+    frozen = frozen_front.frozen_output(known.base, known.frames, known.learner.stage)
+    rng = np.random.default_rng(recipe.seed)
+    relabel = meta_train.relabel_of(recipe.conditions.sample(rng, "train") if recipe.conditions else None)
+    rows = task_batches.query_rows(known.frames, task, [0], relabel, recipe.batch.frames, rng)
+    batch, theta = task_batches.fill(rows, frozen), known.learner.theta
     print("| draws M | variance over squared norm of the mean | times M, against M = 1 | ms a gradient |")
     print("|---|---|---|---|")
     first = None

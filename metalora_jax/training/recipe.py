@@ -1,0 +1,114 @@
+"""A recipe of meta-training: a config, read once into typed values and checked before any work begins."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from metalora_jax.adapters import Placement, placement
+from metalora_jax.data import instructions
+from metalora_jax.data.augment import ImageAugmentation
+from metalora_jax.data.config import DataConfig
+from metalora_jax.envs.conditions import ConditionRange
+from metalora_jax.fields import from_fields, optional, to_fields
+from metalora_jax.training.augmentation import SymmetryConfig
+from metalora_jax.training.methods import LEARNED, MetaConfig
+
+
+class BatchConfig(NamedTuple):
+    """What one meta-step consumes."""
+
+    meta_batch: int  # tasks
+    shots: int  # demonstrations in a task's support set
+    frames: int  # frames in each inner step's minibatch
+    query_demos: int
+    query_frames: int
+    noise_draws: int  # samples of (t, noise) per frame
+    retained_tasks: Sequence[str] = ()  # of data.tasks, those that are not adapted to, and that adapting must not cost
+    retained_frames: int = 0  # frames of those, which every task's query has besides its own
+    replay_frames: int = 0  # frames of those, which every inner step's minibatch has besides its own
+
+    @classmethod
+    def from_config(cls, fields: Mapping[str, Any]) -> "BatchConfig":
+        """Reads the section `batch`; see `fields.from_fields`.
+
+        Raises:
+          ValueError: retained tasks, and the frames drawn of them, do not belong together.
+        """
+        self = from_fields(cls, fields, "batch")
+        if bool(self.retained_tasks) != (self.retained_frames > 0):
+            raise ValueError(
+                f"batch.retained_tasks names {len(self.retained_tasks)} tasks, retained_frames is "
+                f"{self.retained_frames}: set both or neither"
+            )
+        if self.replay_frames < 0 or (self.replay_frames and not self.retained_tasks):
+            raise ValueError(
+                f"batch.replay_frames is {self.replay_frames}: name the tasks to replay in batch.retained_tasks, or 0"
+            )
+        return self
+
+
+class OuterConfig(NamedTuple):
+    """The outer optimiser: Adam with clipping, warm-up and a cosine to a tenth."""
+
+    steps: int
+    learning_rate: float  # of theta
+    learning_rate_of_rates: float | None  # of the logarithms of learned inner rates; None where they are not learned
+    max_norm: float
+
+    @classmethod
+    def from_config(cls, fields: Mapping[str, Any]) -> "OuterConfig":
+        """Reads the section `outer`; see `fields.from_fields`."""
+        return from_fields(cls, fields, "outer")
+
+
+class Recipe(NamedTuple):
+    """Everything that decides what `meta_train` learns.
+
+    recipe = Recipe.from_config(config.to_dict())
+    """
+
+    base: str  # a base directory, or a policy's; "" is the nano base in the package
+    seed: int
+    data: DataConfig
+    conditions: ConditionRange | None  # hidden deployment conditions, one drawn for each task; None: as recorded
+    placement: Placement
+    batch: BatchConfig
+    meta: MetaConfig
+    outer: OuterConfig
+    checkpoint_every: int  # outer steps
+    augment: ImageAugmentation | None = None
+    symmetries: SymmetryConfig | None = None
+    paraphrases: instructions.Table = {}  # noqa: RUF012 - never written to
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Recipe":
+        """Reads a whole config, such as those in configs/ give.
+
+        Raises:
+          ValueError: a field is unknown or missing, its value is out of range, or fields contradict each other; the
+            message names it.
+        """
+        self = from_fields(
+            cls,
+            config,
+            parts={
+                "data": DataConfig.from_config,
+                "conditions": optional(ConditionRange.from_config),
+                "placement": lambda rules: placement.from_json([dict(rule) for rule in rules]),
+                "batch": BatchConfig.from_config,
+                "meta": MetaConfig.from_config,
+                "outer": OuterConfig.from_config,
+                "augment": optional(ImageAugmentation.from_config),
+                "symmetries": optional(SymmetryConfig.from_config),
+                "paraphrases": instructions.checked,
+            },
+        )
+        if (self.meta.optimizer in LEARNED) != (self.outer.learning_rate_of_rates is not None):
+            raise ValueError(
+                "outer.learning_rate_of_rates belongs to learned inner rates: set it with them, and only with them"
+            )
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """The config, with the defaults of what it left out."""
+        written = {name: to_fields(value) for name, value in self._asdict().items() if name != "placement"}
+        return written | {"placement": placement.to_json(self.placement)}
