@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from metalora_jax.data.tasks import Splits
-
 FACTS = ("text", "scene", "motion", "composition")  # what tasks of two splits can be required not to share
 
 
@@ -110,23 +108,6 @@ def compositions(tasks: Mapping[str, LiberoTask]) -> dict[tuple[str, str], tuple
             if goal.where:
                 found[goal.what, f"{goal.predicate} {goal.where}"].append(task.name)
     return {pair: tuple(names) for pair, names in sorted(found.items())}
-
-
-def check_recombined(splits: Splits, tasks: Mapping[str, LiberoTask]) -> Splits:
-    """Returns `splits` if held-out compositions are new, but made of objects and places that occur in training.
-
-    Raises:
-      ValueError: if training has such a composition, or lacks one of its objects or places; the message names it.
-    """
-    known = set(compositions({name: tasks[name] for name in splits.train}))
-    objects, places = {what for what, _ in known}, {where for _, where in known}
-    for what, where in compositions({name: tasks[name] for name in splits.validation + splits.test}):
-        if (what, where) in known:
-            raise ValueError(f"{what} {where} is held out, but a training task asks for it too")
-        for thing, others in ((what, objects), (where, places)):
-            if thing not in others:
-                raise ValueError(f"{what} {where} is held out, but no training task has {thing!r} in any composition")
-    return splits
 
 
 def _expression(text: str) -> list:

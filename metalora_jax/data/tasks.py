@@ -51,19 +51,6 @@ def check_disjoint(
     return splits
 
 
-def hold_out(
-    tasks: Sequence[str], validation: Sequence[str], test: Sequence[str], labels: Mapping[str, Iterable[str]]
-) -> Splits:
-    """Splits whose training tasks are all of `tasks` that share no label with a held-out task, in their order.
-
-    Held-out tasks are chosen first and kept; training tasks give way to them.
-    """
-    held_out = {*validation, *test}
-    taken = {label for task in held_out for label in labels[task]}
-    left = tuple(task for task in tasks if task not in held_out and taken.isdisjoint(labels[task]))
-    return Splits(left, tuple(validation), tuple(test))
-
-
 class Draw(NamedTuple, Generic[Shift]):
     """One task of a meta-batch: its condition, and its support and query demonstrations."""
 

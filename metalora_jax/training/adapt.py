@@ -1,7 +1,7 @@
 """From a few demonstrations and a meta-learned adapter to an adapter for their task."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -14,10 +14,10 @@ from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.frozen_front import frozen_outputs
 from metalora_jax.adaptation.learner import Learner, loss_fn
 from metalora_jax.data.augment import ImageAugmentation
-from metalora_jax.data.frames import gather, rows_and_labels
+from metalora_jax.data.frames import Frames, gather, rows_and_labels
 from metalora_jax.meta import InnerOptions
 from metalora_jax.training.methods import OPTIMIZERS
-from metalora_jax.training.task_batches import Rows, behind, drawn, fill, replay_of
+from metalora_jax.training.task_batches import Replay, Rows, behind, drawn, fill, replay_of
 from metalora_jax.types import Batch, Demo, PyTree
 
 HOLD_OUT = 10  # every tenth frame is kept back, to see whether the adapter has learned or memorised
@@ -32,7 +32,7 @@ class Options(NamedTuple):
     learning_rate: float = 1.0  # of sgd and adam; a factor on learned rates
     steps: int = 3
     frames: int = 32  # in a minibatch
-    noise_draws: int = 2  # noise draws per frame
+    noise_draws: int = 2  # samples of (t, noise) per frame
     max_norm: float | None = 1.0  # clips every gradient
     seed: int = 0
     fast: tuple[str, ...] | None = None  # leaf paths that move; None takes those of the start: all, or ANIL's head
@@ -104,6 +104,43 @@ def adapt(
       ValueError: learned rates are wanted of an adapter that has none, the optimiser is unknown, there are
         paraphrases but no variants, or earlier tasks without `options.replay_frames`, or the reverse.
     """
+    _check(start, options, earlier)
+    frames = gather({_TASK: list(demos)}, base.preprocessor, augment)
+    old = [gather(earlier, base.preprocessor)] if earlier else []
+    frozen, *old_frozen = frozen_outputs(base, [frames, *old], start.learner.stage)
+    replay = replay_of(*old, *old_frozen) if earlier else None
+    known, unseen = _kept_apart(Rows(*rows_and_labels(frames, _TASK, range(len(demos)))))
+    theta, seconds = _descended(start, _support(frames, known, frozen, replay, options), options)
+
+    @jax.jit
+    def loss(start: Learner, theta: PyTree, batch: Batch) -> jax.Array:
+        return loss_fn(start, draws=8)(theta, batch, jax.random.key(1))
+
+    def change(batches: Sequence[Batch]) -> tuple[float, float]:
+        """Mean losses before and after; NaN where there is nothing to judge by."""
+        if not batches:
+            return float("nan"), float("nan")
+        before, after = (
+            float(np.mean([loss(start.learner, at, batch) for batch in batches]))
+            for at in (start.meta_params["theta"], theta)
+        )
+        return before, after
+
+    others = None
+    if replay is not None:
+        rng = np.random.default_rng([options.seed, 2])
+        others = change([replay(rng, (options.frames,)) for _ in range(JUDGED)])
+    return Adapted(
+        start.learner.replace(theta=theta),
+        change(_judged(known, frozen, options.frames)),
+        change(_judged(unseen, frozen, options.frames)),
+        others,
+        (len(known.rows), len(unseen.rows)),
+        seconds,
+    )
+
+
+def _check(start: Start, options: Options, earlier: Mapping[str, Sequence[Demo]] | None) -> None:
     if bool(earlier) != (options.replay_frames > 0):
         raise ValueError(
             f"{len(earlier or ())} earlier tasks, replay_frames is {options.replay_frames}: give both or neither"
@@ -114,52 +151,41 @@ def adapt(
         )
     if options.optimizer not in ("learned", *OPTIMIZERS):
         raise ValueError(f"no optimizer named {options.optimizer!r}; choose learned, {', '.join(OPTIMIZERS)}")
-    learner, meta_params = start.learner, start.meta_params
-    fast = start.head if options.fast is None else options.fast
-    frames = gather({_TASK: list(demos)}, base.preprocessor, augment)
-    old = [gather(earlier, base.preprocessor)] if earlier else []
-    frozen, *old_frozen = frozen_outputs(base, [frames, *old], learner.stage)
-    rows, labels = rows_and_labels(frames, _TASK, range(len(demos)))
-    kept_back = np.arange(len(rows)) % HOLD_OUT == HOLD_OUT - 1
-    known, unseen = ((rows[which], trees.index(labels, which)) for which in (~kept_back, kept_back))
+
+
+def _kept_apart(every: Rows) -> tuple[Rows, Rows]:
+    """The frames that are learned from, and every tenth one, which is kept back."""
+    back = np.arange(len(every.rows)) % HOLD_OUT == HOLD_OUT - 1
+    known, unseen = (Rows(every.rows[which], trees.index(every.target, which)) for which in (~back, back))
+    return known, unseen
+
+
+def _support(frames: Frames, known: Rows, frozen: PyTree, replay: Replay | None, options: Options) -> Batch:
+    """A minibatch for each step, leaves (steps, frames, ...), with replayed frames behind those of the task."""
     rng = np.random.default_rng(options.seed)
     support = fill(drawn(frames, rng, *known, (options.steps, options.frames)), frozen)
-    replay = None
-    if earlier:
-        replay = replay_of(*old, *old_frozen)
-        shape = options.steps, options.replay_frames
-        support = behind(support, replay(np.random.default_rng([options.seed, 1]), shape), axis=1)
-    inner = InnerOptions(fast=fast, max_norm=options.max_norm)
-    arguments = (learner, meta_params, support, jax.random.key(options.seed), jnp.float32(options.learning_rate))
+    if replay is None:
+        return support
+    others = replay(np.random.default_rng([options.seed, 1]), (options.steps, options.replay_frames))
+    return behind(support, others, axis=1)
+
+
+def _descended(start: Start, support: Batch, options: Options) -> tuple[PyTree, float]:
+    """Theta after the steps, and their seconds without compilation."""
+    inner = InnerOptions(fast=start.head if options.fast is None else options.fast, max_norm=options.max_norm)
+    key, rate = jax.random.key(options.seed), jnp.float32(options.learning_rate)
+    arguments = (start.learner, start.meta_params, support, key, rate)
     run = jax.jit(inner_loop(options.optimizer, options.noise_draws, inner)).lower(*arguments).compile()
     began = time.perf_counter()
     theta = jax.block_until_ready(run(*arguments).theta)
-    seconds = time.perf_counter() - began
+    return theta, time.perf_counter() - began
 
-    @jax.jit
-    def judge(known: Learner, theta: PyTree, batch: Batch) -> jax.Array:
-        return loss_fn(known, draws=8)(theta, batch, jax.random.key(1))
 
-    def change(batches: Iterable[Batch]) -> tuple[float, float]:
-        judged = list(batches)
-        before, after = (
-            float(np.mean([judge(learner, at, batch) for batch in judged])) for at in (meta_params["theta"], theta)
-        )
-        return before, after
-
-    def losses(part: tuple) -> tuple[float, float]:
-        if not len(part[0]):
-            return float("nan"), float("nan")
-        count = len(part[0])
-        # Minibatches of one size, whatever the demonstrations' lengths: the last is filled up with the first frames.
-        number = min(JUDGED, -(-count // options.frames))
-        spread = np.linspace(0, count - 1, min(count, number * options.frames)).astype(int)
-        order = np.resize(spread, (number, options.frames))
-        return change(fill(Rows(part[0][rows], trees.index(part[1], rows)), frozen) for rows in order)
-
-    others = None
-    if replay is not None:
-        rng = np.random.default_rng([options.seed, 2])
-        others = change(replay(rng, (options.frames,)) for _ in range(JUDGED))
-    counts = len(known[0]), len(unseen[0])
-    return Adapted(learner.replace(theta=theta), losses(known), losses(unseen), others, counts, seconds)
+def _judged(some: Rows, frozen: PyTree, size: int) -> list[Batch]:
+    """Minibatches of one size, whatever the demonstrations' lengths: the last is filled up with the first frames."""
+    if not (count := len(some.rows)):
+        return []
+    number = min(JUDGED, -(-count // size))
+    spread = np.linspace(0, count - 1, min(count, number * size)).astype(int)
+    order = np.resize(spread, (number, size))
+    return [fill(Rows(some.rows[rows], trees.index(some.target, rows)), frozen) for rows in order]

@@ -14,8 +14,7 @@ from metalora_jax.adaptation import base as bases
 from metalora_jax.data import instructions
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.config import DataConfig
-from metalora_jax.data.libero_tasks import check_recombined
-from metalora_jax.data.tasks import Splits, check_disjoint, hold_out
+from metalora_jax.data.tasks import Splits, check_disjoint
 from metalora_jax.envs import metaworld
 from metalora_jax.envs.collect import Collection
 from metalora_jax.envs.metaworld import INSTRUCTIONS
@@ -31,6 +30,7 @@ from metalora_jax.training.meta_train import outer_optimizer
 from metalora_jax.training.pretrain import Pretraining
 from metalora_jax.training.recipe import Recipe
 from tests.data.libero_golden import libero_tasks
+from tests.data.splits import check_recombined, hold_out
 from tests.evaluation.fake_world import make_world
 
 CONFIGS = Path(__file__).parents[2] / "configs"

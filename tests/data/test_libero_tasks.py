@@ -2,10 +2,11 @@
 
 import pytest
 
-from metalora_jax.data.libero_tasks import check_recombined, compositions, parse, read
-from metalora_jax.data.tasks import Splits, check_disjoint, hold_out
+from metalora_jax.data.libero_tasks import compositions, parse, read
+from metalora_jax.data.tasks import Splits, check_disjoint
 from metalora_jax.envs import libero_files
 from tests.data.libero_golden import libero_tasks
+from tests.data.splits import check_recombined, hold_out
 
 TEXT = """
 (define (problem A_Room)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from metalora_jax.data.tasks import Splits, check_disjoint, draw_tasks, hold_out
+from metalora_jax.data.tasks import Splits, check_disjoint, draw_tasks
+from tests.data.splits import hold_out
 
 WORDS = {"a": "open the door", "b": "close the door", "c": " Open  the DOOR", "d": "turn the dial"}
 
