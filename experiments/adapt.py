@@ -24,7 +24,7 @@ from metalora_jax.adapters import count
 from metalora_jax.data import instructions, sources
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.training import command
-from metalora_jax.training.adapt import JUDGED, Options, adapt
+from metalora_jax.training.adapt import JUDGED, Adapted, Options, adapt
 from metalora_jax.types import Demo
 
 _DEFAULT = Options()
@@ -55,6 +55,37 @@ def _earlier(instruction: str, keys: dict[str, str]) -> dict[str, list[Demo]]:
     return {task: demos for task, demos in found.items() if demos[0].instruction != instruction}
 
 
+def _demonstrations(keys: dict[str, str]) -> list[Demo]:
+    source = sources.open(_DEMOS.value, _CAMERAS.value, keys)
+    task = _TASK.value or source.only()
+    demos = list(source.demos(task, _SHOTS.value))
+    if _PARAPHRASES.value:
+        [demos] = instructions.paraphrased({task: demos}, instructions.read(Path(_PARAPHRASES.value))).values()
+    return demos
+
+
+def _report(demos: list[Demo], start: adapter.Start, result: Adapted, earlier: int) -> None:
+    learned, kept_back = result.frames
+    rows = [
+        ("task", demos[0].instruction),
+        ("demonstrations", f"{len(demos)}, {learned + kept_back} frames"),
+        ("adapted", f"{count(result.theta).total} parameters on {len(start.learner.theta)} maps"),
+        ("steps", f"{_STEPS.value} in {result.seconds:.2f} s, excluding compilation"),
+        ("support loss", f"{_change(result.support_loss)} on the {learned} frames used for adaptation"),
+        ("held-out loss", f"{_change(result.held_out_loss)} on {kept_back} others of the same demonstrations"),
+    ]
+    if result.replay_loss is not None:
+        rows.append(("earlier tasks", f"{_change(result.replay_loss)}, {earlier} of them"))
+    rows.append(("", f"(each measured on up to {JUDGED} minibatches, spread over its frames)"))
+    rows.append(("adapter", _OUTPUT.value))
+    for name, text in rows:
+        print(f"{name + ':' if name else '':16}{text}")
+
+
+def _change(losses: tuple[float, float]) -> str:
+    return f"{losses[0]:.3f} -> {losses[1]:.3f}"
+
+
 def main(_: list[str]) -> None:
     output = Path(_OUTPUT.value)
     if output.exists():
@@ -62,11 +93,7 @@ def main(_: list[str]) -> None:
     base = bases.load(_BASE.value or None)
     start = adapter.load(Path(_ADAPTER.value), base)
     keys = dict(pair.split("=", 1) for pair in _KEYS.value)
-    source = sources.open(_DEMOS.value, _CAMERAS.value, keys)
-    task = _TASK.value or source.only()
-    demos = list(source.demos(task, _SHOTS.value))
-    if _PARAPHRASES.value:
-        [demos] = instructions.paraphrased({task: demos}, instructions.read(Path(_PARAPHRASES.value))).values()
+    demos = _demonstrations(keys)
     for doubt in doubts(base, demos):
         logging.warning("%s", doubt)
     options = _DEFAULT._replace(
@@ -80,37 +107,18 @@ def main(_: list[str]) -> None:
     augment = ImageAugmentation(variants=_VARIANTS.value, seed=_SEED.value)
     earlier = _earlier(demos[0].instruction, keys) if _REPLAY.value else None
     result = adapt(base, start, demos, options, augment, earlier)
-    adapter.save(
-        output,
-        base,
-        start.placement,
-        {"theta": result.theta},
-        config={
-            "from": start.digest,
-            "demos": _DEMOS.value,
-            "task": _TASK.value,
-            "shots": _SHOTS.value,
-            **options._replace(fast=start.head)._asdict(),
-            "augment": augment._asdict(),
-            "paraphrases": demos[0].paraphrases,
-            "replay": sorted(earlier or ()),
-        },
-    )
-    (first, last), (held_first, held_last) = result.support_loss, result.held_out_loss
-    print(f"task:           {demos[0].instruction}")
-    print(f"demonstrations: {len(demos)}, {sum(result.frames)} frames")
-    print(f"adapted:        {count(result.theta).total} parameters on {len(start.learner.theta)} maps")
-    print(f"steps:          {_STEPS.value} in {result.seconds:.2f} s, excluding compilation")
-    print(f"support loss:   {first:.3f} -> {last:.3f} on the {result.frames[0]} frames used for adaptation")
-    print(
-        f"held-out loss:  {held_first:.3f} -> {held_last:.3f} on {result.frames[1]} others of the same demonstrations"
-    )
-    if result.replay_loss is not None:
-        print(
-            f"earlier tasks:  {result.replay_loss[0]:.3f} -> {result.replay_loss[1]:.3f}, {len(earlier or ())} of them"
-        )
-    print(f"                (each measured on up to {JUDGED} minibatches, spread over its frames)")
-    print(f"adapter:        {output}")
+    recipe = {
+        "from": start.digest,
+        "demos": _DEMOS.value,
+        "task": _TASK.value,
+        "shots": _SHOTS.value,
+        **options._replace(fast=start.head)._asdict(),
+        "augment": augment._asdict(),
+        "paraphrases": demos[0].paraphrases,
+        "replay": sorted(earlier or ()),
+    }
+    adapter.save(output, base, start.placement, {"theta": result.theta}, config=recipe)
+    _report(demos, start, result, len(earlier or ()))
 
 
 if __name__ == "__main__":
