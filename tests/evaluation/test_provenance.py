@@ -73,8 +73,8 @@ def test_what_only_shows_a_run_is_not_part_of_its_config():
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"source": "lerobot/smolvla_base"}, "the base lerobot/smolvla_base is a name on the hub, which can change"),
-        ({"source": "lerobot/smolvla_base@main"}, "is a name on the hub, which can change"),
+        ({"source": "lerobot/smolvla_base"}, "the base lerobot/smolvla_base is a name on the hub, whose content can"),
+        ({"source": "lerobot/smolvla_base@main"}, "is a name on the hub, whose content can change"),
         ({"data": {"test": "7" * 64, "training": None}}, "the training demonstrations have no digest"),
     ],
 )
@@ -121,11 +121,11 @@ def test_a_run_of_two_kinds_is_refused(tmp_path, fields, name):
 def test_unknown_fingerprints_and_another_config_are_refused(tmp_path):
     keep(tmp_path, [INPUTS])
     [problem] = examine(tmp_path, episodes(ADAPTED), CONFIG).problems
-    assert "provenance.jsonl does not know" in problem
+    assert "is not in provenance.jsonl" in problem
     [problem] = examine(tmp_path, episodes(INPUTS), CONFIG | {"seed": 1}).problems
-    assert "config.json is not the one" in problem
+    assert "config.json is not the config" in problem
     [problem] = examine(tmp_path, episodes(INPUTS), {}).problems
-    assert "config.json is not the one" in problem
+    assert "config.json is not the config" in problem
 
 
 def test_arms_that_learned_from_different_demonstrations_are_named(tmp_path):
@@ -133,7 +133,7 @@ def test_arms_that_learned_from_different_demonstrations_are_named(tmp_path):
     keep(tmp_path, [ADAPTED, other])
     standing = examine(tmp_path, episodes(ADAPTED, other), CONFIG)
     assert not standing.problems
-    assert "learned from different demonstrations" in standing.cautions[0]
+    assert "trained on different demonstrations" in standing.cautions[0]
 
 
 def test_records_older_than_the_file_are_reported_with_a_caution_and_alone(tmp_path):

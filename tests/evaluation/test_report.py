@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metalora_jax.evaluation.reports import document, figures, provenance, statistics, summary
+from metalora_jax.evaluation.reports import document, figures, provenance, statistics, summary, tables
 from metalora_jax.evaluation.reports.provenance import Inputs
 from metalora_jax.evaluation.reports.records import Episode, to_line
 from metalora_jax.evaluation.reports.report import write_report
@@ -62,8 +62,8 @@ def test_cell_by_hand():
 def test_one_cluster_has_no_clustered_interval_and_says_so():
     result = summarise(row("meta", "110"))
     assert result.sections[0].cells[0].clustered is None
-    assert any("one meta-seed only" in caution for caution in result.cautions)
-    assert any("3 episodes in each arm" in caution for caution in result.cautions)
+    assert any("only one meta-seed" in caution for caution in result.cautions)
+    assert any("3 episodes per arm" in caution for caution in result.cautions)
 
 
 def test_comparison_is_paired_whatever_the_order_of_the_log():
@@ -117,7 +117,22 @@ def test_shots_figure_takes_the_most_steps_that_all_share():
 def test_thresholds_by_estimate_and_by_lower_bound():
     episodes = row("meta", "1" * 6 + "0" * 4, steps=1) + row("meta", "1" * 10, steps=3)
     (found,) = only_section(episodes, thresholds=(0.5,)).thresholds
-    assert (found.steps, found.steps_sure) == (1, 3)  # 6 of 10 is 31 to 83 %, 10 of 10 is 72 to 100 %
+    assert (found.steps, found.steps_by_lower_bound) == (1, 3)  # 6 of 10 is 31 to 83 %, 10 of 10 is 72 to 100 %
+
+
+def test_tables_show_what_the_estimate_and_what_the_lower_bound_reach():
+    episodes = row("meta", "1" * 6 + "0" * 4, shots=1, steps=1) + row("meta", "1" * 10, shots=3, steps=1)
+    episodes += row("meta", "1" * 10, shots=3, steps=3) + row("meta", "1" * 6 + "0" * 4, shots=1, steps=3)
+    settings = Settings(thresholds=(0.5, 0.8))
+    (section,) = summarise(episodes, settings).sections
+    table = tables.threshold_table(section, settings)
+    assert table.header == ["", "50 %, 1 demo", "50 %, 3 demos", "80 %, 1 demo", "80 %, 3 demos"]
+    assert table.rows == [
+        ["meta", "1\nlower bound: not reached", "1\nlower bound: 1", "not reached", "1\nlower bound: not reached"]
+    ]
+    assert tables.efficiency_table(section, settings).rows == [
+        ["meta", "1\nlower bound: 3", "3\nlower bound: not reached"]
+    ]
 
 
 def test_each_adaptation_counts_once_in_the_wall_clock():
@@ -145,7 +160,7 @@ def test_what_adapting_kept():
 
 def test_retention_on_the_new_tasks_themselves_is_no_retention():
     on, off = row("meta", "01", split="base"), row("base", "01", split="base", shots=0, steps=0, adapter_on=False)
-    said = "measured on the new tasks themselves"
+    said = "measured on some of the new tasks themselves"
     assert any(said in caution for caution in summarise(row("meta", "01") + on + off).cautions)
     assert not any(said in c for c in summarise(row("meta", "01", task="drawer") + on + off).cautions)
 
@@ -164,14 +179,14 @@ def test_wrong_instruction_pairs_with_the_own_one():
 def test_wrong_instruction_without_partners_says_so():
     result = summarise(row("meta", "11") + row("meta", "001", told="close the door"))
     assert result.wrong_instruction[0].own is None
-    assert any("1 of 3 episodes have no partner under the task's own" in caution for caution in result.cautions)
+    assert any("1 of 3 episodes have no counterpart with the task's own" in caution for caution in result.cautions)
 
 
 def test_demonstrations_to_reach_a_rate():
     episodes = row("meta", "1" * 3 + "0" * 7, shots=1, steps=0) + row("meta", "1" * 6 + "0" * 4, shots=1)
     episodes += row("meta", "1" * 10, shots=3) + row("base", "0" * 10, shots=0, steps=0)
     found = only_section(episodes, thresholds=(0.3, 0.5)).sample_efficiency
-    assert [(row.method, row.threshold, row.shots, row.shots_sure) for row in found] == [
+    assert [(row.method, row.threshold, row.shots, row.shots_by_lower_bound) for row in found] == [
         ("meta", 0.3, 0, 1),
         ("meta", 0.5, 1, 3),
     ]
@@ -220,7 +235,7 @@ def test_groups_have_figures_of_their_own():
 @pytest.mark.parametrize(
     ("off", "message"),
     [
-        (row("none", "11", split="base", adapter_on=False), "2 of 4 episodes have no partner"),
+        (row("none", "11", split="base", adapter_on=False), "2 of 4 episodes have no counterpart"),
         (
             row("none", "1111", split="base", adapter_on=False) + row("x", "0", split="base", adapter_on=False),
             "the policy's noise is not seeded",
@@ -349,6 +364,7 @@ def test_report_recomputes_from_the_records_and_stands_alone(tmp_path):
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", markdown)
     assert len(pictures) == 3
     assert all((run / "report" / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+    assert "Lower bound: the smallest one for which the lower end of the 95 % Wilson interval" in markdown
     (cell,) = (c for c in summarise(episodes).sections[0].cells if (c.method, c.shots, c.steps) == ("meta <1>", 5, 10))
     interval = statistics.wilson(cell.successes, 8)
     assert (
@@ -374,10 +390,10 @@ def test_a_run_that_is_not_pinned_gives_a_draft_at_most(tmp_path):
     run = tmp_path / "run"
     run_directory(run)
     (run / "config.json").write_text(json.dumps({"lr": 0.2}))  # not the one it was run with
-    with pytest.raises(provenance.Unpinned, match=r"no report is made of it \(config\.json is not .*\); --draft makes"):
+    with pytest.raises(provenance.Unpinned, match=r"not pinned \(config\.json is not .*\); --draft writes"):
         write_report(run)
     assert not (run / "report").exists()
-    assert "DRAFT, not to be cited: config.json is not the one" in write_report(run, draft=True).read_text()
+    assert "DRAFT, not to be cited: config.json is not the config" in write_report(run, draft=True).read_text()
     assert json.loads((run / "report" / "summary.json").read_text())["unpinned"] != []
 
 

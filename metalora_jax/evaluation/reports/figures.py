@@ -78,8 +78,8 @@ def section_figures(section: Section, settings: Settings) -> dict[str, Figure]:
 def success_vs_steps(section: Section, settings: Settings) -> Figure:
     """Success rate [%] over gradient steps with 95 % Wilson intervals, one panel for each number of demonstrations."""
     counts = _counts(section.cells)
-    note = f"Bars: 95 % Wilson intervals, {counts} a point. Axis: log(1 + steps)."
-    return _steps_figure(section, settings, _success, "episodes solved", note, percent=True)
+    note = f"Bars: 95 % Wilson intervals; {counts} per point. Horizontal axis: log(1 + steps)."
+    return _steps_figure(section, settings, _success, "success rate", note, percent=True)
 
 
 def return_vs_steps(section: Section, settings: Settings) -> Figure:
@@ -103,12 +103,12 @@ def success_vs_shots(section: Section, settings: Settings) -> Figure:
         _draw(axes, curves, section.methods, settings)
         axes.set_xticks(list(place.values()), [str(k) for k in shots])
         axes.set_xlabel("demonstrations")
-        axes.set_ylabel("episodes solved")
+        axes.set_ylabel("success rate")
         _percent_axis(axes)
         _label_ends(axes, curves, section.methods, settings)
         steps = plural(section.shots_steps or 0, "gradient step")
         counts = _counts(cell for curve in cells.values() for cell in curve)
-        _caption(figure, f"After {steps} (0 at 0). Bars: 95 % Wilson intervals, {counts} a point.")
+        _caption(figure, f"After {steps} (none at 0 demonstrations). Bars: 95 % Wilson intervals; {counts} per point.")
         return figure
 
 

@@ -81,7 +81,7 @@ class Line(NamedTuple):
 
 
 class Carrier(NamedTuple):
-    """Who carries a fingerprint."""
+    """The episodes of one method and meta-seed that carry a fingerprint."""
 
     fingerprint: str
     method: str
@@ -169,7 +169,7 @@ def examine(run_dir: Path, episodes: Sequence[Episode], config: Mapping[str, Any
     old = sum(count for mark, count in counts.items() if len(mark) == OLD_DIGITS)
     used = {mark: lines[mark] for mark in counts if mark in lines}
     problems = [
-        f"{count} episodes carry fingerprint {mark}, which {FILE} does not know: run them again"
+        f"{count} episodes carry fingerprint {mark}, which is not in {FILE}: run them again"
         for mark, count in counts.items()
         if mark not in lines and len(mark) != OLD_DIGITS
     ]
@@ -178,7 +178,7 @@ def examine(run_dir: Path, episodes: Sequence[Episode], config: Mapping[str, Any
     problems += dict.fromkeys(problem for line in used.values() for problem in line.loose)
     problems += _apart(used.values())
     if used and digest(config) not in {line.inputs.config for line in used.values()}:
-        problems.append("config.json is not the one that the episodes were run with: restore it")
+        problems.append("config.json is not the config that the episodes were run with: restore it")
     cautions = []
     if old:
         cautions.append(
@@ -186,7 +186,7 @@ def examine(run_dir: Path, episodes: Sequence[Episode], config: Mapping[str, Any
             "statistics and adapter, but not the demonstrations, and do not show any of them."
         )
     if len({line.inputs.data.get("training") for line in used.values()} - {None}) > 1:
-        cautions.append("Adapters were learned from different demonstrations: they compare data as well as methods.")
+        cautions.append("The adapters were trained on different demonstrations: this compares data as well as methods.")
     who = Counter((e.fingerprint, e.method, e.meta_seed) for e in episodes if e.fingerprint in used)
     return Standing(used, [Carrier(*key, count) for key, count in who.items()], problems, cautions)
 
@@ -215,7 +215,7 @@ def _loose(source: str, changed: Sequence[str]) -> list[str]:
     if changed:
         found.append(f"the code differs from its commit in {listed(changed)}: commit it before the run")
     if source not in ("package", "directory") and not re.fullmatch(r".+@[0-9a-f]{40}", source):
-        found.append(f"the base {source} is a name on the hub, which can change: name {source}@<its commit>")
+        found.append(f"the base {source} is a name on the hub, whose content can change: use {source}@<its commit>")
     return found
 
 

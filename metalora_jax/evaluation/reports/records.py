@@ -1,7 +1,7 @@
 """The raw record of an evaluation: one JSON line for each episode, written once, never edited.
 
 Every figure and table of a report is computed from these lines alone (see `report`). The log survives a kill at any
-moment: a torn last line is dropped, aloud, when the log is next opened, and that episode is run again.
+moment: an incomplete last line is dropped with a warning when the log is next opened, and its episode is run again.
 """
 
 import dataclasses
@@ -108,13 +108,13 @@ def from_line(line: str) -> Episode:
 def read_episodes(path: str | os.PathLike) -> list[Episode]:
     """All episodes of one log, in the order they were written.
 
-    Raises RecordError naming file and line on an invalid or repeated record. A torn last line, which an evaluation that
-    is still running or was killed leaves behind, is left out with a warning.
+    Raises RecordError naming file and line on an invalid or repeated record. An incomplete last line, as a running or
+    killed evaluation leaves behind, is skipped with a warning.
     """
     data = Path(path).read_bytes()
     whole = data.rfind(b"\n") + 1
     if whole < len(data):
-        logging.warning("%s: left out a torn last line of %d bytes", path, len(data) - whole)
+        logging.warning("%s: skipped an incomplete last line of %d bytes", path, len(data) - whole)
     return list(_parse(path, data[:whole]).values())
 
 
@@ -135,7 +135,7 @@ def read_run(run_dir: str | os.PathLike) -> list[Episode]:
 class EpisodeLog:
     """An append-only log of episodes, held by one process at a time.
 
-    Opening repairs a torn last line aloud and reads what is there, so that a resumed evaluation can skip what is done::
+    Opening drops an incomplete last line with a warning and reads the rest, so that a resumed evaluation skips it::
 
         with EpisodeLog(run_dir / "episodes.jsonl") as log:
             for plan in plans:
@@ -155,7 +155,9 @@ class EpisodeLog:
             episodes = _parse(self.path, data[: self._size])
             if self._size < len(data):
                 logging.warning(
-                    "%s: dropped a torn last line of %d bytes; its episode will run again", path, len(data) - self._size
+                    "%s: dropped an incomplete last line of %d bytes; its episode will run again",
+                    path,
+                    len(data) - self._size,
                 )
                 self._file.truncate(self._size)
                 os.fsync(self._file.fileno())
@@ -178,7 +180,7 @@ class EpisodeLog:
         if recorded not in (None, fingerprint):
             raise RecordError(
                 f"{self.path}: {key} was recorded under fingerprint {recorded}, this run has {fingerprint}; "
-                "provenance.jsonl tells what changed; use a new run directory"
+                "provenance.jsonl shows what changed; use a new run directory"
             )
         return recorded is not None
 

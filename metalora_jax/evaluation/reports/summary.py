@@ -24,7 +24,7 @@ from metalora_jax.evaluation.reports.statistics import Interval, Paired
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a reader wants to see; the `report` entry of a run's config.json sets it."""
+    """Settings of a report: the `report` entry of a run's config.json."""
 
     title: str = "Few-shot adaptation"
     reference: str | None = None  # method that the others are tested against
@@ -75,8 +75,8 @@ class Threshold:
     method: str
     shots: int
     threshold: float
-    steps: int | None  # by the estimate
-    steps_sure: int | None  # by the lower end of the Wilson interval
+    steps: int | None  # first with an estimated success rate of at least `threshold`
+    steps_by_lower_bound: int | None  # first whose Wilson interval lies above `threshold`, or touches it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +86,8 @@ class SampleEfficiency:
     method: str
     steps: int
     threshold: float
-    shots: int | None  # by the estimate
-    shots_sure: int | None  # by the lower end of the Wilson interval
+    shots: int | None  # fewest with an estimated success rate of at least `threshold`
+    shots_by_lower_bound: int | None  # fewest whose Wilson interval lies above `threshold`, or touches it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Power:
     pairs: int
     discordant: float  # share of pairs that differ
     alpha: float  # 0.05 over the methods compared
-    gain: float | None  # smallest that is found 80 times of 100; None: no gain at all
+    gain: float | None  # smallest that is detected with 80 % power; None: no gain at all
     observed: float  # difference in success
     needed: int | None  # pairs for the observed difference; None where there is none
 
@@ -270,7 +270,8 @@ def _compare(
     others = groups.get((reference, cell.shots, cell.steps))
     if others is None:
         return dataclasses.replace(
-            cell, unpaired=f"{reference} has no episodes at {cell.shots} shots, {cell.steps} steps"
+            cell,
+            unpaired=f"{reference} has no episodes with {cell.shots} demonstrations and {cell.steps} gradient steps",
         )
     try:
         outcomes = statistics.pair(_outcomes(episodes, pair_key), _outcomes(others, pair_key))
@@ -311,8 +312,8 @@ def _thresholds(section: Section, thresholds: Sequence[float]) -> Iterable[Thres
             steps = [c.steps for c in curve]
             for threshold in thresholds if curve else ():
                 first = statistics.steps_to_threshold(steps, [c.success for c in curve], threshold)
-                sure = statistics.steps_to_threshold(steps, [c.wilson.low for c in curve], threshold)
-                yield Threshold(method, shots, threshold, first, sure)
+                bound = statistics.steps_to_threshold(steps, [c.wilson.low for c in curve], threshold)
+                yield Threshold(method, shots, threshold, first, bound)
 
 
 def _sample_efficiency(section: Section, thresholds: Sequence[float]) -> Iterable[SampleEfficiency]:
@@ -323,8 +324,8 @@ def _sample_efficiency(section: Section, thresholds: Sequence[float]) -> Iterabl
         shots = [c.shots for c in curve]
         for threshold in thresholds if len(curve) > 1 else ():
             first = statistics.steps_to_threshold(shots, [c.success for c in curve], threshold)
-            sure = statistics.steps_to_threshold(shots, [c.wilson.low for c in curve], threshold)
-            yield SampleEfficiency(method, section.shots_steps, threshold, first, sure)
+            bound = statistics.steps_to_threshold(shots, [c.wilson.low for c in curve], threshold)
+            yield SampleEfficiency(method, section.shots_steps, threshold, first, bound)
 
 
 def _power(cells: Sequence[Cell]) -> Iterable[Power]:
@@ -357,7 +358,7 @@ def _cautions(
         fewest = min(cell.n for cell in section.cells)
         yield f"{name}: {statistics.power_note(fewest)}"
         if section.meta_seeds == 1:
-            yield f"{name}: one meta-seed only; no interval here covers the spread between meta-training runs."
+            yield f"{name}: there is only one meta-seed; no interval covers the variation between meta-training runs."
         for reason in dict.fromkeys(c.unpaired for c in section.cells if c.unpaired):
             yield f"{name}: not compared: {reason}."
     for reason in dict.fromkeys(row.unpaired for row in kept if row.unpaired):
@@ -366,9 +367,12 @@ def _cautions(
         yield f"wrong instruction: not compared: {reason}."
     new = {(e.distribution, e.task) for e in episodes if e.split != "base" and e.distribution == "tasks"}
     if any((e.distribution, e.task) in new for e in episodes if e.split == "base"):
-        yield "retention: measured on the new tasks themselves, which are no earlier ones."
+        yield "retention: measured on some of the new tasks themselves, not on tasks of pretraining alone."
     if broken := [e.error for e in episodes if e.error is not None]:
-        yield f"{len(broken)} of {len(episodes)} episodes ended in an error and count as failures: {broken[0]}."
+        yield (
+            f"{len(broken)} of {len(episodes)} episodes ended in an error and count as failures. The first error: "
+            f"{broken[0]}."
+        )
 
 
 def _ranker(settings: Settings) -> Order:

@@ -36,16 +36,21 @@ def _success_text(cell: Cell | None) -> str:
 def threshold_table(section: Section, settings: Settings) -> Table:
     """Gradient steps to each success rate."""
     columns = [(k, t) for t in settings.thresholds for k in section.shots]
-    found = {(row.method, row.shots, row.threshold): _reached(row.steps, row.steps_sure) for row in section.thresholds}
+    found = {
+        (row.method, row.shots, row.threshold): _reached(row.steps, row.steps_by_lower_bound)
+        for row in section.thresholds
+    }
     return Table(
-        ["", *(f"{percent(t)}, {k} demos" for k, t in columns)],
+        ["", *(f"{percent(t)}, {figures.plural(k, 'demo')}" for k, t in columns)],
         [[named(m, settings), *(found.get((m, k, t), NONE) for k, t in columns)] for m in section.methods],
     )
 
 
 def efficiency_table(section: Section, settings: Settings) -> Table:
     """Demonstrations to each success rate."""
-    found = {(row.method, row.threshold): _reached(row.shots, row.shots_sure) for row in section.sample_efficiency}
+    found = {
+        (row.method, row.threshold): _reached(row.shots, row.shots_by_lower_bound) for row in section.sample_efficiency
+    }
     methods = dict.fromkeys(row.method for row in section.sample_efficiency)
     return Table(
         ["", *(percent(t) for t in settings.thresholds)],
@@ -54,7 +59,7 @@ def efficiency_table(section: Section, settings: Settings) -> Table:
 
 
 def power_table(section: Section, settings: Settings) -> Table:
-    """What the comparisons could have shown: those at the section's headline steps, or all."""
+    """Power of the comparisons at the section's headline steps, or of all where there are none."""
 
     def line(row: Power) -> list[str]:
         gain = "none" if row.gain is None else f"{100 * row.gain:.0f} points"
@@ -63,13 +68,16 @@ def power_table(section: Section, settings: Settings) -> Table:
         seen = [percent(row.discordant), f"{row.alpha:.2g}", gain, f"{100 * row.observed:+.0f} points", needed]
         return [named(row.method, settings), *numbers, *seen]
 
-    head = ["method", "demos", "steps", "pairs", "pairs that differ", "level", "finds", "seen", "pairs needed for it"]
+    head = ["method", "demos", "steps", "pairs", "discordant", "level", "detectable", "observed", "pairs needed"]
     shown = [row for row in section.power if row.steps == section.shots_steps]
     return Table(head, [line(row) for row in shown or section.power])
 
 
-def _reached(first: int | None, sure: int | None) -> str:
-    return "not reached" if first is None else f"{first}\nsurely {NONE if sure is None else sure}"
+def _reached(estimate: int | None, bound: int | None) -> str:
+    # The lower bound is never above the estimate: if the estimate does not reach the rate, neither does the bound.
+    if estimate is None:
+        return "not reached"
+    return f"{estimate}\nlower bound: {'not reached' if bound is None else bound}"
 
 
 def clock_table(section: Section, settings: Settings) -> Table:
@@ -79,7 +87,7 @@ def clock_table(section: Section, settings: Settings) -> Table:
     text = {key: f"{row.median:.3g}\n{row.low:.3g} to {row.high:.3g}, n {row.n}" for key, row in found.items()}
     lines = dict.fromkeys((row.method, row.shots) for row in section.wall_clock)
     return Table(
-        ["median and range", "demos", *(figures.plural(k, "step") for k in steps)],
+        ["method", "demos", *(figures.plural(k, "step") for k in steps)],
         [[named(m, settings), str(shots), *(text.get((m, shots, k), NONE) for k in steps)] for m, shots in lines],
     )
 
@@ -97,12 +105,24 @@ def cell_table(section: Section, settings: Settings, title: str) -> Table:
         rates = [percent(c.success), between(c.wilson), clustered, returns, spread]
         return [named(c.method, settings), *numbers, *rates, *versus, adjusted]
 
-    head = ["method", "demos", "steps", "n", "errors", "solved", "rate", "Wilson", "clustered", "return", "clustered"]
+    head = [
+        "method",
+        "demos",
+        "steps",
+        "n",
+        "errors",
+        "solved",
+        "success",
+        "Wilson",
+        "clustered",
+        "return",
+        "clustered",
+    ]
     return Table([*head, "+", "-", "p", "p Holm"], [row(cell) for cell in section.cells], folded=title)
 
 
 def retention_table(rows: Sequence[Retention], settings: Settings) -> Table:
-    """Earlier tasks, with the adapter on and off."""
+    """Success on tasks of pretraining, with the adapter on and off."""
 
     def line(r: Retention) -> list[str]:
         cell = [named(r.method, settings), r.distribution, str(r.shots), str(r.steps)]
@@ -113,12 +133,12 @@ def retention_table(rows: Sequence[Retention], settings: Settings) -> Table:
         change = f"{100 * (r.on - r.off):+.0f} points\n+{r.versus.wins} -{r.versus.losses}"
         return [*cell, on, off, change, NONE if r.kept is None else percent(r.kept), p_text(r.versus.p)]
 
-    head = ["method", "adapted on", "demos", "steps", "adapter on", "adapter off", "change", "kept", "exact McNemar"]
+    head = ["method", "adapted to", "demos", "steps", "adapter on", "adapter off", "change", "kept", "exact McNemar"]
     return Table(head, [line(row) for row in rows])
 
 
 def instruction_table(rows: Sequence[WrongInstruction], settings: Settings) -> Table:
-    """Adapted policies under another task's instruction and under their own."""
+    """Success of adapted policies with another task's instruction and with their own."""
 
     def line(r: WrongInstruction) -> list[str]:
         cell = [named(r.method, settings), f"{r.distribution}, {r.split}", str(r.shots), str(r.steps)]
@@ -129,7 +149,7 @@ def instruction_table(rows: Sequence[WrongInstruction], settings: Settings) -> T
         change = f"{100 * (r.wrong - r.own):+.0f} points\n+{r.versus.wins} -{r.versus.losses}"
         return [*cell, wrong, own, change, p_text(r.versus.p)]
 
-    head = ["method", "on", "demos", "steps", "another instruction", "its own", "change", "exact McNemar"]
+    head = ["method", "split", "demos", "steps", "other instruction", "own instruction", "change", "exact McNemar"]
     return Table(head, [line(row) for row in rows])
 
 
@@ -141,7 +161,7 @@ def inputs_table(standing: Standing) -> Table:
         made = line.inputs
         data = [made.data.get(split) for split in ("training", "validation", "test")]
         digests = [made.code, made.config, made.base, made.statistics, made.adapter, *data]
-        commit = NONE if line.commit is None else line.commit[:12] + (" and changes" if line.changed else "")
+        commit = NONE if line.commit is None else line.commit[:12] + (", modified" if line.changed else "")
         known = [carrier.fingerprint[:12], carrier.method, str(carrier.meta_seed), str(carrier.episodes), commit]
         return [*known, *(NONE if digest is None else digest[:12] for digest in digests)]
 
