@@ -39,7 +39,7 @@ class Episode:
     steps: int  # gradient steps of adaptation
     episode_seed: int  # of the environment's initial state and the policy's noise
     success: bool
-    episode_return: float  # sum of rewards
+    episode_return: float  # sum of rewards; an episode ends at success, so a fast one may have less: not reported
     length: int  # control steps
     adapt_seconds: float  # wall clock of the adaptation, without compilation [s]
     support_loss: float | None  # after adaptation; None when not adapted

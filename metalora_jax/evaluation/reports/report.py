@@ -5,7 +5,7 @@ Writes into RUN_DIR/report:
 
     index.html    everything in one page, pictures included
     report.md     the same in Markdown, with the pictures beside it
-    *.png         success and return over gradient steps, success over demonstrations
+    *.png         success over gradient steps and over demonstrations
     summary.json  every number, with the digests of the logs it comes from
 
 A run whose inputs are not pinned (see `provenance`) is refused; `--draft` makes a report that says so on top.

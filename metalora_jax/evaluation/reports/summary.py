@@ -56,12 +56,10 @@ class Cell:
     steps: int
     n: int
     successes: int
-    errors: int  # episodes that broke; they count as failures, and are left out of returns
+    errors: int  # episodes that ended in an error; they count as failures
     success: float
     wilson: Interval  # episodes taken as independent
     clustered: Interval | None  # over meta-seeds and tasks; None with a single cluster
-    mean_return: float | None
-    return_interval: Interval | None  # over meta-seeds and tasks
     support_loss: float | None
     versus: Paired | None = None  # against the reference, over the same episodes
     p_holm: float | None = None  # adjusted over the methods compared at these shots and steps
@@ -233,8 +231,6 @@ def _section(name: tuple[str, str], episodes: Sequence[Episode], settings: Setti
 def _cell(key: tuple[str, int, int], episodes: Sequence[Episode]) -> Cell:
     method, shots, steps = key
     success = np.array([e.success for e in episodes])
-    whole = [e for e in episodes if e.error is None]
-    returns = np.array([e.episode_return for e in whole], np.float64)
     losses = [e.support_loss for e in episodes if e.support_loss is not None]
     return Cell(
         method=method,
@@ -242,12 +238,10 @@ def _cell(key: tuple[str, int, int], episodes: Sequence[Episode]) -> Cell:
         steps=steps,
         n=len(episodes),
         successes=int(success.sum()),
-        errors=len(episodes) - len(whole),
+        errors=sum(e.error is not None for e in episodes),
         success=float(success.mean()),
         wilson=statistics.wilson(int(success.sum()), len(episodes)),
         clustered=_clustered(success, episodes),
-        mean_return=float(returns.mean()) if whole else None,
-        return_interval=_clustered(returns, whole) if whole else None,
         support_loss=float(np.mean(losses)) if losses else None,
     )
 

@@ -97,27 +97,13 @@ def cell_table(section: Section, settings: Settings, title: str) -> Table:
 
     def row(c: Cell) -> list[str]:
         clustered = NONE if c.clustered is None else between(c.clustered)
-        returns = NONE if c.mean_return is None else f"{c.mean_return:.4g}"
-        spread = NONE if c.return_interval is None else f"{c.return_interval.low:.4g} to {c.return_interval.high:.4g}"
         versus = [NONE] * 3 if c.versus is None else [str(c.versus.wins), str(c.versus.losses), f"{c.versus.p:.2g}"]
         adjusted = NONE if c.p_holm is None else f"{c.p_holm:.2g}"
         numbers = [str(v) for v in (c.shots, c.steps, c.n, c.errors, c.successes)]
-        rates = [percent(c.success), between(c.wilson), clustered, returns, spread]
+        rates = [percent(c.success), between(c.wilson), clustered]
         return [named(c.method, settings), *numbers, *rates, *versus, adjusted]
 
-    head = [
-        "method",
-        "demos",
-        "steps",
-        "n",
-        "errors",
-        "solved",
-        "success",
-        "Wilson",
-        "clustered",
-        "return",
-        "clustered",
-    ]
+    head = ["method", "demos", "steps", "n", "errors", "solved", "success", "Wilson", "clustered"]
     return Table([*head, "+", "-", "p", "p Holm"], [row(cell) for cell in section.cells], folded=title)
 
 
