@@ -136,13 +136,20 @@ def test_arms_that_learned_from_different_demonstrations_are_named(tmp_path):
     assert "trained on different demonstrations" in standing.cautions[0]
 
 
-def test_records_older_than_the_file_are_reported_with_a_caution_and_alone(tmp_path):
-    old = [change(fingerprint="0123456789abcdef", episode_seed=99)]
-    standing = examine(tmp_path, old, CONFIG)
+def test_a_run_recorded_without_the_file_is_reported_with_a_caution_and_alone(tmp_path):
+    unlisted = [change(fingerprint="0123456789abcdef", episode_seed=99)]
+    standing = examine(tmp_path, unlisted, CONFIG)
     assert not standing.problems
-    assert "1 episodes were recorded before provenance.jsonl was kept" in standing.cautions[0]
+    assert "1 episodes were recorded without provenance.jsonl" in standing.cautions[0]
     keep(tmp_path, [INPUTS])
-    assert "report them apart" in examine(tmp_path, old + episodes(INPUTS), CONFIG).problems[0]
+    assert "report them separately" in examine(tmp_path, unlisted + episodes(INPUTS), CONFIG).problems[0]
+
+
+def test_a_lost_file_is_no_run_without_one(tmp_path):
+    keep(tmp_path, [INPUTS])
+    (tmp_path / FILE).unlink()
+    [problem] = examine(tmp_path, episodes(INPUTS), CONFIG).problems
+    assert "is not in provenance.jsonl" in problem
 
 
 def test_an_edited_line_is_refused_by_number(tmp_path):
@@ -209,4 +216,4 @@ def test_lines_are_plain_json(tmp_path):
     line = json.loads((tmp_path / FILE).read_text())
     assert line["inputs"]["data"]["training"] == "d" * 64
     assert line["fingerprint"] == ADAPTED.fingerprint
-    assert len(line["fingerprint"]) == provenance.DIGITS != provenance.OLD_DIGITS
+    assert len(line["fingerprint"]) == provenance.DIGITS != provenance.UNLISTED_DIGITS

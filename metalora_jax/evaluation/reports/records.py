@@ -26,7 +26,10 @@ class RecordError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
-    """One rollout of one adapted policy."""
+    """One rollout of one adapted policy: a JSON object with these fields on a line of the log.
+
+    Fields that are None by default, which only controls set, are optional in a line. All others are required.
+    """
 
     method: str  # the name that figures show
     meta_seed: int  # of the meta-training run the adapter comes from
@@ -55,12 +58,12 @@ class Episode:
         return (*(getattr(self, name) for name in _KEY), canonical(self.condition))
 
 
-_LATER = {"adapted_to", "told"}  # fields that older logs lack
 _KEY = (
     *("method", "meta_seed", "distribution", "split", "task", "shots", "draw", "steps", "episode_seed"),
     *("adapter_on", "adapted_to", "told"),
 )
 _TYPES = typing.get_type_hints(Episode)
+_REQUIRED = {field.name for field in dataclasses.fields(Episode) if field.default is not None}
 
 
 def canonical(value: Any) -> str:
@@ -100,8 +103,9 @@ def from_line(line: str) -> Episode:
         raise RecordError(f"not JSON ({error.msg})") from None
     if not isinstance(fields, dict):
         raise RecordError("not a JSON object")
-    if wrong := (set(fields) ^ set(_TYPES)) - (_LATER - set(fields)):
-        raise RecordError(f"missing fields {sorted(wrong - set(fields))}, unknown fields {sorted(wrong & set(fields))}")
+    missing, unknown = sorted(_REQUIRED - set(fields)), sorted(set(fields) - set(_TYPES))
+    if missing or unknown:
+        raise RecordError(f"missing fields {missing}, unknown fields {unknown}")
     return validate(Episode(**fields))
 
 
