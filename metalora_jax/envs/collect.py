@@ -15,7 +15,7 @@ from metalora_jax.envs.world import Traced, world
 from metalora_jax.processes import in_processes
 
 
-class Job(NamedTuple):
+class RecordingJob(NamedTuple):
     """One file of demonstrations to record."""
 
     task: str
@@ -31,7 +31,7 @@ class Job(NamedTuple):
 class Recorded(NamedTuple):
     """The result of one job."""
 
-    job: Job
+    job: RecordingJob
     failures: int  # episodes in which the expert failed; they are not kept
 
 
@@ -39,14 +39,14 @@ class ExpertFails(RuntimeError):
     """A scripted expert fails more often than it succeeds; nothing is written for that task."""
 
 
-def jobs_of(config: Mapping[str, Any]) -> list[Job]:
+def jobs_of(config: Mapping[str, Any]) -> list[RecordingJob]:
     """The jobs of a config section: `directory`, `world`, `image_size`, and `parts` with their fields.
 
     A part names its `tasks`, or a LIBERO `suite`; its `conditions`, if any, define the domain randomisation. It
     is written to a folder of its own name, or to `folder`, that of another part.
     """
     return [
-        Job(
+        RecordingJob(
             task,
             Path(config["directory"], part.get("folder", name), f"{task}_demo.hdf5"),
             part["demos"],
@@ -61,7 +61,7 @@ def jobs_of(config: Mapping[str, Any]) -> list[Job]:
     ]
 
 
-def record_file(job: Job) -> Recorded:
+def record_file(job: RecordingJob) -> Recorded:
     """Records one file, keeping successes only; seeds count up from `first_seed`.
 
     Raises:
@@ -93,7 +93,7 @@ def record_file(job: Job) -> Recorded:
     return Recorded(job, seed - job.first_seed - len(recordings))
 
 
-def collect(jobs: Sequence[Job], workers: int) -> Iterator[Recorded]:
+def collect(jobs: Sequence[RecordingJob], workers: int) -> Iterator[Recorded]:
     """Records all jobs whose file does not exist yet, in `workers` fresh processes; yields each as it finishes.
 
     Each demonstration is logged.
@@ -114,7 +114,7 @@ def collect(jobs: Sequence[Job], workers: int) -> Iterator[Recorded]:
         raise ExpertFails("; ".join(refusals))
 
 
-def _record(job: Job) -> Recorded | ExpertFails:
+def _record(job: RecordingJob) -> Recorded | ExpertFails:
     try:
         return record_file(job)
     except ExpertFails as error:

@@ -49,13 +49,13 @@ def only_section(episodes, **settings):
     return section
 
 
-def test_cell_by_hand():
+def test_point_by_hand():
     episodes = row("meta", "1110") + row("meta", "00", task="drawer")
     episodes += [episode(success=False, task="drawer", episode_seed=9, error="broke")]
-    (cell,) = only_section(episodes).cells
-    assert (cell.n, cell.successes, cell.errors, cell.success) == (7, 3, 1, 3 / 7)
-    assert cell.wilson == statistics.wilson(3, 7)
-    assert cell.clustered.low <= cell.success <= cell.clustered.high
+    (point,) = only_section(episodes).points
+    assert (point.n, point.successes, point.errors, point.success) == (7, 3, 1, 3 / 7)
+    assert point.wilson == statistics.wilson(3, 7)
+    assert point.clustered.low <= point.success <= point.clustered.high
 
 
 def test_returns_decide_nothing():
@@ -66,7 +66,7 @@ def test_returns_decide_nothing():
 
 def test_one_cluster_has_no_clustered_interval_and_says_so():
     result = summarise(row("meta", "110"))
-    assert result.sections[0].cells[0].clustered is None
+    assert result.sections[0].points[0].clustered is None
     assert any("only one meta-seed" in caution for caution in result.cautions)
     assert any("3 episodes per arm" in caution for caution in result.cautions)
 
@@ -75,9 +75,9 @@ def test_comparison_is_paired_whatever_the_order_of_the_log():
     meta, base = row("meta", "11110010"), row("base", "10000110")
     expected = statistics.Paired(pairs=8, wins=3, losses=1, p=0.625)  # 2 (1 + 4) / 2^4
     for episodes in (meta + base, meta[::-1] + base, base[::2] + meta + base[1::2]):
-        cells = {cell.method: cell for cell in only_section(episodes, reference="base").cells}
-        assert cells["meta"].versus == expected
-        assert cells["base"].versus is None
+        points = {point.method: point for point in only_section(episodes, reference="base").points}
+        assert points["meta"].versus == expected
+        assert points["base"].versus is None
 
 
 @pytest.mark.parametrize("field", ["task", "condition", "draw", "episode_seed", "meta_seed"])
@@ -85,20 +85,20 @@ def test_comparison_needs_the_same_episodes(field):
     other = {"task": "drawer", "condition": {"latency": 1}, "draw": 1, "episode_seed": 1, "meta_seed": 1}[field]
     episodes = [episode("meta"), episode("base", **{field: other})]
     result = summarise(episodes, Settings(reference="base"))
-    (cell,) = (cell for cell in result.sections[0].cells if cell.method == "meta")
-    assert cell.versus is None
-    assert cell.p_holm is None
-    assert "unpaired episodes" in cell.unpaired
+    (point,) = (point for point in result.sections[0].points if point.method == "meta")
+    assert point.versus is None
+    assert point.p_holm is None
+    assert "unpaired episodes" in point.unpaired
     assert any("not compared: unpaired episodes" in caution for caution in result.cautions)
 
 
 def test_holm_spans_the_methods_of_one_column():
     episodes = row("base", "0" * 8) + row("a", "1" * 8) + row("b", "1" * 6 + "00") + row("c", "1" * 8, steps=20)
     episodes += row("base", "0" * 8, steps=20)
-    cells = {cell.method: cell for cell in only_section(episodes, reference="base").cells if cell.versus}
-    assert cells["a"].p_holm == pytest.approx(2 * 2 / 2**8)
-    assert cells["b"].p_holm == pytest.approx(2 / 2**6)
-    assert cells["c"].p_holm == pytest.approx(2 / 2**8)
+    points = {point.method: point for point in only_section(episodes, reference="base").points if point.versus}
+    assert points["a"].p_holm == pytest.approx(2 * 2 / 2**8)
+    assert points["b"].p_holm == pytest.approx(2 / 2**6)
+    assert points["c"].p_holm == pytest.approx(2 / 2**8)
 
 
 def test_zero_shots_start_every_curve_that_has_no_start_of_its_own():
@@ -106,9 +106,9 @@ def test_zero_shots_start_every_curve_that_has_no_start_of_its_own():
     episodes += row("meta", "1111", shots=1, steps=0)
     section = only_section(episodes)
     assert section.shots == [1, 5]
-    assert [(c.steps, c.success) for c in section.curve("meta", 5)] == [(0, 0.0), (10, 0.5)]
-    assert [(c.steps, c.success) for c in section.curve("meta", 1)] == [(0, 1.0), (10, 0.25)]
-    assert [(c.shots, c.success) for c in section.shots_curve("meta")] == [(0, 0.0), (1, 0.25), (5, 0.5)]
+    assert [(p.steps, p.success) for p in section.curve("meta", 5)] == [(0, 0.0), (10, 0.5)]
+    assert [(p.steps, p.success) for p in section.curve("meta", 1)] == [(0, 1.0), (10, 0.25)]
+    assert [(p.shots, p.success) for p in section.shots_curve("meta")] == [(0, 0.0), (1, 0.25), (5, 0.5)]
 
 
 def test_shots_figure_takes_the_most_steps_that_all_share():
@@ -177,8 +177,8 @@ def test_wrong_instruction_pairs_with_the_own_one():
     (misled,) = result.wrong_instruction
     assert (misled.n, misled.wrong, misled.own) == (4, 2 / 4, 3 / 4)
     assert (misled.versus.wins, misled.versus.losses) == (1, 2)
-    (cell,) = (c for c in result.sections[0].cells if (c.method, c.steps) == ("meta", 10))
-    assert (cell.n, cell.successes) == (8, 3)  # what it does when it is told another task is no success of the method
+    (point,) = (p for p in result.sections[0].points if (p.method, p.steps) == ("meta", 10))
+    assert (point.n, point.successes) == (8, 3)  # what it does when it is told another task is no success of the method
 
 
 def test_wrong_instruction_without_partners_says_so():
@@ -199,7 +199,7 @@ def test_demonstrations_to_reach_a_rate():
 
 def test_an_adapter_that_took_no_step_stands_for_zero_demonstrations():
     section = only_section(row("meta", "10", shots=1, steps=0) + row("meta", "11", shots=1))
-    assert [(c.shots, c.success) for c in section.shots_curve("meta")] == [(0, 0.5), (1, 1.0)]
+    assert [(p.shots, p.success) for p in section.shots_curve("meta")] == [(0, 0.5), (1, 1.0)]
 
 
 def test_power_of_the_paired_test():
@@ -369,10 +369,12 @@ def test_report_recomputes_from_the_records_and_stands_alone(tmp_path):
     assert len(pictures) == 2
     assert all((run / "report" / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
     assert "Lower bound: the smallest one for which the lower end of the 95 % Wilson interval" in markdown
-    (cell,) = (c for c in summarise(episodes).sections[0].cells if (c.method, c.shots, c.steps) == ("meta <1>", 5, 10))
-    interval = statistics.wilson(cell.successes, 8)
+    (point,) = (
+        c for c in summarise(episodes).sections[0].points if (c.method, c.shots, c.steps) == ("meta <1>", 5, 10)
+    )
+    interval = statistics.wilson(point.successes, 8)
     assert (
-        f"{100 * cell.successes / 8:.0f} %<br>{100 * interval.low:.0f} to {100 * interval.high:.0f} %, n 8" in markdown
+        f"{100 * point.successes / 8:.0f} %<br>{100 * interval.low:.0f} to {100 * interval.high:.0f} %, n 8" in markdown
     )
 
 

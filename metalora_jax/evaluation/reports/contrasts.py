@@ -96,11 +96,11 @@ def retention(episodes: Sequence[Episode], order: Order) -> tuple[Retention, ...
 def wrong_instruction(told: Sequence[Episode], untold: Sequence[Episode], order: Order) -> tuple[WrongInstruction, ...]:
     """A row for each method, split, shots and steps of `told`, the episodes under another task's instruction."""
 
-    def cell(e: Episode) -> tuple:
+    def point(e: Episode) -> tuple:
         return (method_name(e), e.distribution, e.split, e.shots, e.steps)
 
-    own = {(cell(e), pair_key(e)): e.success for e in untold}
-    groups = grouped(told, cell)
+    own = {(point(e), pair_key(e)): e.success for e in untold}
+    groups = grouped(told, point)
     rows = []
     for key in sorted(groups, key=lambda k: (order(k[0]), *k[1:])):
         group = groups[key]

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from metalora_jax.evaluation.reports.statistics import Interval
-from metalora_jax.evaluation.reports.summary import Cell, Section, Settings
+from metalora_jax.evaluation.reports.summary import Point, Section, Settings
 
 # Okabe and Ito's colours, which all common kinds of colour vision tell apart, without their yellow (too pale on white).
 # The reference method, which a report is about, is strong and blue; markers repeat the distinction in print.
@@ -63,9 +63,9 @@ def section_figures(section: Section, settings: Settings) -> dict[str, Figure]:
     """
     figures: dict[str, Figure] = {}
     for group, methods in (settings.groups or {"": section.methods}).items():
-        shown = dataclasses.replace(section, cells=tuple(c for c in section.cells if c.method in methods))
+        shown = dataclasses.replace(section, points=tuple(p for p in section.points if p.method in methods))
         stem = "_".join(filter(None, (section.distribution, section.split, re.sub(r"\W+", "-", group))))
-        if not shown.cells:
+        if not shown.points:
             continue
         figures[f"success_vs_steps_{stem}.png"] = success_vs_steps(shown, settings)
         if section.shots_steps is not None:
@@ -77,7 +77,7 @@ def success_vs_steps(section: Section, settings: Settings) -> Figure:
     """Success rate [%] over gradient steps with 95 % Wilson intervals, one panel for each number of demonstrations."""
     panels = [
         [
-            (method, [_mark(math.log1p(c.steps), c) for c in curve])
+            (method, [_mark(math.log1p(p.steps), p) for p in curve])
             for method in section.methods
             if (curve := section.curve(method, shots))
         ]
@@ -87,28 +87,28 @@ def success_vs_steps(section: Section, settings: Settings) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(0.6 + 3.0 * len(panels) + _label_width(section, settings), 3.8), layout="constrained")
         row = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-        span = math.log1p(max(cell.steps for cell in section.cells)) or 1.0
+        span = math.log1p(max(point.steps for point in section.points)) or 1.0
         panels = [_dodge(curves, 0.012 * span) for curves in panels]
         for axes, curves, shots in zip(row, panels, section.shots, strict=True):
             _draw(axes, curves, section.methods, settings)
-            _steps_ticks(axes, sorted({cell.steps for cell in section.cells}), span)
+            _steps_ticks(axes, sorted({point.steps for point in section.points}), span)
             axes.set_title(plural(shots, "demonstration"))
             axes.set_xlabel("gradient steps")
             _percent_axis(axes)
         row[0].set_ylabel("success rate")
         for i, (axes, curves) in enumerate(zip(row, panels, strict=True)):
             _label_ends(axes, [c for c in curves if last_panel[c[0]] == i], section.methods, settings)
-        counts = _counts(section.cells)
+        counts = _counts(section.points)
         _caption(figure, f"Bars: 95 % Wilson intervals; {counts} per point. Horizontal axis: log(1 + steps).")
         return figure
 
 
 def success_vs_shots(section: Section, settings: Settings) -> Figure:
     """Success rate [%] over demonstrations, after the same number of gradient steps for all methods."""
-    cells = {method: section.shots_curve(method) for method in section.methods}
-    shots = sorted({cell.shots for curve in cells.values() for cell in curve})
+    by_method = {method: section.shots_curve(method) for method in section.methods}
+    shots = sorted({point.shots for curve in by_method.values() for point in curve})
     place = {k: float(i) for i, k in enumerate(shots)}  # evenly spaced: a handful of choices, not a measure
-    curves = [(method, [_mark(place[c.shots], c) for c in curve]) for method, curve in cells.items() if curve]
+    curves = [(method, [_mark(place[p.shots], p) for p in curve]) for method, curve in by_method.items() if curve]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.6 + _label_width(section, settings), 3.8), layout="constrained")
         axes = figure.subplots()
@@ -120,7 +120,7 @@ def success_vs_shots(section: Section, settings: Settings) -> Figure:
         _percent_axis(axes)
         _label_ends(axes, curves, section.methods, settings)
         steps = plural(section.shots_steps or 0, "gradient step")
-        counts = _counts(cell for curve in cells.values() for cell in curve)
+        counts = _counts(point for curve in by_method.values() for point in curve)
         _caption(figure, f"After {steps} (none at 0 demonstrations). Bars: 95 % Wilson intervals; {counts} per point.")
         return figure
 
@@ -148,8 +148,8 @@ def spread(values: Sequence[float], gap: float, low: float, high: float) -> list
     return placed
 
 
-def _mark(x: float, cell: Cell) -> Mark:
-    return Mark(x, 100 * cell.success, Interval(100 * cell.wilson.low, 100 * cell.wilson.high))
+def _mark(x: float, point: Point) -> Mark:
+    return Mark(x, 100 * point.success, Interval(100 * point.wilson.low, 100 * point.wilson.high))
 
 
 def _dodge(curves: Sequence[Curve], step: float) -> list[Curve]:
@@ -227,8 +227,8 @@ def _caption(figure: Figure, text: str) -> None:
     figure.supxlabel(text, x=0.01, ha="left", fontsize=8, color="#666666")
 
 
-def _counts(cells: Iterable[Cell]) -> str:
-    n = {cell.n for cell in cells}
+def _counts(points: Iterable[Point]) -> str:
+    n = {point.n for point in points}
     return plural(min(n), "episode") if len(n) == 1 else f"{min(n)} to {max(n)} episodes"
 
 

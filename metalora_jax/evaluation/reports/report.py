@@ -170,7 +170,7 @@ def _section(section: Section, pictures: Sequence[str], settings: Settings) -> I
             "and meta-seed, Holm-adjusted over the methods in a column. The adjustment does not cover several columns: "
             "choose the column before looking at the results."
         )
-    if any(cell.unpaired for cell in section.cells):
+    if any(point.unpaired for point in section.points):
         yield Text("Not paired: the two methods were not run on the same episodes, see Cautions.")
     yield Heading("Gradient steps to reach a success rate", 3)
     yield tables.threshold_table(section, settings)
@@ -198,8 +198,8 @@ def _section(section: Section, pictures: Sequence[str], settings: Settings) -> I
         yield Heading("Seconds per adaptation", 3)
         yield tables.clock_table(section, settings)
         yield Text("Median and range over n adaptations; compilation is not included.")
-    title = f"All {len(section.cells)} combinations of method, demonstrations and steps, with clustered intervals"
-    yield tables.cell_table(section, settings, title)
+    title = f"All {len(section.points)} combinations of method, demonstrations and steps, with clustered intervals"
+    yield tables.point_table(section, settings, title)
     yield Text("Clustered: 95 % bootstrap interval over meta-seeds and over pairs of task and condition.")
 
 
@@ -214,16 +214,16 @@ def _reading(number: str, relation: str) -> str:
 
 def _headlines(section: Section, settings: Settings) -> Iterable[str]:
     shots, steps = section.shots[0], section.shots_steps  # the fewest: few-shot is what is asked
-    here = [c for c in section.cells if (c.shots, c.steps) == (shots, steps)]
-    for cell in sorted(here, key=lambda c: -c.success):
+    here = [p for p in section.points if (p.shots, p.steps) == (shots, steps)]
+    for point in sorted(here, key=lambda p: -p.success):
         line = (
-            f"{named(cell.method, settings)} solves {percent(cell.success)} ({between(cell.wilson)}) after "
-            f"{figures.plural(cell.steps, 'gradient step')} on {figures.plural(shots, 'demonstration')}"
+            f"{named(point.method, settings)} solves {percent(point.success)} ({between(point.wilson)}) after "
+            f"{figures.plural(point.steps, 'gradient step')} on {figures.plural(shots, 'demonstration')}"
         )
-        if cell.versus is not None and cell.p_holm is not None:
-            points = 100 * (cell.versus.wins - cell.versus.losses) / cell.versus.pairs
+        if point.versus is not None and point.p_holm is not None:
+            gain = 100 * (point.versus.wins - point.versus.losses) / point.versus.pairs
             name = named(settings.reference or "", settings)
-            line += f"; {points:+.0f} points compared with {name}, {p_text(cell.p_holm)}"
+            line += f"; {gain:+.0f} points compared with {name}, {p_text(point.p_holm)}"
         yield line + "."
 
 

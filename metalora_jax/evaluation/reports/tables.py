@@ -7,30 +7,30 @@ from metalora_jax.evaluation.reports.contrasts import Retention, WrongInstructio
 from metalora_jax.evaluation.reports.document import Table
 from metalora_jax.evaluation.reports.provenance import Carrier, Standing
 from metalora_jax.evaluation.reports.statistics import Interval
-from metalora_jax.evaluation.reports.summary import Cell, Power, Section, Settings
+from metalora_jax.evaluation.reports.summary import Point, Power, Section, Settings
 
 NONE = "–"
 
 
 def success_table(section: Section, shots: int, settings: Settings) -> Table:
     """Success over gradient steps on `shots` demonstrations, one row a method."""
-    curves = {m: {c.steps: c for c in section.curve(m, shots)} for m in section.methods}
+    curves = {m: {p.steps: p for p in section.curve(m, shots)} for m in section.methods}
     steps = sorted({k for curve in curves.values() for k in curve})
     shown = {m: [curve.get(k) for k in steps] for m, curve in curves.items() if curve}
     return Table(
         ["", *(figures.plural(k, "step") for k in steps)],
-        [[named(m, settings), *(_success_text(cell) for cell in row)] for m, row in shown.items()],
-        [[None, *(None if cell is None else cell.success for cell in row)] for row in shown.values()],
+        [[named(m, settings), *(_success_text(point) for point in row)] for m, row in shown.items()],
+        [[None, *(None if point is None else point.success for point in row)] for row in shown.values()],
     )
 
 
-def _success_text(cell: Cell | None) -> str:
-    if cell is None:
+def _success_text(point: Point | None) -> str:
+    if point is None:
         return NONE
-    text = f"{percent(cell.success)}\n{between(cell.wilson)}, n {cell.n}"
-    if cell.versus is not None and cell.p_holm is not None:
-        text += f"\n+{cell.versus.wins} -{cell.versus.losses}, {p_text(cell.p_holm)}"
-    return text + ("\nnot paired" if cell.unpaired else "")
+    text = f"{percent(point.success)}\n{between(point.wilson)}, n {point.n}"
+    if point.versus is not None and point.p_holm is not None:
+        text += f"\n+{point.versus.wins} -{point.versus.losses}, {p_text(point.p_holm)}"
+    return text + ("\nnot paired" if point.unpaired else "")
 
 
 def threshold_table(section: Section, settings: Settings) -> Table:
@@ -92,19 +92,19 @@ def clock_table(section: Section, settings: Settings) -> Table:
     )
 
 
-def cell_table(section: Section, settings: Settings, title: str) -> Table:
-    """Every cell, folded under `title`."""
+def point_table(section: Section, settings: Settings, title: str) -> Table:
+    """Every point, folded under `title`."""
 
-    def row(c: Cell) -> list[str]:
-        clustered = NONE if c.clustered is None else between(c.clustered)
-        versus = [NONE] * 3 if c.versus is None else [str(c.versus.wins), str(c.versus.losses), f"{c.versus.p:.2g}"]
-        adjusted = NONE if c.p_holm is None else f"{c.p_holm:.2g}"
-        numbers = [str(v) for v in (c.shots, c.steps, c.n, c.errors, c.successes)]
-        rates = [percent(c.success), between(c.wilson), clustered]
-        return [named(c.method, settings), *numbers, *rates, *versus, adjusted]
+    def row(p: Point) -> list[str]:
+        clustered = NONE if p.clustered is None else between(p.clustered)
+        versus = [NONE] * 3 if p.versus is None else [str(p.versus.wins), str(p.versus.losses), f"{p.versus.p:.2g}"]
+        adjusted = NONE if p.p_holm is None else f"{p.p_holm:.2g}"
+        numbers = [str(v) for v in (p.shots, p.steps, p.n, p.errors, p.successes)]
+        rates = [percent(p.success), between(p.wilson), clustered]
+        return [named(p.method, settings), *numbers, *rates, *versus, adjusted]
 
     head = ["method", "demos", "steps", "n", "errors", "solved", "success", "Wilson", "clustered"]
-    return Table([*head, "+", "-", "p", "p Holm"], [row(cell) for cell in section.cells], folded=title)
+    return Table([*head, "+", "-", "p", "p Holm"], [row(point) for point in section.points], folded=title)
 
 
 def retention_table(rows: Sequence[Retention], settings: Settings) -> Table:
