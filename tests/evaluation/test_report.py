@@ -24,6 +24,7 @@ from tests.evaluation.made_up_episodes import episode, only_section, row
 def test_tables_show_what_the_estimate_and_what_the_lower_bound_reach():
     episodes = row("meta", "1" * 6 + "0" * 4, shots=1, steps=1) + row("meta", "1" * 10, shots=3, steps=1)
     episodes += row("meta", "1" * 10, shots=3, steps=3) + row("meta", "1" * 6 + "0" * 4, shots=1, steps=3)
+    episodes += row("base", "0" * 10, shots=0, steps=0)  # never adapted: no row in the first table
     settings = Settings(thresholds=(0.5, 0.8))
     (section,) = summarise(episodes, settings).sections
     table = tables.threshold_table(section, settings)
@@ -34,6 +35,17 @@ def test_tables_show_what_the_estimate_and_what_the_lower_bound_reach():
     assert tables.efficiency_table(section, settings).rows == [
         ["meta", "1\nlower bound: 3", "3\nlower bound: not reached"]
     ]
+
+
+@pytest.mark.parametrize(("partners", "said"), [("110", False), ("11", True)])
+def test_the_report_says_what_not_paired_means_where_an_entry_is(tmp_path, partners, said):
+    episodes = row("meta", "011") + row("lora", partners) + row("base", "000", shots=0, steps=0)
+    (tmp_path / "episodes.jsonl").write_text(
+        "".join(to_line(dataclasses.replace(e, fingerprint=pin(tmp_path, {}))) for e in episodes)
+    )
+    (tmp_path / "config.json").write_text("{}")
+    write_report(tmp_path, reference="meta")
+    assert ("Not paired: the two methods" in (tmp_path / "report" / "report.md").read_text()) is said
 
 
 def test_groups_have_figures_of_their_own():
@@ -173,8 +185,8 @@ def test_report_is_the_same_twice(tmp_path):
 
 def test_report_without_config_takes_the_reference_given(tmp_path):
     run_directory(tmp_path / "run")
-    assert "exact McNemar test" in write_report(tmp_path / "run", reference="base|x").read_text()
-    assert "exact McNemar test" not in write_report(tmp_path / "run").read_text()
+    assert "exact McNemar test over pairs" in write_report(tmp_path / "run", reference="base|x").read_text()
+    assert "exact McNemar test over pairs" not in write_report(tmp_path / "run").read_text()
     with pytest.raises(ValueError, match="'nobody' has no episodes"):
         write_report(tmp_path / "run", reference="nobody")
 

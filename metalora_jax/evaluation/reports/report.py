@@ -109,14 +109,17 @@ def document(
         yield Heading("Retention: tasks of pretraining with the adapter on and off")
         yield Text(
             "Success of the adapted policy on tasks of pretraining, and of the frozen base (adapter off) in the same "
-            "episodes. Kept: the first as a share of the second."
+            "episodes. Kept: the first as a share of the second. +a -b: a episodes were solved only with the adapter "
+            "on, b only with it off. p: exact McNemar test, not adjusted for the number of rows."
         )
         yield tables.retention_table(summary.retention, settings)
     if summary.wrong_instruction:
         yield Heading("Wrong instruction: adapted policies given another task's instruction")
         yield Text(
             "Success on the task that the policy was adapted to, in the same episodes with another task's instruction "
-            "and with its own. A policy that ignores its instruction solves as much with either."
+            "and with its own. A policy that ignores its instruction solves as much with either. +a -b: a episodes "
+            "were solved only with the other instruction, b only with its own. p: exact McNemar test, not adjusted for "
+            "the number of rows."
         )
         yield tables.instruction_table(summary.wrong_instruction, settings)
     if cautions := [*summary.cautions, *standing.cautions]:
@@ -170,7 +173,8 @@ def _section(section: Section, pictures: Sequence[str], settings: Settings) -> I
             "and meta-seed, Holm-adjusted over the methods in a column. The adjustment does not cover several columns: "
             "choose the column before looking at the results."
         )
-    if any(point.unpaired for point in section.points):
+    curves = [section.curve(method, shots) for method in section.methods for shots in section.shots]
+    if any(point.unpaired for curve in curves for point in curve):
         yield Text("Not paired: the two methods were not run on the same episodes, see Cautions.")
     yield Heading("Gradient steps to reach a success rate", 3)
     yield tables.threshold_table(section, settings)
@@ -188,11 +192,11 @@ def _section(section: Section, pictures: Sequence[str], settings: Settings) -> I
         yield tables.power_table(section, settings)
         yield Text(
             "Discordant: the share of pairs in which exactly one of the two methods succeeds. Level: 0.05 divided by "
-            "the number of methods compared at the same demonstrations and steps, the strictest step of Holm's "
-            "method. Detectable: the smallest difference from "
-            f"{named(settings.reference or '', settings)} that McNemar's test detects at this level with 80 % power, "
-            "given the discordant share. Pairs needed: how many it takes to detect the observed difference with 80 % "
-            "power. Both by Miettinen's formula."
+            "the number of methods compared at the same demonstrations and steps, the strictest step of Holm's method. "
+            f"Detectable: the smallest difference from {named(settings.reference or '', settings)} that McNemar's test "
+            "detects at this level with 80 % power, given the discordant share, or the difference itself where that is "
+            "larger. Pairs needed: how many it takes to detect the observed difference with 80 % power. Both by "
+            "Miettinen's formula."
         )
     if section.wall_clock:
         yield Heading("Seconds per adaptation", 3)

@@ -40,9 +40,10 @@ def threshold_table(section: Section, settings: Settings) -> Table:
         (row.method, row.shots, row.threshold): _reached(row.steps, row.steps_by_lower_bound)
         for row in section.thresholds
     }
+    methods = dict.fromkeys(row.method for row in section.thresholds)
     return Table(
         ["", *(f"{percent(t)}, {figures.plural(k, 'demo')}" for k, t in columns)],
-        [[named(m, settings), *(found.get((m, k, t), NONE) for k, t in columns)] for m in section.methods],
+        [[named(m, settings), *(found.get((m, k, t), NONE) for k, t in columns)] for m in methods],
     )
 
 
