@@ -16,7 +16,7 @@ from metalora_jax.fields import each, from_fields
 from metalora_jax.processes import in_processes
 
 
-class Job(NamedTuple):
+class RecordingJob(NamedTuple):
     """One file of demonstrations to record."""
 
     task: str
@@ -32,7 +32,7 @@ class Job(NamedTuple):
 class Recorded(NamedTuple):
     """The result of one job."""
 
-    job: Job
+    job: RecordingJob
     failures: int  # episodes in which the expert failed; they are not kept
 
 
@@ -74,10 +74,10 @@ class Collection(NamedTuple):
         """Reads a whole config of collect.py; see `fields.from_fields`."""
         return from_fields(cls, fields, "", {"parts": each(Part.from_config)})
 
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[RecordingJob]:
         """One for each file."""
         return [
-            Job(
+            RecordingJob(
                 task,
                 Path(self.directory, part.folder or name, f"{task}_demo.hdf5"),
                 part.demos,
@@ -92,7 +92,7 @@ class Collection(NamedTuple):
         ]
 
 
-def record_file(job: Job) -> Recorded:
+def record_file(job: RecordingJob) -> Recorded:
     """Records one file, keeping successes only; seeds count up from `first_seed`.
 
     Raises:
@@ -124,7 +124,7 @@ def record_file(job: Job) -> Recorded:
     return Recorded(job, seed - job.first_seed - len(recordings))
 
 
-def collect(jobs: Sequence[Job], workers: int) -> Iterator[Recorded]:
+def collect(jobs: Sequence[RecordingJob], workers: int) -> Iterator[Recorded]:
     """Records all jobs whose file does not exist yet, in `workers` fresh processes; yields each as it finishes.
 
     Each demonstration is logged.
@@ -145,7 +145,7 @@ def collect(jobs: Sequence[Job], workers: int) -> Iterator[Recorded]:
         raise ExpertFails("; ".join(refusals))
 
 
-def _record(job: Job) -> Recorded | ExpertFails:
+def _record(job: RecordingJob) -> Recorded | ExpertFails:
     try:
         return record_file(job)
     except ExpertFails as error:

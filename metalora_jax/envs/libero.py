@@ -22,7 +22,7 @@ from metalora_jax.envs import gl, libero_trace
 from metalora_jax.envs import libero_files as files
 from metalora_jax.envs.conditions import Condition, execute
 from metalora_jax.envs.frustum import out_of_view
-from metalora_jax.envs.scene import Scene
+from metalora_jax.envs.shifted_model import ShiftedModel
 from metalora_jax.envs.world import Frame, Step, World
 
 CAMERAS = {"agentview": "agentview", "eye_in_hand": "robot0_eye_in_hand"}  # our name -> the model's camera
@@ -91,7 +91,7 @@ class Libero:
                 f"{task}: initial states have {self._init_states.shape[1]} numbers, which does not fit its scene"
             )
         self._cameras = [self._model.camera(CAMERAS[name]).id for name in cameras]
-        self._scene = Scene(self._model, self._cameras)
+        self._shifted = ShiftedModel(self._model, self._cameras)
         self._fixtures = [self._model.body(each.root_body).id for each in self.simulator.fixtures_dict.values()]
         self._site_colours = self._model.site_rgba.copy()
         self._renderer: Any = None
@@ -121,7 +121,7 @@ class Libero:
         self._model.site_rgba[:] = self._site_colours  # LIBERO lights the stove's flame with them
         # As compiled: LIBERO places what is in a fixture by where its parts are while the fixture itself is not placed.
         self._model.body_pos[self._fixtures], self._model.body_quat[self._fixtures] = 0.0, (1.0, 0.0, 0.0, 0.0)
-        if self._scene.shift(condition) and self._renderer is not None:
+        if self._shifted.shift(condition) and self._renderer is not None:
             self._renderer.close()
             self._renderer = None
         environment = self.simulator

@@ -15,7 +15,7 @@ import numpy as np
 
 from metalora_jax.envs import gl
 from metalora_jax.envs.conditions import Condition, execute
-from metalora_jax.envs.scene import Scene
+from metalora_jax.envs.shifted_model import ShiftedModel
 from metalora_jax.envs.world import Frame, Step, World
 
 INSTRUCTIONS = {
@@ -104,7 +104,7 @@ class MetaWorld:
         model.cam_pos[model.camera("corner2").id] = _LEROBOT_EYE
         self._upside_down = [CAMERAS[name] == "corner2" for name in cameras]
         self._cameras = [model.camera(CAMERAS[name]).id for name in cameras]
-        self._scene = Scene(model, self._cameras)
+        self._shifted = ShiftedModel(model, self._cameras)
         self._flags = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION)
         self._make_renderer = functools.partial(mujoco.Renderer, model, image_size, image_size)
         self._renderer = self._make_renderer()
@@ -127,7 +127,7 @@ class MetaWorld:
         """See `world.Simulator`."""
         self._condition = condition
         self._queue = deque([np.zeros(ACTION_DIM)] * condition.latency)
-        if self._scene.shift(condition):
+        if self._shifted.shift(condition):
             self._renderer.close()
             self._renderer = self._make_renderer()
         self._env.seed(start)

@@ -9,12 +9,12 @@ import pytest
 from metalora_jax.data import sources
 from metalora_jax.data.demos import DemoError
 from metalora_jax.data.sources import rlds
-from metalora_jax.data.sources.source import Features
+from metalora_jax.data.sources.source import FeatureNames
 from tests.demo_formats import CAMERAS, TASKS, make_libero_demos, write_rlds
 
 CLASS = "tensorflow_datasets.core.features."
 SHARDS = ["tiny-train.tfrecord-00000-of-00002", "tiny-train.tfrecord-00001-of-00002"]
-NAMES = Features(("image", "wrist_image"), "state", "action")
+NAMES = FeatureNames(("image", "wrist_image"), "state", "action")
 
 
 def structure(**fields):

@@ -7,7 +7,7 @@ import pytest
 from metalora_jax.data import lerobot_v3, libero_hdf5, sources
 from metalora_jax.data.config import DataConfig, read_demos
 from metalora_jax.data.demos import DemoError
-from metalora_jax.data.sources.source import features
+from metalora_jax.data.sources.source import feature_names
 from tests.demo_formats import CAMERAS, FPS, TASKS, make_libero_demos, recordings, write_lerobot_v2, write_rlds
 
 FORMATS = {
@@ -149,19 +149,19 @@ def test_keys_of_a_camera_in_hdf5(tmp_path):
 
 def test_names_of_features(tmp_path):
     openpi = ("image", "wrist_image", "state", "actions")
-    assert features(tmp_path, openpi, CAMERAS, {}) == (("image", "wrist_image"), "state", "actions")
+    assert feature_names(tmp_path, openpi, CAMERAS, {}) == (("image", "wrist_image"), "state", "actions")
     hub = ("observation.images.image", "observation.images.image2", "observation.state", "action")
-    assert features(tmp_path, hub, CAMERAS[::-1], {}).cameras == (
+    assert feature_names(tmp_path, hub, CAMERAS[::-1], {}).cameras == (
         "observation.images.image2",
         "observation.images.image",
     )
     own = (*hub, "observation.images.front")
-    assert features(tmp_path, own, ("front",), {}).cameras == ("observation.images.front",)
-    assert features(tmp_path, own, ("front",), {"front": hub[0]}).cameras == hub[:1]
+    assert feature_names(tmp_path, own, ("front",), {}).cameras == ("observation.images.front",)
+    assert feature_names(tmp_path, own, ("front",), {"front": hub[0]}).cameras == hub[:1]
     with pytest.raises(DemoError, match=r"agentview is ambiguous: observation\.images\.image, image; name its feature"):
-        features(tmp_path, (*hub, "image"), CAMERAS, {})
+        feature_names(tmp_path, (*hub, "image"), CAMERAS, {})
     with pytest.raises(DemoError, match=r"topview .* not there; .* the features are: image, wrist_image"):
-        features(tmp_path, openpi, ("topview",), {})
+        feature_names(tmp_path, openpi, ("topview",), {})
 
 
 def test_one_episode_in_memory_at_a_time(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metalora_jax.data import libero_hdf5
-from metalora_jax.envs.collect import Job, collect, record_file
+from metalora_jax.envs.collect import RecordingJob, collect, record_file
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.experts import record
 from metalora_jax.envs.metaworld import CAMERAS, INSTRUCTIONS, MetaWorld, instruction
@@ -186,7 +186,7 @@ def test_unknown_names():
 
 
 def test_collecting_keeps_what_is_there_and_says_where_it_came_from(tmp_path):
-    job = Job(
+    job = RecordingJob(
         "drawer-close",
         tmp_path / "drawer-close_demo.hdf5",
         demos=2,

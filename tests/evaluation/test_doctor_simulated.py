@@ -4,7 +4,7 @@ import h5py
 import pytest
 
 from metalora_jax.data import libero_hdf5
-from metalora_jax.envs.collect import Job, record_file
+from metalora_jax.envs.collect import RecordingJob, record_file
 from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.evaluation.doctor.run import Request, examine
 
@@ -29,7 +29,7 @@ def rewrite(path, key, change):
 def test_metaworld_recordings_pass_and_their_damage_is_found(tmp_path):
     path = tmp_path / "drawer-open_demo.hdf5"
     conditions = ConditionRange(yaw=(1.0, 2.0), camera=0.1)  # hidden from the policy, told by the file
-    record_file(Job("drawer-open", path, 3, 50, 0.0, "metaworld", 64, conditions))
+    record_file(RecordingJob("drawer-open", path, 3, 50, 0.0, "metaworld", 64, conditions))
     outcomes = examined("metaworld", path)
     assert wrong(outcomes) == {}
     assert outcomes["replay"].note.startswith("3 of 3 succeed")
@@ -44,7 +44,7 @@ def test_metaworld_recordings_pass_and_their_damage_is_found(tmp_path):
 def test_libero_recordings_pass_and_their_damage_is_found(tmp_path):
     task = "pick_up_the_salad_dressing_and_place_it_in_the_basket"
     path = tmp_path / f"{task}_demo.hdf5"
-    record_file(Job(task, path, 1, 100, 0.0, "libero", 64))
+    record_file(RecordingJob(task, path, 1, 100, 0.0, "libero", 64))
     outcomes = examined("libero", path)
     assert wrong(outcomes) == {}
     assert outcomes["replay"].note.startswith("1 of 1 succeed")

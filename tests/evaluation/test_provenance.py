@@ -73,8 +73,8 @@ def test_what_only_shows_a_run_is_not_part_of_its_config():
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"source": "lerobot/smolvla_base"}, "the base lerobot/smolvla_base is a name on the hub, which can change"),
-        ({"source": "lerobot/smolvla_base@main"}, "is a name on the hub, which can change"),
+        ({"source": "lerobot/smolvla_base"}, "the base lerobot/smolvla_base is a name on the hub, whose content can"),
+        ({"source": "lerobot/smolvla_base@main"}, "is a name on the hub, whose content can change"),
         ({"data": {"test": "7" * 64, "training": None}}, "the training demonstrations have no digest"),
     ],
 )
@@ -121,11 +121,11 @@ def test_a_run_of_two_kinds_is_refused(tmp_path, fields, name):
 def test_unknown_fingerprints_and_another_config_are_refused(tmp_path):
     keep(tmp_path, [INPUTS])
     [problem] = examine(tmp_path, episodes(ADAPTED), CONFIG).problems
-    assert "provenance.jsonl does not know" in problem
+    assert "is not in provenance.jsonl" in problem
     [problem] = examine(tmp_path, episodes(INPUTS), CONFIG | {"seed": 1}).problems
-    assert "config.json is not the one" in problem
+    assert "config.json is not the config" in problem
     [problem] = examine(tmp_path, episodes(INPUTS), {}).problems
-    assert "config.json is not the one" in problem
+    assert "config.json is not the config" in problem
 
 
 def test_arms_that_learned_from_different_demonstrations_are_named(tmp_path):
@@ -133,16 +133,23 @@ def test_arms_that_learned_from_different_demonstrations_are_named(tmp_path):
     keep(tmp_path, [ADAPTED, other])
     standing = examine(tmp_path, episodes(ADAPTED, other), CONFIG)
     assert not standing.problems
-    assert "learned from different demonstrations" in standing.cautions[0]
+    assert "trained on different demonstrations" in standing.cautions[0]
 
 
-def test_records_older_than_the_file_are_reported_with_a_caution_and_alone(tmp_path):
-    old = [change(fingerprint="0123456789abcdef", episode_seed=99)]
-    standing = examine(tmp_path, old, CONFIG)
+def test_a_run_recorded_without_the_file_is_reported_with_a_caution_and_alone(tmp_path):
+    unlisted = [change(fingerprint="0123456789abcdef", episode_seed=99)]
+    standing = examine(tmp_path, unlisted, CONFIG)
     assert not standing.problems
-    assert "1 episodes were recorded before provenance.jsonl was kept" in standing.cautions[0]
+    assert "1 episodes were recorded without provenance.jsonl" in standing.cautions[0]
     keep(tmp_path, [INPUTS])
-    assert "report them apart" in examine(tmp_path, old + episodes(INPUTS), CONFIG).problems[0]
+    assert "report them separately" in examine(tmp_path, unlisted + episodes(INPUTS), CONFIG).problems[0]
+
+
+def test_a_lost_file_is_no_run_without_one(tmp_path):
+    keep(tmp_path, [INPUTS])
+    (tmp_path / FILE).unlink()
+    [problem] = examine(tmp_path, episodes(INPUTS), CONFIG).problems
+    assert "is not in provenance.jsonl" in problem
 
 
 def test_an_edited_line_is_refused_by_number(tmp_path):
@@ -209,4 +216,4 @@ def test_lines_are_plain_json(tmp_path):
     line = json.loads((tmp_path / FILE).read_text())
     assert line["inputs"]["data"]["training"] == "d" * 64
     assert line["fingerprint"] == ADAPTED.fingerprint
-    assert len(line["fingerprint"]) == provenance.DIGITS != provenance.OLD_DIGITS
+    assert len(line["fingerprint"]) == provenance.DIGITS != provenance.UNLISTED_DIGITS

@@ -118,7 +118,7 @@ def test_pairs_needed_finds_the_gain_at_the_promised_rate():
 def test_power_note_names_the_smallest_gain():
     assert "gain of 10 points or more over a success rate of 80 %" in statistics.power_note(199, 0.8)
     assert "gain of 11 points or more" in statistics.power_note(198, 0.8)
-    assert "cannot show any gain" in statistics.power_note(3, 0.9)
+    assert "cannot detect any gain" in statistics.power_note(3, 0.9)
 
 
 def test_steps_to_threshold():

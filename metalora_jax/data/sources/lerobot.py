@@ -10,7 +10,7 @@ import numpy as np
 from metalora_jax.data.demos import DemoError, checked, reading, stack_cameras
 from metalora_jax.data.sources import pictures
 from metalora_jax.data.sources.lerobot_meta import INFO, LAYOUT, REMEDY, Episode, load, parquet
-from metalora_jax.data.sources.source import Source, features
+from metalora_jax.data.sources.source import Source, feature_names
 from metalora_jax.types import Demo
 
 _TIME = 1e-3  # [s] by which a frame's time may differ from its number over fps
@@ -25,7 +25,7 @@ class LeRobot(Source):
         self.path = path
         self._meta = load(path)
         self._cameras = tuple(cameras)
-        self._features = features(path / INFO, self._meta.features, cameras, keys)
+        self._features = feature_names(path / INFO, self._meta.features, cameras, keys)
         for key in self._features.cameras:
             if (dtype := self._meta.features[key]["dtype"]) not in ("image", "video"):
                 raise DemoError(f"{path / INFO}: {key} is of dtype {dtype}, expected image or video")

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from metalora_jax.data.demos import DemoError, checked, reading, stack_cameras
-from metalora_jax.data.sources.source import Source, features
+from metalora_jax.data.sources.source import Source, feature_names
 from metalora_jax.types import Demo
 
 _LAYOUT, _REMEDY = "TFDS's", "download or write the dataset again"
@@ -47,7 +47,7 @@ class Rlds(Source):
             there = [*_inner(steps["observation"]), *(key for key in steps if key != "observation")]
             if _TEXT not in there:
                 raise KeyError(f"steps/{_TEXT}")
-        self._features = features(path, there, cameras, keys)
+        self._features = feature_names(path, there, cameras, keys)
 
     def tasks(self) -> dict[str, int]:
         """See `Source`; reads every record."""
@@ -107,7 +107,7 @@ def to_demo(where: str, steps: Mapping[str, Any], names: Any, cameras: Sequence[
     Args:
       where: prefix of error messages.
       steps: feature -> (T, ...), pictures as encoded bytes; `observation` is a mapping of the same kind.
-      names: `source.Features`.
+      names: `source.FeatureNames`.
       cameras: our names for `names.cameras`.
       decode: a picture's bytes -> (H, W, 3) uint8.
     """

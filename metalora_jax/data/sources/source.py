@@ -72,7 +72,7 @@ def _same(name: str, wanted: str) -> bool:
     return spoken(name).lower() == spoken(wanted).lower() and not other_scene
 
 
-class Features(NamedTuple):
+class FeatureNames(NamedTuple):
     """A dataset's names for the parts of a demonstration."""
 
     cameras: tuple[str, ...]
@@ -98,7 +98,7 @@ def known_names(part: str) -> tuple[str, ...]:
     return KNOWN.get(part, (f"observation.images.{part}", part))
 
 
-def features(where: Path, present: Iterable[str], cameras: Sequence[str], keys: Mapping[str, str]) -> Features:
+def feature_names(where: Path, present: Iterable[str], cameras: Sequence[str], keys: Mapping[str, str]) -> FeatureNames:
     """Which of the `present` features are the cameras, the state and the action; `keys` overrides the known names.
 
     Raises:
@@ -117,4 +117,4 @@ def features(where: Path, present: Iterable[str], cameras: Sequence[str], keys: 
             )
         return found[0]
 
-    return Features(tuple(one(camera) for camera in cameras), one("state"), one("action"))
+    return FeatureNames(tuple(one(camera) for camera in cameras), one("state"), one("action"))

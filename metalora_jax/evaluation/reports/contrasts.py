@@ -1,4 +1,4 @@
-"""What adapting costs, and what it listens to: the same episodes with the adapter on and off, and told another task."""
+"""Controls on the same episodes: the adapter on and off (retention), and another task's instruction."""
 
 import dataclasses
 from collections import defaultdict
@@ -39,9 +39,9 @@ class Retention:
 
 @dataclasses.dataclass(frozen=True)
 class WrongInstruction:
-    """Whether an adapted policy listens: the same episodes under the task's own instruction and under another's.
+    """Whether an adapted policy follows its instruction: the same episodes with the task's own and with another's.
 
-    Success is that of the task itself in both. A policy that acts on its pictures alone solves as much either way.
+    Success is that of the task adapted to in both. A policy that ignores the instruction solves as much either way.
     """
 
     method: str
@@ -69,7 +69,9 @@ def retention(episodes: Sequence[Episode], order: Order) -> tuple[Retention, ...
     clash = None
     for e in (e for e in episodes if not e.adapter_on):
         if off.setdefault(start(e), e.success) != e.success:
-            clash = f"two episodes with the adapter off disagree on {start(e)}; the policy's noise is not seeded"
+            clash = (
+                f"two episodes with the adapter off differ in success at {start(e)}; the policy's noise is not seeded"
+            )
     groups = grouped((e for e in episodes if e.adapter_on), lambda e: (e.method, e.distribution, e.shots, e.steps))
     rows = []
     for key in sorted(groups, key=lambda k: (order(k[0]), *k[1:])):
@@ -77,7 +79,7 @@ def retention(episodes: Sequence[Episode], order: Order) -> tuple[Retention, ...
         success = np.array([e.success for e in group])
         absent = sum(start(e) not in off for e in group)
         problem = clash or (
-            f"{absent} of {len(group)} episodes have no partner with the adapter off" if absent else None
+            f"{absent} of {len(group)} episodes have no counterpart with the adapter off" if absent else None
         )
         on, on_interval = _rate(success)
         method, distribution, shots, steps = key
@@ -94,18 +96,18 @@ def retention(episodes: Sequence[Episode], order: Order) -> tuple[Retention, ...
 def wrong_instruction(told: Sequence[Episode], untold: Sequence[Episode], order: Order) -> tuple[WrongInstruction, ...]:
     """A row for each method, split, shots and steps of `told`, the episodes under another task's instruction."""
 
-    def cell(e: Episode) -> tuple:
+    def point(e: Episode) -> tuple:
         return (method_name(e), e.distribution, e.split, e.shots, e.steps)
 
-    own = {(cell(e), pair_key(e)): e.success for e in untold}
-    groups = grouped(told, cell)
+    own = {(point(e), pair_key(e)): e.success for e in untold}
+    groups = grouped(told, point)
     rows = []
     for key in sorted(groups, key=lambda k: (order(k[0]), *k[1:])):
         group = groups[key]
         absent = sum((key, pair_key(e)) not in own for e in group)
         success = np.array([e.success for e in group])
         wrong, wrong_interval = _rate(success)
-        problem = f"{absent} of {len(group)} episodes have no partner under the task's own instruction"
+        problem = f"{absent} of {len(group)} episodes have no counterpart with the task's own instruction"
         method, distribution, split, shots, steps = key
         row_of = (method, distribution, split, shots, steps)
         row = WrongInstruction(*row_of, len(group), wrong, wrong_interval, None, None, None, problem)
@@ -119,7 +121,7 @@ def wrong_instruction(told: Sequence[Episode], untold: Sequence[Episode], order:
 
 
 def method_name(episode: Episode) -> str:
-    """The method that an episode speaks for: with the adapter off, it is the frozen backbone that is seen."""
+    """The method that an episode evaluates: with the adapter off, this is the frozen backbone."""
     return episode.method if episode.adapter_on else f"{episode.method} (adapter off)"
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from metalora_jax.evaluation.reports.statistics import Interval
-from metalora_jax.evaluation.reports.summary import Cell, Section, Settings
+from metalora_jax.evaluation.reports.summary import Point, Section, Settings
 
 # Okabe and Ito's colours, which all common kinds of colour vision tell apart, without their yellow (too pale on white).
 # The reference method, which a report is about, is strong and blue; markers repeat the distinction in print.
@@ -45,15 +45,15 @@ STYLE: Any = {  # Any: matplotlib types its parameters by name
 }
 
 
-class Point(NamedTuple):
-    """One estimate of a curve: its place on the x axis, its value and its interval."""
+class Mark(NamedTuple):
+    """One estimate of a curve: its place on the x axis, and its value and interval [%]."""
 
     x: float
     y: float
-    interval: Interval | None
+    interval: Interval
 
 
-Curve = tuple[str, list[Point]]  # method, points by x
+Curve = tuple[str, list[Mark]]  # method, marks by x
 
 
 def section_figures(section: Section, settings: Settings) -> dict[str, Figure]:
@@ -63,39 +63,52 @@ def section_figures(section: Section, settings: Settings) -> dict[str, Figure]:
     """
     figures: dict[str, Figure] = {}
     for group, methods in (settings.groups or {"": section.methods}).items():
-        shown = dataclasses.replace(section, cells=tuple(c for c in section.cells if c.method in methods))
+        shown = dataclasses.replace(section, points=tuple(p for p in section.points if p.method in methods))
         stem = "_".join(filter(None, (section.distribution, section.split, re.sub(r"\W+", "-", group))))
-        if not shown.cells:
+        if not shown.points:
             continue
         figures[f"success_vs_steps_{stem}.png"] = success_vs_steps(shown, settings)
         if section.shots_steps is not None:
             figures[f"success_vs_shots_{stem}.png"] = success_vs_shots(shown, settings)
-        if any(cell.mean_return is not None for cell in shown.cells):
-            figures[f"return_vs_steps_{stem}.png"] = return_vs_steps(shown, settings)
     return figures
 
 
 def success_vs_steps(section: Section, settings: Settings) -> Figure:
     """Success rate [%] over gradient steps with 95 % Wilson intervals, one panel for each number of demonstrations."""
-    counts = _counts(section.cells)
-    note = f"Bars: 95 % Wilson intervals, {counts} a point. Axis: log(1 + steps)."
-    return _steps_figure(section, settings, _success, "episodes solved", note, percent=True)
-
-
-def return_vs_steps(section: Section, settings: Settings) -> Figure:
-    """Mean return over gradient steps with 95 % intervals over meta-seeds and tasks, one panel a number of shots."""
-    note = "No intervals: a single task and meta-seed."
-    if any(cell.return_interval for cell in section.cells):
-        note = "Bars: 95 % bootstrap intervals over meta-seeds and tasks. Axis: log(1 + steps)."
-    return _steps_figure(section, settings, _return, "mean return of an episode", note, percent=False)
+    panels = [
+        [
+            (method, [_mark(math.log1p(p.steps), p) for p in curve])
+            for method in section.methods
+            if (curve := section.curve(method, shots))
+        ]
+        for shots in section.shots
+    ]
+    last_panel = {method: i for i, panel in enumerate(panels) for method, _ in panel}
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(0.6 + 3.0 * len(panels) + _label_width(section, settings), 3.8), layout="constrained")
+        row = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+        span = math.log1p(max(point.steps for point in section.points)) or 1.0
+        panels = [_dodge(curves, 0.012 * span) for curves in panels]
+        for axes, curves, shots in zip(row, panels, section.shots, strict=True):
+            _draw(axes, curves, section.methods, settings)
+            _steps_ticks(axes, sorted({point.steps for point in section.points}), span)
+            axes.set_title(plural(shots, "demonstration"))
+            axes.set_xlabel("gradient steps")
+            _percent_axis(axes)
+        row[0].set_ylabel("success rate")
+        for i, (axes, curves) in enumerate(zip(row, panels, strict=True)):
+            _label_ends(axes, [c for c in curves if last_panel[c[0]] == i], section.methods, settings)
+        counts = _counts(section.points)
+        _caption(figure, f"Bars: 95 % Wilson intervals; {counts} per point. Horizontal axis: log(1 + steps).")
+        return figure
 
 
 def success_vs_shots(section: Section, settings: Settings) -> Figure:
     """Success rate [%] over demonstrations, after the same number of gradient steps for all methods."""
-    cells = {method: section.shots_curve(method) for method in section.methods}
-    shots = sorted({cell.shots for curve in cells.values() for cell in curve})
+    by_method = {method: section.shots_curve(method) for method in section.methods}
+    shots = sorted({point.shots for curve in by_method.values() for point in curve})
     place = {k: float(i) for i, k in enumerate(shots)}  # evenly spaced: a handful of choices, not a measure
-    curves = [(method, [_success(place[c.shots], c) for c in curve]) for method, curve in cells.items() if curve]
+    curves = [(method, [_mark(place[p.shots], p) for p in curve]) for method, curve in by_method.items() if curve]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.6 + _label_width(section, settings), 3.8), layout="constrained")
         axes = figure.subplots()
@@ -103,12 +116,12 @@ def success_vs_shots(section: Section, settings: Settings) -> Figure:
         _draw(axes, curves, section.methods, settings)
         axes.set_xticks(list(place.values()), [str(k) for k in shots])
         axes.set_xlabel("demonstrations")
-        axes.set_ylabel("episodes solved")
+        axes.set_ylabel("success rate")
         _percent_axis(axes)
         _label_ends(axes, curves, section.methods, settings)
         steps = plural(section.shots_steps or 0, "gradient step")
-        counts = _counts(cell for curve in cells.values() for cell in curve)
-        _caption(figure, f"After {steps} (0 at 0). Bars: 95 % Wilson intervals, {counts} a point.")
+        counts = _counts(point for curve in by_method.values() for point in curve)
+        _caption(figure, f"After {steps} (none at 0 demonstrations). Bars: 95 % Wilson intervals; {counts} per point.")
         return figure
 
 
@@ -135,78 +148,37 @@ def spread(values: Sequence[float], gap: float, low: float, high: float) -> list
     return placed
 
 
-def _steps_figure(
-    section: Section,
-    settings: Settings,
-    point: Callable[[float, Cell], Point | None],
-    ylabel: str,
-    note: str,
-    percent: bool,
-) -> Figure:
-    panels = [
-        [
-            (method, [p for c in section.curve(method, shots) if (p := point(math.log1p(c.steps), c)) is not None])
-            for method in section.methods
-        ]
-        for shots in section.shots
-    ]
-    panels = [[curve for curve in panel if curve[1]] for panel in panels]
-    last_panel = {method: i for i, panel in enumerate(panels) for method, _ in panel}
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(0.6 + 3.0 * len(panels) + _label_width(section, settings), 3.8), layout="constrained")
-        row = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-        span = math.log1p(max(cell.steps for cell in section.cells)) or 1.0
-        panels = [_dodge(curves, 0.012 * span) for curves in panels]
-        for axes, curves, shots in zip(row, panels, section.shots, strict=True):
-            _draw(axes, curves, section.methods, settings)
-            _steps_ticks(axes, sorted({cell.steps for cell in section.cells}), span)
-            axes.set_title(plural(shots, "demonstration"))
-            axes.set_xlabel("gradient steps")
-            if percent:
-                _percent_axis(axes)
-        row[0].set_ylabel(ylabel)
-        for i, (axes, curves) in enumerate(zip(row, panels, strict=True)):
-            _label_ends(axes, [c for c in curves if last_panel[c[0]] == i], section.methods, settings)
-        _caption(figure, note)
-        return figure
-
-
-def _success(x: float, cell: Cell) -> Point:
-    return Point(x, 100 * cell.success, Interval(100 * cell.wilson.low, 100 * cell.wilson.high))
-
-
-def _return(x: float, cell: Cell) -> Point | None:
-    return None if cell.mean_return is None else Point(x, cell.mean_return, cell.return_interval)
+def _mark(x: float, point: Point) -> Mark:
+    return Mark(x, 100 * point.success, Interval(100 * point.wilson.low, 100 * point.wilson.high))
 
 
 def _dodge(curves: Sequence[Curve], step: float) -> list[Curve]:
     """The curves a little apart along x, so that their bars stand side by side."""
     shifts = [(rank - (len(curves) - 1) / 2) * step for rank in range(len(curves))]
-    return [(m, [p._replace(x=p.x + dx) for p in points]) for dx, (m, points) in zip(shifts, curves, strict=True)]
+    return [(m, [p._replace(x=p.x + dx) for p in marks]) for dx, (m, marks) in zip(shifts, curves, strict=True)]
 
 
 def _draw(axes: Axes, curves: Sequence[Curve], methods: Sequence[str], settings: Settings) -> None:
-    for rank, (method, points) in enumerate(curves):
+    for rank, (method, marks) in enumerate(curves):
         look, z = _look(method, methods, settings), 10 - rank
-        x, y = [p.x for p in points], [p.y for p in points]
-        for p in points:
-            if p.interval is not None:
-                axes.plot([p.x, p.x], p.interval, color=look["color"], linewidth=1.1, alpha=0.4, zorder=z)
+        x, y = [p.x for p in marks], [p.y for p in marks]
+        for p in marks:
+            axes.plot([p.x, p.x], p.interval, color=look["color"], linewidth=1.1, alpha=0.4, zorder=z)
         axes.plot(x, y, color=look["color"], linestyle=look["linestyle"], linewidth=look["linewidth"], zorder=z)
-        marks: Any = {"markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.7}
-        axes.plot(x, y, look["marker"], color=look["color"], zorder=z + 20, **marks)
+        edge: Any = {"markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.7}
+        axes.plot(x, y, look["marker"], color=look["color"], zorder=z + 20, **edge)
 
 
 def _label_ends(axes: Axes, curves: Sequence[Curve], methods: Sequence[str], settings: Settings) -> None:
     """Writes each method's name beside the end of its line, in its colour: no legend to look up."""
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
-    places = spread([points[-1].y for _, points in curves], 0.06 * (high - low), low, high)
-    for (method, points), place in zip(curves, places, strict=True):
+    places = spread([marks[-1].y for _, marks in curves], 0.06 * (high - low), low, high)
+    for (method, marks), place in zip(curves, places, strict=True):
         colour = _look(method, methods, settings)["color"]
         axes.annotate(
             settings.labels.get(method, method),
-            xy=points[-1][:2],
+            xy=marks[-1][:2],
             xytext=(1.04, place),
             textcoords=("axes fraction", "data"),
             va="center",
@@ -255,8 +227,8 @@ def _caption(figure: Figure, text: str) -> None:
     figure.supxlabel(text, x=0.01, ha="left", fontsize=8, color="#666666")
 
 
-def _counts(cells: Iterable[Cell]) -> str:
-    n = {cell.n for cell in cells}
+def _counts(points: Iterable[Point]) -> str:
+    n = {point.n for point in points}
     return plural(min(n), "episode") if len(n) == 1 else f"{min(n)} to {max(n)} episodes"
 
 

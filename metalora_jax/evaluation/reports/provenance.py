@@ -13,6 +13,11 @@ unless every episode's inputs are there and pinned, which means that somebody el
 - every set of demonstrations has a digest of its content, also the one that a trained adapter was learned from;
 - config.json is still what the run was made with, but for the entries `SHOWN`;
 - all episodes come from the same code, config, base, statistics, libraries, and validation and test demonstrations.
+
+A run may also be recorded without a `provenance.jsonl`. Its episodes carry short fingerprints, of 16 digits instead of
+32: digests of code, config, base, statistics and adapter, which are not listed anywhere. They tell episodes with other
+inputs apart, but not what the inputs were. Such a run is reported with a caution, and not together with other episodes.
+Long fingerprints are always looked up, so that a run that lost its file is not mistaken for such a run.
 """
 
 import fcntl
@@ -33,8 +38,8 @@ from metalora_jax.words import listed
 
 FILE = "provenance.jsonl"
 SHOWN = ("report", "films", "workers")  # entries of a config that decide how episodes are shown, not what they are
-DIGITS = 32
-OLD_DIGITS = 16  # of fingerprints that were recorded before there were provenance files
+DIGITS = 32  # of the fingerprints that provenance.jsonl lists
+UNLISTED_DIGITS = 16  # of the fingerprints of runs without a provenance.jsonl
 _PACKAGE = Path(__file__).parents[2]
 _LIBRARIES = ("jax", "flax", "numpy", "mujoco", "metaworld", "robosuite", "hf-libero")
 _ONE_RUN = ("code", "config", "base", "source", "statistics", "libraries")
@@ -81,7 +86,7 @@ class Line(NamedTuple):
 
 
 class Carrier(NamedTuple):
-    """Who carries a fingerprint."""
+    """The episodes of one method and meta-seed that carry a fingerprint."""
 
     fingerprint: str
     method: str
@@ -166,27 +171,27 @@ def examine(run_dir: Path, episodes: Sequence[Episode], config: Mapping[str, Any
     """
     lines = read(run_dir)
     counts = Counter(episode.fingerprint for episode in episodes)
-    old = sum(count for mark, count in counts.items() if len(mark) == OLD_DIGITS)
+    unlisted = sum(count for mark, count in counts.items() if len(mark) == UNLISTED_DIGITS)
     used = {mark: lines[mark] for mark in counts if mark in lines}
     problems = [
-        f"{count} episodes carry fingerprint {mark}, which {FILE} does not know: run them again"
+        f"{count} episodes carry fingerprint {mark}, which is not in {FILE}: run them again"
         for mark, count in counts.items()
-        if mark not in lines and len(mark) != OLD_DIGITS
+        if mark not in lines and len(mark) != UNLISTED_DIGITS
     ]
-    if old and used:
-        problems.append(f"{old} episodes are older than {FILE}, the others are not: report them apart")
+    if unlisted and used:
+        problems.append(f"{unlisted} episodes were recorded without {FILE}, the others with it: report them separately")
     problems += dict.fromkeys(problem for line in used.values() for problem in line.loose)
     problems += _apart(used.values())
     if used and digest(config) not in {line.inputs.config for line in used.values()}:
-        problems.append("config.json is not the one that the episodes were run with: restore it")
+        problems.append("config.json is not the config that the episodes were run with: restore it")
     cautions = []
-    if old:
+    if unlisted:
         cautions.append(
-            f"{old} episodes were recorded before {FILE} was kept: their fingerprints cover code, config, base, "
-            "statistics and adapter, but not the demonstrations, and do not show any of them."
+            f"{unlisted} episodes were recorded without {FILE}. Their fingerprints cover code, config, base, "
+            "statistics and adapter, but not the demonstrations, and do not show what the inputs were."
         )
     if len({line.inputs.data.get("training") for line in used.values()} - {None}) > 1:
-        cautions.append("Adapters were learned from different demonstrations: they compare data as well as methods.")
+        cautions.append("The adapters were trained on different demonstrations: this compares data as well as methods.")
     who = Counter((e.fingerprint, e.method, e.meta_seed) for e in episodes if e.fingerprint in used)
     return Standing(used, [Carrier(*key, count) for key, count in who.items()], problems, cautions)
 
@@ -215,7 +220,7 @@ def _loose(source: str, changed: Sequence[str]) -> list[str]:
     if changed:
         found.append(f"the code differs from its commit in {listed(changed)}: commit it before the run")
     if source not in ("package", "directory") and not re.fullmatch(r".+@[0-9a-f]{40}", source):
-        found.append(f"the base {source} is a name on the hub, which can change: name {source}@<its commit>")
+        found.append(f"the base {source} is a name on the hub, whose content can change: use {source}@<its commit>")
     return found
 
 

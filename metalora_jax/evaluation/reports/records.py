@@ -1,7 +1,7 @@
 """The raw record of an evaluation: one JSON line for each episode, written once, never edited.
 
 Every figure and table of a report is computed from these lines alone (see `report`). The log survives a kill at any
-moment: a torn last line is dropped, aloud, when the log is next opened, and that episode is run again.
+moment: an incomplete last line is dropped with a warning when the log is next opened, and its episode is run again.
 """
 
 import dataclasses
@@ -26,7 +26,10 @@ class RecordError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
-    """One rollout of one adapted policy."""
+    """One rollout of one adapted policy: a JSON object with these fields on a line of the log.
+
+    Fields that are None by default, which only controls set, are optional in a line. All others are required.
+    """
 
     method: str  # the name that figures show
     meta_seed: int  # of the meta-training run the adapter comes from
@@ -39,7 +42,7 @@ class Episode:
     steps: int  # gradient steps of adaptation
     episode_seed: int  # of the environment's initial state and the policy's noise
     success: bool
-    episode_return: float  # sum of rewards
+    episode_return: float  # sum of rewards; an episode ends at success, so a fast one may have less: not reported
     length: int  # control steps
     adapt_seconds: float  # wall clock of the adaptation, without compilation [s]
     support_loss: float | None  # after adaptation; None when not adapted
@@ -55,12 +58,12 @@ class Episode:
         return (*(getattr(self, name) for name in _KEY), canonical(self.condition))
 
 
-_LATER = {"adapted_to", "told"}  # fields that older logs lack
 _KEY = (
     *("method", "meta_seed", "distribution", "split", "task", "shots", "draw", "steps", "episode_seed"),
     *("adapter_on", "adapted_to", "told"),
 )
 _TYPES = typing.get_type_hints(Episode)
+_REQUIRED = {field.name for field in dataclasses.fields(Episode) if field.default is not None}
 
 
 def canonical(value: Any) -> str:
@@ -100,21 +103,22 @@ def from_line(line: str) -> Episode:
         raise RecordError(f"not JSON ({error.msg})") from None
     if not isinstance(fields, dict):
         raise RecordError("not a JSON object")
-    if wrong := (set(fields) ^ set(_TYPES)) - (_LATER - set(fields)):
-        raise RecordError(f"missing fields {sorted(wrong - set(fields))}, unknown fields {sorted(wrong & set(fields))}")
+    missing, unknown = sorted(_REQUIRED - set(fields)), sorted(set(fields) - set(_TYPES))
+    if missing or unknown:
+        raise RecordError(f"missing fields {missing}, unknown fields {unknown}")
     return validate(Episode(**fields))
 
 
 def read_episodes(path: str | os.PathLike) -> list[Episode]:
     """All episodes of one log, in the order they were written.
 
-    Raises RecordError naming file and line on an invalid or repeated record. A torn last line, which an evaluation that
-    is still running or was killed leaves behind, is left out with a warning.
+    Raises RecordError naming file and line on an invalid or repeated record. An incomplete last line, as a running or
+    killed evaluation leaves behind, is skipped with a warning.
     """
     data = Path(path).read_bytes()
     whole = data.rfind(b"\n") + 1
     if whole < len(data):
-        logging.warning("%s: left out a torn last line of %d bytes", path, len(data) - whole)
+        logging.warning("%s: skipped an incomplete last line of %d bytes", path, len(data) - whole)
     return list(_parse(path, data[:whole]).values())
 
 
@@ -135,7 +139,7 @@ def read_run(run_dir: str | os.PathLike) -> list[Episode]:
 class EpisodeLog:
     """An append-only log of episodes, held by one process at a time.
 
-    Opening repairs a torn last line aloud and reads what is there, so that a resumed evaluation can skip what is done::
+    Opening drops an incomplete last line with a warning and reads the rest, so that a resumed evaluation skips it::
 
         with EpisodeLog(run_dir / "episodes.jsonl") as log:
             for plan in plans:
@@ -155,7 +159,9 @@ class EpisodeLog:
             episodes = _parse(self.path, data[: self._size])
             if self._size < len(data):
                 logging.warning(
-                    "%s: dropped a torn last line of %d bytes; its episode will run again", path, len(data) - self._size
+                    "%s: dropped an incomplete last line of %d bytes; its episode will run again",
+                    path,
+                    len(data) - self._size,
                 )
                 self._file.truncate(self._size)
                 os.fsync(self._file.fileno())
@@ -178,7 +184,7 @@ class EpisodeLog:
         if recorded not in (None, fingerprint):
             raise RecordError(
                 f"{self.path}: {key} was recorded under fingerprint {recorded}, this run has {fingerprint}; "
-                "provenance.jsonl tells what changed; use a new run directory"
+                "provenance.jsonl shows what changed; use a new run directory"
             )
         return recorded is not None
 

@@ -5,7 +5,7 @@ Writes into RUN_DIR/report:
 
     index.html    everything in one page, pictures included
     report.md     the same in Markdown, with the pictures beside it
-    *.png         success and return over gradient steps, success over demonstrations
+    *.png         success over gradient steps and over demonstrations
     summary.json  every number, with the digests of the logs it comes from
 
 A run whose inputs are not pinned (see `provenance`) is refused; `--draft` makes a report that says so on top.
@@ -51,7 +51,7 @@ def write_report(run_dir: str | os.PathLike, *, reference: str | None = None, dr
     Args:
         run_dir: directory with `episodes*.jsonl`, and perhaps `config.json` and `videos/`.
         reference: method that the others are tested against; overrides the one in config.json.
-        draft: report on inputs that are not pinned, too, and say what is not.
+        draft: write a report even if inputs are not pinned, and say in it which are not.
 
     Raises:
         RecordError: when a record or its provenance is invalid. Unpinned: see `provenance.examine`. ValueError: for
@@ -65,7 +65,7 @@ def write_report(run_dir: str | os.PathLike, *, reference: str | None = None, dr
     episodes = read_run(run_dir)
     standing = examine(run_dir, episodes, config)
     if standing.problems and not draft:
-        raise Unpinned(f"{run_dir}: no report is made of it ({'; '.join(standing.problems)}); --draft makes a draft")
+        raise Unpinned(f"{run_dir}: its inputs are not pinned ({'; '.join(standing.problems)}); --draft writes a draft")
     summary = summarise(episodes, settings)
     digests = {
         log.name: hashlib.sha256(log.read_bytes()).hexdigest() for log in sorted(run_dir.glob("episodes*.jsonl"))
@@ -101,17 +101,25 @@ def document(
     if standing.problems:
         yield Bullets([f"DRAFT, not to be cited: {problem}." for problem in standing.problems], caution=True)
     broken = f", of which {summary.errors} ended in an error and count as failures" if summary.errors else ""
-    yield Text(f"{summary.episodes} episodes{broken}. Every number and figure here comes from their raw records.")
+    count = figures.plural(summary.episodes, "episode")
+    yield Text(f"{count}{broken}. Every number and figure in this report is computed from the raw records.")
     for section, names in zip(summary.sections, pictures, strict=True):
         yield from _section(section, names, settings)
     if summary.retention:
-        yield Heading("Retention: the tasks of pretraining, adapter on and off")
+        yield Heading("Retention: tasks of pretraining with the adapter on and off")
+        yield Text(
+            "Success of the adapted policy on tasks of pretraining, and of the frozen base (adapter off) in the same "
+            "episodes. Kept: the first as a share of the second. +a -b: a episodes were solved only with the adapter "
+            "on, b only with it off. p: exact McNemar test, not adjusted for the number of rows."
+        )
         yield tables.retention_table(summary.retention, settings)
     if summary.wrong_instruction:
-        yield Heading("Wrong instruction: adapted policies that are told another task")
+        yield Heading("Wrong instruction: adapted policies given another task's instruction")
         yield Text(
-            "Solved is the task that was adapted to, in the same episodes under its own instruction and under another "
-            "task's. Where both are equal, the policy acts on its pictures and does not listen."
+            "Success on the task that the policy was adapted to, in the same episodes with another task's instruction "
+            "and with its own. A policy that ignores its instruction solves as much with either. +a -b: a episodes "
+            "were solved only with the other instruction, b only with its own. p: exact McNemar test, not adjusted for "
+            "the number of rows."
         )
         yield tables.instruction_table(summary.wrong_instruction, settings)
     if cautions := [*summary.cautions, *standing.cautions]:
@@ -123,7 +131,7 @@ def document(
     yield Heading("Provenance")
     yield Table(["log", "sha256"], list(digests.items()))
     yield Table(
-        ["method", "fingerprints of code, config, adapter and statistics"],
+        ["method", "distinct fingerprints"],
         [[named(method, settings), str(count)] for method, count in summary.fingerprints.items()],
     )
     if standing.lines:
@@ -150,50 +158,76 @@ def _section(section: Section, pictures: Sequence[str], settings: Settings) -> I
     yield Text(", ".join(figures.plural(n, noun) for n, noun in shape) + ".")
     if lines := list(_headlines(section, settings)):
         yield Bullets(lines)
+        yield Text("In parentheses: 95 % Wilson intervals.")
     for name in pictures:
         yield Picture(name, name.removesuffix(".png").replace("_", " "))
     for shots in section.shots:
         yield Heading(f"Success after gradient steps on {figures.plural(shots, 'demonstration')}", 3)
         yield tables.success_table(section, shots, settings)
+    yield Text("Each entry: success rate, its 95 % Wilson interval, and the number of episodes n.")
     if settings.reference is not None:
+        name = named(settings.reference, settings)
         yield Text(
-            f"+a -b: episodes that only the method, or only {named(settings.reference, settings)}, solved. p: exact "
-            "McNemar test over pairs of equal task, condition, demonstrations, start and meta-seed, Holm-adjusted over "
-            "the methods of a column. It holds for a column that was chosen before the results were seen."
+            f"+a -b: a episodes were solved by the method and not by {name}, b by {name} and not by the method. p: "
+            "exact McNemar test over pairs of episodes with the same task, condition, demonstrations, initial state "
+            "and meta-seed, Holm-adjusted over the methods in a column. The adjustment does not cover several columns: "
+            "choose the column before looking at the results."
         )
+    curves = [section.curve(method, shots) for method in section.methods for shots in section.shots]
+    if any(point.unpaired for curve in curves for point in curve):
+        yield Text("Not paired: the two methods were not run on the same episodes, see Cautions.")
     yield Heading("Gradient steps to reach a success rate", 3)
     yield tables.threshold_table(section, settings)
+    yield Text(_reading("number of gradient steps", "after which"))
     if section.sample_efficiency:
         yield Heading("Demonstrations to reach a success rate", 3)
-        yield Text(f"After {figures.plural(section.shots_steps or 0, 'gradient step')}; none at 0 demonstrations.")
         yield tables.efficiency_table(section, settings)
+        steps = figures.plural(section.shots_steps or 0, "gradient step")
+        yield Text(
+            f"{_reading('number of demonstrations', 'with which')} Every method takes {steps}, and none at 0 "
+            "demonstrations."
+        )
     if section.power:
         yield Heading("Power of the paired test", 3)
-        yield Text(
-            f"The smallest difference from {named(settings.reference or '', settings)} that McNemar's test finds 80 "
-            "times of 100, given the share of pairs that differ, at 0.05 over the methods of a column (the strictest "
-            "step of Holm's method); and the pairs that the difference seen would have needed. By Miettinen's formula."
-        )
         yield tables.power_table(section, settings)
+        yield Text(
+            "Discordant: the share of pairs in which exactly one of the two methods succeeds. Level: 0.05 divided by "
+            "the number of methods compared at the same demonstrations and steps, the strictest step of Holm's method. "
+            f"Detectable: the smallest difference from {named(settings.reference or '', settings)} that McNemar's test "
+            "detects at this level with 80 % power, given the discordant share, or the difference itself where that is "
+            "larger. Pairs needed: how many it takes to detect the observed difference with 80 % power. Both by "
+            "Miettinen's formula."
+        )
     if section.wall_clock:
-        yield Heading("Seconds for one adaptation", 3)
+        yield Heading("Seconds per adaptation", 3)
         yield tables.clock_table(section, settings)
-    yield tables.cell_table(
-        section, settings, f"All {len(section.cells)} cells, with intervals over meta-seeds and tasks"
+        yield Text("Median and range over n adaptations; compilation is not included.")
+    title = f"All {len(section.points)} combinations of method, demonstrations and steps, with clustered intervals"
+    yield tables.point_table(section, settings, title)
+    yield Text("Clustered: 95 % bootstrap interval over meta-seeds and over pairs of task and condition.")
+
+
+def _reading(number: str, relation: str) -> str:
+    """How to read a table of what it takes to reach a success rate."""
+    return (
+        f"First line: the smallest measured {number} {relation} the estimated success rate is at least the rate of the "
+        "column. Lower bound: the smallest one for which the lower end of the 95 % Wilson interval is at least that "
+        "rate. Not reached: true of none that was measured."
     )
 
 
 def _headlines(section: Section, settings: Settings) -> Iterable[str]:
     shots, steps = section.shots[0], section.shots_steps  # the fewest: few-shot is what is asked
-    here = [c for c in section.cells if (c.shots, c.steps) == (shots, steps)]
-    for cell in sorted(here, key=lambda c: -c.success):
+    here = [p for p in section.points if (p.shots, p.steps) == (shots, steps)]
+    for point in sorted(here, key=lambda p: -p.success):
         line = (
-            f"{named(cell.method, settings)} solves {percent(cell.success)} ({between(cell.wilson)}) after "
-            f"{figures.plural(cell.steps, 'gradient step')} on {figures.plural(shots, 'demonstration')}"
+            f"{named(point.method, settings)} solves {percent(point.success)} ({between(point.wilson)}) after "
+            f"{figures.plural(point.steps, 'gradient step')} on {figures.plural(shots, 'demonstration')}"
         )
-        if cell.versus is not None and cell.p_holm is not None:
-            points = 100 * (cell.versus.wins - cell.versus.losses) / cell.versus.pairs
-            line += f"; {points:+.0f} points against {named(settings.reference or '', settings)}, {p_text(cell.p_holm)}"
+        if point.versus is not None and point.p_holm is not None:
+            gain = 100 * (point.versus.wins - point.versus.losses) / point.versus.pairs
+            name = named(settings.reference or "", settings)
+            line += f"; {gain:+.0f} points compared with {name}, {p_text(point.p_holm)}"
         yield line + "."
 
 
@@ -207,11 +241,13 @@ def main() -> None:
     """Command line: a run directory, and perhaps a reference method."""
     parser = argparse.ArgumentParser(
         prog="python -m metalora_jax.evaluation.reports",
-        description="Figures and tables of an evaluation, from its episodes.jsonl alone.",
+        description="Figures and tables of an evaluation, computed from its raw episodes.",
     )
     parser.add_argument("run_dir", type=Path, help="directory with episodes*.jsonl and perhaps config.json")
     parser.add_argument("--reference", help="method that the others are tested against")
-    parser.add_argument("--draft", action="store_true", help="report on inputs that are not pinned, too, and say so")
+    parser.add_argument(
+        "--draft", action="store_true", help="write a report even if inputs are not pinned, and mark it as a draft"
+    )
     arguments = parser.parse_args()
     try:
         print(write_report(arguments.run_dir, reference=arguments.reference, draft=arguments.draft))

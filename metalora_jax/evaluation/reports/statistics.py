@@ -57,8 +57,8 @@ def pair(a: Mapping[Hashable, object], b: Mapping[Hashable, object]) -> tuple[np
     if alone_a or alone_b:
         example = (alone_a or alone_b)[0]
         raise ValueError(
-            f"unpaired episodes: {len(alone_a)} only left, {len(alone_b)} only right, such as {example}; "
-            "run both methods over the same episodes"
+            f"unpaired episodes: {len(alone_a)} of the first method only, {len(alone_b)} of the second only, such as "
+            f"{example}; run both methods on the same episodes"
         )
     return np.array(list(a.values())), np.array([b[k] for k in a])
 
@@ -168,15 +168,16 @@ def smallest_gain(pairs: int, discordant: float, *, alpha: float = 0.05, power: 
 
 
 def power_note(n: int, rate: float = 0.5, *, alpha: float = 0.05, power: float = 0.8) -> str:
-    """What `n` episodes in each arm can show: the smallest gain over `rate` they would find, in one sentence."""
+    """The smallest gain over `rate` that `n` episodes per arm detect, in one sentence."""
     gain = next((g for g in range(1, 101) if rate + g / 100 <= 1 and _enough(n, rate, g / 100, alpha, power)), None)
+    test = f"an unpaired test with {n} {'episode' if n == 1 else 'episodes'} per arm"
     if gain is None:
         return (
-            f"{n} episodes in each arm cannot show any gain over a success rate of {100 * rate:.0f} % ({_sure(power)})."
+            f"{test} cannot detect any gain over a success rate of {100 * rate:.0f} % with {100 * power:.0f} % power."
         )
     return (
-        f"{n} episodes in each arm can show a gain of {gain} points or more over a success rate of {100 * rate:.0f} % "
-        f"({_sure(power)}); smaller differences need more episodes."
+        f"{test} detects a gain of {gain} points or more over a success rate of {100 * rate:.0f} % with "
+        f"{100 * power:.0f} % power; smaller gains need more episodes."
     )
 
 
@@ -188,10 +189,6 @@ def steps_to_threshold(steps: Sequence[int], success: Sequence[float], threshold
 
 def _enough(n: int, rate: float, gain: float, alpha: float, power: float) -> bool:
     return episodes_needed(rate, rate + gain, alpha=alpha, power=power) <= n
-
-
-def _sure(power: float) -> str:
-    return f"unpaired, found {100 * power:.0f} times of 100"
 
 
 def _z(probability: float) -> float:

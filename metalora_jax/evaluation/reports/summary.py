@@ -24,7 +24,7 @@ from metalora_jax.evaluation.reports.statistics import Interval, Paired
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a reader wants to see; the `report` entry of a run's config.json sets it."""
+    """Settings of a report: the `report` entry of a run's config.json."""
 
     title: str = "Few-shot adaptation"
     reference: str | None = None  # method that the others are tested against
@@ -48,7 +48,7 @@ class Settings:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class Point:
     """One method after `steps` gradient steps on `shots` demonstrations."""
 
     method: str
@@ -56,12 +56,10 @@ class Cell:
     steps: int
     n: int
     successes: int
-    errors: int  # episodes that broke; they count as failures, and are left out of returns
+    errors: int  # episodes that ended in an error; they count as failures
     success: float
     wilson: Interval  # episodes taken as independent
     clustered: Interval | None  # over meta-seeds and tasks; None with a single cluster
-    mean_return: float | None
-    return_interval: Interval | None  # over meta-seeds and tasks
     support_loss: float | None
     versus: Paired | None = None  # against the reference, over the same episodes
     p_holm: float | None = None  # adjusted over the methods compared at these shots and steps
@@ -75,8 +73,8 @@ class Threshold:
     method: str
     shots: int
     threshold: float
-    steps: int | None  # by the estimate
-    steps_sure: int | None  # by the lower end of the Wilson interval
+    steps: int | None  # first with an estimated success rate of at least `threshold`
+    steps_by_lower_bound: int | None  # first whose Wilson interval lies above `threshold`, or touches it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +84,8 @@ class SampleEfficiency:
     method: str
     steps: int
     threshold: float
-    shots: int | None  # by the estimate
-    shots_sure: int | None  # by the lower end of the Wilson interval
+    shots: int | None  # fewest with an estimated success rate of at least `threshold`
+    shots_by_lower_bound: int | None  # fewest whose Wilson interval lies above `threshold`, or touches it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +98,7 @@ class Power:
     pairs: int
     discordant: float  # share of pairs that differ
     alpha: float  # 0.05 over the methods compared
-    gain: float | None  # smallest that is found 80 times of 100; None: no gain at all
+    gain: float | None  # smallest that is detected with 80 % power; None: no gain at all
     observed: float  # difference in success
     needed: int | None  # pairs for the observed difference; None where there is none
 
@@ -127,7 +125,7 @@ class Section:
     meta_seeds: int
     tasks: int
     conditions: int
-    cells: tuple[Cell, ...]
+    points: tuple[Point, ...]
     shots_steps: int | None  # steps of the success-vs-shots figure; None when the methods share none
     thresholds: tuple[Threshold, ...]
     sample_efficiency: tuple[SampleEfficiency, ...]
@@ -137,27 +135,27 @@ class Section:
     @property
     def methods(self) -> list[str]:
         """Method names, in the order of the report."""
-        return list(dict.fromkeys(cell.method for cell in self.cells))
+        return list(dict.fromkeys(point.method for point in self.points))
 
     @property
     def shots(self) -> list[int]:
         """Numbers of demonstrations that have a curve: those above zero, or [0] when nothing was adapted."""
-        return sorted({cell.shots for cell in self.cells} - {0}) or [0]
+        return sorted({point.shots for point in self.points} - {0}) or [0]
 
-    def curve(self, method: str, shots: int) -> list[Cell]:
-        """The cells of one method by steps; where a curve has no step 0 of its own, it starts at zero shots."""
-        cells = {cell.steps: cell for cell in self.cells if cell.method == method and cell.shots == 0}
-        own = {cell.steps: cell for cell in self.cells if cell.method == method and cell.shots == shots}
-        return [cell for _, cell in sorted((cells | own).items())] if own else []
+    def curve(self, method: str, shots: int) -> list[Point]:
+        """The points of one method by steps; where a curve has no step 0 of its own, it starts at zero shots."""
+        points = {point.steps: point for point in self.points if point.method == method and point.shots == 0}
+        own = {point.steps: point for point in self.points if point.method == method and point.shots == shots}
+        return [point for _, point in sorted((points | own).items())] if own else []
 
-    def shots_curve(self, method: str) -> list[Cell]:
-        """The cells of one method by shots: `shots_steps` gradient steps each, none at zero shots.
+    def shots_curve(self, method: str) -> list[Point]:
+        """The points of one method by shots: `shots_steps` gradient steps each, none at zero shots.
 
         An adapter that has taken no step yet has seen no demonstration: where it was run, it stands for zero shots.
         """
-        adapted = [c for c in self.cells if c.method == method and c.shots > 0 and c.steps == self.shots_steps]
-        still = [c for c in self.cells if c.method == method and c.steps == 0][:1]
-        return [dataclasses.replace(c, shots=0) for c in still] + adapted
+        adapted = [p for p in self.points if p.method == method and p.shots > 0 and p.steps == self.shots_steps]
+        still = [p for p in self.points if p.method == method and p.steps == 0][:1]
+        return [dataclasses.replace(p, shots=0) for p in still] + adapted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,19 +206,19 @@ def summarise(episodes: Sequence[Episode], settings: Settings = Settings()) -> S
 def _section(name: tuple[str, str], episodes: Sequence[Episode], settings: Settings, order: Order) -> Section:
     groups: dict[tuple, list[Episode]] = grouped(episodes, lambda e: (method_name(e), e.shots, e.steps))
     keys = sorted(groups, key=lambda k: (order(k[0]), k[1], k[2]))
-    cells = [_compare(_cell(k, groups[k]), groups[k], groups, settings.reference) for k in keys]
-    cells = _adjust(cells)
+    points = [_compare(_point(k, groups[k]), groups[k], groups, settings.reference) for k in keys]
+    points = _adjust(points)
     section = Section(
         distribution=name[0],
         split=name[1],
         meta_seeds=len({e.meta_seed for e in episodes}),
         tasks=len({e.task for e in episodes}),
         conditions=len({canonical(e.condition) for e in episodes}),
-        cells=tuple(cells),
-        shots_steps=_shared_steps(cells, settings.steps),
+        points=tuple(points),
+        shots_steps=_shared_steps(points, settings.steps),
         thresholds=(),
         sample_efficiency=(),
-        power=tuple(_power(cells)),
+        power=tuple(_power(points)),
         wall_clock=tuple(_wall_clock(k, groups[k]) for k in keys if k[2] > 0),
     )
     return dataclasses.replace(
@@ -230,24 +228,20 @@ def _section(name: tuple[str, str], episodes: Sequence[Episode], settings: Setti
     )
 
 
-def _cell(key: tuple[str, int, int], episodes: Sequence[Episode]) -> Cell:
+def _point(key: tuple[str, int, int], episodes: Sequence[Episode]) -> Point:
     method, shots, steps = key
     success = np.array([e.success for e in episodes])
-    whole = [e for e in episodes if e.error is None]
-    returns = np.array([e.episode_return for e in whole], np.float64)
     losses = [e.support_loss for e in episodes if e.support_loss is not None]
-    return Cell(
+    return Point(
         method=method,
         shots=shots,
         steps=steps,
         n=len(episodes),
         successes=int(success.sum()),
-        errors=len(episodes) - len(whole),
+        errors=sum(e.error is not None for e in episodes),
         success=float(success.mean()),
         wilson=statistics.wilson(int(success.sum()), len(episodes)),
         clustered=_clustered(success, episodes),
-        mean_return=float(returns.mean()) if whole else None,
-        return_interval=_clustered(returns, whole) if whole else None,
         support_loss=float(np.mean(losses)) if losses else None,
     )
 
@@ -263,41 +257,42 @@ def _clustered(values: np.ndarray, episodes: Sequence[Episode]) -> Interval | No
 
 
 def _compare(
-    cell: Cell, episodes: Sequence[Episode], groups: Mapping[tuple, list[Episode]], reference: str | None
-) -> Cell:
-    if reference is None or cell.method == reference:
-        return cell
-    others = groups.get((reference, cell.shots, cell.steps))
+    point: Point, episodes: Sequence[Episode], groups: Mapping[tuple, list[Episode]], reference: str | None
+) -> Point:
+    if reference is None or point.method == reference:
+        return point
+    others = groups.get((reference, point.shots, point.steps))
     if others is None:
         return dataclasses.replace(
-            cell, unpaired=f"{reference} has no episodes at {cell.shots} shots, {cell.steps} steps"
+            point,
+            unpaired=f"{reference} has no episodes with {point.shots} demonstrations and {point.steps} gradient steps",
         )
     try:
         outcomes = statistics.pair(_outcomes(episodes, pair_key), _outcomes(others, pair_key))
     except ValueError as error:
-        return dataclasses.replace(cell, unpaired=str(error))
-    return dataclasses.replace(cell, versus=statistics.mcnemar(*outcomes))
+        return dataclasses.replace(point, unpaired=str(error))
+    return dataclasses.replace(point, versus=statistics.mcnemar(*outcomes))
 
 
-def _adjust(cells: Sequence[Cell]) -> list[Cell]:
-    """The cells with Holm's p: methods compared at the same shots and steps make one family."""
-    tested = [(i, cell, cell.versus.p) for i, cell in enumerate(cells) if cell.versus is not None]
+def _adjust(points: Sequence[Point]) -> list[Point]:
+    """The points with Holm's p: methods compared at the same shots and steps make one family."""
+    tested = [(i, point, point.versus.p) for i, point in enumerate(points) if point.versus is not None]
     adjusted: dict[int, float] = {}
     for family in grouped(tested, lambda test: (test[1].shots, test[1].steps)).values():
         p_values = statistics.holm([p for _, _, p in family])
         adjusted |= {i: p for (i, _, _), p in zip(family, p_values, strict=True)}
-    return [dataclasses.replace(cell, p_holm=adjusted.get(i)) for i, cell in enumerate(cells)]
+    return [dataclasses.replace(point, p_holm=adjusted.get(i)) for i, point in enumerate(points)]
 
 
 def _outcomes(episodes: Iterable[Episode], key: Callable[[Episode], Hashable]) -> dict[Hashable, bool]:
     return {key(e): e.success for e in episodes}
 
 
-def _shared_steps(cells: Sequence[Cell], wanted: int | None) -> int | None:
-    adapted = grouped((c for c in cells if c.shots > 0 and c.steps > 0), lambda c: (c.method, c.shots))
-    measured = [{c.steps for c in group} for group in adapted.values()]
+def _shared_steps(points: Sequence[Point], wanted: int | None) -> int | None:
+    adapted = grouped((p for p in points if p.shots > 0 and p.steps > 0), lambda p: (p.method, p.shots))
+    measured = [{p.steps for p in group} for group in adapted.values()]
     shared: set[int] = set.intersection(*measured) if measured else set()
-    if wanted is not None and wanted not in {c.steps for c in cells}:
+    if wanted is not None and wanted not in {p.steps for p in points}:
         raise ValueError(
             f"config.json: report.steps is {wanted}, not measured; choose from {sorted(shared)} or leave it out"
         )
@@ -308,11 +303,11 @@ def _thresholds(section: Section, thresholds: Sequence[float]) -> Iterable[Thres
     for method in section.methods:
         for shots in section.shots:
             curve = section.curve(method, shots)
-            steps = [c.steps for c in curve]
+            steps = [p.steps for p in curve]
             for threshold in thresholds if curve else ():
-                first = statistics.steps_to_threshold(steps, [c.success for c in curve], threshold)
-                sure = statistics.steps_to_threshold(steps, [c.wilson.low for c in curve], threshold)
-                yield Threshold(method, shots, threshold, first, sure)
+                first = statistics.steps_to_threshold(steps, [p.success for p in curve], threshold)
+                bound = statistics.steps_to_threshold(steps, [p.wilson.low for p in curve], threshold)
+                yield Threshold(method, shots, threshold, first, bound)
 
 
 def _sample_efficiency(section: Section, thresholds: Sequence[float]) -> Iterable[SampleEfficiency]:
@@ -320,23 +315,23 @@ def _sample_efficiency(section: Section, thresholds: Sequence[float]) -> Iterabl
         return
     for method in section.methods:
         curve = section.shots_curve(method)
-        shots = [c.shots for c in curve]
+        shots = [p.shots for p in curve]
         for threshold in thresholds if len(curve) > 1 else ():
-            first = statistics.steps_to_threshold(shots, [c.success for c in curve], threshold)
-            sure = statistics.steps_to_threshold(shots, [c.wilson.low for c in curve], threshold)
-            yield SampleEfficiency(method, section.shots_steps, threshold, first, sure)
+            first = statistics.steps_to_threshold(shots, [p.success for p in curve], threshold)
+            bound = statistics.steps_to_threshold(shots, [p.wilson.low for p in curve], threshold)
+            yield SampleEfficiency(method, section.shots_steps, threshold, first, bound)
 
 
-def _power(cells: Sequence[Cell]) -> Iterable[Power]:
-    tested = [(cell, cell.versus) for cell in cells if cell.versus is not None and cell.steps > 0]
-    family = Counter((cell.shots, cell.steps) for cell, _ in tested)
-    for cell, versus in tested:
-        alpha = 0.05 / family[cell.shots, cell.steps]
+def _power(points: Sequence[Point]) -> Iterable[Power]:
+    tested = [(point, point.versus) for point in points if point.versus is not None and point.steps > 0]
+    family = Counter((point.shots, point.steps) for point, _ in tested)
+    for point, versus in tested:
+        alpha = 0.05 / family[point.shots, point.steps]
         discordant = (versus.wins + versus.losses) / versus.pairs
         gain = statistics.smallest_gain(versus.pairs, discordant, alpha=alpha)
         observed = (versus.wins - versus.losses) / versus.pairs
         needed = statistics.pairs_needed(observed, discordant, alpha=alpha) if observed else None
-        yield Power(cell.method, cell.shots, cell.steps, versus.pairs, discordant, alpha, gain, observed, needed)
+        yield Power(point.method, point.shots, point.steps, versus.pairs, discordant, alpha, gain, observed, needed)
 
 
 def _wall_clock(key: tuple[str, int, int], episodes: Sequence[Episode]) -> WallClock:
@@ -354,11 +349,11 @@ def _cautions(
 ) -> Iterable[str]:
     for section in sections:
         name = f"{section.distribution} / {section.split}"
-        fewest = min(cell.n for cell in section.cells)
+        fewest = min(point.n for point in section.points)
         yield f"{name}: {statistics.power_note(fewest)}"
         if section.meta_seeds == 1:
-            yield f"{name}: one meta-seed only; no interval here covers the spread between meta-training runs."
-        for reason in dict.fromkeys(c.unpaired for c in section.cells if c.unpaired):
+            yield f"{name}: there is only one meta-seed; no interval covers the variation between meta-training runs."
+        for reason in dict.fromkeys(p.unpaired for p in section.points if p.unpaired):
             yield f"{name}: not compared: {reason}."
     for reason in dict.fromkeys(row.unpaired for row in kept if row.unpaired):
         yield f"retention: not compared: {reason}."
@@ -366,9 +361,12 @@ def _cautions(
         yield f"wrong instruction: not compared: {reason}."
     new = {(e.distribution, e.task) for e in episodes if e.split != "base" and e.distribution == "tasks"}
     if any((e.distribution, e.task) in new for e in episodes if e.split == "base"):
-        yield "retention: measured on the new tasks themselves, which are no earlier ones."
+        yield "retention: measured on some of the new tasks themselves, not on tasks of pretraining alone."
     if broken := [e.error for e in episodes if e.error is not None]:
-        yield f"{len(broken)} of {len(episodes)} episodes ended in an error and count as failures: {broken[0]}."
+        yield (
+            f"{len(broken)} of {len(episodes)} episodes ended in an error and count as failures. The first error: "
+            f"{broken[0]}."
+        )
 
 
 def _ranker(settings: Settings) -> Order:

@@ -7,45 +7,51 @@ from metalora_jax.evaluation.reports.contrasts import Retention, WrongInstructio
 from metalora_jax.evaluation.reports.document import Table
 from metalora_jax.evaluation.reports.provenance import Carrier, Standing
 from metalora_jax.evaluation.reports.statistics import Interval
-from metalora_jax.evaluation.reports.summary import Cell, Power, Section, Settings
+from metalora_jax.evaluation.reports.summary import Point, Power, Section, Settings
 
 NONE = "–"
 
 
 def success_table(section: Section, shots: int, settings: Settings) -> Table:
     """Success over gradient steps on `shots` demonstrations, one row a method."""
-    curves = {m: {c.steps: c for c in section.curve(m, shots)} for m in section.methods}
+    curves = {m: {p.steps: p for p in section.curve(m, shots)} for m in section.methods}
     steps = sorted({k for curve in curves.values() for k in curve})
     shown = {m: [curve.get(k) for k in steps] for m, curve in curves.items() if curve}
     return Table(
         ["", *(figures.plural(k, "step") for k in steps)],
-        [[named(m, settings), *(_success_text(cell) for cell in row)] for m, row in shown.items()],
-        [[None, *(None if cell is None else cell.success for cell in row)] for row in shown.values()],
+        [[named(m, settings), *(_success_text(point) for point in row)] for m, row in shown.items()],
+        [[None, *(None if point is None else point.success for point in row)] for row in shown.values()],
     )
 
 
-def _success_text(cell: Cell | None) -> str:
-    if cell is None:
+def _success_text(point: Point | None) -> str:
+    if point is None:
         return NONE
-    text = f"{percent(cell.success)}\n{between(cell.wilson)}, n {cell.n}"
-    if cell.versus is not None and cell.p_holm is not None:
-        text += f"\n+{cell.versus.wins} -{cell.versus.losses}, {p_text(cell.p_holm)}"
-    return text + ("\nnot paired" if cell.unpaired else "")
+    text = f"{percent(point.success)}\n{between(point.wilson)}, n {point.n}"
+    if point.versus is not None and point.p_holm is not None:
+        text += f"\n+{point.versus.wins} -{point.versus.losses}, {p_text(point.p_holm)}"
+    return text + ("\nnot paired" if point.unpaired else "")
 
 
 def threshold_table(section: Section, settings: Settings) -> Table:
     """Gradient steps to each success rate."""
     columns = [(k, t) for t in settings.thresholds for k in section.shots]
-    found = {(row.method, row.shots, row.threshold): _reached(row.steps, row.steps_sure) for row in section.thresholds}
+    found = {
+        (row.method, row.shots, row.threshold): _reached(row.steps, row.steps_by_lower_bound)
+        for row in section.thresholds
+    }
+    methods = dict.fromkeys(row.method for row in section.thresholds)
     return Table(
-        ["", *(f"{percent(t)}, {k} demos" for k, t in columns)],
-        [[named(m, settings), *(found.get((m, k, t), NONE) for k, t in columns)] for m in section.methods],
+        ["", *(f"{percent(t)}, {figures.plural(k, 'demo')}" for k, t in columns)],
+        [[named(m, settings), *(found.get((m, k, t), NONE) for k, t in columns)] for m in methods],
     )
 
 
 def efficiency_table(section: Section, settings: Settings) -> Table:
     """Demonstrations to each success rate."""
-    found = {(row.method, row.threshold): _reached(row.shots, row.shots_sure) for row in section.sample_efficiency}
+    found = {
+        (row.method, row.threshold): _reached(row.shots, row.shots_by_lower_bound) for row in section.sample_efficiency
+    }
     methods = dict.fromkeys(row.method for row in section.sample_efficiency)
     return Table(
         ["", *(percent(t) for t in settings.thresholds)],
@@ -54,7 +60,7 @@ def efficiency_table(section: Section, settings: Settings) -> Table:
 
 
 def power_table(section: Section, settings: Settings) -> Table:
-    """What the comparisons could have shown: those at the section's headline steps, or all."""
+    """Power of the comparisons at the section's headline steps, or of all where there are none."""
 
     def line(row: Power) -> list[str]:
         gain = "none" if row.gain is None else f"{100 * row.gain:.0f} points"
@@ -63,13 +69,16 @@ def power_table(section: Section, settings: Settings) -> Table:
         seen = [percent(row.discordant), f"{row.alpha:.2g}", gain, f"{100 * row.observed:+.0f} points", needed]
         return [named(row.method, settings), *numbers, *seen]
 
-    head = ["method", "demos", "steps", "pairs", "pairs that differ", "level", "finds", "seen", "pairs needed for it"]
+    head = ["method", "demos", "steps", "pairs", "discordant", "level", "detectable", "observed", "pairs needed"]
     shown = [row for row in section.power if row.steps == section.shots_steps]
     return Table(head, [line(row) for row in shown or section.power])
 
 
-def _reached(first: int | None, sure: int | None) -> str:
-    return "not reached" if first is None else f"{first}\nsurely {NONE if sure is None else sure}"
+def _reached(estimate: int | None, bound: int | None) -> str:
+    # The lower bound is never above the estimate: if the estimate does not reach the rate, neither does the bound.
+    if estimate is None:
+        return "not reached"
+    return f"{estimate}\nlower bound: {'not reached' if bound is None else bound}"
 
 
 def clock_table(section: Section, settings: Settings) -> Table:
@@ -79,30 +88,28 @@ def clock_table(section: Section, settings: Settings) -> Table:
     text = {key: f"{row.median:.3g}\n{row.low:.3g} to {row.high:.3g}, n {row.n}" for key, row in found.items()}
     lines = dict.fromkeys((row.method, row.shots) for row in section.wall_clock)
     return Table(
-        ["median and range", "demos", *(figures.plural(k, "step") for k in steps)],
+        ["method", "demos", *(figures.plural(k, "step") for k in steps)],
         [[named(m, settings), str(shots), *(text.get((m, shots, k), NONE) for k in steps)] for m, shots in lines],
     )
 
 
-def cell_table(section: Section, settings: Settings, title: str) -> Table:
-    """Every cell, folded under `title`."""
+def point_table(section: Section, settings: Settings, title: str) -> Table:
+    """Every point, folded under `title`."""
 
-    def row(c: Cell) -> list[str]:
-        clustered = NONE if c.clustered is None else between(c.clustered)
-        returns = NONE if c.mean_return is None else f"{c.mean_return:.4g}"
-        spread = NONE if c.return_interval is None else f"{c.return_interval.low:.4g} to {c.return_interval.high:.4g}"
-        versus = [NONE] * 3 if c.versus is None else [str(c.versus.wins), str(c.versus.losses), f"{c.versus.p:.2g}"]
-        adjusted = NONE if c.p_holm is None else f"{c.p_holm:.2g}"
-        numbers = [str(v) for v in (c.shots, c.steps, c.n, c.errors, c.successes)]
-        rates = [percent(c.success), between(c.wilson), clustered, returns, spread]
-        return [named(c.method, settings), *numbers, *rates, *versus, adjusted]
+    def row(p: Point) -> list[str]:
+        clustered = NONE if p.clustered is None else between(p.clustered)
+        versus = [NONE] * 3 if p.versus is None else [str(p.versus.wins), str(p.versus.losses), f"{p.versus.p:.2g}"]
+        adjusted = NONE if p.p_holm is None else f"{p.p_holm:.2g}"
+        numbers = [str(v) for v in (p.shots, p.steps, p.n, p.errors, p.successes)]
+        rates = [percent(p.success), between(p.wilson), clustered]
+        return [named(p.method, settings), *numbers, *rates, *versus, adjusted]
 
-    head = ["method", "demos", "steps", "n", "errors", "solved", "rate", "Wilson", "clustered", "return", "clustered"]
-    return Table([*head, "+", "-", "p", "p Holm"], [row(cell) for cell in section.cells], folded=title)
+    head = ["method", "demos", "steps", "n", "errors", "solved", "success", "Wilson", "clustered"]
+    return Table([*head, "+", "-", "p", "p Holm"], [row(point) for point in section.points], folded=title)
 
 
 def retention_table(rows: Sequence[Retention], settings: Settings) -> Table:
-    """Earlier tasks, with the adapter on and off."""
+    """Success on tasks of pretraining, with the adapter on and off."""
 
     def line(r: Retention) -> list[str]:
         cell = [named(r.method, settings), r.distribution, str(r.shots), str(r.steps)]
@@ -113,12 +120,12 @@ def retention_table(rows: Sequence[Retention], settings: Settings) -> Table:
         change = f"{100 * (r.on - r.off):+.0f} points\n+{r.versus.wins} -{r.versus.losses}"
         return [*cell, on, off, change, NONE if r.kept is None else percent(r.kept), p_text(r.versus.p)]
 
-    head = ["method", "adapted on", "demos", "steps", "adapter on", "adapter off", "change", "kept", "exact McNemar"]
+    head = ["method", "adapted to", "demos", "steps", "adapter on", "adapter off", "change", "kept", "exact McNemar"]
     return Table(head, [line(row) for row in rows])
 
 
 def instruction_table(rows: Sequence[WrongInstruction], settings: Settings) -> Table:
-    """Adapted policies under another task's instruction and under their own."""
+    """Success of adapted policies with another task's instruction and with their own."""
 
     def line(r: WrongInstruction) -> list[str]:
         cell = [named(r.method, settings), f"{r.distribution}, {r.split}", str(r.shots), str(r.steps)]
@@ -129,7 +136,7 @@ def instruction_table(rows: Sequence[WrongInstruction], settings: Settings) -> T
         change = f"{100 * (r.wrong - r.own):+.0f} points\n+{r.versus.wins} -{r.versus.losses}"
         return [*cell, wrong, own, change, p_text(r.versus.p)]
 
-    head = ["method", "on", "demos", "steps", "another instruction", "its own", "change", "exact McNemar"]
+    head = ["method", "split", "demos", "steps", "other instruction", "own instruction", "change", "exact McNemar"]
     return Table(head, [line(row) for row in rows])
 
 
@@ -141,7 +148,7 @@ def inputs_table(standing: Standing) -> Table:
         made = line.inputs
         data = [made.data.get(split) for split in ("training", "validation", "test")]
         digests = [made.code, made.config, made.base, made.statistics, made.adapter, *data]
-        commit = NONE if line.commit is None else line.commit[:12] + (" and changes" if line.changed else "")
+        commit = NONE if line.commit is None else line.commit[:12] + (", modified" if line.changed else "")
         known = [carrier.fingerprint[:12], carrier.method, str(carrier.meta_seed), str(carrier.episodes), commit]
         return [*known, *(NONE if digest is None else digest[:12] for digest in digests)]
 

@@ -11,7 +11,7 @@ _RGB = 1  # mjTEXROLE_RGB: the column of `mat_texid` that colours a surface
 _SKYBOX = 2  # mjTEXTURE_SKYBOX, which no surface can wear
 
 
-class Scene:
+class ShiftedModel:
     """A compiled model (`mujoco.MjModel`) that conditions change in place, each relative to the model as built."""
 
     def __init__(self, model: Any, cameras: Sequence[int]):

@@ -1,0 +1,199 @@
+"""The report's numbers against hand counts."""
+
+import dataclasses
+
+import pytest
+
+from metalora_jax.evaluation.reports import statistics, summary
+from metalora_jax.evaluation.reports.summary import Settings, summarise
+from tests.evaluation.made_up_episodes import episode, only_section, row
+
+
+def test_point_by_hand():
+    episodes = row("meta", "1110") + row("meta", "00", task="drawer")
+    episodes += [episode(success=False, task="drawer", episode_seed=9, error="broke")]
+    (point,) = only_section(episodes).points
+    assert (point.n, point.successes, point.errors, point.success) == (7, 3, 1, 3 / 7)
+    assert point.wilson == statistics.wilson(3, 7)
+    assert point.clustered.low <= point.success <= point.clustered.high
+
+
+def test_returns_decide_nothing():
+    # An episode ends at success: a fast success can have a lower return than a slow failure.
+    low, high = row("meta", "10", episode_return=1.0), row("meta", "10", episode_return=9.0)
+    assert summarise(low) == summarise(high)
+
+
+def test_one_cluster_has_no_clustered_interval_and_says_so():
+    result = summarise(row("meta", "110"))
+    assert result.sections[0].points[0].clustered is None
+    assert any("only one meta-seed" in caution for caution in result.cautions)
+    assert any("3 episodes per arm" in caution for caution in result.cautions)
+
+
+def test_comparison_is_paired_whatever_the_order_of_the_log():
+    meta, base = row("meta", "11110010"), row("base", "10000110")
+    expected = statistics.Paired(pairs=8, wins=3, losses=1, p=0.625)  # 2 (1 + 4) / 2^4
+    for episodes in (meta + base, meta[::-1] + base, base[::2] + meta + base[1::2]):
+        points = {point.method: point for point in only_section(episodes, reference="base").points}
+        assert points["meta"].versus == expected
+        assert points["base"].versus is None
+
+
+@pytest.mark.parametrize("field", ["task", "condition", "draw", "episode_seed", "meta_seed"])
+def test_comparison_needs_the_same_episodes(field):
+    other = {"task": "drawer", "condition": {"latency": 1}, "draw": 1, "episode_seed": 1, "meta_seed": 1}[field]
+    episodes = [episode("meta"), episode("base", **{field: other})]
+    result = summarise(episodes, Settings(reference="base"))
+    (point,) = (point for point in result.sections[0].points if point.method == "meta")
+    assert point.versus is None
+    assert point.p_holm is None
+    assert "unpaired episodes" in point.unpaired
+    assert any("not compared: unpaired episodes" in caution for caution in result.cautions)
+
+
+def test_holm_spans_the_methods_of_one_column():
+    episodes = row("base", "0" * 8) + row("a", "1" * 8) + row("b", "1" * 6 + "00") + row("c", "1" * 8, steps=20)
+    episodes += row("base", "0" * 8, steps=20)
+    points = {point.method: point for point in only_section(episodes, reference="base").points if point.versus}
+    assert points["a"].p_holm == pytest.approx(2 * 2 / 2**8)
+    assert points["b"].p_holm == pytest.approx(2 / 2**6)
+    assert points["c"].p_holm == pytest.approx(2 / 2**8)
+
+
+def test_zero_shots_start_every_curve_that_has_no_start_of_its_own():
+    episodes = row("meta", "0000", shots=0, steps=0) + row("meta", "1100") + row("meta", "1000", shots=1)
+    episodes += row("meta", "1111", shots=1, steps=0)
+    section = only_section(episodes)
+    assert section.shots == [1, 5]
+    assert [(p.steps, p.success) for p in section.curve("meta", 5)] == [(0, 0.0), (10, 0.5)]
+    assert [(p.steps, p.success) for p in section.curve("meta", 1)] == [(0, 1.0), (10, 0.25)]
+    assert [(p.shots, p.success) for p in section.shots_curve("meta")] == [(0, 0.0), (1, 0.25), (5, 0.5)]
+
+
+def test_shots_figure_takes_the_most_steps_that_all_share():
+    episodes = [episode(m, steps=k) for m, k in [("a", 1), ("a", 10), ("a", 30), ("b", 1), ("b", 10)]]
+    assert only_section(episodes).shots_steps == 10
+    assert only_section(episodes, steps=1).shots_steps == 1
+    with pytest.raises(ValueError, match=r"report\.steps is 7, not measured"):
+        only_section(episodes, steps=7)
+
+
+def test_thresholds_by_estimate_and_by_lower_bound():
+    episodes = row("meta", "1" * 6 + "0" * 4, steps=1) + row("meta", "1" * 10, steps=3)
+    (found,) = only_section(episodes, thresholds=(0.5,)).thresholds
+    assert (found.steps, found.steps_by_lower_bound) == (1, 3)  # 6 of 10 is 31 to 83 %, 10 of 10 is 72 to 100 %
+
+
+def test_each_adaptation_counts_once_in_the_wall_clock():
+    episodes = row("meta", "1111", adapt_seconds=1.0) + row("meta", "1", draw=1, adapt_seconds=3.0)
+    episodes += row("meta", "1", draw=2, adapt_seconds=8.0)
+    (clock,) = only_section(episodes).wall_clock
+    assert (clock.n, clock.median, clock.low, clock.high) == (3, 3.0, 1.0, 8.0)
+
+
+def test_retention_pairs_on_with_off_by_start_alone():
+    on = row("meta", "0011", split="base") + row("meta", "0111", split="base", draw=1)
+    off = row("none", "1110", split="base", shots=0, steps=0, adapter_on=False)
+    (kept,) = summarise(on + off).retention
+    assert (kept.n, kept.on, kept.off) == (8, 5 / 8, 6 / 8)
+    assert (kept.versus.wins, kept.versus.losses) == (2, 3)
+    assert summarise(on + off).sections == ()
+
+
+def test_what_adapting_kept():
+    on, off = row("meta", "0011", split="base"), row("base", "1110", split="base", shots=0, steps=0, adapter_on=False)
+    assert summarise(on + off).retention[0].kept == pytest.approx(2 / 3)
+    never = [dataclasses.replace(e, success=False) for e in off]
+    assert summarise(on + never).retention[0].kept is None
+
+
+def test_retention_on_the_new_tasks_themselves_is_no_retention():
+    on, off = row("meta", "01", split="base"), row("base", "01", split="base", shots=0, steps=0, adapter_on=False)
+    said = "measured on some of the new tasks themselves"
+    assert any(said in caution for caution in summarise(row("meta", "01") + on + off).cautions)
+    assert not any(said in c for c in summarise(row("meta", "01", task="drawer") + on + off).cautions)
+
+
+def test_wrong_instruction_pairs_with_the_own_one():
+    own, told = row("meta", "1110"), row("meta", "0011", told="close the door")
+    elsewhere = row("meta", "0000", draw=1) + row("meta", "0000", steps=3) + row("lora", "0000")
+    result = summarise(elsewhere + told + own)
+    (misled,) = result.wrong_instruction
+    assert (misled.n, misled.wrong, misled.own) == (4, 2 / 4, 3 / 4)
+    assert (misled.versus.wins, misled.versus.losses) == (1, 2)
+    (point,) = (p for p in result.sections[0].points if (p.method, p.steps) == ("meta", 10))
+    assert (point.n, point.successes) == (8, 3)  # what it does when it is told another task is no success of the method
+
+
+def test_wrong_instruction_without_partners_says_so():
+    result = summarise(row("meta", "11") + row("meta", "001", told="close the door"))
+    assert result.wrong_instruction[0].own is None
+    assert any("1 of 3 episodes have no counterpart with the task's own" in caution for caution in result.cautions)
+
+
+def test_demonstrations_to_reach_a_rate():
+    episodes = row("meta", "1" * 3 + "0" * 7, shots=1, steps=0) + row("meta", "1" * 6 + "0" * 4, shots=1)
+    episodes += row("meta", "1" * 10, shots=3) + row("base", "0" * 10, shots=0, steps=0)
+    found = only_section(episodes, thresholds=(0.3, 0.5)).sample_efficiency
+    assert [(row.method, row.threshold, row.shots, row.shots_by_lower_bound) for row in found] == [
+        ("meta", 0.3, 0, 1),
+        ("meta", 0.5, 1, 3),
+    ]
+
+
+def test_an_adapter_that_took_no_step_stands_for_zero_demonstrations():
+    section = only_section(row("meta", "10", shots=1, steps=0) + row("meta", "11", shots=1))
+    assert [(p.shots, p.success) for p in section.shots_curve("meta")] == [(0, 0.5), (1, 1.0)]
+
+
+def test_power_of_the_paired_test():
+    n = 120
+    meta, lora = row("meta", "1" * 90 + "0" * 30), row("lora", "1" * 60 + "0" * 60)
+    head = row("head", "1" * 90 + "0" * 30)
+    (told, none) = sorted(
+        only_section(meta + lora + head, reference="meta").power, key=lambda row: row.method, reverse=True
+    )
+    assert (told.pairs, told.discordant, told.alpha, told.observed) == (n, 30 / n, 0.05 / 2, -30 / n)
+    assert told.needed == statistics.pairs_needed(0.25, 0.25, alpha=0.025)
+    assert told.gain == statistics.smallest_gain(n, 0.25, alpha=0.025)
+    assert statistics.pairs_needed(told.gain, 0.25, alpha=0.025) <= n
+    assert statistics.pairs_needed(told.gain - 0.01, 0.25, alpha=0.025) > n
+    assert (none.discordant, none.observed, none.needed) == (0.0, 0.0, None)
+    assert 0 < none.gain < told.gain  # where the methods agree, few differences are enough
+
+
+def test_power_with_few_pairs():
+    assert statistics.smallest_gain(3, 0.5) is None
+    gains = [statistics.smallest_gain(n, 0.3) for n in (50, 200, 1000)]
+    assert gains == sorted(gains, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("off", "message"),
+    [
+        (row("none", "11", split="base", adapter_on=False), "2 of 4 episodes have no counterpart"),
+        (
+            row("none", "1111", split="base", adapter_on=False) + row("x", "0", split="base", adapter_on=False),
+            "the policy's noise is not seeded",
+        ),
+    ],
+)
+def test_retention_without_fair_pairs_says_why(off, message):
+    result = summarise(row("meta", "0011", split="base") + off)
+    assert result.retention[0].versus is None
+    assert any(message in caution for caution in result.cautions)
+
+
+def test_unknown_settings_and_reference_are_refused():
+    with pytest.raises(ValueError, match=r"unknown report settings \['tresholds'\]"):
+        Settings.from_json({"tresholds": [0.5]})
+    with pytest.raises(ValueError, match="'base' has no episodes; choose from"):
+        summarise([episode()], Settings(reference="base"))
+    with pytest.raises(ValueError, match="no episodes"):
+        summarise([])
+
+
+def test_pair_key_separates_conditions():
+    keys = {summary.pair_key(episode(condition=c)) for c in ({}, {"latency": 1}, {"latency": 2})}
+    assert len(keys) == 3
