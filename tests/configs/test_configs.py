@@ -164,6 +164,17 @@ def test_controls_train_on_the_same_data_for_as_long(config):
         assert (recipe.data, recipe.symmetries) == (trained[0].data, trained[0].symmetries)
 
 
+@pytest.mark.parametrize(
+    "path", sorted(RESULTS.glob("**/config.json")), ids=lambda path: str(path.parent.relative_to(RESULTS))
+)
+def test_the_config_of_a_committed_run_is_read(path):
+    config = json.loads(path.read_text())
+    if "arms" in config:
+        assert set(Comparison.from_config(config).arms) == set(config["arms"])
+    else:
+        assert config.keys() == {"control", "tasks"} or "type" in config  # of evaluate_base.py, or a base's
+
+
 def demonstrations(config: dict) -> dict:
     return config.get("demos", config)
 

@@ -128,6 +128,18 @@ def test_unknown_fingerprints_and_another_config_are_refused(tmp_path):
     assert "config.json is not the config" in problem
 
 
+def test_a_config_whose_fields_were_renamed_since_is_that_of_the_run(tmp_path):
+    keep(tmp_path, [INPUTS])
+    renamed = {"random_seed" if name == "seed" else name: value for name, value in CONFIG.items()} | {"new_name": 1}
+    [problem] = examine(tmp_path, episodes(INPUTS), renamed).problems
+    assert "config.json is not the config" in problem
+    line = json.loads((tmp_path / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps(line | {"renamed": provenance.digest(renamed)}) + "\n")
+    assert not examine(tmp_path, episodes(INPUTS), renamed).problems
+    [problem] = examine(tmp_path, episodes(INPUTS), CONFIG).problems  # neither the old one, nor any other
+    assert "config.json is not the config" in problem
+
+
 def test_arms_that_learned_from_different_demonstrations_are_named(tmp_path):
     other = ADAPTED._replace(data=INPUTS.data | {"training": "0" * 64})
     keep(tmp_path, [ADAPTED, other])

@@ -11,7 +11,8 @@ unless every episode's inputs are there and pinned, which means that somebody el
 - the code is a commit's, or an installed package's: no file of the package differs from the checkout's commit;
 - the base is the package's own or a directory's, by its digest, or a name on the hub at a commit;
 - every set of demonstrations has a digest of its content, also the one that a trained adapter was learned from;
-- config.json is still what the run was made with, but for the entries `SHOWN`;
+- config.json is still what the run was made with, but for the entries `SHOWN`, and for the names of its fields where
+  the line says so: fields that were renamed since leave the fingerprint, and with it the records, as they were;
 - all episodes come from the same code, config, base, statistics, libraries, and validation and test demonstrations.
 
 A run may also be recorded without a `provenance.jsonl`. Its episodes carry short fingerprints, of 16 digits instead of
@@ -75,6 +76,7 @@ class Line(NamedTuple):
     inputs: Inputs
     commit: str | None  # of the checkout that the code is in; None: it is in none
     changed: Sequence[str]  # files of the package that differ from that commit
+    renamed: str | None = None  # digest of config.json since its fields were renamed; None: as the run wrote it
 
     @property
     def loose(self) -> list[str]:
@@ -182,7 +184,7 @@ def examine(run_dir: Path, episodes: Sequence[Episode], config: Mapping[str, Any
         problems.append(f"{unlisted} episodes were recorded without {FILE}, the others with it: report them separately")
     problems += dict.fromkeys(problem for line in used.values() for problem in line.loose)
     problems += _apart(used.values())
-    if used and digest(config) not in {line.inputs.config for line in used.values()}:
+    if used and digest(config) not in {line.renamed or line.inputs.config for line in used.values()}:
         problems.append("config.json is not the config that the episodes were run with: restore it")
     cautions = []
     if unlisted:

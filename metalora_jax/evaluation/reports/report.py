@@ -136,6 +136,11 @@ def document(
     )
     if standing.lines:
         yield tables.inputs_table(standing)
+    for was, now in sorted({(line.inputs.config, line.renamed) for line in standing.lines.values() if line.renamed}):
+        yield Text(
+            f"Fields of config.json were renamed after the run, and nothing else: its digest was {was[:12]}, and is "
+            f"{now[:12]} now."
+        )
     if config:
         yield Code(json.dumps(config, indent=2, sort_keys=True), "config.json")
 
