@@ -1,8 +1,11 @@
 """Pretrains a base policy from demonstrations, and ends with a base directory.
 
-python experiments/pretrain.py --config=configs/nano_smolvla.py --workdir=runs/nano
+    python experiments/pretrain.py --config=configs/nano_smolvla.py --workdir=runs/nano
+
+`config.model.type` is the policy's type; the other fields of `config.model` are those of its config.
 """
 
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -15,8 +18,6 @@ from metalora_jax.data import normalize
 from metalora_jax.data.frames import gather
 from metalora_jax.envs.world import world
 from metalora_jax.policies import registry
-from metalora_jax.policies.smolvla.config import SmolVLAConfig
-from metalora_jax.policies.smolvla.model import SmolVLA
 from metalora_jax.training import augmentation, checkpoint, command, loop, pretrain
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
@@ -26,21 +27,22 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for checkpoints, metr
 def main(_: list[str]) -> None:
     config, workdir = _CONFIG.value, Path(_WORKDIR.value)
     recipe = config.to_dict()
+    model = pretrain.create(recipe)
+    family, sizes = registry.of_model(model), model.sizes
     checkpoint.claim(workdir, recipe)
     demos = pretrain.read(recipe)
     statistics = normalize.compute([demo for recorded in demos.values() for demo in recorded])
-    size = SmolVLAConfig.nano(**config.model)
     where = world(config.control.get("world", "metaworld"))
     instructions = [where.instruction(task) for task in where.tasks()]
-    tokenizer = pretrain.train_tokenizer(instructions, size.vocab_size)
+    tokenizer = pretrain.train_tokenizer(instructions, sizes.vocabulary)
 
-    model = SmolVLA(size, rngs=nnx.Rngs(config.seed))
-    reads = base.preprocessor(registry.of_model(model), model, tokenizer, statistics)
+    reads = base.preprocessor(family, model, tokenizer, statistics)
     frames = gather(demos, reads, augmentation.variants(recipe))
     graph, params = nnx.split(model)
     optimizer = pretrain.optimizer(config.rate, config.steps, config.warmup, config.weight_decay)
     action_dim = len(statistics.action_mean)
-    gradient = pretrain.gradient(graph, action_dim, config.draws, config.shift, config.brightness)
+    prepare = partial(family.prepare_float_images, size=sizes.image)
+    gradient = pretrain.gradient(graph, action_dim, config.draws, config.shift, config.brightness, prepare)
     labelled = pretrain.label(frames)
     state = loop.run(
         workdir,

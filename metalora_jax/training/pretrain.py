@@ -1,6 +1,6 @@
 """Pretraining of a base policy: plain imitation of demonstrations, all weights trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,12 +12,29 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from metalora_jax.data.config import DataConfig, read_demos
 from metalora_jax.data.frames import Frames, rows_and_labels
-from metalora_jax.policies import stages
+from metalora_jax.policies import registry, stages
 from metalora_jax.policies.policy import Policy
-from metalora_jax.policies.smolvla.preprocess import prepare_image
 from metalora_jax.training.augmentation import augmented
 from metalora_jax.training.loop import Gradient
 from metalora_jax.types import ActionChunk, Array, Batch, Demo, Observation, PyTree
+
+Prepare = Callable[[jax.Array], jax.Array]
+"""`Family.prepare_float_images` at the policy's size."""
+
+
+def create(recipe: Mapping[str, Any]) -> Policy:
+    """The policy that `recipe` trains, with fresh weights.
+
+    Args:
+      recipe: `model` has the `type` of the policy, and the fields of its config; `seed` is that of the weights.
+
+    Raises:
+      ValueError: the type is missing or unknown, or the family cannot make a policy, see `Family.create`.
+    """
+    fields = dict(recipe["model"])
+    if "type" not in fields:
+        raise ValueError('the config has no model.type; add the type of the policy to train, such as "smolvla"')
+    return registry.family(fields.pop("type")).create(fields, nnx.Rngs(recipe["seed"]))
 
 
 def read(recipe: Mapping[str, Any]) -> dict[str, list[Demo]]:
@@ -88,8 +105,8 @@ def draw_batch(frames: Frames, labelled: Labelled, seed: int, step: int, size: i
     return Batch(Observation(images, mask, *frames.text(rows), state), target)
 
 
-def augment(key: jax.Array, images: jax.Array, size: int, shift: int, brightness: float) -> jax.Array:
-    """uint8 (B, C, H, W, 3) -> float32 (B, C, size, size, 3) in [-1, 1], as the policy takes them.
+def augment(key: jax.Array, images: jax.Array, shift: int, brightness: float, prepare: Prepare) -> jax.Array:
+    """uint8 (B, C, H, W, 3) -> float32 (B, C, size, size, 3) in [-1, 1], as the policy takes them: by `prepare`.
 
     Moved by <= `shift` [px of H], brightness scaled by 1 +- `brightness`. All cameras of a frame move alike. The shift
     is that of DrQ (Kostrikov et al. 2020, arXiv:2004.13649).
@@ -105,16 +122,17 @@ def augment(key: jax.Array, images: jax.Array, size: int, shift: int, brightness
     x = jax.vmap(crop)(x, offsets).astype(jnp.float32) / 255.0
     factor = jax.random.uniform(light_key, (batch, 1, 1, 1, 1), minval=1 - brightness, maxval=1 + brightness)
     x = jnp.clip(x * factor, 0.0, 1.0)
-    return x * 2 - 1 if height == width == size else prepare_image(x, size)
+    return prepare(x)
 
 
-def gradient(graph: nnx.GraphDef, action_dim: int, draws: int, shift: int, brightness: float) -> Gradient:
+def gradient(
+    graph: nnx.GraphDef, action_dim: int, draws: int, shift: int, brightness: float, prepare: Prepare
+) -> Gradient:
     """Gradient of the flow-matching loss with respect to all weights (a pure dict)."""
 
     def of(params: PyTree, batch: Batch, key: jax.Array) -> tuple[PyTree, dict[str, Array]]:
         image_key, flow_key = jax.random.split(key)
-        size = nnx.merge(graph, params).config.image_size
-        images = augment(image_key, batch.inputs.images, size, shift, brightness)
+        images = augment(image_key, batch.inputs.images, shift, brightness, prepare)
 
         def loss(params: PyTree) -> jax.Array:
             model: Policy = nnx.merge(graph, params)

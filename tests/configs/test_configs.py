@@ -8,6 +8,7 @@ from pathlib import Path
 from runpy import run_path
 
 import pytest
+from flax import nnx
 
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adapters import placement
@@ -25,8 +26,7 @@ from metalora_jax.evaluation.protocol.few_shot import Protocol
 from metalora_jax.evaluation.protocol.grid import expand
 from metalora_jax.evaluation.rollout import Control
 from metalora_jax.policies.smolvla import presets
-from metalora_jax.policies.smolvla.config import SmolVLAConfig
-from metalora_jax.training import methods
+from metalora_jax.training import methods, pretrain
 from metalora_jax.training.augmentation import SymmetryConfig, other_texts, variants
 from metalora_jax.training.meta_train import BatchConfig, OuterConfig, outer_optimizer
 from tests.data.libero_golden import libero_tasks
@@ -241,10 +241,10 @@ def test_base_recipes(config):
     assert SymmetryConfig.from_config(config["symmetries"]) == (config["control"].get("world", "metaworld"), (), ())
     for data in config["data"].values():
         check_data(data, world_of(config))
-        size, known = SmolVLAConfig.nano(**config["model"]), world_of(config)
-        assert len(data["cameras"]) == size.cameras
-        assert (known.state_dim, known.action_dim) == (size.max_state_dim, size.max_action_dim)
-        assert config["control"]["execute"] <= size.chunk_size
+        sizes, known = nnx.eval_shape(lambda: pretrain.create(config)).sizes, world_of(config)
+        assert len(data["cameras"]) == sizes.cameras
+        assert (known.state_dim, known.action_dim) == (sizes.state, sizes.action)
+        assert config["control"]["execute"] <= sizes.chunk
 
 
 def test_conditions_go_all_around():
