@@ -33,6 +33,7 @@ def get_config(split: str = "suite") -> ConfigDict:
         for part, known, demos in (("clean", tasks, 4), ("plenty", tasks, 10), ("noisy", steady, 16))
     }
     config.model = dict(
+        type="smolvla",
         cameras=len(common.LIBERO_CAMERAS),
         max_state_dim=8,
         max_action_dim=7,

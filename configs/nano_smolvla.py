@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
         noisy=common.data("runs/demos/noisy", common.TASKS, 25),
     )
     config.model = dict(
+        type="smolvla",
         vision_hidden=64,
         vision_layers=3,
         vision_mlp=192,

@@ -21,9 +21,8 @@ from absl import flags
 sys.path.insert(0, str(Path(__file__).parent.parent))  # for the peer's client
 from experiments.peer.client import Peer
 from metalora_jax.evaluation.benchmarks import benchmark
-from metalora_jax.evaluation.benchmarks.table import operations, table
-from metalora_jax.policies.smolvla import convert
-from metalora_jax.policies.smolvla.presets import preset
+from metalora_jax.evaluation.benchmarks.peer import PEFT, alternate
+from metalora_jax.evaluation.benchmarks.table import table
 from metalora_jax.progress import progress
 from metalora_jax.training import command
 
@@ -42,10 +41,12 @@ _PEER_TASKS = flags.DEFINE_integer("peer_tasks", 4, "Tasks of the peer's meta-st
 def main(_: list[str]) -> None:
     output = Path(_OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
-    model = convert.load(_POLICY.value, dtype=_DTYPE.value, param_dtype=_DTYPE.value).model
+    base = benchmark.load(_POLICY.value, dtype=_DTYPE.value, param_dtype=_DTYPE.value)
+    placements = {name: base.family.preset(name) for name in PEFT}
+    ops = base.family.operations(base.config, benchmark.cameras(base.sizes))
     scratch = TemporaryDirectory(prefix="metalora-benchmark-")
     batch = Path(scratch.name, "batch.npz")
-    np.savez(batch, **benchmark.batch_arrays(model.config, 2 * benchmark.FRAMES * benchmark.TASKS))
+    np.savez(batch, **benchmark.batch_arrays(base.sizes, 2 * benchmark.FRAMES * benchmark.TASKS))
     memory = jax.local_devices()[0].memory_stats() or {}  # None on a CPU
     raw: list[dict] = []
     with progress(description="pieces of work") as bar:
@@ -59,22 +60,22 @@ def main(_: list[str]) -> None:
             record("", side, "matmul", rates | {"size": _MATMUL.value, "dtype": _DTYPE.value})
 
         ceiling("ours", benchmark.matmul_rate(_MATMUL.value, _DTYPE.value))
-        for name in ("plan", "expert"):
-            work = benchmark.Work(model, preset(name), np.load(batch))
+        for name, placement in placements.items():
+            work = benchmark.Work(base, placement, np.load(batch))
             with Peer(_PEER.value) if _PEER.value else nullcontext() as peer:
                 if peer is not None:
                     vlm = _VLM.value or f"{_POLICY.value}/vlm"
-                    peer.load(policy=_POLICY.value, vlm=vlm, lora=benchmark.PEFT[name], device=_PEER_DEVICE.value)
+                    peer.load(policy=_POLICY.value, vlm=vlm, lora=PEFT[name], device=_PEER_DEVICE.value)
                     peer.batch(file=str(batch))
                 counts = (_REPEATS.value, _META_REPEATS.value, _PEER_TASKS.value)
-                benchmark.alternate(name, work, peer, record, *counts)
+                alternate(name, work, peer, record, *counts)
                 if peer is not None:
                     ceiling("peer", peer.matmul_rate(size=_MATMUL.value))
             if limit := memory.get("bytes_limit"):
                 tasks = benchmark.largest(lambda count, work=work: work.meta_step_bytes(count) <= limit)
                 record(name, "ours", "largest_meta_batch", {"tasks": tasks})
     clock = "cpu" if jax.default_backend() == "cpu" else "wall"
-    text = table(raw, operations(model.config), clock)
+    text = table(raw, ops, clock)
     (output / "table.md").write_text(text)
     print(f"{text}\ntable: {output / 'table.md'}\nraw figures: {output / 'raw.json'}")
 

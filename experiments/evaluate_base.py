@@ -16,7 +16,7 @@ from metalora_jax.evaluation.protocol.plan import base_job
 from metalora_jax.evaluation.reports import provenance, statistics
 from metalora_jax.evaluation.reports.records import EpisodeLog, read_episodes
 from metalora_jax.training import checkpoint, command
-from metalora_jax.training.pretrain import Pretraining
+from metalora_jax.training.recipe import Pretraining
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _BASE = flags.DEFINE_string("base", "", "Base directory; empty is the nano SmolVLA in the package.")

@@ -1,4 +1,4 @@
-"""Writes an adapter for lerobot: folded into its base, or as peft's files.
+"""Writes an adapter in its policy's public format (lerobot's, for SmolVLA): folded into the base, or as peft's files.
 
     python experiments/export.py --adapter=runs/drawer --base=runs/base --policy=lerobot/smolvla_base --output=runs/out
 
@@ -20,12 +20,11 @@ from metalora_jax.adaptation.adapter import probe
 from metalora_jax.adaptation.learner import learner, zeros
 from metalora_jax.adapters import directory
 from metalora_jax.policies import hub
-from metalora_jax.policies.smolvla import convert, export
 from metalora_jax.training import command
 
 _ADAPTER = flags.DEFINE_string("adapter", None, "Adapter directory.", required=True)
 _BASE = flags.DEFINE_string("base", None, "The base that the adapter was trained on.", required=True)
-_POLICY = flags.DEFINE_string("policy", None, "The lerobot policy that the base was made from.", required=True)
+_POLICY = flags.DEFINE_string("policy", None, "The public policy that the base was made from.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write to.", required=True)
 _FORMAT = flags.DEFINE_enum("format", "merged", ["merged", "peft"], "What to write.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "base"], "Type of merged weights.")
@@ -34,6 +33,7 @@ _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "base"], "Type of mer
 def main(_: list[str]) -> None:
     output = Path(_OUTPUT.value)
     base = bases.load(_BASE.value)
+    family = base.family
     learn, rules, params, *_ = adapter.load(Path(_ADAPTER.value), base)
     theta, policy = params["theta"], hub.local_directory(_POLICY.value)
     known = base.statistics
@@ -45,14 +45,14 @@ def main(_: list[str]) -> None:
     }
     if _FORMAT.value == "peft":
         manifest = directory.read_manifest(_ADAPTER.value)
-        export.peft(output, rules, theta, base.model, _POLICY.value, policy, statistics, manifest)
+        family.export_peft(output, rules, theta, base.model, _POLICY.value, policy, statistics, manifest)
         print(f"peft adapter: {output}  ({adapters.count(theta).total} parameters, base {_POLICY.value})")
         return
-    export.merged(output, adapters.fuse(learn.model(theta)), policy, statistics, _DTYPE.value)
+    family.export_merged(output, adapters.fuse(learn.model(theta)), policy, statistics, _DTYPE.value)
     velocity = probe(base, learn).run
-    read_back = bases.make(convert.load(output, policy / convert.TOKENIZER).model, base.tokenizer, known)
+    read_back = bases.make(family.load(output, policy / hub.TOKENIZER, iter).model, base.tokenizer, known)
     written = probe(read_back, learner(read_back, (), jax.random.key(0))).run({"theta": {}})
-    largest, share = export.rounding(
+    largest, share = adapter.rounding(
         *(np.asarray(x) for x in (velocity({"theta": zeros(theta)}), velocity({"theta": theta}), written))
     )
     print(

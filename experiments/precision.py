@@ -11,12 +11,10 @@ from absl import flags
 
 from metalora_jax import trees
 from metalora_jax.evaluation.benchmarks import benchmark
-from metalora_jax.policies.smolvla import convert
-from metalora_jax.policies.smolvla.presets import NAMES, preset
 from metalora_jax.training import command
 
-_POLICY = flags.DEFINE_string("policy", None, "SmolVLA: a directory, or a name on the hub.", required=True)
-_PLACEMENT = flags.DEFINE_enum("placement", "plan", NAMES, "Where the adapters sit.")
+_POLICY = flags.DEFINE_string("policy", None, "A policy: a directory, or a name on the hub.", required=True)
+_PLACEMENT = flags.DEFINE_string("placement", "", "A preset of the policy's family; empty is the first.")
 _B_STD = flags.DEFINE_float("b_std", 0.02, "Spread of the adapters' B, so that A has a gradient too.")
 
 KINDS = (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16"))
@@ -27,11 +25,11 @@ def main(_: list[str]) -> None:
     print("| phi in | arithmetic in | loss | off by, relative | gradient off by, relative | cosine of the gradients |")
     print("|---|---|---|---|---|---|")
     for stored, computed in KINDS:
-        model = convert.load(_POLICY.value, param_dtype=stored, dtype=computed).model
-        arrays = benchmark.batch_arrays(model.config, benchmark.FRAMES)
-        work = benchmark.Work(model, preset(_PLACEMENT.value, b_std=_B_STD.value), arrays)
+        base = benchmark.load(_POLICY.value, param_dtype=stored, dtype=computed)
+        placement = base.family.preset(_PLACEMENT.value or base.family.presets[0], b_std=_B_STD.value)
+        work = benchmark.Work(base, placement, benchmark.batch_arrays(base.sizes, benchmark.FRAMES))
         loss, gradient = work.loss_and_gradient()
-        del model, work  # one policy at a time in memory
+        del base, work  # one policy at a time in memory
         first = first or (loss, gradient)
         norm, own = (float(trees.global_norm(g)) for g in (first[1], gradient))
         apart = float(trees.global_norm(trees.sub(gradient, first[1]))) / norm

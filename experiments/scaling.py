@@ -14,12 +14,11 @@ from absl import flags
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.learner import learner
 from metalora_jax.evaluation.benchmarks import scaling
-from metalora_jax.policies.smolvla.presets import NAMES, preset
 from metalora_jax.training import command
 
 _OUTPUT = flags.DEFINE_string("output", None, "Directory for the figure and the raw points.", required=True)
 _BASE = flags.DEFINE_string("base", "", "Base directory; empty is the nano SmolVLA in the package.")
-_PLACEMENT = flags.DEFINE_enum("placement", "plan", NAMES, "Where the adapters sit.")
+_PLACEMENT = flags.DEFINE_string("placement", "", "A preset of the base's family; empty is the first.")
 _REPEATS = flags.DEFINE_integer("repeats", 9, "Repeats of each point.", lower_bound=1)
 
 
@@ -27,7 +26,8 @@ def main(_: list[str]) -> None:
     output = Path(_OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
     base = bases.load(_BASE.value or None)
-    learn = learner(base, preset(_PLACEMENT.value, b_std=0.02), jax.random.key(0))
+    placement = base.family.preset(_PLACEMENT.value or base.family.presets[0], b_std=0.02)
+    learn = learner(base, placement, jax.random.key(0))
     points = [*scaling.time_points(base, learn, _REPEATS.value), *scaling.memory_points(base, learn)]
     (output / "raw.json").write_text(json.dumps(points, indent=1) + "\n")
     scaling.figure(points).savefig(output / "scaling.png")

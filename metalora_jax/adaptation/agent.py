@@ -75,8 +75,20 @@ class Agent:
         if single:
             images, state = np.asarray(images)[None], np.asarray(state)[None]
         observation = self._base.preprocessor.observe(images, state, instruction)
-        commands = self._base.preprocessor.commands(np.asarray(_sample(self._learner, observation, key)))
+        commands = self._base.preprocessor.commands(np.asarray(self.sample(observation, key)))
         return commands[0] if single else commands
+
+    def sample(self, observation: Observation, key: jax.Array) -> jax.Array:
+        """As `act`, for frames that are prepared already, and without undoing the normalisation.
+
+        Args:
+          observation: B frames, as the base's preprocessor gives them.
+          key: of the flow's noise.
+
+        Returns:
+          (B, chunk, max_action_dim), normalised.
+        """
+        return _sample(self._learner, observation, key)
 
 
 @jax.jit

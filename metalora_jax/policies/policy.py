@@ -2,18 +2,22 @@
 
 A family of policies is two classes. `Policy` is the network, an NNX module that knows nothing of adapters. `Family` is
 what surrounds it: files, tokenizer, pictures, and names. `registry` finds a family by the `type` in config.json.
+
+What every program needs of a family is abstract. What only some need (pretraining, export, the benchmark) has a default
+that raises a ValueError naming the method to implement.
 """
 
 import abc
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, Protocol
 
 import jax
 import numpy as np
 from flax import nnx
 from tokenizers import Tokenizer
 
+from metalora_jax.adapters.attach import Theta
 from metalora_jax.adapters.placement import Placement
 from metalora_jax.types import Array, Observation, PyTree, Sizes
 
@@ -22,6 +26,7 @@ STAGES: tuple[Stage, ...] = ("observation", "features", "context")
 """What is known of a frame as it goes through a policy; the later, the more has been computed."""
 
 Progress = Callable[[list], Iterable]
+ExportDtype = Literal["float32", "base"]
 
 
 class Config(Protocol):
@@ -101,6 +106,26 @@ class Checkpoint(NamedTuple):
     lerobot_config: dict[str, Any] | None  # config.json of a lerobot policy, as it is
 
 
+class Operations(NamedTuple):
+    """Floating-point operations of one frame, forward, by stage; the adapters themselves are not counted."""
+
+    encode: float
+    condition: float
+    velocity: float  # of one evaluation
+    condition_attention: float  # part of `condition`: the products of activations with activations
+    velocity_attention: float  # part of `velocity`
+
+    @property
+    def condition_backward(self) -> float:
+        """Gradients of the activations: as much as the linear maps, twice the attention; frozen weights need none."""
+        return self.condition + self.condition_attention
+
+    @property
+    def velocity_backward(self) -> float:
+        """The same for the velocity."""
+        return self.velocity + self.velocity_attention
+
+
 class Family(abc.ABC):
     """How policies of one type are read, written and fed."""
 
@@ -151,7 +176,7 @@ class Family(abc.ABC):
     @property
     @abc.abstractmethod
     def presets(self) -> tuple[str, ...]:
-        """The names that `preset` takes."""
+        """The names that `preset` takes; the first is what programs use unless told otherwise."""
 
     @abc.abstractmethod
     def module_names(self, config: Any) -> Mapping[str, tuple[tuple[str, ...], int | None]]:
@@ -160,3 +185,87 @@ class Family(abc.ABC):
     def without_effect(self, paths: Iterable[str]) -> list[str]:
         """Those of the adapted maps that no output depends on, whatever the input."""
         return []
+
+    def create(self, fields: Mapping[str, Any], rngs: nnx.Rngs) -> Policy:
+        """A policy with fresh weights, for pretraining. Optional.
+
+        Args:
+          fields: of the config, those that differ from the family's defaults: a recipe's `model` without its `type`.
+          rngs: of the weights.
+
+        Raises:
+          TypeError: a field is unknown.
+          ValueError: the fields do not fit each other; or the family does not implement this.
+        """
+        self._lacks("pretrained from scratch", "create")
+
+    def prepare_float_images(self, images: jax.Array, size: int) -> jax.Array:
+        """`prepare_images` as a function that JAX can trace, for pretraining, which augments on the device. Optional.
+
+        Args:
+          images: (..., H, W, 3) float32 in [0, 1].
+          size: side of the result [px].
+
+        Returns:
+          (..., size, size, 3) float32 in [-1, 1].
+
+        Raises:
+          ValueError: the family does not implement this.
+        """
+        self._lacks("pretrained from scratch", "prepare_float_images")
+
+    def export_merged(
+        self, directory: Path, model: Any, source: Path, statistics: Mapping[str, np.ndarray], dtype: ExportDtype
+    ) -> None:
+        """Writes a policy in the public format of its type, one that `load` reads. Optional.
+
+        Args:
+          directory: made here, as a whole or not at all; must not exist.
+          model: the policy, with its adapters folded in (`adapters.fuse`).
+          source: the public checkpoint that the base was made from.
+          statistics: that the policy normalises by: the keys "observation.state.mean", "observation.state.std",
+            "action.mean" and "action.std", each (width,).
+          dtype: "float32", or "base" for each tensor in the type that it has in `source`.
+
+        Raises:
+          ValueError: `directory` exists; `source` is of another format; or the family does not implement this.
+        """
+        self._lacks("exported", "export_merged")
+
+    def export_peft(
+        self,
+        directory: Path,
+        placement: Placement,
+        theta: Theta,
+        model: Any,
+        source_name: str,
+        source: Path,
+        statistics: Mapping[str, np.ndarray],
+        manifest: Mapping[str, Any],
+    ) -> None:
+        """Writes an adapter in PEFT's format, with what the policy's public format asks beside it. Optional.
+
+        Args:
+          directory: made here, as a whole or not at all; must not exist.
+          placement, theta: the adapter.
+          model: the base, for its names.
+          source_name: what the reader is to load the base by: a directory, or its name on the hub.
+          source: its directory here.
+          statistics: see `export_merged`.
+          manifest: JSON that travels along in the header of the weights, where PEFT does not look.
+
+        Raises:
+          ValueError: as for `export_merged`; or the adapter is more than plain LoRA.
+        """
+        self._lacks("exported", "export_peft")
+
+    def operations(self, config: Any, cameras: int) -> Operations:
+        """What one frame of that many cameras costs at the least, for the benchmark's floor. Optional.
+
+        Raises:
+          ValueError: the family does not implement this.
+        """
+        self._lacks("benchmarked", "operations")
+
+    def _lacks(self, done: str, method: str) -> NoReturn:
+        raise ValueError(f"a {self.type} policy cannot be {done}: its family has no {method}; see docs/add_policy.md")

@@ -1,7 +1,7 @@
 """Pretraining of a base policy: plain imitation of demonstrations, all weights trained."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,84 +10,40 @@ import optax
 from flax import nnx
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from metalora_jax.data import instructions
-from metalora_jax.data.augment import ImageAugmentation
-from metalora_jax.data.config import DataConfig, read_demos
+from metalora_jax.data.config import read_demos
 from metalora_jax.data.frames import Frames, rows_and_labels
-from metalora_jax.envs.control import Control
-from metalora_jax.fields import each, from_fields
-from metalora_jax.policies import stages
+from metalora_jax.policies import registry, stages
 from metalora_jax.policies.policy import Policy
-from metalora_jax.policies.smolvla.preprocess import prepare_image
-from metalora_jax.training.augmentation import SymmetryConfig, augmented
+from metalora_jax.training.augmentation import augmented
 from metalora_jax.training.loop import Gradient
+from metalora_jax.training.recipe import Pretraining
 from metalora_jax.types import ActionChunk, Array, Batch, Demo, Observation, PyTree
 
+Prepare = Callable[[jax.Array], jax.Array]
+"""`Family.prepare_float_images` at the policy's size."""
 
-class Pretraining(NamedTuple):
-    """A recipe of pretraining: a whole config, read once."""
 
-    seed: int
-    data: Mapping[str, DataConfig]  # parts; the first one's tasks are learned
-    model: Mapping[str, Any]  # sizes of the policy: its family knows the fields
-    control: Control  # how the result is run, for evaluate_base.py
-    batch: int  # frames
-    noise_draws: int  # samples of (t, noise) per frame
-    augment: ImageAugmentation  # fixed variants of every frame
-    symmetries: SymmetryConfig
-    shift: int  # [px] largest move of a picture, drawn in every step
-    brightness: float  # largest relative change, drawn in every step
-    learning_rate: float  # the highest
-    steps: int
-    warmup: int  # steps
-    weight_decay: float
-    checkpoint_every: int  # steps
-    paraphrases: instructions.Table = {}  # noqa: RUF012 - never written to
+def create(recipe: Pretraining) -> Policy:
+    """The policy that `recipe` trains, with fresh weights.
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Pretraining":
-        """Reads a whole config, such as configs/nano_smolvla.py gives.
+    Raises:
+      ValueError: the type is missing or unknown, or the family cannot make a policy, see `Family.create`.
+    """
+    fields = dict(recipe.model)
+    if "type" not in fields:
+        raise ValueError('the config has no model.type; add the type of the policy to train, such as "smolvla"')
+    return registry.family(fields.pop("type")).create(fields, nnx.Rngs(recipe.seed))
 
-        Raises:
-          ValueError: a field is unknown, missing or out of range, or parts of the data differ in their cameras, or
-            select only some frames.
-        """
-        data = each(DataConfig.from_config)(config.get("data", {}))
-        if not data:
-            raise ValueError("config.data has no part: name the demonstrations to learn from")
-        (first, whole), *others = data.items()
-        for name, part in others:
-            if tuple(part.cameras) != tuple(whole.cameras):
-                raise ValueError(f"data.{name}.cameras = {part.cameras} must be data.{first}.cameras = {whole.cameras}")
-        if any(part.frames is not None for part in data.values()):
-            raise ValueError("data.frames saves work in a frozen front, and pretraining has none: leave it out")
-        return from_fields(
-            cls,
-            config,
-            parts={
-                "data": lambda _: data,
-                "model": dict,
-                "control": lambda fields: Control.from_config(fields, whole.cameras),
-                "augment": ImageAugmentation.from_config,
-                "symmetries": SymmetryConfig.from_config,
-                "paraphrases": instructions.checked,
-            },
-        )
 
-    @property
-    def learned(self) -> DataConfig:
-        """The first part of the data."""
-        return next(iter(self.data.values()))
+def read(recipe: Pretraining) -> dict[str, list[Demo]]:
+    """The demonstrations that `recipe` trains on: those of the first part's tasks in all parts, and mirror images.
 
-    def demos(self) -> dict[str, list[Demo]]:
-        """Reads the demonstrations of the first part's tasks in all parts, and adds their mirror images.
-
-        Raises:
-          ValueError: see `read_demos` and `augmented`.
-        """
-        known = [read_demos(part) for part in self.data.values()]
-        demos = {task: [demo for part in known for demo in part.get(task, [])] for task in known[0]}
-        return augmented(demos, self.learned.cameras, self.symmetries, self.paraphrases)
+    Raises:
+      ValueError: see `read_demos` and `augmented`.
+    """
+    known = [read_demos(part) for part in recipe.data.values()]
+    demos = {task: [demo for part in known for demo in part.get(task, [])] for task in known[0]}
+    return augmented(demos, recipe.learned.cameras, recipe.symmetries, recipe.paraphrases)
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
@@ -137,8 +93,8 @@ def draw_batch(frames: Frames, labelled: Labelled, seed: int, step: int, size: i
     return Batch(Observation(images, mask, *frames.text(rows), state), target)
 
 
-def augment(key: jax.Array, images: jax.Array, size: int, shift: int, brightness: float) -> jax.Array:
-    """uint8 (B, C, H, W, 3) -> float32 (B, C, size, size, 3) in [-1, 1], as the policy takes them.
+def augment(key: jax.Array, images: jax.Array, shift: int, brightness: float, prepare: Prepare) -> jax.Array:
+    """uint8 (B, C, H, W, 3) -> float32 (B, C, size, size, 3) in [-1, 1], as the policy takes them: by `prepare`.
 
     Moved by <= `shift` [px of H], brightness scaled by 1 +- `brightness`. All cameras of a frame move alike. The shift
     is that of DrQ (Kostrikov et al. 2020, arXiv:2004.13649).
@@ -154,16 +110,17 @@ def augment(key: jax.Array, images: jax.Array, size: int, shift: int, brightness
     x = jax.vmap(crop)(x, offsets).astype(jnp.float32) / 255.0
     factor = jax.random.uniform(light_key, (batch, 1, 1, 1, 1), minval=1 - brightness, maxval=1 + brightness)
     x = jnp.clip(x * factor, 0.0, 1.0)
-    return x * 2 - 1 if height == width == size else prepare_image(x, size)
+    return prepare(x)
 
 
-def gradient(graph: nnx.GraphDef, action_dim: int, draws: int, shift: int, brightness: float) -> Gradient:
+def gradient(
+    graph: nnx.GraphDef, action_dim: int, draws: int, shift: int, brightness: float, prepare: Prepare
+) -> Gradient:
     """Gradient of the flow-matching loss with respect to all weights (a pure dict)."""
 
     def of(params: PyTree, batch: Batch, key: jax.Array) -> tuple[PyTree, dict[str, Array]]:
         image_key, flow_key = jax.random.split(key)
-        size = nnx.merge(graph, params).config.image_size
-        images = augment(image_key, batch.inputs.images, size, shift, brightness)
+        images = augment(image_key, batch.inputs.images, shift, brightness, prepare)
 
         def loss(params: PyTree) -> jax.Array:
             model: Policy = nnx.merge(graph, params)

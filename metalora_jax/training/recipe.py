@@ -1,4 +1,4 @@
-"""A recipe of meta-training: a config, read once into typed values and checked before any work begins."""
+"""Recipes of training: configs, read once into typed values and checked before any work begins."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,7 +8,8 @@ from metalora_jax.data import instructions
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.config import DataConfig
 from metalora_jax.envs.conditions import ConditionRange
-from metalora_jax.fields import from_fields, optional, to_fields
+from metalora_jax.envs.control import Control
+from metalora_jax.fields import each, from_fields, optional, to_fields
 from metalora_jax.training.augmentation import SymmetryConfig
 from metalora_jax.training.methods import LEARNED, MetaConfig
 
@@ -112,3 +113,59 @@ class Recipe(NamedTuple):
         """The config, with the defaults of what it left out."""
         written = {name: to_fields(value) for name, value in self._asdict().items() if name != "placement"}
         return written | {"placement": placement.to_json(self.placement)}
+
+
+class Pretraining(NamedTuple):
+    """A recipe of pretraining: a whole config, read once."""
+
+    seed: int
+    data: Mapping[str, DataConfig]  # parts; the first one's tasks are learned
+    model: Mapping[str, Any]  # sizes of the policy: its family knows the fields
+    control: Control  # how the result is run, for evaluate_base.py
+    batch: int  # frames
+    noise_draws: int  # samples of (t, noise) per frame
+    augment: ImageAugmentation  # fixed variants of every frame
+    symmetries: SymmetryConfig
+    shift: int  # [px] largest move of a picture, drawn in every step
+    brightness: float  # largest relative change, drawn in every step
+    learning_rate: float  # the highest
+    steps: int
+    warmup: int  # steps
+    weight_decay: float
+    checkpoint_every: int  # steps
+    paraphrases: instructions.Table = {}  # noqa: RUF012 - never written to
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Pretraining":
+        """Reads a whole config, such as configs/nano_smolvla.py gives.
+
+        Raises:
+          ValueError: a field is unknown, missing or out of range, or parts of the data differ in their cameras, or
+            select only some frames.
+        """
+        data = each(DataConfig.from_config)(config.get("data", {}))
+        if not data:
+            raise ValueError("config.data has no part: name the demonstrations to learn from")
+        (first, whole), *others = data.items()
+        for name, part in others:
+            if tuple(part.cameras) != tuple(whole.cameras):
+                raise ValueError(f"data.{name}.cameras = {part.cameras} must be data.{first}.cameras = {whole.cameras}")
+        if any(part.frames is not None for part in data.values()):
+            raise ValueError("data.frames saves work in a frozen front, and pretraining has none: leave it out")
+        return from_fields(
+            cls,
+            config,
+            parts={
+                "data": lambda _: data,
+                "model": dict,
+                "control": lambda fields: Control.from_config(fields, whole.cameras),
+                "augment": ImageAugmentation.from_config,
+                "symmetries": SymmetryConfig.from_config,
+                "paraphrases": instructions.checked,
+            },
+        )
+
+    @property
+    def learned(self) -> DataConfig:
+        """The first part of the data."""
+        return next(iter(self.data.values()))

@@ -9,6 +9,7 @@ from pathlib import Path
 from runpy import run_path
 
 import pytest
+from flax import nnx
 
 from metalora_jax.adaptation import base as bases
 from metalora_jax.data import instructions
@@ -23,12 +24,10 @@ from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.protocol.few_shot import Protocol
 from metalora_jax.evaluation.protocol.grid import expand
 from metalora_jax.policies.smolvla import presets
-from metalora_jax.policies.smolvla.config import SmolVLAConfig
-from metalora_jax.training import methods
+from metalora_jax.training import methods, pretrain
 from metalora_jax.training.augmentation import other_texts
 from metalora_jax.training.meta_train import outer_optimizer
-from metalora_jax.training.pretrain import Pretraining
-from metalora_jax.training.recipe import Recipe
+from metalora_jax.training.recipe import Pretraining, Recipe
 from tests.data.libero_golden import libero_tasks
 from tests.data.splits import check_recombined, hold_out
 from tests.evaluation.fake_world import make_world
@@ -245,14 +244,14 @@ def test_reworded_new_tasks_are_new():
 @pytest.mark.parametrize("config", [each for each in configs_with("model") if "nano" in str(each.id)])
 def test_base_recipes(config):
     recipe, known = Pretraining.from_config(config), world_of(config)
+    sizes = nnx.eval_shape(lambda: pretrain.create(recipe)).sizes
     assert recipe.augment == ImageAugmentation(variants=1)  # the base in the package was made without
     assert recipe.symmetries == (recipe.control.world, (), ())
     for data in recipe.data.values():
         check_data(data, known)
-        size = SmolVLAConfig.nano(**recipe.model)
-        assert len(data.cameras) == size.cameras
-        assert (known.state_dim, known.action_dim) == (size.max_state_dim, size.max_action_dim)
-        assert recipe.control.execute <= size.chunk_size
+        assert len(data.cameras) == sizes.cameras
+        assert (known.state_dim, known.action_dim) == (sizes.state, sizes.action)
+        assert recipe.control.execute <= sizes.chunk
 
 
 def test_conditions_go_all_around():

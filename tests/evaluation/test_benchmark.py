@@ -7,9 +7,11 @@ import pytest
 from flax import nnx
 
 from metalora_jax import adapters
-from metalora_jax.evaluation.benchmarks import benchmark, scaling, table
-from metalora_jax.policies.smolvla.presets import preset
+from metalora_jax.adaptation.agent import Agent
+from metalora_jax.evaluation.benchmarks import benchmark, peer, scaling, table
+from metalora_jax.policies.smolvla.family import FAMILY
 from metalora_jax.policies.stages import advance
+from metalora_jax.training.pretrain import train_tokenizer
 from metalora_jax.types import Observation
 from tests.policies.tiny_smolvla import build
 
@@ -32,9 +34,16 @@ class FakePeer:
 
 
 @pytest.fixture(scope="module")
-def work():
-    model = build(**TINY)
-    return benchmark.Work(model, preset("plan"), benchmark.batch_arrays(model.config, BATCH))
+def base(tmp_path_factory):
+    """A policy alone, without statistics, as lerobot/smolvla_base comes."""
+    directory = tmp_path_factory.mktemp("policy")
+    FAMILY.save(directory, build(**TINY), train_tokenizer(["push"], 40))
+    return benchmark.load(str(directory))
+
+
+@pytest.fixture(scope="module")
+def work(base):
+    return benchmark.Work(base, FAMILY.preset("plan"), benchmark.batch_arrays(base.sizes, BATCH))
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +56,16 @@ def raw(work):
     def record(placement, side, name, figures):
         found.append({"placement": placement, "side": side, "work": name, **figures})
 
-    peer = FakePeer()
-    benchmark.alternate("plan", work, peer, record, repeats=2, meta_repeats=1, peer_tasks=1)
-    assert "cache" in peer.asked
+    fake = FakePeer()
+    peer.alternate("plan", work, fake, record, repeats=2, meta_repeats=1, peer_tasks=1)
+    assert "cache" in fake.asked
     return found
 
 
 def test_the_step_is_one_of_sgd_on_the_flow_loss(work):
     """Against a gradient through the whole policy, written out."""
     model = build(**TINY)
-    graph, theta, phi = adapters.split(adapters.attach(model, preset("plan"), jax.random.key(0)))
+    graph, theta, phi = adapters.split(adapters.attach(model, FAMILY.preset("plan"), jax.random.key(0)))
     rows = slice(0, benchmark.FRAMES)
     seen = jax.tree.map(lambda x: x[rows], work.observation)
     actions, noise, t = (x[rows] for x in work.target)
@@ -77,9 +86,9 @@ def test_the_step_is_one_of_sgd_on_the_flow_loss(work):
 
 def test_operations_are_those_of_the_compiled_program():
     model = build(**TINY)
-    ops = table.operations(model.config)
+    ops = FAMILY.operations(model.config, benchmark.CAMERAS)
     graph, phi = nnx.split(model)
-    arrays = benchmark.batch_arrays(model.config, 1)
+    arrays = benchmark.batch_arrays(model.sizes, 1)
     seen = (np.moveaxis(arrays["images"], 2, -1), *(arrays[x] for x in ("image_mask", "tokens", "token_mask", "state")))
     one = Observation(*map(jnp.asarray, seen))
     features = advance(model, one, "features")
@@ -96,7 +105,7 @@ def test_operations_are_those_of_the_compiled_program():
         ),
     )
     # Norms, softmax and rotary positions are a large part at this size; none is in the floor.
-    for counted, known in zip((ops.vision, ops.text, ops.expert), compiled, strict=True):
+    for counted, known in zip((ops.encode, ops.condition, ops.velocity), compiled, strict=True):
         assert 0.6 * known < counted < known
 
 
@@ -107,7 +116,7 @@ def test_every_piece_of_work_is_timed_by_turns(raw):
 
 
 def test_the_table_holds_medians_ratios_and_what_is_missing(raw):
-    text = table.table(raw, table.operations(build(**TINY).config))
+    text = table.table(raw, FAMILY.operations(build(**TINY).config, benchmark.CAMERAS))
     lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
     assert "not measured" in lines["LoRA step, expert only, warm"]
     cells = [cell.strip() for cell in lines["FOMAML meta-step, warm"].split("|")]
@@ -120,8 +129,22 @@ def test_the_table_holds_medians_ratios_and_what_is_missing(raw):
 
 def test_ours_alone(work):
     found = []
-    benchmark.alternate("expert", work, None, lambda *a: found.append(a), repeats=1, meta_repeats=0, peer_tasks=1)
+    peer.alternate("expert", work, None, lambda *a: found.append(a), repeats=1, meta_repeats=0, peer_tasks=1)
     assert [(side, name) for _, side, name, _ in found] == [("ours", "step"), ("ours", "step_cold")]
+
+
+def test_the_chunk_is_sampled_by_the_agent(work, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Agent, "sample", lambda self, observation, key: seen.append(observation))
+    work.run_sample()
+    [observation] = seen
+    np.testing.assert_array_equal(observation.state, work.observation.state[:1])
+
+
+def test_frames_have_no_more_cameras_than_the_policy():
+    for own, shown in ((1, 1), (2, 2), (3, 2)):
+        sizes = build(cameras=own).sizes
+        assert benchmark.batch_arrays(sizes, 1)["images"].shape[1] == benchmark.cameras(sizes) == shown
 
 
 def test_the_largest_power_of_two_that_fits():

@@ -14,7 +14,7 @@ from metalora_jax.adapters import LoRA, Rule
 from metalora_jax.data import normalize
 from metalora_jax.data.frames import gather
 from metalora_jax.policies import registry, stages
-from metalora_jax.policies.policy import STAGES
+from metalora_jax.policies.policy import STAGES, Family
 from metalora_jax.training.pretrain import train_tokenizer
 from metalora_jax.types import ActionChunk, Batch, Observation
 from tests.policies import tiny_smolvla, toy
@@ -65,6 +65,51 @@ def test_the_registry_finds_the_family(base):
     assert base.family.type == base.model.type
     for name in base.family.presets:
         assert adapters.attach(base.model, base.family.preset(name, rank=2), KEY)
+    with pytest.raises(ValueError, match=f"no-such-preset.*{base.family.presets[0]}"):
+        base.family.preset("no-such-preset")
+
+
+def has(base, method):
+    return getattr(type(base.family), method) is not getattr(Family, method)
+
+
+def test_what_a_family_leaves_out_is_refused_by_name(base):
+    calls = {
+        "create": lambda: base.family.create({}, nnx.Rngs(0)),
+        "prepare_float_images": lambda: base.family.prepare_float_images(jnp.zeros((8, 8, 3)), 8),
+        "export_merged": lambda: base.family.export_merged(None, None, None, {}, "float32"),
+        "export_peft": lambda: base.family.export_peft(None, (), {}, None, "", None, {}, {}),
+        "operations": lambda: base.family.operations(base.config, 1),
+    }
+    for method in (name for name in calls if not has(base, name)):
+        with pytest.raises(
+            ValueError, match=rf"^a {base.family.type} policy cannot be .*: its family has no {method};"
+        ):
+            calls[method]()
+
+
+def test_a_family_that_can_be_pretrained(base):
+    """`create` is a function of the seed; what a program shows a policy as floats is what a robot shows it as bytes."""
+    if not has(base, "create"):
+        pytest.skip("optional")
+    fields = base.config.to_dict()
+    one, again, other = (base.family.create(fields, nnx.Rngs(seed)) for seed in (3, 3, 4))
+    weights = [trees.digest(nnx.to_pure_dict(nnx.state(model, nnx.Param))) for model in (one, again, other)]
+    assert weights[0] == weights[1] != weights[2]
+    assert (one.type, one.config.to_dict()) == (base.family.type, base.config.to_dict())
+    images = frames(base)[0]
+    for size in (images.shape[-2], images.shape[-2] // 2):
+        floats = jax.jit(base.family.prepare_float_images, static_argnums=1)(images / np.float32(255), size)
+        np.testing.assert_allclose(floats, base.family.prepare_images(images, size), atol=1e-6)
+
+
+def test_operations_are_counted_by_stage(base):
+    if not has(base, "operations"):
+        pytest.skip("optional")
+    one, two = (base.family.operations(base.config, cameras) for cameras in (1, 2))
+    assert two.encode == 2 * one.encode > 0
+    assert two.velocity > two.velocity_attention > 0
+    assert two.condition > two.condition_attention > one.condition_attention > 0
 
 
 def test_a_frame_may_enter_after_any_stage(base, seen):

@@ -55,12 +55,6 @@ def test_the_types_of_the_base_are_kept_when_asked_for(base, adapted, tmp_path):
     assert {k: t.dtype for k, t in tensors.items()} == {k: t.dtype for k, t in originals.items()}
 
 
-def test_rounding_is_held_against_what_the_adapter_does():
-    before, exact = np.zeros(4), np.full(4, 2.0)
-    assert export.rounding(before, exact, exact) == (0.0, 0.0)
-    assert export.rounding(before, exact, exact + np.eye(4)[3]) == (1.0, pytest.approx(0.25))
-
-
 def test_a_peft_export_is_an_adapter_with_its_manifest(base, adapted, tmp_path):
     placement, model = adapted
     theta = adapters.split(model).theta

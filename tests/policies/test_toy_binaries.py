@@ -10,14 +10,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from metalora_jax import trees
 from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.agent import Agent
+from metalora_jax.adaptation.learner import learner
 from metalora_jax.data import libero_hdf5, normalize
-from metalora_jax.envs.metaworld import INSTRUCTIONS
+from metalora_jax.envs.conditions import Condition
+from metalora_jax.envs.control import Control
+from metalora_jax.envs.metaworld import INSTRUCTIONS, MetaWorld
+from metalora_jax.evaluation import rollout
+from metalora_jax.evaluation.benchmarks import scaling
 from metalora_jax.policies import registry
 from metalora_jax.training.pretrain import train_tokenizer
 from metalora_jax.types import Demo
@@ -61,15 +69,15 @@ def root(tmp_path_factory):
     return path
 
 
-def program(name, *flags):
-    """Runs one of the programs as a user does; what it printed."""
+def program(name, *flags, fails=False):
+    """Runs one of the programs as a user does; what it printed, or its error where it is to end in one."""
     # What one program has compiled, however small, the next one finds.
     shared = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     known = os.environ | {registry.PLUGINS: PLUGIN, "PYTHONPATH": str(ROOT)} | shared
     command = [sys.executable, f"experiments/{name}.py", *map(str, flags)]
     done = subprocess.run(command, cwd=ROOT, env=known, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    return done.stderr if fails else done.stdout
 
 
 @functools.cache
@@ -105,7 +113,8 @@ def test_meta_training_moves_the_toy_s_adapters(root, trained):
     assert trees.global_norm(trees.sub(found.meta_params["theta"], fresh.learner.theta)) > 1e-3
 
 
-def test_the_toy_adapts_from_one_demonstration(root, trained):
+@pytest.fixture(scope="module")
+def adapted(root, trained):
     target, demos = root / "adapted", root / f"{TASKS[0]}_demo.hdf5"
     said = program(
         "adapt",
@@ -118,7 +127,11 @@ def test_the_toy_adapts_from_one_demonstration(root, trained):
         "--frames=3",
     )
     assert f"task:           {TOLD[TASKS[0]]}" in said
-    start, found = (loaded(root, path) for path in (trained, target))
+    return target
+
+
+def test_the_toy_adapts_from_one_demonstration(root, trained, adapted):
+    start, found = (loaded(root, path) for path in (trained, adapted))
     assert trees.global_norm(trees.sub(found.meta_params["theta"], start.meta_params["theta"])) > 1e-4
 
 
@@ -139,6 +152,84 @@ def test_the_toy_acts_in_closed_loop(root):
     assert record["task"] == TASKS[0]
     assert record["error"] is None
     assert record["length"] == 3
+
+
+@pytest.mark.metaworld
+def test_the_adapted_toy_acts_in_closed_loop(root, adapted):
+    """In a worker process, as an agent does in this one."""
+    base, found = bases.load(root / "base"), loaded(root, adapted)
+    theta = jax.tree.map(np.asarray, found.learner.theta)
+    control = Control(("agentview",), execute=2, max_steps=3)
+    jobs = [
+        rollout.Job(TASKS[0], found.placement, theta, (rollout.Rollout("adapted", Condition(), 0),)),
+        rollout.Job(TASKS[0], (), None, (rollout.Rollout("base", Condition(), 0),)),
+    ]
+    outcomes = {outcome.key: outcome for outcome in rollout.run(jobs, root / "base", control, workers=1)}
+    assert [(each.error, each.length) for each in outcomes.values()] == [(None, 3)] * 2
+    with MetaWorld(TASKS[0], control.cameras, image_size=control.image_size) as env:
+        env.reset(0, Condition())
+        frame = env.observe()
+    for key, start in (("adapted", found.learner), ("base", None)):
+        first = jax.random.fold_in(jax.random.key(0), 0)
+        chunk = Agent(base, start).act(frame.images, frame.state, TOLD[TASKS[0]], first)
+        np.testing.assert_allclose(outcomes[key].commands[:2], chunk[:2], atol=1e-5)
+    assert np.abs(outcomes["adapted"].commands[:2] - outcomes["base"].commands[:2]).max() > 1e-3
+
+
+def test_the_toy_is_pretrained(root):
+    data = {"directory": root, "tasks": TASKS, "demos": 3}
+    parts = {f"data.{part}.{name}": value for part in ("clean", "noisy") for name, value in data.items()}
+    changes = parts | {"batch": 4, "steps": 2, "warmup": 1, "shift": 1, "seed": 5}
+    said = program(
+        "pretrain",
+        "--config=tests/policies/toy_recipe.py",
+        f"--workdir={root / 'pretrained'}",
+        *(f"--config.{name}={value}" for name, value in changes.items()),
+    )
+    assert said.splitlines()[-1] == f"base: {root / 'pretrained' / 'base'}"
+    found = bases.load(root / "pretrained" / "base")
+    assert (found.model.type, found.config.width) == ("toy", 12)
+    fresh = toy.FAMILY.create({"cameras": 1, "tokens": 64, "width": 12}, nnx.Rngs(5))
+    for own, before in zip(*(jax.tree.leaves(nnx.state(model)) for model in (found.model, fresh)), strict=True):
+        assert 0 < np.abs(own - before).max() < 0.02  # two small steps from the weights of this seed
+
+
+def test_the_cost_of_the_toy_is_measured(root, monkeypatch):
+    """What scaling.py does, for few sizes."""
+    monkeypatch.setattr(scaling, "VARIED", {"tasks": (1,)})
+    monkeypatch.setattr(scaling, "MEMORY_STEPS", (1,))
+    base = bases.load(root / "base")
+    learn = learner(base, base.family.preset("experts", b_std=0.1), jax.random.key(0))
+    [point] = scaling.time_points(base, learn, 1)
+    assert point["cpu_seconds"] > 0
+    assert all(point["bytes"] > 0 for point in scaling.memory_points(base, learn))
+
+
+def test_what_fewer_bits_cost_the_toy(root):
+    rows = [line.split(" | ") for line in program("precision", f"--policy={root / 'base'}").splitlines()[2:]]
+    assert [row[:2] for row in rows] == [
+        ["| float32", "float32"],
+        ["| bfloat16", "float32"],
+        ["| bfloat16", "bfloat16"],
+    ]
+    off = [float(row[4]) for row in rows]
+    assert off[0] == 0.0
+    assert 1e-4 < off[1] < off[2] < 0.1
+
+
+@pytest.mark.parametrize("name", ["scaling", "precision"])
+def test_a_placement_that_the_toy_does_not_have_is_refused(root, name):
+    flags = {"scaling": ("--base={}", "--output={}/scaling"), "precision": ("--policy={}",)}[name]
+    said = program(name, *(flag.format(root / "base") for flag in flags), "--placement=plan", fails=True)
+    assert "error: no placement named 'plan'; choose one of experts" in said
+
+
+def test_the_toy_has_no_public_format_to_export_to(root, adapted):
+    flags = (f"--adapter={adapted}", f"--base={root / 'base'}", f"--policy={root / 'base'}", f"--output={root / 'out'}")
+    for kind in ("merged", "peft"):
+        said = program("export", *flags, f"--format={kind}", fails=True)
+        assert f"error: a toy policy cannot be exported: its family has no export_{kind}" in said
+    assert not (root / "out").exists()
 
 
 def test_a_policy_that_nobody_named_is_refused_with_the_remedy(root, monkeypatch):

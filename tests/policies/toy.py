@@ -4,6 +4,7 @@ Its state is in the prompt, as digits, and enters the suffix as well; two expert
 """
 
 import dataclasses
+import functools
 import json
 from typing import ClassVar, NamedTuple
 
@@ -32,6 +33,8 @@ class ToyConfig:
     vocabulary: int = 320
     width: int = 8
     num_steps: int = 2
+    dtype: str = "float32"
+    param_dtype: str = "float32"
 
     def to_dict(self):
         return dataclasses.asdict(self)
@@ -43,9 +46,9 @@ class ToyContext(NamedTuple):
 
 
 class Expert(nnx.Module):
-    def __init__(self, config, width_in, rngs):
-        self.into = nnx.Linear(width_in, config.width, rngs=rngs)
-        self.out = nnx.Linear(config.width, config.action, rngs=rngs)
+    def __init__(self, config, width_in, linear):
+        self.into = linear(width_in, config.width)
+        self.out = linear(config.width, config.action)
 
     def __call__(self, x, bias):
         return self.out(jnp.tanh(self.into(x) + bias))
@@ -63,12 +66,14 @@ class Toy(Policy):
 
     def __init__(self, config, *, rngs):
         self.config = config
-        self.eye = nnx.Linear(3, config.width, rngs=rngs)
-        self.embedding = nnx.Embed(config.vocabulary, config.width, rngs=rngs)
-        self.words = nnx.Linear(config.width, config.width, rngs=rngs)
-        self.state_in = nnx.Linear(config.state, config.width, rngs=rngs)
-        self.coarse = Expert(config, config.action + 1, rngs)
-        self.fine = Expert(config, 2 * config.action, rngs)
+        types = dict(dtype=config.dtype, param_dtype=config.param_dtype)
+        linear = functools.partial(nnx.Linear, **types, rngs=rngs)
+        self.eye = linear(3, config.width)
+        self.embedding = nnx.Embed(config.vocabulary, config.width, **types, rngs=rngs)
+        self.words = linear(config.width, config.width)
+        self.state_in = linear(config.state, config.width)
+        self.coarse = Expert(config, config.action + 1, linear)
+        self.fine = Expert(config, 2 * config.action, linear)
 
     @property
     def sizes(self):
@@ -94,23 +99,33 @@ class Toy(Policy):
         bias = (context.prefix + self.state_in(context.state))[:, None]
         time = jnp.broadcast_to(t[:, None, None], (*x_t.shape[:2], 1))
         v = self.coarse(jnp.concatenate([x_t, time], axis=-1), bias)
-        return v + self.fine(jnp.concatenate([x_t, v], axis=-1), bias)
+        return (v + self.fine(jnp.concatenate([x_t, v], axis=-1), bias)).astype(jnp.float32)
 
 
 def build(**overrides):
     return Toy(ToyConfig(**overrides), rngs=nnx.Rngs(0))
 
 
+def _subsampled(images, size):
+    step = images.shape[-2] // size
+    return images[..., ::step, ::step, :][..., :size, :size, :]
+
+
 class ToyFamily(Family):
+    """Can be pretrained; has no public format, so that it cannot be exported."""
+
     type: ClassVar[str] = "toy"
 
     def load(self, directory, tokenizer, progress, **overrides):
         values = json.loads((directory / "config.json").read_text())
         values.pop("type")
-        model = build(**values, **overrides)
+        model = build(**(values | overrides))
         graph, state = nnx.split(model)
         found = load_file(directory / "model.safetensors")
-        leaves = [(path, nnx.Param(found["/".join(map(str, path))])) for path, _ in nnx.to_flat_state(state)]
+        leaves = [
+            (path, nnx.Param(jnp.asarray(found["/".join(map(str, path))], leaf.dtype)))
+            for path, leaf in nnx.to_flat_state(state)
+        ]
         reader = Tokenizer.from_file(str(directory / "tokenizer.json"))
         return Checkpoint(nnx.merge(graph, nnx.from_flat_state(leaves)), reader, {}, None)
 
@@ -122,8 +137,7 @@ class ToyFamily(Family):
         tokenizer.save(str(directory / "tokenizer.json"))
 
     def prepare_images(self, images, size):
-        step = images.shape[-2] // size
-        return (images[..., ::step, ::step, :][..., :size, :size, :] / 255.0 * 2 - 1).astype(np.float32)
+        return (_subsampled(images, size) / 255.0 * 2 - 1).astype(np.float32)
 
     def tokenize(self, config, tokenizer, instruction, states):
         tokens = np.zeros((len(states), config.tokens), np.int32)
@@ -137,6 +151,8 @@ class ToyFamily(Family):
         return tokens, mask
 
     def preset(self, name, *, rank=None, b_std=0.0):
+        if name not in self.presets:
+            raise ValueError(f"no placement named {name!r}; choose one of {', '.join(self.presets)}")
         return (Rule("coarse/.*|fine/.*", LoRA(rank=rank or 2, b_std=b_std)),)
 
     @property
@@ -145,6 +161,12 @@ class ToyFamily(Family):
 
     def module_names(self, config):
         raise ValueError("PEFT has no names for the toy policy")
+
+    def create(self, fields, rngs):
+        return Toy(ToyConfig(**fields), rngs=rngs)
+
+    def prepare_float_images(self, images, size):
+        return _subsampled(images, size) * 2 - 1
 
 
 FAMILY = ToyFamily()

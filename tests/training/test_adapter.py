@@ -80,3 +80,9 @@ def test_the_probe_asks_for_full_precision():
     products = re.findall(r"dot_general\[.*?precision=(.*?)\n", program, re.DOTALL)
     assert len(products) == program.count("dot_general[")
     assert {product.strip() for product in products} == {"(Precision.HIGHEST, Precision.HIGHEST)"}
+
+
+def test_rounding_is_held_against_what_the_adapter_does():
+    before, exact = np.zeros(4), np.full(4, 2.0)
+    assert adapter.rounding(before, exact, exact) == (0.0, 0.0)
+    assert adapter.rounding(before, exact, exact + np.eye(4)[3]) == (1.0, pytest.approx(0.25))

@@ -1,5 +1,6 @@
 """Pretraining: batches are pure in (seed, step), pictures of any size reach the policy as everywhere else."""
 
+import functools
 import hashlib
 from pathlib import Path
 from runpy import run_path
@@ -7,12 +8,14 @@ from runpy import run_path
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from metalora_jax.data import libero_hdf5
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.frames import gather
-from metalora_jax.policies.smolvla.preprocess import prepare_frames
+from metalora_jax.policies import registry
 from metalora_jax.training import pretrain
+from metalora_jax.training.recipe import Pretraining
 from tests.tiny_base import INSTRUCTIONS, make_base, make_demos, make_frames
 
 CONFIG = Path(__file__).parents[2] / "configs" / "nano_smolvla.py"
@@ -30,7 +33,7 @@ def recipe(tmp_path_factory):
 
 
 def read(recipe):
-    return pretrain.Pretraining.from_config(recipe).demos()
+    return pretrain.read(Pretraining.from_config(recipe))
 
 
 def part(root, **fields):
@@ -47,9 +50,21 @@ def test_batches_are_pure_in_seed_and_step():
 
 def test_larger_pictures_are_brought_to_the_policy_s_size_as_in_a_rollout():
     images = np.random.default_rng(0).integers(0, 256, (2, 1, 32, 32, 3), dtype=np.uint8)
+    family = registry.family("smolvla")
     for size in (32, 16):
-        seen = pretrain.augment(jax.random.key(0), images, size, shift=0, brightness=0.0)
-        np.testing.assert_allclose(seen, prepare_frames(images, size), atol=1e-6)
+        prepare = functools.partial(family.prepare_float_images, size=size)
+        seen = pretrain.augment(jax.random.key(0), images, shift=0, brightness=0.0, prepare=prepare)
+        np.testing.assert_allclose(seen, family.prepare_images(images, size), atol=1e-6)
+
+
+def test_the_recipe_says_which_type_of_policy_is_trained(recipe):
+    made = Pretraining.from_config(recipe | {"model": {"type": "smolvla", "layers": 2}})
+    model = nnx.eval_shape(lambda: pretrain.create(made))
+    assert (model.type, model.config.layers) == ("smolvla", 2)
+    assert made.model["type"] == "smolvla"  # claimed and recorded as it is
+    for named, told in (({}, "the config has no model.type; add"), ({"type": "bert"}, "no policy is of type 'bert'")):
+        with pytest.raises(ValueError, match=told):
+            pretrain.create(made._replace(model=named))
 
 
 def test_the_tasks_of_the_first_part_are_learned_from_all_parts(recipe):

@@ -1,4 +1,4 @@
-"""The cost of gradient steps on SmolVLA: the timed work, and the arithmetic that it requires."""
+"""The cost of gradient steps on a policy of any family: the timed pieces of work, and their clock."""
 
 import contextlib
 import resource
@@ -12,17 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metalora_jax import adapters
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.agent import Agent
+from metalora_jax.adaptation.base import Base
+from metalora_jax.adaptation.learner import learner
 from metalora_jax.adapters import Placement
-from metalora_jax.memory import give_back_memory, sparing
+from metalora_jax.data.normalize import Statistics
+from metalora_jax.memory import sparing
 from metalora_jax.meta import fomaml
-from metalora_jax.policies import flow
-from metalora_jax.policies.smolvla.config import SmolVLAConfig
-from metalora_jax.policies.smolvla.model import SmolVLA
-from metalora_jax.policies.stages import advance, context_of, sample
-from metalora_jax.types import Observation, PyTree, TaskBatch
+from metalora_jax.policies import flow, hub, registry
+from metalora_jax.policies.stages import advance, context_of
+from metalora_jax.types import Observation, PyTree, Sizes, TaskBatch
 
-FRAMES, CAMERAS, TASKS, STEPS = 4, 2, 4, 5  # frames of a step; tasks and inner steps of a meta-step
+FRAMES, TASKS, STEPS = 4, 4, 5  # frames of a step; tasks and inner steps of a meta-step
+CAMERAS = 2  # at most
 RATE = 1e-4
 
 
@@ -34,17 +37,41 @@ class Seconds(NamedTuple):
     peak_gib: float  # on a CPU resident memory, at its highest since the last `forget_peak`; else the device's, ever
 
 
-def batch_arrays(config: SmolVLAConfig, frames: int, seed: int = 0) -> dict[str, np.ndarray]:
+def load(policy: str, **overrides: Any) -> Base:
+    """A policy to be measured; nothing is normalised, since the inputs are made up, so it needs no statistics.
+
+    Args:
+      policy: a directory, or a name on the hub.
+      overrides: of its config.
+
+    Raises:
+      ValueError: see `Family.load`.
+    """
+    source = hub.local_directory(policy)
+    found = registry.of_directory(source).load(source, None, iter, **overrides)
+    if found.tokenizer is None:
+        raise ValueError(f"{source}/{hub.TOKENIZER} is missing; put that of the policy there")
+    widths = found.model.sizes.state, found.model.sizes.action
+    unit = Statistics(*(f(width, np.float32) for width in widths for f in (np.zeros, np.ones)))
+    return bases.make(found.model, found.tokenizer, unit)
+
+
+def cameras(sizes: Sizes) -> int:
+    """Cameras of the made-up frames."""
+    return min(CAMERAS, sizes.cameras)
+
+
+def batch_arrays(sizes: Sizes, frames: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Made-up inputs, with images channels first as torch has them; the peer reads the same file."""
     rng = np.random.default_rng(seed)
-    chunk = (frames, config.chunk_size, config.max_action_dim)
-    size = (frames, CAMERAS, 3, config.image_size, config.image_size)
+    chunk = (frames, sizes.chunk, sizes.action)
+    images = (frames, cameras(sizes), 3, sizes.image, sizes.image)
     return dict(
-        images=rng.uniform(-1, 1, size).astype(np.float32),
-        image_mask=np.ones((frames, CAMERAS), bool),
-        tokens=rng.integers(0, config.vocab_size, (frames, config.max_tokens)).astype(np.int32),
-        token_mask=np.ones((frames, config.max_tokens), bool),
-        state=rng.normal(size=(frames, config.max_state_dim)).astype(np.float32),
+        images=rng.uniform(-1, 1, images).astype(np.float32),
+        image_mask=np.ones(images[:2], bool),
+        tokens=rng.integers(0, sizes.vocabulary, (frames, sizes.tokens)).astype(np.int32),
+        token_mask=np.ones((frames, sizes.tokens), bool),
+        state=rng.normal(size=(frames, sizes.state)).astype(np.float32),
         actions=rng.normal(size=chunk).astype(np.float32),
         noise=rng.normal(size=chunk).astype(np.float32),
         t=rng.uniform(0.1, 0.9, frames).astype(np.float32),
@@ -69,15 +96,16 @@ class Example(NamedTuple):
 class Work:
     """Compiled pieces of work on one policy with one placement; each `run_*` runs one once and waits for the end."""
 
-    def __init__(self, model: SmolVLA, placement: Placement, arrays: Mapping[str, np.ndarray]):
-        graph, self.theta, self.phi = adapters.split(adapters.attach(model, placement, jax.random.key(0)))
-        self.stage = model.stage_of(self.theta)
+    def __init__(self, base: Base, placement: Placement, arrays: Mapping[str, np.ndarray]):
+        learn = learner(base, placement, jax.random.key(0))
+        self.theta, self.phi, self.stage = learn.theta, learn.phi, learn.stage
+        self.agent = Agent(base, learn)
         rest = (jnp.asarray(arrays[name]) for name in ("image_mask", "tokens", "token_mask", "state"))
         self.observation = Observation(jnp.moveaxis(jnp.asarray(arrays["images"]), 2, -1), *rest)
         self.target = Flow(*(jnp.asarray(arrays[name]) for name in Flow._fields))
 
         def model_of(theta: PyTree, phi: PyTree) -> Any:
-            return adapters.join(graph, theta, phi)
+            return learn.replace(phi=phi).model(theta)
 
         def loss(theta: PyTree, phi: PyTree, batch: Example) -> jax.Array:
             policy, (actions, noise, t) = model_of(theta, phi), batch.target
@@ -94,11 +122,8 @@ class Work:
             method = fomaml(lambda theta, batch, _: loss(theta, phi, batch), optax.sgd(RATE), micro_batch=at_once)
             return method.gradient({"theta": theta}, tasks, jax.random.key(0))[0]
 
-        def act(theta: PyTree, phi: PyTree, observation: Observation, noise: jax.Array) -> jax.Array:
-            return sample(model_of(theta, phi), observation, noise)
-
         self._front = jax.jit(lambda theta, phi, seen: advance(model_of(theta, phi), seen, self.stage))
-        self._step, self._sample, self._loss = jax.jit(step), jax.jit(act), jax.jit(jax.value_and_grad(loss))
+        self._step, self._loss = jax.jit(step), jax.jit(jax.value_and_grad(loss))
         self._meta_step = jax.jit(meta_step, compiler_options=sparing())
         self._compiled_meta_step: Any = None
         self.warm: Any = None
@@ -164,9 +189,8 @@ class Work:
         self.run_meta_step()
 
     def run_sample(self) -> None:
-        """A chunk of actions for a new frame."""
-        one = slice(0, 1)
-        jax.block_until_ready(self._sample(self.theta, self.phi, _rows(self.observation, one), self.target.noise[one]))
+        """A chunk of actions for a new frame, by the agent that acts everywhere else; the peer gets the same frame."""
+        jax.block_until_ready(self.agent.sample(_rows(self.observation, slice(0, 1)), jax.random.key(0)))
 
 
 def timed(work: Callable[[], Any]) -> Seconds:
@@ -212,78 +236,3 @@ def largest(fits: Callable[[int], bool]) -> int:
 
 def _rows(tree: PyTree, rows: slice) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[rows], tree)
-
-
-_ATTENTION_AND_MLP = r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
-_EXPERT = rf"model\.vlm_with_expert\.lm_expert\.layers\.\d+\.{_ATTENTION_AND_MLP}"
-_TEXT = rf"model\.vlm_with_expert\.vlm\.model\.text_model\.layers\.\d+\.{_ATTENTION_AND_MLP}"
-_HEADS = r"model\.action_(in_proj|out_proj|time_mlp_in|time_mlp_out)"
-PEFT = {  # the same placements for peft
-    "plan": {
-        "r": 8,
-        "lora_alpha": 16,
-        "target_modules": f"({_TEXT}|{_EXPERT}|{_HEADS})",
-        "rank_pattern": {r".*text_model.*": 4},
-        "alpha_pattern": {r".*text_model.*": 8},
-    },
-    "expert": {"r": 8, "lora_alpha": 16, "target_modules": _EXPERT},
-}
-
-
-def alternate(
-    placement: str,
-    work: Work,
-    peer: Any | None,
-    record: Callable[..., None],
-    repeats: int,
-    meta_repeats: int,
-    peer_tasks: int,
-) -> None:
-    """Times all pieces of work of a placement, alternating with the peer.
-
-    Args:
-      placement: its name, for the records.
-      work, peer: the two sides; None measures ours alone.
-      record: called with placement, side, name of the work, and seconds.
-      repeats: of each; `meta_repeats` of the meta-step.
-      peer_tasks: of the peer's meta-step; its time is scaled up to TASKS (its tasks are one loop, each alike).
-    """
-
-    def ours(name: str) -> None:
-        record(placement, "ours", name, timed(getattr(work, f"run_{name}"))._asdict())
-
-    def theirs(name: str, label: str | None = None) -> None:
-        if peer is not None:
-            record(placement, "peer", label or name, peer.timed(work=name))
-
-    for name in ("step", "step_cold"):  # compiles, and touches all memory
-        getattr(work, f"run_{name}")()
-    if peer is not None:
-        peer.timed(work="step")
-    give_back_memory()  # compilation leaves hundreds of megabytes behind
-    work.run_step()
-    for _ in range(repeats):
-        ours("step")
-        theirs("step")
-        ours("step_cold")
-    if placement == "expert":
-        return
-    work.run_sample()
-    for _ in range(repeats):
-        ours("sample")
-        theirs("sample")
-    if meta_repeats:
-        work.compile_meta_step()
-        give_back_memory()
-    for _ in range(meta_repeats):
-        ours("meta_step")
-        if peer is not None:
-            part, scale = peer.timed(work="meta_step", tasks=peer_tasks), TASKS / peer_tasks
-            whole = part | {"cpu": scale * part["cpu"], "wall": scale * part["wall"], "scaled": scale}
-            record(placement, "peer", "meta_step", whole)
-        ours("meta_step_cold")
-    if peer is not None:
-        peer.cache_vision()
-        peer.timed(work="step")
-    for _ in range(repeats):
-        theirs("step", "step_cached_vision")

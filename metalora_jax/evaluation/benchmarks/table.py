@@ -4,51 +4,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from metalora_jax.evaluation.benchmarks.benchmark import CAMERAS, FRAMES, STEPS, TASKS
-from metalora_jax.policies.smolvla.config import SmolVLAConfig
-
-
-class Operations(NamedTuple):
-    """Floating-point operations of one frame, forward; norms, softmax and the adapters themselves are not counted."""
-
-    vision: float
-    text: float
-    expert: float
-    text_attention: float  # part of `text`
-    expert_attention: float  # part of `expert`
-
-    @property
-    def text_backward(self) -> float:
-        """Gradients of the activations: as much as the linear maps, twice the attention; frozen weights need none."""
-        return self.text + self.text_attention
-
-    @property
-    def expert_backward(self) -> float:
-        """The same for the expert."""
-        return self.expert + self.expert_attention
-
-
-def operations(config: SmolVLAConfig) -> Operations:
-    """Of the sizes of a config, with CAMERAS cameras."""
-    patches, d, m = config.grid**2, config.vision_hidden, config.vision_mlp
-    vision_layer = 2 * patches * (4 * d * d + 2 * d * m) + 4 * patches**2 * d
-    stem = 2 * patches * 3 * config.patch_size**2 * d
-    connector = 2 * config.image_tokens * d * config.pixel_shuffle**2 * config.text_hidden
-    vision = CAMERAS * (config.vision_layers * vision_layer + stem + connector)
-    prefix = CAMERAS * config.image_tokens + config.max_tokens + 1
-    h, kv, q = config.text_hidden, config.kv_width, config.heads * config.head_dim
-    text_attention = (config.layers - 1) * 4 * prefix**2 * q
-    text_maps = (config.layers - 1) * (2 * h * q + 2 * h * kv + 3 * h * config.text_mlp) + 2 * h * kv
-    text = 2 * prefix * text_maps + text_attention
-    tokens, e = config.chunk_size, config.expert_hidden
-    own = tokens * (2 * e * q + 3 * e * config.expert_mlp)
-    self_maps = len(config.self_layers) * (own + 2 * tokens * e * kv)
-    cross_maps = len(config.cross_layers) * (own + 2 * prefix * kv * kv)
-    heads = tokens * (2 * e * config.max_action_dim + 3 * e * e)
-    keys = len(config.self_layers) * (prefix + tokens) + len(config.cross_layers) * prefix
-    expert_attention = 4 * tokens * keys * q
-    expert = 2 * (self_maps + cross_maps + heads) + expert_attention
-    return Operations(vision, text, expert, text_attention, expert_attention)
+from metalora_jax.evaluation.benchmarks.benchmark import FRAMES, STEPS, TASKS
+from metalora_jax.policies.policy import Operations
 
 
 class Row(NamedTuple):
@@ -63,17 +20,17 @@ class Row(NamedTuple):
 
 
 def _step(ops: Operations) -> float:
-    return FRAMES * (ops.text + ops.text_backward + ops.expert + ops.expert_backward)
+    return FRAMES * (ops.condition + ops.condition_backward + ops.velocity + ops.velocity_backward)
 
 
 def _expert_step(ops: Operations) -> float:
-    return FRAMES * (ops.expert + ops.expert_backward)
+    return FRAMES * (ops.velocity + ops.velocity_backward)
 
 
 _PASSES = TASKS * (STEPS + 1)
 ROWS = (
     Row("LoRA step, decoder + expert, warm", "plan", "step", "step", 3.5, _step),
-    Row("the same, cold", "plan", "step_cold", "step", 1.0, lambda ops: _step(ops) + FRAMES * ops.vision),
+    Row("the same, cold", "plan", "step_cold", "step", 1.0, lambda ops: _step(ops) + FRAMES * ops.encode),
     Row("the same, warm; peer with cached vision", "plan", "step", "step_cached_vision", None, _step),
     Row("LoRA step, expert only, warm", "expert", "step", "step", 20.0, _expert_step),
     Row("FOMAML meta-step, warm", "plan", "meta_step", "meta_step", 3.5, lambda ops: _PASSES * _step(ops)),
@@ -83,7 +40,7 @@ ROWS = (
         "meta_step_cold",
         "meta_step",
         1.8,
-        lambda ops: _PASSES * _step(ops) + 2 * TASKS * FRAMES * ops.vision,
+        lambda ops: _PASSES * _step(ops) + 2 * TASKS * FRAMES * ops.encode,
     ),
     Row(
         "10-step action chunk, batch 1",
@@ -91,7 +48,7 @@ ROWS = (
         "sample",
         "sample",
         1.5,
-        lambda ops: ops.vision + ops.text + 10 * ops.expert,
+        lambda ops: ops.encode + ops.condition + 10 * ops.velocity,
     ),
 )
 

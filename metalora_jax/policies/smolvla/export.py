@@ -5,7 +5,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -13,17 +13,18 @@ from metalora_jax import files
 from metalora_jax.adapters import peft_format
 from metalora_jax.adapters.attach import Theta
 from metalora_jax.adapters.placement import Placement
+from metalora_jax.policies.policy import ExportDtype
 from metalora_jax.policies.smolvla import convert, lerobot, tensor_file
 from metalora_jax.policies.smolvla.model import SmolVLA
-
-Dtype = Literal["float32", "base"]
 
 _PRE = "policy_preprocessor_step_5_normalizer_processor.safetensors"
 _POST = "policy_postprocessor_step_0_unnormalizer_processor.safetensors"
 _MODES = {"VISUAL": "IDENTITY", "STATE": "MEAN_STD", "ACTION": "MEAN_STD"}
 
 
-def merged(directory: Path, model: SmolVLA, base: Path, statistics: Mapping[str, np.ndarray], dtype: Dtype) -> None:
+def merged(
+    directory: Path, model: SmolVLA, base: Path, statistics: Mapping[str, np.ndarray], dtype: ExportDtype
+) -> None:
     """Writes a lerobot policy directory whose weights are the model's.
 
     Args:
@@ -72,20 +73,6 @@ def peft(
     with _whole_or_not_at_all(directory) as staging:
         peft_format.write(staging, placement, theta, names, base_model=base_name, manifest=manifest)
         _write_around(staging, config | {"use_peft": True}, base, statistics)
-
-
-def rounding(before: np.ndarray, exact: np.ndarray, written: np.ndarray) -> tuple[float, float]:
-    """What storing in fewer bits costs.
-
-    Args:
-      before: an output of the base; `exact`: of the adapted policy in float32; `written`: of the policy read back.
-
-    Returns:
-      The largest deviation of `written` from `exact`, and the same as a share of what the adapter changes, both in root
-      mean square: above a few percent the adapter is drowned in rounding.
-    """
-    error, effect = (float(np.sqrt(np.mean(np.square(x - exact)))) for x in (written, before))
-    return float(np.abs(written - exact).max()), error / effect if effect else float("inf")
 
 
 def _lerobot_config(base: Path) -> dict[str, Any]:

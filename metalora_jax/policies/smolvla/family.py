@@ -4,12 +4,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import jax
 import numpy as np
+from flax import nnx
 from tokenizers import Tokenizer
 
+from metalora_jax.adapters.attach import Theta
 from metalora_jax.adapters.placement import Placement
-from metalora_jax.policies.policy import Checkpoint, Family, Progress
-from metalora_jax.policies.smolvla import convert, preprocess, presets
+from metalora_jax.policies.policy import Checkpoint, ExportDtype, Family, Operations, Policy, Progress
+from metalora_jax.policies.smolvla import convert, export, operations, preprocess, presets
+from metalora_jax.policies.smolvla.config import SmolVLAConfig
+from metalora_jax.policies.smolvla.model import SmolVLA
 
 
 class SmolVLAFamily(Family):
@@ -53,6 +58,40 @@ class SmolVLAFamily(Family):
     def without_effect(self, paths: Iterable[str]) -> list[str]:
         """See `presets.dead`."""
         return presets.dead(paths)
+
+    def create(self, fields: Mapping[str, Any], rngs: nnx.Rngs) -> Policy:
+        """The nano size, but for the fields that are given."""
+        return SmolVLA(SmolVLAConfig.nano(**fields), rngs=rngs)
+
+    def prepare_float_images(self, images: jax.Array, size: int) -> jax.Array:
+        """See `preprocess.prepare_image`."""
+        if images.shape[-3:-1] == (size, size):
+            return images * 2 - 1
+        return preprocess.prepare_image(images, size)
+
+    def export_merged(
+        self, directory: Path, model: Any, source: Path, statistics: Mapping[str, np.ndarray], dtype: ExportDtype
+    ) -> None:
+        """See `export.merged`."""
+        export.merged(directory, model, source, statistics, dtype)
+
+    def export_peft(
+        self,
+        directory: Path,
+        placement: Placement,
+        theta: Theta,
+        model: Any,
+        source_name: str,
+        source: Path,
+        statistics: Mapping[str, np.ndarray],
+        manifest: Mapping[str, Any],
+    ) -> None:
+        """See `export.peft`."""
+        export.peft(directory, placement, theta, model, source_name, source, statistics, manifest)
+
+    def operations(self, config: Any, cameras: int) -> Operations:
+        """See `operations.operations`."""
+        return operations.operations(config, cameras)
 
 
 FAMILY = SmolVLAFamily()
