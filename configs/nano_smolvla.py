@@ -4,7 +4,7 @@
     python experiments/pretrain.py --config=configs/nano_smolvla.py --workdir=runs/nano
 
 The result is judged by `experiments/evaluate_base.py`; the card in metalora_jax/policies/smolvla/nano has the figures.
-Light (`brightness`) and place (`shift` [px]) are drawn anew in every step. It may also learn from a fixed number of
+Light (`brightness`) and place (`shift` [px]) are drawn again in every step. It may also learn from a fixed number of
 variants of every frame (`augment`), from tasks in a mirror (`symmetries`), and, where a config adds `paraphrases`
 (task -> texts), from variants told in other words: the fields are those of meta-training.
 """

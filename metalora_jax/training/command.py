@@ -13,9 +13,9 @@ from metalora_jax import caches
 
 
 def run(main: Callable[[list[str]], None], config: Callable[[], Mapping[str, Any]] | None = None) -> None:
-    """`absl.app.run`, with errors that a user can mend shown as one line; `--verbosity=1` shows the traceback too.
+    """`absl.app.run`, with errors that a user can fix shown as one line; `--verbosity=1` shows the traceback.
 
-    A binary with a flag `--config` gets `--print_config`, too. What that shows is the flag's value, or, where a binary
+    A binary with a flag `--config` also gets `--print_config`, which shows the flag's value, or, where a binary
     makes its config of several flags, what `config` returns.
     """
     shown = None

@@ -32,13 +32,13 @@ def simulator(monkeypatch):
         demo = DEMOS[take.start.seed]
         off = np.linalg.norm(take.state[:, :3] - demo.state[: len(take.state), :3], axis=1)
         return Played(
-            demo.images[0, :cameras], same(take.actions, demo.actions), demo.state[0], off, mended(take, demo), ""
+            demo.images[0, :cameras], same(take.actions, demo.actions), demo.state[0], off, remedy(take, demo), ""
         )
 
     def same(actions, executed):
         return actions.shape == executed.shape and np.allclose(actions, executed)
 
-    def mended(take, demo):
+    def remedy(take, demo):
         return "the sign of the gripper reversed" if same(take.actions * [1, 1, 1, -1], demo.actions) else ""
 
     monkeypatch.setattr(simulated, "visit", visit)

@@ -36,7 +36,7 @@ class Played(NamedTuple):
     success: bool
     state: np.ndarray  # (state_dim,) at its start
     off: np.ndarray  # (n,) [m] distance of the hand from where it was recorded, every EVERY steps
-    mended: str  # what would make it succeed, if known
+    remedy: str  # what would make it succeed, if known
     trouble: str  # why it could not be played
 
 
@@ -77,7 +77,7 @@ def _play(env: Simulator, take: Take) -> Played:
                 return played
         reverse = take.actions * np.append(np.ones(take.actions.shape[1] - 1), -1.0)
         if any(_run(env, begin, take, reverse).success for begin in _ways(env, take.start)):
-            return played._replace(mended="the sign of the gripper reversed")
+            return played._replace(remedy="the sign of the gripper reversed")
         return played
     except ValueError as error:
         return nothing._replace(trouble=str(error))

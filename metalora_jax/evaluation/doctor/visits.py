@@ -103,8 +103,8 @@ def replay(recordings: Sequence[Recording], seen: Sequence[Seen], most: int) -> 
 
 
 def _remedy(played: Played, r: Recording) -> str:
-    if played.mended:
-        return f"they solve it with {played.mended}: fix that"
+    if played.remedy:
+        return f"they solve it with {played.remedy}: fix that"
     away = np.flatnonzero(played.off > simulated.OFF)
     if not away.size:
         return "the hand follows its recorded path: cut short, of another task, or itself a failure; drop it"
