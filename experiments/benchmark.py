@@ -23,7 +23,7 @@ from experiments.peer.client import Peer
 from metalora_jax.evaluation.benchmarks import benchmark
 from metalora_jax.evaluation.benchmarks.peer import PEFT, alternate
 from metalora_jax.evaluation.benchmarks.table import table
-from metalora_jax.progress import progress
+from metalora_jax.machine.progress import progress
 from metalora_jax.training import command
 
 _POLICY = flags.DEFINE_string("policy", None, "lerobot SmolVLA directory.", required=True)

@@ -13,7 +13,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from metalora_jax.envs.collect import Collection, collect
-from metalora_jax.progress import progress
+from metalora_jax.machine.progress import progress
 from metalora_jax.training import command
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)

@@ -15,7 +15,7 @@ from flax import nnx
 from metalora_jax import trees
 from metalora_jax.adaptation import base as bases
 from metalora_jax.data import normalize, sources
-from metalora_jax.progress import progress
+from metalora_jax.machine.progress import progress
 from metalora_jax.training import command
 
 _POLICY = flags.DEFINE_string("policy", None, "lerobot policy: a directory, or a name on the hub.", required=True)

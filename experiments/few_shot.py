@@ -13,7 +13,7 @@ from ml_collections import config_flags
 from metalora_jax.evaluation.protocol import experiment, films
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.reports import report
-from metalora_jax.processes import Host
+from metalora_jax.machine.processes import Host
 from metalora_jax.training import checkpoint, command
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)

@@ -14,7 +14,7 @@ from metalora_jax.envs.collect import collect
 from metalora_jax.evaluation.protocol import experiment, films
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.reports import report
-from metalora_jax.progress import progress
+from metalora_jax.machine.progress import progress
 from metalora_jax.training import checkpoint, command
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/quickstart.py", lock_config=True)

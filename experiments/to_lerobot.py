@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import flags
 
 from metalora_jax.data import lerobot_v3, sources
-from metalora_jax.progress import progress
+from metalora_jax.machine.progress import progress
 from metalora_jax.training import command
 from metalora_jax.types import Demo
 

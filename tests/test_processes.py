@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from metalora_jax.processes import Host, in_processes
+from metalora_jax.machine.processes import Host, in_processes
 
 _started = 0
 

@@ -15,13 +15,14 @@ import numpy as np
 from flax import nnx
 from tokenizers import Tokenizer
 
-from metalora_jax import files, trees
+from metalora_jax import trees
 from metalora_jax.data import normalize
 from metalora_jax.data.normalize import Statistics
 from metalora_jax.data.preprocessor import Preprocessor
+from metalora_jax.machine import files
+from metalora_jax.machine.progress import progress
 from metalora_jax.policies import hub, registry
 from metalora_jax.policies.policy import Checkpoint, Family, Policy
-from metalora_jax.progress import progress
 from metalora_jax.types import Sizes
 
 NANO = Path(__file__).parents[1] / "policies" / "smolvla" / "nano"

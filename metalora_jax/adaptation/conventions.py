@@ -10,9 +10,9 @@ from flax import nnx
 from metalora_jax import trees
 from metalora_jax.adaptation.base import Base
 from metalora_jax.data.frames import gather, rows_and_labels
+from metalora_jax.machine.progress import progress
 from metalora_jax.policies import stages
 from metalora_jax.policies.policy import Policy
-from metalora_jax.progress import progress
 from metalora_jax.types import ActionChunk, Demo, Observation
 
 FAR_STATE = 5.0  # standard deviations between the demonstrations' mean and the base's

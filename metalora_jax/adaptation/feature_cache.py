@@ -19,7 +19,7 @@ import ml_dtypes
 import numpy as np
 from absl import logging
 
-from metalora_jax import caches, files
+from metalora_jax.machine import caches, files
 
 LIMIT = "METALORA_CACHE_GIB"  # environment variable
 _DEFAULT_GIB = 50.0

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from absl import logging
 from flax import nnx
 
-from metalora_jax import caches
 from metalora_jax.adaptation import feature_cache, features
 from metalora_jax.adaptation.base import Base
 from metalora_jax.data.frames import Frames
+from metalora_jax.machine import caches
+from metalora_jax.machine.progress import progress
 from metalora_jax.policies.policy import Stage
-from metalora_jax.progress import progress
 from metalora_jax.types import PyTree
 
 

@@ -24,7 +24,8 @@ import numpy as np
 import safetensors
 import safetensors.flax
 
-from metalora_jax import __version__, files, trees
+from metalora_jax import __version__, trees
+from metalora_jax.machine import files
 from metalora_jax.types import PyTree
 
 FORMAT = 1

@@ -16,10 +16,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from metalora_jax import files
 from metalora_jax.adapters.attach import Theta
 from metalora_jax.adapters.lora import LoRA
 from metalora_jax.adapters.placement import Placement, Rule, resolve
+from metalora_jax.machine import files
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 

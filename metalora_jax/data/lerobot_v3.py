@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from metalora_jax import files
 from metalora_jax.data.demos import DemoError
 from metalora_jax.data.sources.lerobot_meta import INFO, parquet
 from metalora_jax.data.sources.pictures import pyav
 from metalora_jax.data.sources.source import known_names
+from metalora_jax.machine import files
 from metalora_jax.types import Demo
 
 _FILES_A_CHUNK, _MIB = 1000, 2**20

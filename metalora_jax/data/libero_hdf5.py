@@ -36,8 +36,8 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from metalora_jax import files
 from metalora_jax.data.demos import DemoError, checked, reading, stack_cameras
+from metalora_jax.machine import files
 from metalora_jax.types import Demo
 
 SUFFIX = "_demo.hdf5"

@@ -13,7 +13,7 @@ from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.envs.experts import record_whole
 from metalora_jax.envs.world import Traced, world
 from metalora_jax.fields import each, from_fields
-from metalora_jax.processes import in_processes
+from metalora_jax.machine.processes import in_processes
 
 
 class RecordingJob(NamedTuple):

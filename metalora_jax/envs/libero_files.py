@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from metalora_jax import caches, files
 from metalora_jax.data import libero_tasks
+from metalora_jax.machine import caches, files
 
 ASSETS = "METALORA_LIBERO_ASSETS"  # environment variable: the folder with LIBERO's scene assets
 HUB = "lerobot/libero-assets"  # a data set on the hub, the source of the assets if no folder is set

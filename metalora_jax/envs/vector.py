@@ -24,7 +24,7 @@ from gymnasium.vector.utils import batch_space
 
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.world import Frame, World
-from metalora_jax.processes import end_with_parent
+from metalora_jax.machine.processes import end_with_parent
 
 Observation = dict[str, np.ndarray]
 """images (C, H, W, 3) uint8 and state (state_dim,) float32, as `world.Frame` has them; (N, ...) for N environments."""

@@ -23,7 +23,7 @@ from metalora_jax.envs.control import Control
 from metalora_jax.envs.world import Simulator, world
 from metalora_jax.evaluation import execution
 from metalora_jax.evaluation.execution import Chunk, covering
-from metalora_jax.processes import in_processes
+from metalora_jax.machine.processes import in_processes
 
 
 class Rollout(NamedTuple):

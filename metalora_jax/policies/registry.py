@@ -8,7 +8,7 @@ import importlib
 import os
 from pathlib import Path
 
-from metalora_jax.files import read_json
+from metalora_jax.machine.files import read_json
 from metalora_jax.policies.policy import Family, Policy
 
 PLUGINS = "METALORA_POLICIES"  # environment variable

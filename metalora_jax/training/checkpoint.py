@@ -32,7 +32,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from metalora_jax import files, trees
+from metalora_jax import trees
+from metalora_jax.machine import files
 from metalora_jax.types import PyTree
 
 _CONFIG = "config.json"

@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from metalora_jax import caches
+from metalora_jax.machine import caches
 
 
 def run(main: Callable[[list[str]], None], config: Callable[[], Mapping[str, Any]] | None = None) -> None:

@@ -11,7 +11,7 @@ import jax
 import optax
 
 from metalora_jax import trees
-from metalora_jax.progress import progress
+from metalora_jax.machine.progress import progress
 from metalora_jax.training.checkpoint import Checkpoints, Interrupt
 from metalora_jax.training.metrics import MetricsWriter, Sink, Skips, finite_or_skip, raise_if_stuck
 from metalora_jax.types import Array, PyTree

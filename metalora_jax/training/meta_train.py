@@ -22,7 +22,7 @@ from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
 from metalora_jax.data.normalize import normalize_actions
 from metalora_jax.data.tasks import draw_tasks
 from metalora_jax.envs.conditions import Condition, command_labels
-from metalora_jax.memory import sparing
+from metalora_jax.machine.memory import sparing
 from metalora_jax.meta import MetaMethod
 from metalora_jax.training import checkpoint, loop, methods, task_batches
 from metalora_jax.training.augmentation import augmented

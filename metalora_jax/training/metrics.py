@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
-from metalora_jax import files
+from metalora_jax.machine import files
 from metalora_jax.types import Array, PyTree
 
 Sink = Callable[[int, Mapping[str, float]], None]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import safetensors.flax
 
-from metalora_jax import __version__, files, trees
+from metalora_jax import __version__, trees
 from metalora_jax.adapters import directory
 from metalora_jax.adapters.directory import AdapterError, Probe
+from metalora_jax.machine import files
 
 BASE = "base-fingerprint"
 X = np.linspace(-1, 1, 3, dtype=np.float32)

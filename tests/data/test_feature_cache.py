@@ -11,7 +11,7 @@ from flax import nnx
 
 from metalora_jax.adaptation import feature_cache, features
 from metalora_jax.adaptation.feature_cache import FeatureCache
-from metalora_jax.processes import in_processes
+from metalora_jax.machine.processes import in_processes
 from tests.tiny_base import make_base, make_frames
 
 LARGE = 2**30

@@ -6,9 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
-from metalora_jax import files
 from metalora_jax.data import libero_hdf5
 from metalora_jax.data.libero_hdf5 import DemoError
+from metalora_jax.machine import files
 from tests.tiny_base import make_demos
 
 CAMERAS = ("agentview", "topview")

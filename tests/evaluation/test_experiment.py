@@ -23,7 +23,7 @@ from metalora_jax.evaluation.protocol.checks import check_replay, check_splits
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.reports import provenance, report
 from metalora_jax.evaluation.reports.records import read_episodes, read_run
-from metalora_jax.processes import Host
+from metalora_jax.machine.processes import Host
 from metalora_jax.training import checkpoint
 from metalora_jax.training.meta_train import meta_train
 from metalora_jax.types import Demo

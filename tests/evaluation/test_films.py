@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metalora_jax.evaluation.protocol import films
-from metalora_jax.processes import in_processes
+from metalora_jax.machine.processes import in_processes
 
 ENCODER = ("imageio", "imageio_ffmpeg")
 

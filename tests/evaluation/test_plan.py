@@ -15,7 +15,7 @@ from metalora_jax.evaluation.protocol.checks import check_retention
 from metalora_jax.evaluation.protocol.few_shot import DataSet, Protocol
 from metalora_jax.evaluation.reports.contrasts import pair_key
 from metalora_jax.evaluation.reports.records import EpisodeLog, RecordError
-from metalora_jax.processes import ALONE, Host
+from metalora_jax.machine.processes import ALONE, Host
 from tests.evaluation.fake_world import make_world
 from tests.evaluation.test_few_shot import PROTOCOL
 

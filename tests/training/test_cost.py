@@ -15,7 +15,7 @@ from metalora_jax.adaptation.learner import learner, loss_fn
 from metalora_jax.adapters import LoRA, Rule, placement
 from metalora_jax.data.frames import rows_and_labels
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
-from metalora_jax.memory import sparing
+from metalora_jax.machine.memory import sparing
 from metalora_jax.policies.smolvla.presets import preset
 from metalora_jax.policies.stages import advance
 from metalora_jax.training.task_batches import TaskRows, fill, fill_tasks, query_rows, support_rows

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metalora_jax.progress import progress
+from metalora_jax.machine.progress import progress
 from metalora_jax.training import metrics
 from metalora_jax.training.metrics import MetricsWriter, NonFiniteError, Skips, finite_or_skip, read_metrics
 

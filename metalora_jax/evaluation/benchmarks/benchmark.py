@@ -18,7 +18,7 @@ from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.learner import learner
 from metalora_jax.adapters import Placement
 from metalora_jax.data.normalize import Statistics
-from metalora_jax.memory import sparing
+from metalora_jax.machine.memory import sparing
 from metalora_jax.meta import fomaml
 from metalora_jax.policies import flow, hub, registry
 from metalora_jax.policies.stages import advance, context_of

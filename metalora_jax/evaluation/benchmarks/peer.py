@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from metalora_jax.evaluation.benchmarks.benchmark import TASKS, Work, timed
-from metalora_jax.memory import give_back_memory
+from metalora_jax.machine.memory import give_back_memory
 
 _ATTENTION_AND_MLP = r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 _EXPERT = rf"model\.vlm_with_expert\.lm_expert\.layers\.\d+\.{_ATTENTION_AND_MLP}"

@@ -16,9 +16,9 @@ from metalora_jax import meta
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.learner import Learner, loss_fn
 from metalora_jax.evaluation.reports.figures import COLOURS, INK, REFERENCE, STYLE
-from metalora_jax.memory import sparing
+from metalora_jax.machine.memory import sparing
+from metalora_jax.machine.progress import progress
 from metalora_jax.policies.stages import advance
-from metalora_jax.progress import progress
 from metalora_jax.types import ActionChunk, Batch, Observation, PyTree, TaskBatch
 
 

@@ -12,7 +12,7 @@ from metalora_jax.evaluation.doctor import motion, pictures, proprioception, rec
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome
 from metalora_jax.evaluation.doctor.recordings import Recording
 from metalora_jax.evaluation.doctor.visits import Seen
-from metalora_jax.progress import progress
+from metalora_jax.machine.progress import progress
 from metalora_jax.words import listed
 
 SHOTS = 4  # demonstrations that a base is tested on

@@ -13,7 +13,7 @@ from metalora_jax.envs.libero import Libero
 from metalora_jax.envs.libero_restore import restore
 from metalora_jax.envs.world import Simulator, world
 from metalora_jax.evaluation.doctor.recordings import Start
-from metalora_jax.processes import in_processes
+from metalora_jax.machine.processes import in_processes
 
 EVERY = 10  # steps between two checks of the hand
 PATIENCE = 300.0  # [s] for a simulator to open, and for each replay, before it counts as hanging

@@ -7,7 +7,7 @@ from metalora_jax.data.tasks import Splits, check_disjoint
 from metalora_jax.envs.world import World
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.protocol.few_shot import Protocol
-from metalora_jax.progress import progress
+from metalora_jax.machine.progress import progress
 from metalora_jax.training.augmentation import other_texts
 
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import jax
 from absl import logging
 
-from metalora_jax import files
 from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.base import Base
@@ -31,9 +30,10 @@ from metalora_jax.evaluation.reports import provenance
 from metalora_jax.evaluation.reports.provenance import Inputs
 from metalora_jax.evaluation.reports.records import EpisodeLog
 from metalora_jax.evaluation.rollout import Job, one_core_each
+from metalora_jax.machine import files
+from metalora_jax.machine.processes import ALONE, Host, in_processes
+from metalora_jax.machine.progress import progress, take_line
 from metalora_jax.policies.policy import Stage
-from metalora_jax.processes import ALONE, Host, in_processes
-from metalora_jax.progress import progress, take_line
 from metalora_jax.training.meta_train import meta_train
 from metalora_jax.training.recipe import Recipe
 from metalora_jax.training.task_batches import replay_of

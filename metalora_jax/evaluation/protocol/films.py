@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from metalora_jax import files
 from metalora_jax.adaptation import base as bases
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.control import Control
@@ -15,7 +14,8 @@ from metalora_jax.evaluation.protocol import experiment, few_shot
 from metalora_jax.evaluation.protocol.arms import Adaptation, Choice
 from metalora_jax.evaluation.protocol.comparison import Comparison, Films
 from metalora_jax.evaluation.rollout import Job, Rollout
-from metalora_jax.processes import in_processes
+from metalora_jax.machine import files
+from metalora_jax.machine.processes import in_processes
 
 SIZE = 224  # [px] each half
 EVERY = 2  # control steps between two frames

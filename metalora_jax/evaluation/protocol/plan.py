@@ -21,8 +21,8 @@ from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.protocol.few_shot import Cell, DataSet, Protocol
 from metalora_jax.evaluation.reports.records import Episode, EpisodeLog
 from metalora_jax.evaluation.rollout import Job, Rollout
-from metalora_jax.processes import ALONE, Host
-from metalora_jax.progress import progress
+from metalora_jax.machine.processes import ALONE, Host
+from metalora_jax.machine.progress import progress
 
 BASE = "base"  # the method name of the frozen policy, which is not adapted
 RETENTION = "base"  # the split of earlier tasks: those that the base and the adapters were trained on

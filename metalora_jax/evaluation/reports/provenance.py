@@ -32,9 +32,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metalora_jax import files
 from metalora_jax.evaluation.reports.records import Episode, RecordError, canonical, code_digest
 from metalora_jax.fields import from_fields
+from metalora_jax.machine import files
 from metalora_jax.words import listed
 
 FILE = "provenance.jsonl"

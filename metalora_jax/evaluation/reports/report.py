@@ -23,7 +23,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from metalora_jax import files
 from metalora_jax.evaluation.reports import figures, tables
 from metalora_jax.evaluation.reports.document import (
     Block,
@@ -41,6 +40,7 @@ from metalora_jax.evaluation.reports.provenance import Standing, Unpinned, exami
 from metalora_jax.evaluation.reports.records import read_run
 from metalora_jax.evaluation.reports.summary import Section, Settings, Summary, summarise
 from metalora_jax.evaluation.reports.tables import between, named, p_text, percent
+from metalora_jax.machine import files
 
 VIDEOS = {".mp4", ".webm", ".gif"}
 

@@ -21,7 +21,7 @@ from flax import nnx
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
-from metalora_jax import files
+from metalora_jax.machine import files
 from metalora_jax.policies import hub
 from metalora_jax.policies.policy import Checkpoint, Progress
 from metalora_jax.policies.smolvla import lerobot, tensor_file

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from metalora_jax import files
 from metalora_jax.adapters import peft_format
 from metalora_jax.adapters.attach import Theta
 from metalora_jax.adapters.placement import Placement
+from metalora_jax.machine import files
 from metalora_jax.policies.policy import ExportDtype
 from metalora_jax.policies.smolvla import convert, lerobot, tensor_file
 from metalora_jax.policies.smolvla.model import SmolVLA

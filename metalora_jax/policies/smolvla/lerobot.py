@@ -15,7 +15,7 @@ from absl import logging
 from huggingface_hub import hf_hub_download
 from tokenizers import Tokenizer
 
-from metalora_jax import files
+from metalora_jax.machine import files
 from metalora_jax.policies.hub import FAILURES, TOKENIZER, short
 from metalora_jax.policies.policy import StatisticsSets
 from metalora_jax.policies.smolvla import tensor_file

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from metalora_jax import files
+from metalora_jax.machine import files
 
 
 class Killed(BaseException):
