@@ -33,7 +33,7 @@ from metalora_jax.evaluation.reports.records import EpisodeLog
 from metalora_jax.evaluation.rollout import Control, Job, one_core_each
 from metalora_jax.policies.policy import Stage
 from metalora_jax.processes import ALONE, Host, in_processes
-from metalora_jax.progress import progress, take_line
+from metalora_jax.progress import Outlook, foretell, foretold, progress, take_line
 from metalora_jax.training import checkpoint
 from metalora_jax.training.meta_train import meta_train
 from metalora_jax.training.task_batches import replay_of
@@ -160,11 +160,12 @@ def train(config: Mapping[str, Any], workdir: Path) -> None:
     for recipe, home in todo:
         checkpoint.claim(home, recipe)
     workers = min(config["workers"], len(todo))
-    for _ in in_processes(meta_train, todo, workers, _start_training, (workers,)):
+    for _ in in_processes(meta_train, todo, workers, _start_training, (workers, foretold())):
         pass
 
 
-def _start_training(workers: int) -> None:
+def _start_training(workers: int, outlook: Outlook | None) -> None:
+    foretell(outlook)
     take_line(one_core_each(workers))
 
 
