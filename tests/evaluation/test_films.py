@@ -14,7 +14,7 @@ ENCODER = ("imageio", "imageio_ffmpeg")
 def write_and_read(path, halves):
     import imageio.v3 as iio
 
-    return iio.imread(films._write(path, halves))
+    return iio.imread(films.write(path, halves))
 
 
 @pytest.mark.metaworld  # which brings the encoder
@@ -30,6 +30,46 @@ def test_film(tmp_path):
     assert [path.name for path in (tmp_path / "videos").iterdir()] == ["task.mp4"]
 
 
+def moving(length: int) -> np.ndarray:
+    """A square that wanders over noise."""
+    frames = np.tile(np.random.default_rng(0).integers(0, 60, (64, 64, 3), dtype=np.uint8), (length, 1, 1, 1))
+    for number, frame in enumerate(frames):
+        frame[10:30, number % 40 : number % 40 + 20] = (250, 20, 20)
+    return frames
+
+
+def read_gif(path):
+    from PIL import Image, ImageSequence
+
+    with Image.open(path) as file:
+        found = [(np.asarray(each.convert("RGB")), each.info["duration"]) for each in ImageSequence.Iterator(file)]
+        frames, durations = zip(*found, strict=True)
+        return np.stack(frames), durations, file.info
+
+
+def test_gif(tmp_path):
+    path = films.write_gif(tmp_path / "made" / "scene.gif", [moving(31), moving(10), moving(22)])
+    frames, durations, info = read_gif(path)
+    assert frames.shape[1:] == (64, 3 * 64, 3)
+    assert info["loop"] == 0  # for ever
+    pictures = -(-(31 + films.RATE // 2) // films.GIF_EVERY)
+    assert sum(durations) == pictures * 1000 * films.GIF_EVERY // films.RATE  # equal pictures are kept as one
+    square = frames[2, 12:28, 7 : 6 + 18].astype(int)  # 6 film frames on
+    np.testing.assert_allclose(square.mean((0, 1)), (250, 20, 20), atol=25)
+    np.testing.assert_array_equal(frames[-1, :, 64:128], frames[5, :, 64:128])  # the shorter one holds its last picture
+    assert [each.name for each in path.parent.iterdir()] == ["scene.gif"]
+
+
+def test_a_gif_is_made_smaller_until_it_fits_or_refused(tmp_path):
+    whole = films.write_gif(tmp_path / "whole.gif", [moving(60)]).stat().st_size
+    path = films.write_gif(tmp_path / "small.gif", [moving(60)], limit=whole - 1)
+    assert path.stat().st_size < whole
+    assert read_gif(path)[0].shape[1] in [round(64 * scale) for scale in films.GIF_SCALES[1:]]
+    with pytest.raises(ValueError, match="at its smallest, allowed are 100; film less"):
+        films.write_gif(tmp_path / "none.gif", [moving(60)], limit=100)
+    assert not (tmp_path / "none.gif").exists()
+
+
 @pytest.mark.parametrize("missing", [*ENCODER, None])
 @pytest.mark.parametrize("tasks", [("drawer-open",), ()])
 def test_films_that_cannot_be_written_are_refused_where_they_are_wanted(monkeypatch, missing, tasks):
@@ -43,10 +83,16 @@ def test_films_that_cannot_be_written_are_refused_where_they_are_wanted(monkeypa
         films.check(config)
 
 
+def test_a_film_that_cannot_be_written_is_refused_before_it_is_played(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", {}.get)
+    with pytest.raises(ValueError, match=r"films need imageio and imageio-ffmpeg: install both$"):
+        films.check_encoder()
+
+
 @pytest.mark.metaworld
 def test_caption():
     frames = np.full((2, films.SIZE, films.SIZE, 3), 90, np.uint8)
-    shown = films._captioned(frames, "adapted")
+    shown = films.captioned(frames, "adapted")
     assert shown.dtype == np.uint8
     assert set(np.unique(shown)) == {90, 255}
     assert (shown[:, 40:] == 90).all()

@@ -1,7 +1,8 @@
 """Before/after films: the same start under the same hidden condition, with the frozen base and with adapters."""
 
 import importlib.util
-from collections.abc import Mapping
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ from metalora_jax.processes import in_processes
 SIZE = 224  # [px] each half
 EVERY = 2  # control steps between two frames
 RATE = 20  # frames per second
+GIF_EVERY = 3  # frames of the film to one of the GIF
+GIF_SCALES = (1.0, 0.85, 0.7, 0.5)  # of the film's width, tried in this order
+GIF_COLOURS = 128
+GIF_BYTES = 2_000_000
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -29,9 +34,18 @@ def check(config: Mapping[str, Any]) -> None:
     Raises:
       ValueError: if films are requested, but the encoder is not installed.
     """
-    encoder = ("imageio", "imageio_ffmpeg")
-    if config["films"]["tasks"] and not all(importlib.util.find_spec(name) for name in encoder):
-        raise ValueError("films need imageio and imageio-ffmpeg: install both, or set --config.films.tasks='()'")
+    if config["films"]["tasks"]:
+        check_encoder(", or set --config.films.tasks='()'")
+
+
+def check_encoder(otherwise: str = "") -> None:
+    """Checks that what writes films is installed.
+
+    Raises:
+      ValueError: if not; the message ends with what else can be done.
+    """
+    if not all(importlib.util.find_spec(name) for name in ("imageio", "imageio_ffmpeg")):
+        raise ValueError(f"films need imageio and imageio-ffmpeg: install both{otherwise}")
 
 
 def before_and_after(config: Mapping[str, Any], workdir: Path) -> list[Path]:
@@ -79,12 +93,29 @@ def before_and_after(config: Mapping[str, Any], workdir: Path) -> list[Path]:
 
 
 def _film(path: Path, control: Control, task: str, halves: tuple[Rollout, np.ndarray, np.ndarray]) -> Path:
-    take, *both = halves
-    replayed = [rollout.replay(control, task, take, commands, "agentview", SIZE, EVERY) for commands in both]
-    return _write(path, [_captioned(*half) for half in zip(replayed, ("frozen base", "adapted"), strict=True)])
+    take, before, after = halves
+    return write(path, panels(control, task, [("frozen base", take, before), ("adapted", take, after)]))
 
 
-def _captioned(frames: np.ndarray, text: str) -> np.ndarray:
+def panels(control: Control, task: str, takes: Sequence[tuple[str, Rollout, np.ndarray]]) -> list[np.ndarray]:
+    """Episodes of one task, replayed with a larger picture and captioned.
+
+    Args:
+      control: how they were run.
+      task: of all of them.
+      takes: a caption, the episode, and its commands (T, action_dim), for each.
+
+    Returns:
+      For each, frames (n, SIZE, SIZE, 3) uint8, one in EVERY control steps.
+    """
+    return [
+        captioned(rollout.replay(control, task, take, commands, "agentview", SIZE, EVERY), text)
+        for text, take, commands in takes
+    ]
+
+
+def captioned(frames: np.ndarray, text: str) -> np.ndarray:
+    """The same frames (n, SIZE, SIZE, 3) uint8 with `text` in their upper left corner."""
     from PIL import Image, ImageDraw
 
     caption = Image.new("L", (SIZE, SIZE))
@@ -92,14 +123,53 @@ def _captioned(frames: np.ndarray, text: str) -> np.ndarray:
     return np.where(np.asarray(caption)[..., None] > 127, np.uint8(255), frames)
 
 
-def _write(path: Path, halves: list[np.ndarray]) -> Path:
+def beside(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Films (n, H, W, 3) of several lengths side by side: each holds its last picture until half a second after all."""
+    length = max(len(part) for part in parts) + RATE // 2
+    held = [np.concatenate([part, np.repeat(part[-1:], length - len(part), axis=0)]) for part in parts]
+    return np.concatenate(held, axis=2)
+
+
+def write(path: Path, parts: Sequence[np.ndarray]) -> Path:
+    """Writes films (n, H, W, 3) uint8 side by side as an MP4.
+
+    The encoder forks: call this in a process in which JAX runs no threads.
+    """
     import imageio.v3 as iio
 
-    length = max(len(half) for half in halves) + RATE // 2  # hold the last picture for half a second
-    held = [np.concatenate([half, np.repeat(half[-1:], length - len(half), axis=0)]) for half in halves]
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic_file(path) as staging:
-        staging.write_bytes(
-            iio.imwrite("<bytes>", np.concatenate(held, axis=2), extension=".mp4", fps=RATE, codec="libx264")
-        )
+        staging.write_bytes(iio.imwrite("<bytes>", beside(parts), extension=".mp4", fps=RATE, codec="libx264"))
     return path
+
+
+def write_gif(path: Path, parts: Sequence[np.ndarray], limit: int = GIF_BYTES) -> Path:
+    """Writes films (n, H, W, 3) uint8 side by side as a GIF that repeats, for pages that play no MP4.
+
+    It has a third of the pictures at the same pace, and is made smaller until it fits.
+
+    Args:
+      path: the file.
+      parts: the films.
+      limit: its largest size [bytes].
+
+    Raises:
+      ValueError: no size fits.
+    """
+    from PIL import Image
+
+    pictures = [Image.fromarray(picture) for picture in beside(parts)[::GIF_EVERY]]
+    width, height = pictures[0].size
+    for scale in GIF_SCALES:
+        size = round(width * scale), round(height * scale)
+        # One palette for all pictures, and no dithering: what does not move is the same in each, and costs nothing.
+        palette = pictures[0].resize(size).quantize(GIF_COLOURS)
+        small = [picture.resize(size).quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+        memory = io.BytesIO()
+        small[0].save(memory, "gif", save_all=True, append_images=small[1:], duration=1000 * GIF_EVERY // RATE, loop=0)
+        if memory.tell() <= limit:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with files.atomic_file(path) as staging:
+                staging.write_bytes(memory.getvalue())
+            return path
+    raise ValueError(f"{path} would have {memory.tell()} bytes at its smallest, allowed are {limit}; film less")
