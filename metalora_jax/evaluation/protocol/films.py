@@ -22,9 +22,9 @@ from metalora_jax.processes import in_processes
 SIZE = 224  # [px] each half
 EVERY = 2  # control steps between two frames
 RATE = 20  # frames per second
-GIF_EVERY = 3  # frames of the film to one of the GIF
+GIF_EVERY = 2  # frames of the film to one of the GIF
 GIF_SCALES = (1.0, 0.85, 0.7, 0.5)  # of the film's width, tried in this order
-GIF_COLOURS = 128
+GIF_COLOURS = 256
 GIF_BYTES = 2_000_000
 
 
@@ -146,7 +146,7 @@ def write(path: Path, parts: Sequence[np.ndarray]) -> Path:
 def write_gif(path: Path, parts: Sequence[np.ndarray], limit: int = GIF_BYTES) -> Path:
     """Writes films (n, H, W, 3) uint8 side by side as a GIF that repeats, for pages that play no MP4.
 
-    It has a third of the pictures at the same pace, and is made smaller until it fits.
+    It has half of the pictures at the same pace, and is made smaller until it fits.
 
     Args:
       path: the file.
