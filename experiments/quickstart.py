@@ -1,8 +1,8 @@
-"""The whole workflow from scratch: demonstrations, meta-learning, adaptation, closed-loop episodes, report.
+"""First one scene with the adapter in the package, then the whole workflow from scratch, up to a report.
 
     make quickstart          (or: python experiments/quickstart.py)
 
-Ctrl-C loses nothing; the same command resumes where it stopped.
+Ctrl-C loses nothing; the same command resumes where it stopped. `experiments/scene.py` is the scene alone.
 """
 
 from pathlib import Path
@@ -11,27 +11,51 @@ from absl import flags
 from ml_collections import config_flags
 
 from metalora_jax.envs.collect import collect, jobs_of
-from metalora_jax.evaluation.protocol import experiment, films
+from metalora_jax.evaluation.protocol import experiment, films, scene
 from metalora_jax.evaluation.reports import report
-from metalora_jax.progress import progress
+from metalora_jax.progress import Outlook, foretell, progress
 from metalora_jax.training import checkpoint, command
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/quickstart.py", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart/run", "Directory for adapters, records and the report.")
 
+# What each stage took once, on two cores that did nothing else [s]; a run refines it as it goes, see `progress`.
+# Bars whose descriptions begin like this are those of the stage.
+SECONDS = {
+    "one scene": 40.0,
+    "demonstration files": 60.0,
+    "meta-train": 120.0,
+    "search of inner rates": 40.0,
+    "adaptation, cells": 20.0,
+    "episodes": 200.0,
+    "films and report": 20.0,
+}
+
 
 def main(_: list[str]) -> None:
     workdir, config = Path(_WORKDIR.value), _CONFIG.value.to_dict()
     checkpoint.claim(workdir, config)
-    print("1/4  recording scripted demonstrations in the simulator")
+    outlook = Outlook(SECONDS)
+    foretell(outlook)
+
+    def begin(title: str, *stages: str) -> None:
+        print(f"{title}  ({outlook.heading(*stages)})", flush=True)
+
+    begin("1/5  one scene, with the adapter in the package", "one scene")
+    if (workdir / scene.GIF).exists():
+        print(f"     played before: {workdir / scene.GIF}")
+    else:
+        scene.first_scene(config, workdir)
+    begin("2/5  the comparison: recording scripted demonstrations in the simulator", "demonstration files")
     jobs = jobs_of(config["demos"])
     for _ in progress(collect(jobs, config["demos"]["workers"]), description="demonstration files", total=len(jobs)):
         pass
-    print("2/4  meta-learning, and the multi-task control on the same data")
+    begin("3/5  meta-learning from scratch, and the multi-task control on the same data", "meta-train")
     experiment.train(config, workdir)
-    print("3/4  adaptation to held-out conditions, then closed-loop episodes")
+    closed_loop = "search of inner rates", "adaptation, cells", "episodes"
+    begin("4/5  adaptation to held-out conditions, then closed-loop episodes", *closed_loop)
     experiment.run(config, workdir)
-    print("4/4  films and report")
+    begin("5/5  films and report", "films and report")
     films.before_and_after(config, workdir)
     print(f"raw records: {workdir / 'episodes.jsonl'}\nreport: {report.write_report(workdir)}")
 

@@ -181,8 +181,8 @@ def progress(
     file = file or sys.stderr
     if total is None and isinstance(iterable, Sized):
         total = initial + len(iterable)
-    common = {"iterable": iterable, "desc": description, "total": total, "initial": initial, "file": file}
-    common["outlook"] = _outlook
+    common: dict[str, Any] = {"iterable": iterable, "desc": description, "total": total, "initial": initial}
+    common |= {"file": file, "outlook": _outlook}
     if file.isatty():
         return _Bar(**common, dynamic_ncols=True, position=_line, bar_format="{l_bar}{bar}{r_bar}{whole}")
     # miniters=1: look at the clock after every item; tqdm would learn to skip checks, and lag when items slow down.
