@@ -19,16 +19,16 @@ from metalora_jax.training import checkpoint, command
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/quickstart.py", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart/run", "Directory for adapters, records and the report.")
 
-# What each stage took once, on two cores that did nothing else [s]; a run refines it as it goes, see `progress`.
-# Bars whose descriptions begin like this are those of the stage.
+# What each stage takes on two cores that do nothing else [s]: the processor time of one run, spread over its processes.
+# A run refines it as it goes, see `progress`. The bars of a stage begin with its name.
 SECONDS = {
     "one scene": 40.0,
-    "demonstration files": 60.0,
-    "meta-train": 120.0,
-    "search of inner rates": 40.0,
-    "adaptation, cells": 20.0,
-    "episodes": 200.0,
-    "films and report": 20.0,
+    "demonstration files": 42.0,
+    "meta-train": 90.0,
+    "search of inner rates": 37.0,
+    "adaptation, cells": 6.0,
+    "episodes": 93.0,
+    "films and report": 30.0,
 }
 
 
