@@ -1,12 +1,16 @@
 """The outlook of a command of several stages: its share, the time left, and how the run's own pace refines both."""
 
+import ast
 import io
+import re
+from pathlib import Path
 
 import pytest
 
 from metalora_jax import progress
 from metalora_jax.progress import Outlook, told
 
+ROOT = Path(__file__).parents[1]
 SECONDS = {"demonstrations": 100.0, "meta-train": 300.0, "episodes": 600.0}
 
 
@@ -109,3 +113,17 @@ def test_a_terminal_shows_it_too(outlook):
     with progress.progress(description="episodes", total=2, file=file) as bar:
         bar.update()
     assert "; the whole: 40%, about 10 min left" in file.getvalue()
+
+
+def test_the_stages_of_the_quickstart_have_bars():
+    """A bar that is renamed would show no outlook, and nothing else would tell."""
+    tree = ast.parse((ROOT / "experiments" / "quickstart.py").read_text())
+    (seconds,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SECONDS"
+    )
+    sources = [*(ROOT / "metalora_jax").rglob("*.py"), ROOT / "experiments" / "quickstart.py"]
+    bars = {name for path in sources for name in re.findall(r'description=f?"([^"]+)"', path.read_text())}
+    without = {"one scene", "films and report"}
+    assert {name for name in seconds if not any(bar.startswith(name) for bar in bars)} == without

@@ -77,6 +77,11 @@ def silent(_: str) -> None:
     """For `play`: says nothing."""
 
 
+def aloud(line: str) -> None:
+    """Prints at once, into a pipe as well: the next line may take half a minute."""
+    print(line, flush=True)
+
+
 def play(
     base: Base,
     start: adapter.Start | Callable[[], adapter.Start],
@@ -119,7 +124,7 @@ def play(
     return Played(before, demo, adapted, after)
 
 
-def first_scene(config: Mapping[str, Any], workdir: Path, say: Callable[[str], None] = print) -> Played:
+def first_scene(config: Mapping[str, Any], workdir: Path, say: Callable[[str], None] = aloud) -> Played:
     """Plays config["scene"] with the base and the adapter in the package, and films it to `workdir`.
 
     Writes `workdir/opening.mp4` and `workdir/opening.gif`: before, the demonstration, after.
@@ -133,8 +138,8 @@ def first_scene(config: Mapping[str, Any], workdir: Path, say: Callable[[str], N
     opening = Opening.from_config(config["scene"])
     control = Control(tuple(config["test"]["cameras"]), **config["control"])
     turn = np.degrees(opening.condition.yaw)
-    say(f"     {opening.task}, the action frame turned by {turn:.0f} degrees, which no policy is told; seconds with")
-    say("     all that is compiled on the way")
+    say(f"     {opening.task}, with the action frame turned by {turn:.0f} degrees, which no policy is told")
+    say("     (seconds include compilation)")
     base = bases.load()
     played = play(base, lambda: adapter.load(None, base), opening, control, say)
     with stage("film", say) as end:
