@@ -10,7 +10,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.setup-done
 GL     := $(PY) -c 'from metalora_jax.envs import gl; print("off-screen rendering with", gl.choose())'
 
-.PHONY: setup quickstart test lint format docs report peer libero test-libero
+.PHONY: setup quickstart scene test lint format docs report peer libero test-libero
 
 setup: $(STAMP)
 
@@ -31,6 +31,10 @@ $(STAMP): pyproject.toml third_party/libero.txt
 
 quickstart: setup
 	$(PY) experiments/quickstart.py
+
+# The first minute of it alone.
+scene: setup
+	$(PY) experiments/scene.py
 
 test: setup
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)

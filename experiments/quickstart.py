@@ -1,8 +1,8 @@
-"""The whole workflow from scratch: demonstrations, meta-learning, adaptation, closed-loop episodes, report.
+"""First one scene with the adapter in the package, then the whole workflow from scratch, up to a report.
 
     make quickstart          (or: python experiments/quickstart.py)
 
-Ctrl-C loses nothing; the same command resumes where it stopped.
+Ctrl-C loses nothing; the same command resumes where it stopped. `experiments/scene.py` is the scene alone.
 """
 
 from pathlib import Path
@@ -11,29 +11,55 @@ from absl import flags
 from ml_collections import config_flags
 
 from metalora_jax.envs.collect import collect
-from metalora_jax.evaluation.protocol import experiment, films
+from metalora_jax.evaluation.protocol import experiment, films, scene
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.reports import report
-from metalora_jax.machine.progress import progress
+from metalora_jax.machine.forecast import Forecast
+from metalora_jax.machine.progress import progress, show_forecast
 from metalora_jax.training import checkpoint, command
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/quickstart.py", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart/run", "Directory for adapters, records and the report.")
 
+# What each stage takes on two cores that do nothing else [s]: the processor time of one run, spread over its processes.
+# A run refines it as it goes, see `progress`. The bars of a stage begin with its name.
+SECONDS = {
+    "one scene": 40.0,
+    "demonstration files": 42.0,
+    "meta-train": 90.0,
+    "search of inner rates": 37.0,
+    "adaptation, cells": 6.0,
+    "episodes": 93.0,
+    "films and report": 30.0,
+}
+
 
 def main(_: list[str]) -> None:
     workdir, comparison = Path(_WORKDIR.value), Comparison.from_config(_CONFIG.value.to_dict())
+    if comparison.scene is None or comparison.demos is None:
+        raise ValueError("the quickstart needs the sections `scene` and `demos`: see configs/quickstart.py")
     checkpoint.claim(workdir, comparison.to_json())
-    print("1/4  recording scripted demonstrations in the simulator")
-    assert comparison.demos is not None
+    forecast = Forecast(SECONDS)
+    show_forecast(forecast)
+
+    def begin(title: str, *stages: str) -> None:
+        print(f"{title}  ({forecast.heading(*stages)})", flush=True)
+
+    begin("1/5  one scene, with the adapter in the package", "one scene")
+    if (workdir / scene.GIF).exists():
+        print(f"     played before: {workdir / scene.GIF}")
+    else:
+        scene.first_scene(comparison.scene, comparison.control, workdir)
+    begin("2/5  the comparison: recording scripted demonstrations in the simulator", "demonstration files")
     jobs = comparison.demos.jobs()
     for _ in progress(collect(jobs, comparison.demos.workers), description="demonstration files", total=len(jobs)):
         pass
-    print("2/4  meta-learning, and the multi-task control on the same data")
+    begin("3/5  meta-learning from scratch, and the multi-task control on the same data", "meta-train")
     experiment.train(comparison, workdir)
-    print("3/4  adaptation to held-out conditions, then closed-loop episodes")
+    closed_loop = "search of inner rates", "adaptation, cells", "episodes"
+    begin("4/5  adaptation to held-out conditions, then closed-loop episodes", *closed_loop)
     experiment.run(comparison, workdir)
-    print("4/4  films and report")
+    begin("5/5  films and report", "films and report")
     films.before_and_after(comparison, workdir)
     print(f"raw records: {workdir / 'episodes.jsonl'}\nreport: {report.write_report(workdir)}")
 

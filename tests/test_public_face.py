@@ -4,6 +4,7 @@ import re
 import runpy
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import jax
@@ -13,6 +14,7 @@ import pytest
 import metalora_jax as ml
 from metalora_jax import types as ml_types
 from metalora_jax.adaptation import adapter
+from metalora_jax.adaptation import base as bases
 from metalora_jax.data import libero_hdf5
 
 ROOT = Path(__file__).parents[1]
@@ -37,15 +39,19 @@ def test_importing_is_cheap():
     assert done.stdout.strip() == "[]"
 
 
+def test_the_wheel_holds_what_the_example_loads():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    package = ROOT / "metalora_jax"
+    packed = {path for pattern in patterns["metalora_jax"] for path in package.glob(pattern)}
+    for folder in (bases.NANO, adapter.NANO):
+        assert {path.name for path in packed if path.parent == folder} == {path.name for path in folder.iterdir()}
+
+
 def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
     code = example()
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
     monkeypatch.chdir(tmp_path)
     base = ml.load_base()
-    start = ml.attach(base, (ml.Rule("action_.*", ml.LoRA(rank=2, b_std=0.02)),))
-    rates = jax.tree.map(lambda leaf: np.float32(-2.0), start.learner.theta)
-    params = jax.tree.map(jax.numpy.asarray, start.meta_params | {"log_rates": rates})
-    adapter.save("runs/maml/adapter", base, start.placement, params, config={})
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (12, 1, 64, 64, 3), dtype=np.uint8)
     state, actions = rng.uniform(-1, 1, (2, 12, 4)).astype(np.float32)

@@ -18,6 +18,8 @@ from metalora_jax.adapters.placement import from_json as rules_from
 from metalora_jax.adapters.placement import to_json as rules_of
 from metalora_jax.types import Observation, PyTree
 
+NANO = Path(__file__).parents[1] / "policies" / "smolvla" / "nano_adapter"
+
 
 class Start(NamedTuple):
     """What adaptation starts from: an adapter on a base."""
@@ -41,16 +43,22 @@ def fresh(base: Base, placement: Placement, seed: int = 0) -> Start:
     return Start(start, placement, meta_params, trees.digest(meta_params), None)
 
 
-def load(path: str | Path, base: Base) -> Start:
+def load(path: str | Path | None, base: Base) -> Start:
     """Reads an adapter directory for `base`: ours, or peft's.
 
     peft's files do not say which weights they were learned on; that is logged, since it cannot be checked.
+
+    Args:
+      path: where it is; None is the meta-learned adapter in the package, which fits the base in the package alone.
+      base: what it is to run on.
 
     Raises:
       directory.AdapterError: it does not fit, see `directory.load`.
       ValueError: peft's files are damaged, hold more than plain LoRA, or have other widths than the base.
     """
-    path = Path(path)
+    if path is None:
+        _check_nano(base)
+    path = NANO if path is None else Path(path)
     if (path / peft_format.CONFIG).is_file():
         return _of_peft(path, base)
     manifest = directory.read_manifest(path)
@@ -97,6 +105,16 @@ def save(
         probe=probe(base, learner(base, placement, jax.random.key(0))),
         data=data,
     )
+
+
+def _check_nano(base: Base) -> None:
+    """Says what to do about a base that the adapter in the package was not learned on."""
+    wanted = directory.read_manifest(NANO)["base_fingerprint"]
+    if wanted != base.fingerprint:
+        raise directory.AdapterError(
+            f"the adapter in the package fits the nano base in the package ({wanted!r}), this base is "
+            f"{base.fingerprint!r}; name an adapter of its own, which experiments/meta_train.py makes"
+        )
 
 
 def _of_peft(path: Path, base: Base) -> Start:

@@ -148,12 +148,14 @@ def _run(number: int, job: Job) -> Outcome:
     if _policy != number:
         _worker.agent.swap(None if job.theta is None else _learner(job.placement), job.theta)
         _policy = number
-    return _episode(_env, _worker.agent, job.rollouts[0])
+    return episode(_env, _worker.agent, _worker.control, job.rollouts[0])
 
 
-def _episode(env: Simulator, agent: Agent, rollout: Rollout) -> Outcome:
-    assert _worker is not None
-    base, control = _worker.base, _worker.control
+def episode(env: Simulator, agent: Agent, control: Control, rollout: Rollout) -> Outcome:
+    """Runs one episode in this process, until it succeeds or `control.max_steps` are over.
+
+    One that raises is a failure, and its outcome says why.
+    """
     instruction = env.instruction if rollout.told is None else rollout.told
     key = jax.random.key(rollout.start)
     commands: list[np.ndarray] = []
@@ -173,7 +175,7 @@ def _episode(env: Simulator, agent: Agent, rollout: Rollout) -> Outcome:
             commands.append(command)
             total += step.reward
             success = step.success
-    except Exception as problem:  # an episode that raises is a failure, and says why
+    except Exception as problem:
         error, success = f"{type(problem).__name__}: {problem}", False
-    done = np.array(commands, np.float32).reshape(-1, len(base.statistics.action_mean))
+    done = np.array(commands, np.float32).reshape(-1, world(control.world).action_dim)
     return Outcome(rollout.key, success, total, len(commands), done, error)

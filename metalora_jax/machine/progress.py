@@ -1,4 +1,8 @@
-"""A progress bar with rate and remaining time: live on a terminal, an occasional line in a log file."""
+"""A progress bar with rate and remaining time: live on a terminal, an occasional line in a log file.
+
+A command of several stages gives a `Forecast` once (`show_forecast`); every bar of a stage then also shows how far
+along the whole command is, and how long it will still take.
+"""
 
 import sys
 from collections.abc import Callable, Iterable, Sized
@@ -6,7 +10,11 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-_LINE = "{desc}: {n_fmt}/{total_fmt} ({percentage:.0f} %), {elapsed} elapsed, {remaining} left, {rate_fmt}{postfix}"
+from metalora_jax.machine.forecast import Forecast, approximate
+
+_LINE = (
+    "{desc}: {n_fmt}/{total_fmt} ({percentage:.0f} %), {elapsed} elapsed, {remaining} left, {rate_fmt}{postfix}{whole}"
+)
 _OPEN = "{desc}: {n_fmt} done, {elapsed} elapsed{postfix}"  # when the total is unknown
 
 
@@ -19,7 +27,51 @@ def take_line(number: int) -> None:
     _line = number
 
 
-class _Lines(tqdm):
+_forecast: Forecast | None = None
+
+
+def show_forecast(forecast: Forecast | None) -> None:
+    """Makes the bars of this process show a forecast of the whole command, too; None: they show none."""
+    global _forecast
+    _forecast = forecast
+
+
+def current_forecast() -> Forecast | None:
+    """The forecast that this process shows, to be handed on to the processes that it starts."""
+    return _forecast
+
+
+class _Bar(tqdm):
+    """Shows the forecast of the whole command behind its own numbers."""
+
+    def __init__(self, *, forecast: Forecast | None, **kwargs: Any):
+        self._forecast = forecast
+        self._stage = None if forecast is None else forecast.stage(kwargs["desc"])
+        super().__init__(**kwargs)
+
+    def _moved(self, numbers: dict[str, Any]) -> tuple[float, float, float]:
+        """Fraction done, fraction done by this run, and elapsed time [s]."""
+        total = numbers["total"]
+        return numbers["n"] / total, (numbers["n"] - numbers["initial"]) / total, numbers["elapsed"]
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """As in tqdm, with `{whole}` for the format."""
+        numbers = super().format_dict
+        numbers["whole"] = ""
+        if self._forecast is not None and self._stage is not None and numbers["total"]:
+            share, left = self._forecast.at(self._stage, *self._moved(numbers))
+            numbers["whole"] = f"; the whole: {share:.0%}, {approximate(left)} left"
+        return numbers
+
+    def close(self) -> None:
+        """As in tqdm; the forecast takes the stage's outcome into account."""
+        if not self.disable and self._forecast is not None and self._stage is not None and self.total:
+            self._forecast.end(self._stage, *self._moved(super().format_dict)[1:])
+        super().close()
+
+
+class _Lines(_Bar):
     """Prints each state of the bar as a line of its own: a log file cannot overwrite one."""
 
     @staticmethod
@@ -58,9 +110,10 @@ def progress(
     file = file or sys.stderr
     if total is None and isinstance(iterable, Sized):
         total = initial + len(iterable)
-    common = {"iterable": iterable, "desc": description, "total": total, "initial": initial, "file": file}
+    common: dict[str, Any] = {"iterable": iterable, "desc": description, "total": total, "initial": initial}
+    common |= {"file": file, "forecast": _forecast}
     if file.isatty():
-        return tqdm(**common, dynamic_ncols=True, position=_line)
+        return _Bar(**common, dynamic_ncols=True, position=_line, bar_format="{l_bar}{bar}{r_bar}{whole}")
     # miniters=1: look at the clock after every item; tqdm would learn to skip checks, and lag when items slow down.
     return _Lines(
         **common, mininterval=every, maxinterval=every, miniters=1, bar_format=_OPEN if total is None else _LINE

@@ -1,4 +1,4 @@
-"""Adapters read for a base: peft's files as well as ours."""
+"""Adapters read for a base: peft's files as well as ours, and the one in the package."""
 
 import dataclasses
 import re
@@ -86,3 +86,19 @@ def test_rounding_is_held_against_what_the_adapter_does():
     before, exact = np.zeros(4), np.full(4, 2.0)
     assert adapter.rounding(before, exact, exact) == (0.0, 0.0)
     assert adapter.rounding(before, exact, exact + np.eye(4)[3]) == (1.0, pytest.approx(0.25))
+
+
+def test_the_adapter_in_the_package_fits_the_base_in_it():
+    base = bases.load()
+    start = adapter.load(None, base)
+    assert set(start.meta_params) == {"theta", "log_rates"}
+    assert start.head is None
+    assert start.data is not None
+    moved = [leaf for leaf in jax.tree.leaves(start.learner.theta) if np.abs(leaf).max() > 0]
+    assert len(moved) == len(jax.tree.leaves(start.learner.theta))
+
+
+def test_the_adapter_in_the_package_is_refused_on_another_base():
+    base = make_base()
+    with pytest.raises(adapters.directory.AdapterError, match=r"fits the nano base in the package.*name an adapter"):
+        adapter.load(None, base)

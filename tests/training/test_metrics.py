@@ -144,7 +144,7 @@ def test_progress_prints_as_time_passes():
     assert [line.split(" ")[1] for line in file.getvalue().splitlines()[:5]] == ["0/4", "1/4", "2/4", "3/4", "4/4"]
 
 
-def test_progress_foretells_nothing_where_nobody_knows_how_many_there_are():
+def test_progress_estimates_nothing_where_the_total_is_unknown():
     file = io.StringIO()
     with progress(description="pieces", every=0.0, file=file) as bar:
         bar.update()

@@ -11,6 +11,7 @@ from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.envs.control import Control
 from metalora_jax.evaluation.protocol.few_shot import Protocol
 from metalora_jax.evaluation.protocol.grid import Grid
+from metalora_jax.evaluation.protocol.scene import Opening
 from metalora_jax.evaluation.reports.summary import Settings
 from metalora_jax.fields import each, from_fields, optional, to_fields
 from metalora_jax.training.recipe import Recipe
@@ -77,7 +78,8 @@ class Comparison(NamedTuple):
     report: Settings
     replay: DataConfig | None = None  # demonstrations of earlier tasks, which every arm adapts on too
     convert: Conversion | None = None  # how `base` is made where it does not exist
-    demos: Collection | None = None  # what quickstart.py records first
+    demos: Collection | None = None  # what quickstart.py records
+    scene: Opening | None = None  # what quickstart.py shows first
     grid: Grid | None = None  # where the arms came from, see `grid.expand`
 
     @classmethod
@@ -105,6 +107,7 @@ class Comparison(NamedTuple):
                 "replay": optional(DataConfig.from_config),
                 "convert": optional(Conversion.from_config),
                 "demos": optional(Collection.from_config),
+                "scene": optional(Opening.from_config),
                 "grid": optional(Grid.from_config),
             },
         )

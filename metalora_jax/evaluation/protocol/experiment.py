@@ -31,8 +31,9 @@ from metalora_jax.evaluation.reports.provenance import Inputs
 from metalora_jax.evaluation.reports.records import EpisodeLog
 from metalora_jax.evaluation.rollout import Job, one_core_each
 from metalora_jax.machine import files
+from metalora_jax.machine.forecast import Forecast
 from metalora_jax.machine.processes import ALONE, Host, in_processes
-from metalora_jax.machine.progress import progress, take_line
+from metalora_jax.machine.progress import current_forecast, progress, show_forecast, take_line
 from metalora_jax.policies.policy import Stage
 from metalora_jax.training.meta_train import meta_train
 from metalora_jax.training.recipe import Recipe
@@ -158,11 +159,12 @@ def train(comparison: Comparison, workdir: Path) -> None:
         if not (home / "adapter").exists()
     ]
     workers = min(comparison.workers, len(todo))
-    for _ in in_processes(meta_train, todo, workers, _start_training, (workers,)):
+    for _ in in_processes(meta_train, todo, workers, _start_training, (workers, current_forecast())):
         pass
 
 
-def _start_training(workers: int) -> None:
+def _start_training(workers: int, forecast: Forecast | None) -> None:
+    show_forecast(forecast)
     take_line(one_core_each(workers))
 
 

@@ -1,6 +1,5 @@
 """Before/after films: the same start under the same hidden condition, with the frozen base and with adapters."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +9,12 @@ from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.control import Control
 from metalora_jax.envs.world import world
 from metalora_jax.evaluation import rollout
-from metalora_jax.evaluation.protocol import experiment, few_shot
+from metalora_jax.evaluation.protocol import experiment, few_shot, filming
 from metalora_jax.evaluation.protocol.arms import Adaptation, Choice
 from metalora_jax.evaluation.protocol.comparison import Comparison, Films
 from metalora_jax.evaluation.rollout import Job, Rollout
 from metalora_jax.machine import files
 from metalora_jax.machine.processes import in_processes
-
-SIZE = 224  # [px] each half
-EVERY = 2  # control steps between two frames
-RATE = 20  # frames per second
 
 
 def check(films: Films) -> None:
@@ -28,9 +23,8 @@ def check(films: Films) -> None:
     Raises:
       ValueError: if films are requested, but the encoder is not installed.
     """
-    encoder = ("imageio", "imageio_ffmpeg")
-    if films.tasks and not all(importlib.util.find_spec(name) for name in encoder):
-        raise ValueError("films need imageio and imageio-ffmpeg: install both, or set --config.films.tasks='()'")
+    if films.tasks:
+        filming.check_encoder(", or set --config.films.tasks='()'")
 
 
 def before_and_after(comparison: Comparison, workdir: Path) -> list[Path]:
@@ -75,27 +69,5 @@ def before_and_after(comparison: Comparison, workdir: Path) -> list[Path]:
 
 
 def _film(path: Path, control: Control, task: str, halves: tuple[Rollout, np.ndarray, np.ndarray]) -> Path:
-    take, *both = halves
-    replayed = [rollout.replay(control, task, take, commands, "agentview", SIZE, EVERY) for commands in both]
-    return _write(path, [_captioned(*half) for half in zip(replayed, ("frozen base", "adapted"), strict=True)])
-
-
-def _captioned(frames: np.ndarray, text: str) -> np.ndarray:
-    from PIL import Image, ImageDraw
-
-    caption = Image.new("L", (SIZE, SIZE))
-    ImageDraw.Draw(caption).text((8, 8), text, fill=255, font_size=16)
-    return np.where(np.asarray(caption)[..., None] > 127, np.uint8(255), frames)
-
-
-def _write(path: Path, halves: list[np.ndarray]) -> Path:
-    import imageio.v3 as iio
-
-    length = max(len(half) for half in halves) + RATE // 2  # hold the last picture for half a second
-    held = [np.concatenate([half, np.repeat(half[-1:], length - len(half), axis=0)]) for half in halves]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.atomic_file(path) as staging:
-        staging.write_bytes(
-            iio.imwrite("<bytes>", np.concatenate(held, axis=2), extension=".mp4", fps=RATE, codec="libx264")
-        )
-    return path
+    take, before, after = halves
+    return filming.write(path, filming.panels(control, task, [("frozen base", take, before), ("adapted", take, after)]))
