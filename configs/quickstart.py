@@ -1,4 +1,4 @@
-"""One scene, then the full comparison of few_shot_conditions cut down to ten minutes of a laptop.
+"""One scene, then the full comparison of few_shot_conditions cut down to minutes on two cores.
 
     make quickstart
 
