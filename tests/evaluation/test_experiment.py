@@ -173,7 +173,7 @@ def test_other_demonstrations_under_the_old_records_are_refused(config, run, mon
     monkeypatch.setattr(experiment, "world", lambda name: WORLD)
     monkeypatch.setattr(experiment, "data_sets", moved(experiment.data_sets))
     monkeypatch.setattr(rollout, "run", roll_out)
-    with pytest.raises(ValueError, match=r"was recorded under fingerprint .*provenance\.jsonl tells what changed"):
+    with pytest.raises(ValueError, match=r"was recorded under fingerprint .*provenance\.jsonl shows what changed"):
         experiment.run(made(config), run)
 
 
