@@ -8,6 +8,7 @@ from runpy import run_path
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -30,4 +31,8 @@ def test_few_shot_smolvla(tmp_path, monkeypatch):
     assert set(names["curve"]) == {0, 3}
     assert all(0 < loss < 100 for loss in names["curve"].values())
     assert names["axes"].lines
+    assert {name: found.shape for name, found in names["commands"].items()} == {
+        name: names["demo"].actions[::5].shape for name in ("frozen base", "adapted")
+    }
+    assert np.abs(names["commands"]["adapted"] - names["commands"]["frozen base"]).max() > 1e-3
     plt.close("all")
