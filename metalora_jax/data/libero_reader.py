@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -23,26 +23,44 @@ _DEMO = re.compile(r"demo_(0|[1-9]\d*)")
 _STEPS = ("dones", "rewards", "states", "robot_states")  # what else has a row for each step
 
 
-def numbers(path: Path) -> tuple[int, ...]:
-    """The numbers of the demonstrations in a file, in their order; some may be missing between them.
+class Head(NamedTuple):
+    """What a file says about its demonstrations, and which there are."""
+
+    numbers: tuple[int, ...]  # in order; some may be missing between them
+    words: Words | DemoError  # what they tell the robot
+
+
+def head(path: Path) -> Head:
+    """Reads it.
 
     Raises:
-      DemoError: if there is no such file, it is damaged, or `num_demos` or `total` contradicts what is there.
+      DemoError: if there is no such file, it is damaged, or `num_demos` contradicts what is there.
     """
     _exists(path)
     with reading(path, LAYOUT, REMEDY), h5py.File(path, "r") as file:
         data = _group(path, file)
-        there = tuple(sorted(int(match[1]) for name in data if (match := _DEMO.fullmatch(name))))
-        if odd := [name for name in data if name.startswith("demo_") and not _DEMO.fullmatch(name)]:
-            raise DemoError(f"{path}: data/{odd[0]} has no number that counts from 0, such as demo_0; rename it")
-        declared = _whole(f"{path}: num_demos", data.attrs["num_demos"])
-        if declared != len(there):
-            raise DemoError(
-                f"{path}: num_demos is {declared}, there are {len(there)} demonstrations; fix the attribute"
-            )
-        if "total" in data.attrs:
-            _check_total(path, data, there, _whole(f"{path}: total", data.attrs["total"]))
-        return there
+        there = _numbers(path, data)
+        try:
+            with reading(path, LAYOUT, REMEDY):
+                return Head(there, _words(path, data))
+        except DemoError as error:
+            return Head(there, error)
+
+
+def numbers(path: Path) -> tuple[int, ...]:
+    """The numbers of the demonstrations in a file; raises DemoError as `head` does."""
+    return head(path).numbers
+
+
+def _numbers(path: Path, data: h5py.Group) -> tuple[int, ...]:
+    names = list(data)
+    there = tuple(sorted(int(match[1]) for name in names if (match := _DEMO.fullmatch(name))))
+    if odd := [name for name in names if name.startswith("demo_") and not _DEMO.fullmatch(name)]:
+        raise DemoError(f"{path}: data/{odd[0]} has no number that counts from 0, such as demo_0; rename it")
+    declared = _whole(f"{path}: num_demos", data.attrs["num_demos"])
+    if declared != len(there):
+        raise DemoError(f"{path}: num_demos is {declared}, there are {len(there)} demonstrations; fix the attribute")
+    return there
 
 
 def each(
@@ -51,25 +69,29 @@ def each(
     """The demonstrations of these numbers, or what is wrong with each.
 
     Raises:
-      DemoError: if the file as a whole cannot be read.
+      DemoError: if the file as a whole cannot be read, or all are read and `total` is not their sum.
     """
     _exists(path)
     keys = {camera: keys.get(camera, f"{camera}_rgb") for camera in cameras}
     with reading(path, LAYOUT, REMEDY), h5py.File(path, "r") as file:
         data = _group(path, file)
         instruction, view = _words(path, data).instruction, _view(path, data)
-        for i in chosen:
+        steps: int | None = 0
+        for position, i in enumerate(chosen, start=1):
+            demo: Demo | DemoError
             try:
-                yield _read_one(path, data, i, keys, view, instruction)
+                demo = _read_one(path, data, i, keys, view, instruction)
+                steps = None if steps is None else steps + len(demo.actions)
             except DemoError as error:
-                yield error
+                demo, steps = error, None  # a wrong sum is then no fault of the file's
+            if steps is not None and position == len(chosen) == len(_numbers(path, data)):
+                _check_total(path, data, steps)
+            yield demo
 
 
-def words(path: Path) -> Words:
-    """What the demonstrations of a file tell the robot; raises DemoError as `each` does."""
-    _exists(path)
-    with reading(path, LAYOUT, REMEDY), h5py.File(path, "r") as file:
-        return _words(path, _group(path, file))
+def _check_total(path: Path, data: h5py.Group, steps: int) -> None:
+    if "total" in data.attrs and (said := _whole(f"{path}: total", data.attrs["total"])) != steps:
+        raise DemoError(f"{path}: total is {said}, but the demonstrations have {steps} steps; fix the attribute")
 
 
 def _exists(path: Path) -> None:
@@ -100,19 +122,6 @@ def _text(where: str, value: Any) -> str:
     if not isinstance(found, str):
         raise DemoError(f"{where} is {named(found)}, expected text; set it")
     return found
-
-
-def _check_total(path: Path, data: h5py.Group, there: Sequence[int], declared: int) -> None:
-    """A wrong sum is the file's fault only if no demonstration is to blame."""
-    found = 0
-    for i in there:
-        group = data[f"demo_{i}"]
-        actions = group.get("actions") if isinstance(group, h5py.Group) else None
-        if not isinstance(actions, h5py.Dataset) or not actions.shape or group.attrs.get("num_samples") != len(actions):
-            return
-        found += len(actions)
-    if declared != found:
-        raise DemoError(f"{path}: total is {declared}, but the demonstrations have {found} steps; fix the attribute")
 
 
 def _is_libero(data: h5py.Group) -> bool:
@@ -150,16 +159,16 @@ def _read_one(
 ) -> Demo:
     where, group = f"{path}: data/demo_{i}", data[f"demo_{i}"]
     with reading(where, LAYOUT, REMEDY):
-        if not isinstance(group, h5py.Group) or not isinstance(group["obs"], h5py.Group):
+        if not isinstance(group, h5py.Group) or not isinstance(observations := group["obs"], h5py.Group):
             raise DemoError(f"{where}: an array, expected a group of arrays and of obs; {REMEDY}")
-        observations, actions = group["obs"], _array(where, group, "actions")
+        actions = _array(where, group, "actions")
         turns = ("ee_ori",) if _is_libero(data) or "ee_ori" in observations else ()
         parts = {key: _array(where, observations, key) for key in ("ee_pos", *turns, "gripper_states")}
         if any(values.ndim != 2 or len(values) != len(actions) for values in parts.values()):
             shapes = ", ".join(f"obs/{key} {values.shape}" for key, values in parts.items())
             raise DemoError(f"{where}: {shapes} for actions {actions.shape}, expected as many rows; {REMEDY}")
-        for key in (key for key in _STEPS if key in group):
-            if (shape := getattr(group[key], "shape", ())) and shape[0] != len(actions):
+        for key in _STEPS:
+            if (shape := _shape(group, key)) and shape[0] != len(actions):
                 raise DemoError(f"{where}: {key} {shape} for actions {actions.shape}, expected as many rows; {REMEDY}")
         pictures = []
         for key in keys.values():
@@ -177,8 +186,15 @@ def _read_one(
         return demo
 
 
+def _shape(group: h5py.Group, key: str) -> tuple[int, ...]:
+    """Of an array, which is not read; () if there is none."""
+    found = h5py.h5o.open(group.id, key.encode()) if key.encode() in group.id else None
+    return found.shape if isinstance(found, h5py.h5d.DatasetID) else ()
+
+
 def _array(where: str, group: h5py.Group, key: str) -> np.ndarray:
     found = group[key]
-    if not isinstance(found, h5py.Dataset) or not found.shape:
+    values = found[()] if isinstance(found, h5py.Dataset) else None
+    if not isinstance(values, np.ndarray) or not values.ndim:
         raise DemoError(f"{where}: {key} is no array with a row for each step; {REMEDY}")
-    return found[()]
+    return values

@@ -151,7 +151,7 @@ def damage(root, file, kept):
         ({"total_episodes": 6}, "total_episodes is 6, but the metadata list 5"),
         ({"total_frames": 1}, "total_frames is 1, but the metadata list 29"),
         ({"total_tasks": 3}, "total_tasks is 3, but the metadata list 2"),
-        ({"fps": 20}, r"frame 1 at 0\.100 s, expected 0\.050 s at the declared 20 frames"),
+        ({"fps": 20}, r"frame 1 at 0\.100 s, expected 0\.050 s at the declared fps 20"),
         ({"fps": 0}, "fps is 0"),
         ({"features": 3}, "damaged"),
         ({"data_path": "../../data/{chunk_index}.parquet"}, "leads out of the dataset"),
@@ -167,12 +167,12 @@ def test_declarations_that_do_not_fit(v3, fields, complaint):
 @pytest.mark.parametrize(
     ("key", "change", "complaint"),
     [
-        ("action", {"shape": [6]}, r"action has 7 dimensions, info\.json declares \(6,\)"),
+        ("action", {"shape": [6]}, r"action has 7 dimensions, info\.json declares shape \(6,\)"),
         ("action", {"dtype": "float64"}, r"action holds float, but info\.json declares float64"),
         (
             "observation.images.image",
             {"shape": [8, 8, 3]},
-            r"frame 0 is \(16, 16, 3\), but info\.json declares \(8, 8, 3\)",
+            r"frame 0 is \(16, 16, 3\), but info\.json declares shape \(8, 8, 3\)",
         ),
         ("observation.images.image", {"dtype": "float32"}, "is of dtype float32, expected image or video"),
     ],
@@ -270,12 +270,12 @@ class TestVideos:
         [
             (5, 16, FPS, "episode 1: the video holds 5 frames, but length is 6"),
             (7, 16, FPS, "episode 1: the video holds 7 frames, but length is 6"),
-            (6, 32, FPS, r"32x32 pixels, but info\.json declares \(16, 16, 3\)"),
+            (6, 32, FPS, r"32x32 pixels, but info\.json declares shape \(16, 16, 3\)"),
             (
                 6,
                 16,
                 2 * FPS,
-                r"frame 2 is at 0\.100 s, expected 0\.200 s at 10 frames per second \(the video runs at 20\)",
+                r"frame 2 is at 0\.100 s, expected 0\.200 s at fps 10 \(the video runs at 20\)",
             ),
         ],
     )

@@ -22,6 +22,7 @@ class Hdf5(Source):
         if single := keys.keys() & {"state", "action"}:
             raise DemoError(f"{path}: {min(single)} has fixed keys in HDF5; leave it out of keys")
         self.path, self._cameras, self._keys, self.selection = path, cameras, keys, selection
+        self._heads: dict[Path, libero_reader.Head] = {}
         self._told: set[Path] = set()  # files whose choice of words has been logged
         self.several = len(self._files) > 1
         if named := selection.numbers:
@@ -29,7 +30,7 @@ class Hdf5(Source):
                 what = f"episode {plain[0]} could be of any of {len(self._files)} files"
                 raise DemoError(f"{path}: {what}; write '{next(iter(self._files))}:{plain[0]}'")
             tasks = {task for task, _ in named if task in self._files} if self.several else self._files
-            there = [(task, i) for task in tasks for i in libero_reader.numbers(self._files[task])]
+            there = [(task, i) for task in tasks for i in self._head(self._files[task]).numbers]
             check(path, selection, [*there, *((None, i) for _, i in there)])
 
     @functools.cached_property
@@ -47,16 +48,22 @@ class Hdf5(Source):
             return super().find(task)
         except DemoError:
             wanted = text.same(task) if isinstance(task, str) else ""
-            found = [name for name in self._files if wanted and text.same(self._spoken(name)) == wanted]
+            found = [name for name in self._files if wanted and self._tells(name, wanted)]
             if len(found) != 1:
                 raise
             return found[0]
 
-    def _spoken(self, task: str) -> str:
+    def _tells(self, task: str, wanted: str) -> bool:
         try:
-            return libero_reader.words(self._files[task]).instruction
+            words = self._head(self._files[task]).words
         except DemoError:
-            return ""
+            return False
+        return not isinstance(words, DemoError) and text.same(words.instruction) == wanted
+
+    def _head(self, file: Path) -> libero_reader.Head:
+        if file not in self._heads:
+            self._heads[file] = libero_reader.head(file)
+        return self._heads[file]
 
     def listing(self, task: str | None = None) -> list[Episode]:
         """See `Source`."""
@@ -64,7 +71,7 @@ class Hdf5(Source):
         return [
             Episode(name, file, i)
             for name, file in files.items()
-            for i in libero_reader.numbers(file)
+            for i in self._head(file).numbers
             if self.selection.keeps(name, i)
         ]
 
@@ -92,6 +99,7 @@ class Hdf5(Source):
         """Logs, once, which words a file tells the robot, if there is something to say about them."""
         if file not in self._told:
             self._told.add(file)
-            instruction, note = libero_reader.words(file)
-            for what in filter(None, (note, *text.oddities([instruction]))):
-                logging.warning("%s: %s", file, what)
+            words = self._head(file).words
+            if not isinstance(words, DemoError):
+                for what in filter(None, (words.note, *text.oddities([words.instruction]))):
+                    logging.warning("%s: %s", file, what)

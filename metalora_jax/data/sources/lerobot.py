@@ -147,6 +147,8 @@ class LeRobot(Source):
             picture = pictures.decode(f"{where}: {key} of frame {i}", cell["bytes"])
             if picture.shape != shape:
                 declared = self._declared[key].shape
-                raise DemoError(f"{where}: {key} of frame {i} is {picture.shape}, but info.json declares {declared}")
+                raise DemoError(
+                    f"{where}: {key} of frame {i} is {picture.shape}, but info.json declares shape {declared}"
+                )
             out[i] = picture
         return out

@@ -154,7 +154,7 @@ def _joined(info: Info, rows: Sequence[Row]) -> list[Row]:
         gap = row.number != (rows[i - 1].number + 1 if i else 0)
         first = row.first if info.version == 3 else before
         wrong = first is not None and (first < before if gap else first != before)
-        if wrong and not row.fault and not (i and rows[i - 1].fault):
+        if wrong and not row.fault and not (i and joined[-1].fault):
             what = f"dataset_from_index is {first}, but the episodes before it end at {before}"
             row = row._replace(fault=f"{info.root / 'meta/episodes'}: episode {row.number}: {what}; {REMEDY}")
         joined.append(row._replace(first=first))

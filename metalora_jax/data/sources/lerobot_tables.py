@@ -27,6 +27,9 @@ class Tables:
 
     def read(self, row: Row, columns: Sequence[str], present: Sequence[str] = ()) -> Any:
         """The episode's rows, as a table of `columns`, and of `present` where they are there."""
+        if not row.data.exists():
+            fields = "by its chunk_index and file_index, or by its number"
+            raise DemoError(f"{row.data}: no such file, named for episode {row.number} {fields}; {REMEDY}")
         with reading(row.data, LAYOUT, REMEDY), parquet().ParquetFile(row.data) as file:
             there = set(file.schema_arrow.names)
             if missing := [name for name in ("episode_index", *columns) if name not in there]:
@@ -109,8 +112,10 @@ def check_counters(where: str, row: Row, task: str, tasks: dict[int, str], fps: 
     near = np.abs(times.astype(np.float64) * fps - steps) <= HALF
     if not near.all():
         step = int(np.argmin(near))
-        what = f"timestamp: frame {step} at {times[step]:.3f} s, expected {step / fps:.3f} s at the declared {fps:g}"
-        raise DemoError(f"{where}: {what} frames per second; {REMEDY}")
+        what = (
+            f"timestamp: frame {step} at {times[step]:.3f} s, expected {step / fps:.3f} s at the declared fps {fps:g}"
+        )
+        raise DemoError(f"{where}: {what}; {REMEDY}")
 
 
 def vectors(where: str, key: str, feature: Feature, table: Any) -> np.ndarray:
@@ -134,7 +139,7 @@ def vectors(where: str, key: str, feature: Feature, table: Any) -> np.ndarray:
     values = values.reshape(len(values), -1)
     if values.shape[1:] != feature.shape:
         raise DemoError(
-            f"{where}: {key} has {values.shape[1]} dimensions, info.json declares {feature.shape}; {REMEDY}"
+            f"{where}: {key} has {values.shape[1]} dimensions, info.json declares shape {feature.shape}; {REMEDY}"
         )
     return values
 

@@ -45,7 +45,7 @@ class Videos:
             what = f"in {clip.path}, between episodes of another file (videos/{self._key}/chunk_index, file_index)"
             raise DemoError(f"{where}: its frames of {self._key} are said to be {what}; {REMEDY}")
         if clip.path not in self._starts:
-            video = pictures.probe(clip.path)
+            video = pictures.Video(clip.path)
             self._starts[clip.path] = video, self._places(self._placed[clip.path], video)
         video, starts = self._starts[clip.path]
         first = starts[row.number]
@@ -54,7 +54,7 @@ class Videos:
         if clip.end is None:
             self._starts.pop(clip.path)  # nothing else is in it
         where = f"{clip.path}: episode {row.number}"
-        return pictures.frames(where, video, first, row.length, self._fps, shape)
+        return video.frames(where, first, row.length, self._fps, shape)
 
     def _places(self, placed: Sequence[tuple[Row, Clip]], video: pictures.Video) -> dict[int, int | str]:
         """Episode -> the number of its first frame in the video, or what is wrong."""
@@ -89,10 +89,9 @@ class Videos:
         sides = [("from_timestamp", "begin", clip.start, first), ("to_timestamp", "end", clip.end, first + size)]
         for name, verb, time, frame in sides:
             there = video.at(frame, self._fps)
-            away = abs(time - there) * self._fps if time is not None else 0.0
-            if away > pictures.HALF:
+            if time is not None and abs(time - there) * self._fps > pictures.HALF:
                 what = f"videos/{self._key}/{name} is {time:.3f} s, but its frames {verb} at {there:.3f} s"
-                return f"{what}, {away:.2f} frames away"
+                return f"{what}, {abs(time - there) * self._fps:.2f} frames away"
         return f"length is {length}, but {size} frames of the video are its own" if length != size else ""
 
 
