@@ -12,9 +12,7 @@ from typing import Any
 
 from metalora_jax.data.demos import DemoError, unreadable
 
-_IDS = re.compile(
-    r"(\b(view|light|table|tb|language|initstate|noise|add|level|sample)( \d+)+|\bdemo ?\(?\d*\)?|\.hdf5)$"
-)
+_IDS = re.compile(r"(\b(view|tb|language|initstate|noise|sample)( \d+)+|\bdemo ?\(?\d*\)?|\.hdf5)$")
 
 
 def read(path: Path, remedy: str) -> str:
@@ -61,6 +59,8 @@ def _object(where: str, text: str, remedy: str) -> dict[str, Any]:
 
 def named(value: object) -> str:
     """A value and its kind, as messages name them."""
+    if value is None:
+        return "missing"
     kinds = {bool: "a truth value", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
     shown = repr(value)
     return f"{shown[:60] + '...' if len(shown) > 60 else shown} ({kinds.get(type(value), type(value).__name__)})"

@@ -248,12 +248,14 @@ class TestSound:
 
     def test_a_video_whose_own_times_drift_with_its_spans(self, v3, demos):
         images = np.concatenate([demo.images[:, 1] for demo in demos])
-        write_video(v3 / VIDEO, images, times=(np.arange(len(images)) * 1000 // FPS * 1.03).astype(int))
+        write_video(
+            v3 / VIDEO, images, times=(np.arange(len(images)) * 1000 // FPS * 1.05).astype(int)
+        )  # a whole frame
 
         def follow(rows):
             for row in rows:
                 for side in ("from", "to"):
-                    row[f"videos/{KEY}/{side}_timestamp"] *= 1.03
+                    row[f"videos/{KEY}/{side}_timestamp"] *= 1.05
 
         edit_rows(v3 / EPISODES, follow)
         assert_same(read_all(v3), demos)

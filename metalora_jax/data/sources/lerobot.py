@@ -139,7 +139,7 @@ class LeRobot(Source):
     def _pictures(self, where: str, row: Row, key: str, table: Any) -> np.ndarray:
         shape = self._declared[key].sides
         if key in self._videos:
-            return self._videos[key].read(where, row, shape)
+            return self._videos[key].read(row, shape)
         out = np.empty((row.length, *shape), np.uint8)
         for i, cell in enumerate(table[key].to_pylist()):
             if not isinstance(cell, dict) or not cell.get("bytes"):

@@ -78,7 +78,7 @@ def load(info: Info, videos: Sequence[str]) -> Dataset:
 def _row(info: Info, where: str, fields: Mapping[str, Any], tasks: Mapping[int, str], videos: Sequence[str]) -> Row:
     """One row of the table of episodes. Only its number must be right; other faults are kept."""
     index = whole(f"{where}: episode_index", fields.get("episode_index"))
-    where = f"{where}: episode {index}"
+    file, where = where, f"{where}: episode {index}"
     length, task, first, faults = 0, None, None, list[str]()
     try:
         length = whole(f"{where}: length", fields.get("length"))
@@ -98,6 +98,7 @@ def _row(info: Info, where: str, fields: Mapping[str, Any], tasks: Mapping[int, 
         paths = {key: info.place("video_path", {**place, "video_key": key}) for key in videos}
         clips: dict[str, Clip | str] = {key: Clip(path, 0.0, None) for key, path in paths.items()}
         return Row(index, task, length, first, data, clips, "".join(faults[:1]))
+    faults += _own_place(where, Path(file), fields)
     data = info.root / "data"
     try:
         data = info.place("data_path", _place(where, fields, "data"))
@@ -201,18 +202,19 @@ def _version_3(info: Info, videos: Sequence[str]) -> tuple[dict[int, str], list[
         with reading(path, LAYOUT, REMEDY):
             there = set(parquet().read_schema(path).names)
             found = parquet().read_table(path, columns=[name for name in columns if name in there]).to_pylist()
-        for row in found:
-            _check_own_place(path, row)
         rows += [(f"{path}", row) for row in found]
     return tasks, rows
 
 
-def _check_own_place(path: Path, row: Mapping[str, Any]) -> None:
-    """What a row says about the file that it is in."""
-    for name, there in zip(_PLACES, _numbers(path)[-2:], strict=True):
-        if (told := row.get(f"meta/episodes/{name}")) is not None and told != there:
-            what = f"episode {row.get('episode_index')}: meta/episodes/{name} is {told}, but its row is in {there}"
-            raise DemoError(f"{path}: {what}; {REMEDY}")
+def _own_place(where: str, path: Path, row: Mapping[str, Any]) -> list[str]:
+    """What a row says about the file that it is in, if that is wrong."""
+    there = zip(_PLACES, _numbers(path), strict=True)
+    told = [(name, row.get(f"meta/episodes/{name}"), number) for name, number in there]
+    return [
+        f"{where}: meta/episodes/{name} is {said}, but its row is in number {number}; {REMEDY}"
+        for name, said, number in told
+        if said is not None and said != number
+    ]
 
 
 def _numbers(path: Path) -> tuple[int, ...]:

@@ -36,24 +36,27 @@ class Videos:
             self._placed.setdefault(path, []).append((row, clip))
         self._starts: dict[Path, tuple[pictures.Video, dict[int, int | str]]] = {}
 
-    def read(self, where: str, row: Row, shape: Sequence[int]) -> np.ndarray:
+    def read(self, row: Row, shape: Sequence[int]) -> np.ndarray:
         """The episode's pictures, (T, H, W, 3) uint8."""
         clip = row.clips[self._key]
         if isinstance(clip, str):
             raise DemoError(clip)
+        where = f"{clip.path}: episode {row.number}"
         if clip.path not in self._placed or all(other is not row for other, _ in self._placed[clip.path]):
-            what = f"in {clip.path}, between episodes of another file (videos/{self._key}/chunk_index, file_index)"
-            raise DemoError(f"{where}: its frames of {self._key} are said to be {what}; {REMEDY}")
+            what = "name this file, but the episodes before and after it are in another"
+            raise DemoError(f"{where}: videos/{self._key}/chunk_index and file_index {what}; {REMEDY}")
+        if not clip.path.exists():
+            what = f"no such file, named for episode {row.number} by chunk_index and file_index, or by its number"
+            raise DemoError(f"{clip.path}: {what}; {REMEDY}")
         if clip.path not in self._starts:
             video = pictures.Video(clip.path)
             self._starts[clip.path] = video, self._places(self._placed[clip.path], video)
         video, starts = self._starts[clip.path]
         first = starts[row.number]
         if isinstance(first, str):
-            raise DemoError(f"{clip.path}: episode {row.number}: {first}; {REMEDY}")
+            raise DemoError(f"{where}: {first}; {REMEDY}")
         if clip.end is None:
             self._starts.pop(clip.path)  # nothing else is in it
-        where = f"{clip.path}: episode {row.number}"
         return video.frames(where, first, row.length, self._fps, shape)
 
     def _places(self, placed: Sequence[tuple[Row, Clip]], video: pictures.Video) -> dict[int, int | str]:
