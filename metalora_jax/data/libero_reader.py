@@ -169,7 +169,7 @@ def _read_one(
             raise DemoError(f"{where}: {shapes} for actions {actions.shape}, expected as many rows; {REMEDY}")
         for key in _STEPS:
             if (shape := _shape(group, key)) and shape[0] != len(actions):
-                raise DemoError(f"{where}: {key} {shape} for actions {actions.shape}, expected as many rows; {REMEDY}")
+                raise DemoError(f"{where}: {key} {shape} for {len(actions)} actions, expected as many rows; {REMEDY}")
         pictures = []
         for key in keys.values():
             picture = _array(where, observations, key)

@@ -211,6 +211,30 @@ def test_episodes_of_one_frame_or_none(v3):
         assert words in refusals(v3)[2]
 
 
+def test_files_of_two_episodes_that_are_swapped(tmp_path, demos, monkeypatch):
+    monkeypatch.setattr(lerobot_v3, "_VIDEO_MIB", 0)
+    same = [*demos[:2], *demos[:2], demos[0]]  # of one length
+    lerobot_v3.write(tmp_path / "v3", same, CAMERAS, FPS, pictures="h264-lossless")
+    name = f"videos/{KEY}/file_index"
+
+    def swap(rows):
+        rows[2][name], rows[3][name] = rows[3][name], rows[2][name]
+
+    edit_rows(tmp_path / "v3" / EPISODES, swap)
+    said = refusals(tmp_path / "v3")
+    assert set(said) == {2, 3}
+    assert "file_index are not in the order of the episodes" in said[2]
+
+
+def test_two_lengths_that_make_up_for_each_other(v2, demos):
+    path = v2 / "meta" / "episodes.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[1]["length"], rows[3]["length"] = rows[1]["length"] + 1, rows[3]["length"] - 1
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert set(refusals(v2)) == {1, 3}
+    assert_same([demo for demo in read_all(v2) if not isinstance(demo, DemoError)], demos[::2])
+
+
 class TestSound:
     """What is read, and read the same."""
 
@@ -277,6 +301,26 @@ class TestSound:
         edit_info(v3, total_episodes=4, total_frames=info["total_frames"] - gone, splits={"train": "0:4"})
         assert_same(read_all(v3), [*demos[:2], *demos[3:]])
         assert "left out rows of episodes that the metadata do not list: 2" in caplog.text
+
+    def test_numbers_with_gaps_in_version_2(self, v2, demos):
+        gone = len(demos[1].actions)
+        lines = (v2 / "meta" / "episodes.jsonl").read_text().splitlines()
+        (v2 / "meta" / "episodes.jsonl").write_text("\n".join(lines[:1] + lines[2:]) + "\n")
+        info = json.loads((v2 / "meta" / "info.json").read_text())
+        frames = {"total_frames": info["total_frames"] - gone, "total_videos": 8}
+        edit_info(v2, total_episodes=4, splits={"train": "0:4"}, **frames)
+        assert_same(read_all(v2), [demos[0], *demos[2:]])
+
+    @pytest.mark.parametrize("version", ["v2", "v3"])
+    def test_jitter_in_a_video(self, sound, tmp_path, demos, version):
+        root, rng = shutil.copytree(sound / version, tmp_path / "jitter"), np.random.default_rng(0)
+        for file in (root / "videos").rglob("*.mp4"):
+            camera = int("wrist" in str(file) or "image2" in str(file))
+            episode = int(file.stem[-6:]) if version == "v2" else None
+            images = [demo.images[:, camera] for i, demo in enumerate(demos) if episode in (None, i)]
+            count = sum(map(len, images))
+            write_video(file, np.concatenate(images), times=np.arange(count) * 1000 // FPS + rng.integers(0, 5, count))
+        assert_same(read_all(root), demos)
 
     def test_several_files_of_videos(self, tmp_path, demos, monkeypatch):
         monkeypatch.setattr(lerobot_v3, "_VIDEO_MIB", 0)

@@ -125,6 +125,8 @@ def test_an_episode_becomes_a_demonstration():
         ),
         ({"language_instruction": np.array([b""] * 5, object)}, "here: the instruction is ''"),
         ({"language_instruction": np.array([b"a"] * 4, object)}, "here: 5 actions, 4 in language_instruction"),
+        ({"is_first": np.arange(5) == 2}, "here: is_first is set on step 2 of 5, inside the episode"),
+        ({"is_last": np.arange(5) > 2}, "here: is_last is set on step 3 of 5, inside the episode"),
         ({"language_instruction": np.array([b"\xff"] * 5, object)}, "here: language_instruction is not UTF-8 text"),
     ],
 )

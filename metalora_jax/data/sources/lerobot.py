@@ -130,11 +130,19 @@ class LeRobot(Source):
         _, state, action = self._features
         stored = [key for key in self._features.cameras if self._declared[key].dtype == "image"]
         table = self._tables.read(row, [state, action, *stored, *_NUMBERS], ["index"])
+        if self._info.version == 2 and self._begins_elsewhere(row, table):
+            before = self._rows[: self._rows.index(row)]  # a wrong length there is no fault of this one's
+            row = row._replace(first=sum(self._counted(before)))
         check_counters(where, row, row.task or "", self._meta.tasks, self._info.fps, table)
         seen = [self._pictures(where, row, key, table) for key in self._features.cameras]
         images = stack_cameras(where, self._cameras, seen, row.length)
         parts = (vectors(where, key, self._declared[key], table) for key in (state, action))
         return checked(where, row.task, images, *parts)
+
+    @staticmethod
+    def _begins_elsewhere(row: Row, table: Any) -> bool:
+        there = table["index"][:1].to_pylist() if "index" in table.column_names else []
+        return row.first not in (None, *there)
 
     def _pictures(self, where: str, row: Row, key: str, table: Any) -> np.ndarray:
         shape = self._declared[key].sides

@@ -38,7 +38,7 @@ class Row(NamedTuple):
     number: int
     task: str | None  # None: only the data tell
     length: int  # frames
-    first: int | None  # `index` of its first frame
+    first: int | None  # `index` of its first frame; None where only the data tell
     data: Path
     clips: Mapping[str, Clip | str]  # by feature; or what is wrong with it
     fault: str = ""  # what contradicts itself about this episode
@@ -150,10 +150,11 @@ def _clip(info: Info, where: str, fields: Mapping[str, Any], key: str) -> Clip |
 
 def _joined(info: Info, rows: Sequence[Row]) -> list[Row]:
     """The rows, with what contradicts about where one ends and the next begins, and where version 2 has its frames."""
-    joined, before = list[Row](), 0
+    joined, before, gone = list[Row](), 0, False
     for i, row in enumerate(rows):
         gap = row.number != (rows[i - 1].number + 1 if i else 0)
-        first = row.first if info.version == 3 else before
+        gone |= gap
+        first = row.first if info.version == 3 else None if gone else before
         wrong = first is not None and (first < before if gap else first != before)
         if wrong and not row.fault and not (i and joined[-1].fault):
             what = f"dataset_from_index is {first}, but the episodes before it end at {before}"

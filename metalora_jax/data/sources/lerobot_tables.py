@@ -39,7 +39,9 @@ class Tables:
                 self._tell_strangers(row.data)
             rows = np.flatnonzero(self._whose[1] == row.number)
             if len(rows) != row.length:
-                what = f"{len(rows) or 'no'} rows of episode {row.number} (episode_index)"
+                what = f"{len(rows)} rows of episode {row.number} (episode_index)"
+                if not len(rows):
+                    what = f"no rows of episode {row.number} (episode_index; by its chunk_index and file_index)"
                 raise DemoError(f"{row.data}: {what}, but the metadata declare length {row.length}; {REMEDY}")
             if (np.diff(rows) != 1).any():
                 raise DemoError(f"{row.data}: the rows of episode {row.number} are not consecutive; {REMEDY}")
@@ -102,10 +104,13 @@ def check_counters(where: str, row: Row, task: str, tasks: dict[int, str], fps: 
         if tasks[index] != task:
             what = f"frames of task_index {index} ({tasks[index]!r}), but the metadata say {task!r}"
             raise DemoError(f"{where}: {what}; {REMEDY}")
-    if row.first is not None and "index" in counters and (wrong := counters["index"] != row.first + steps).any():
-        step = int(np.argmax(wrong))
-        what = f"index of frame {step} is {counters['index'][step]}, but the metadata make it {row.first + step}"
-        raise DemoError(f"{where}: {what} (dataset_from_index, or the lengths before it); {REMEDY}")
+    if "index" in counters:
+        index = counters["index"]
+        first = int(index[0]) if row.first is None else row.first
+        if (wrong := index != first + steps).any():
+            step = int(np.argmax(wrong))
+            what = f"index of frame {step} is {index[step]}, but the metadata make it {first + step}"
+            raise DemoError(f"{where}: {what} (dataset_from_index, or the lengths before it); {REMEDY}")
     times = column(table, "timestamp").to_numpy()
     if not np.issubdtype(times.dtype, np.number):
         raise DemoError(f"{where}: timestamp holds {times.dtype}, expected seconds; {REMEDY}")

@@ -6,6 +6,7 @@ or a policy would be shown a neighbour's pictures. Times may be half a frame awa
 """
 
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -27,6 +28,8 @@ class Videos:
         """Opens nothing."""
         self._key, self._fps, self._counts = key, fps, counts
         found = [(row, clip) for row in rows if isinstance(clip := row.clips[key], Clip)]
+        self._disordered: set[int] = set()  # episodes whose videos are not in their order
+        met: tuple[int, ...] = ()
         self._placed: dict[Path, list[tuple[Row, Clip]]] = {}  # by the file that must hold them
         for i, (row, clip) in enumerate(found):
             around = {other.path for _, other in (*found[max(i - 1, 0) : i], *found[i + 1 : i + 2])}
@@ -34,6 +37,10 @@ class Videos:
             between = 0 < i < len(found) - 1 or not clip.path.exists()  # at an end, a file of its own is nothing odd
             path = around.pop() if strange and between else clip.path
             self._placed.setdefault(path, []).append((row, clip))
+            order = _numbers(path) if clip.end is not None else ()
+            if order < met:
+                self._disordered |= {found[i - 1][0].number, row.number}
+            met = max(met, order)
         self._starts: dict[Path, tuple[pictures.Video, dict[int, int | str]]] = {}
 
     def read(self, row: Row, shape: Sequence[int]) -> np.ndarray:
@@ -42,8 +49,11 @@ class Videos:
         if isinstance(clip, str):
             raise DemoError(clip)
         where = f"{clip.path}: episode {row.number}"
-        if clip.path not in self._placed or all(other is not row for other, _ in self._placed[clip.path]):
+        if clip.path not in self._placed or all(other.number != row.number for other, _ in self._placed[clip.path]):
             what = "name this file, but the episodes before and after it are in another"
+            raise DemoError(f"{where}: videos/{self._key}/chunk_index and file_index {what}; {REMEDY}")
+        if row.number in self._disordered:
+            what = "are not in the order of the episodes, so pictures may be another episode's"
             raise DemoError(f"{where}: videos/{self._key}/chunk_index and file_index {what}; {REMEDY}")
         if not clip.path.exists():
             what = f"no such file, named for episode {row.number} by chunk_index and file_index, or by its number"
@@ -76,7 +86,8 @@ class Videos:
         if believed is None and not (any(gaps) and sum(lengths) < frames):
             said = f"{sum(lengths)} by their length and {sum(spans)} by from_timestamp and to_timestamp"
             what = f"the video holds {frames} frames, but its episodes ({_span(rows)}) have {said}"
-            return dict.fromkeys((row.number for row in rows), f"{what}, so frames cannot be told apart (file_index?)")
+            why = "chunk_index, file_index, length or timestamps are wrong, or frames are missing"
+            return dict.fromkeys((row.number for row in rows), f"{what}: {why}")
         found: dict[int, int | str] = {}
         met = 0
         for i, row in enumerate(rows):
@@ -96,6 +107,10 @@ class Videos:
                 what = f"videos/{self._key}/{name} is {time:.3f} s, but its frames {verb} at {there:.3f} s"
                 return f"{what}, {abs(time - there) * self._fps:.2f} frames away"
         return f"length is {length}, but {size} frames of the video are its own" if length != size else ""
+
+
+def _numbers(path: Path) -> tuple[int, ...]:
+    return tuple(int(digits) for digits in re.findall(r"\d+", "/".join(path.parts[-2:])))
 
 
 def _span(rows: Sequence[Row]) -> str:

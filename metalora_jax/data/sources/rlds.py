@@ -136,6 +136,10 @@ def to_demo(where: str, steps: Mapping[str, Any], names: Any, cameras: Sequence[
     count = len(parts[names.action])
     if wrong := [name for name in (names.state, *names.cameras, _TEXT) if len(parts[name]) != count]:
         raise DemoError(f"{where}: {count} actions, {len(parts[wrong[0]])} in {wrong[0]}; {_REMEDY}")
+    for flag, only in (("is_first", 0), ("is_last", count - 1)):
+        odd = np.flatnonzero(np.asarray(steps[flag], bool)) if flag in steps else np.zeros(0, int)
+        if (odd := odd[odd != only]).size:
+            raise DemoError(f"{where}: {flag} is set on step {odd[0]} of {count}, inside the episode; split or drop it")
     seen = []
     for name in names.cameras:
         try:
