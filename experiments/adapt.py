@@ -32,6 +32,8 @@ _ADAPTER = flags.DEFINE_string("adapter", None, "Directory of the adapter to sta
 _DEMOS = flags.DEFINE_string("demos", None, "Demonstrations: an HDF5 file, or a dataset's directory.", required=True)
 _TASK = flags.DEFINE_string("task", "", "The task's name or instruction; optional if there is only one.")
 _KEYS = flags.DEFINE_list("keys", [], "camera=FEATURE, state=FEATURE or action=FEATURE, of a dataset with other names.")
+_DROP = flags.DEFINE_list("drop", [], "Demonstrations not to read, by the dataset's own numbers: 3,7; or task:3.")
+_SKIP_BAD = flags.DEFINE_bool("skip_bad", False, "Leave out demonstrations that cannot be used, and say which.")
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write the adapter to.", required=True)
 _BASE = flags.DEFINE_string("base", "", "Base directory; empty is the nano SmolVLA in the package.")
 _SHOTS = flags.DEFINE_integer("shots", 1, "Number of demonstrations; the first ones are used.", lower_bound=1)
@@ -50,13 +52,13 @@ _SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Seed of minibatches, flow n
 
 
 def _earlier(instruction: str, keys: dict[str, str]) -> dict[str, list[Demo]]:
-    source = sources.open(_REPLAY.value, _CAMERAS.value, keys)
+    source = sources.open(_REPLAY.value, _CAMERAS.value, keys, skip_bad=_SKIP_BAD.value)
     found = sources.read(source, source.names(), 1)
     return {task: demos for task, demos in found.items() if demos[0].instruction != instruction}
 
 
 def _demonstrations(keys: dict[str, str]) -> list[Demo]:
-    source = sources.open(_DEMOS.value, _CAMERAS.value, keys)
+    source = sources.open(_DEMOS.value, _CAMERAS.value, keys, drop=_DROP.value, skip_bad=_SKIP_BAD.value)
     task = _TASK.value or source.only()
     demos = list(source.demos(task, _SHOTS.value))
     if _PARAPHRASES.value:
@@ -92,7 +94,7 @@ def main(_: list[str]) -> None:
         raise ValueError(f"{output} exists; choose another --output")
     base = bases.load(_BASE.value or None)
     start = adapter.load(Path(_ADAPTER.value), base)
-    keys = dict(pair.split("=", 1) for pair in _KEYS.value)
+    keys = sources.read_keys(_KEYS.value)
     demos = _demonstrations(keys)
     for doubt in doubts(base, demos):
         logging.warning("%s", doubt)
@@ -112,6 +114,8 @@ def main(_: list[str]) -> None:
         "demos": _DEMOS.value,
         "task": _TASK.value,
         "shots": _SHOTS.value,
+        "drop": _DROP.value,
+        "skip_bad": _SKIP_BAD.value,
         **options._replace(fast=start.head)._asdict(),
         "augment": augment._asdict(),
         "paraphrases": demos[0].paraphrases,

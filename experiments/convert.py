@@ -24,6 +24,8 @@ _DEMOS = flags.DEFINE_string(
     "demos", "", "Pattern of HDF5 files or dataset directories of training tasks; empty keeps the policy's own."
 )
 _KEYS = flags.DEFINE_list("keys", [], "state=FEATURE, action=FEATURE, of a dataset with other names.")
+_DROP = flags.DEFINE_list("drop", [], "Demonstrations not to read, by the dataset's own numbers: 3,7; or task:3.")
+_SKIP_BAD = flags.DEFINE_bool("skip_bad", False, "Leave out demonstrations that cannot be used, and say which.")
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "tokenizer.json, if it is not with the policy or on the hub.")
 _DTYPE = flags.DEFINE_enum("param_dtype", "float32", ["float32", "bfloat16"], "Type of weights on disk and in memory.")
 
@@ -37,8 +39,10 @@ def main(_: list[str]) -> None:
         paths = sorted(glob.glob(_DEMOS.value))
         if not paths:
             raise ValueError(f"no file matches --demos={_DEMOS.value}")
-        keys = dict(pair.split("=", 1) for pair in _KEYS.value)
-        found = (sources.open(path, (), keys) for path in progress(paths, description="reading demonstrations"))
+        keys, chosen = sources.read_keys(_KEYS.value), {"drop": _DROP.value, "skip_bad": _SKIP_BAD.value}
+        found = (
+            sources.open(path, (), keys, **chosen) for path in progress(paths, description="reading demonstrations")
+        )
         statistics = normalize.compute(
             [demo for source in found for task in source.names() for demo in source.demos(task)]
         )

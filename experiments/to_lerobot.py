@@ -23,12 +23,14 @@ _FPS = flags.DEFINE_integer("fps", None, "Frames per second; LIBERO's simulator 
 _CAMERAS = flags.DEFINE_list("cameras", ["agentview", "eye_in_hand"], "Cameras, by this package's names.")
 _TASKS = flags.DEFINE_list("tasks", [], "Tasks, by name or instruction; empty is all.")
 _LIMIT = flags.DEFINE_integer("limit", None, "Number of demonstrations of each task; the first ones are used.", 1)
+_DROP = flags.DEFINE_list("drop", [], "Demonstrations not to read, by the dataset's own numbers: 3,7; or task:3.")
+_SKIP_BAD = flags.DEFINE_bool("skip_bad", False, "Leave out demonstrations that cannot be used, and say which.")
 _ROBOT = flags.DEFINE_string("robot", None, "Robot type, for lerobot's metadata.")
 _PICTURES = flags.DEFINE_enum("pictures", "png", list(lerobot_v3.PICTURES), "How pictures are stored.")
 
 
 def main(_: list[str]) -> None:
-    source = sources.open(_DEMOS.value, _CAMERAS.value)
+    source = sources.open(_DEMOS.value, _CAMERAS.value, drop=_DROP.value, skip_bad=_SKIP_BAD.value)
     tasks = [source.find(task) for task in _TASKS.value] or source.names()
 
     def demos() -> Iterator[Demo]:

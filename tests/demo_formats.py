@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -105,17 +106,46 @@ def png(image: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-def write_video(path: Path, images: np.ndarray, fps: int = FPS) -> None:
-    """A lossless video of pictures (T, H, W, 3) uint8."""
+def edit_info(root: Path, **fields) -> None:
+    """Changes fields of a LeRobot dataset's info.json."""
+    path = root / "meta" / "info.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def edit_rows(path: Path, change: Callable[[list[dict]], object]) -> None:
+    """Changes the rows of a table in place; the types of its columns stay."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    change(rows)
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), path)
+
+
+def assert_same(demos, wanted) -> None:
+    """The same demonstrations, to the last bit."""
+    for demo, other in zip(demos, wanted, strict=True):
+        assert isinstance(demo, Demo), demo
+        assert demo.instruction == other.instruction
+        for got, array in zip(demo[1:4], other[1:4], strict=True):
+            assert got.dtype == array.dtype
+            np.testing.assert_array_equal(got, array)
+
+
+def write_video(path: Path, images: np.ndarray, fps: int = FPS, times: np.ndarray | None = None) -> None:
+    """A lossless video of pictures (T, H, W, 3) uint8; `times` [ms] of its frames, if they are not regular."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264rgb", rate=fps, options={"qp": "0"})
         stream.height, stream.width, stream.pix_fmt = *images.shape[1:3], "rgb24"
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
         for i, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            frame.pts, frame.time_base = i, Fraction(1, fps)
+            frame.pts, frame.time_base = (i, Fraction(1, fps)) if times is None else (int(times[i]), Fraction(1, 1000))
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 

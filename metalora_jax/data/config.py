@@ -18,11 +18,20 @@ class DataConfig(NamedTuple):
     digest: str = ""  # of their content, which must then be this one, see `data.content`; empty takes what is there
     keys: Mapping[str, str] | None = None  # camera, state or action -> its name in a dataset of one's own
     frames: int | None = None  # of each demonstration, spread evenly; few make a large base's front cheap. None: all
+    episodes: Sequence[int | str] | None = None  # the only ones to read, by the dataset's own numbers. None: all
+    drop: Sequence[int | str] = ()  # those not to read; "task:3" in a directory of HDF5 files, which each count anew
+    skip_bad: bool = False  # leave out what cannot be used, with a warning that names it; else it is an error
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "DataConfig":
         """Reads the section `data`; see `fields.from_fields`."""
         return from_fields(cls, fields, "data")
+
+    def open(self) -> sources.Source:
+        """The demonstrations at `directory`; raises what `data.sources.open` raises."""
+        return sources.open(
+            self.directory, self.cameras, self.keys, episodes=self.episodes, drop=self.drop, skip_bad=self.skip_bad
+        )
 
 
 def read_demos(data: DataConfig) -> dict[str, list[Demo]]:
@@ -31,7 +40,7 @@ def read_demos(data: DataConfig) -> dict[str, list[Demo]]:
     Raises:
       ValueError: they are not those of `data.digest`; or see `data.sources`.
     """
-    demos = sources.read(sources.open(data.directory, data.cameras, data.keys), data.tasks, data.demos)
+    demos = sources.read(data.open(), data.tasks, data.demos)
     if data.digest and (found := content.digest(demos)) != data.digest:
         raise ValueError(
             f"the demonstrations in {data.directory} have digest {found}, the config wants {data.digest}: get those "

@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from metalora_jax.data.text import same
 from metalora_jax.types import Demo
 
 Table = dict[str, tuple[str, ...]]
 
 
 def normal(text: str) -> str:
-    """The normal form of a text: texts that differ only in case and spaces share it."""
-    return " ".join(text.lower().split())
+    """The normal form of a text: texts that differ only in case, spaces, or how letters are composed share it."""
+    return same(text)
 
 
 def read(path: Path) -> Table:
@@ -28,10 +29,14 @@ def read(path: Path) -> Table:
       ValueError: if there is no such file, or it is not such a table.
     """
     try:
-        fields = json.loads(path.read_text(), object_pairs_hook=_unique)
+        fields = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
         return checked(fields)
     except OSError as error:
         raise ValueError(f"{path}: cannot read paraphrases ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not valid JSON from line {error.lineno}, column {error.colno} on") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from metalora_jax.data.demos import DemoError
 from metalora_jax.data.sources.lerobot_meta import INFO, parquet
+from metalora_jax.data.sources.names import known_names
 from metalora_jax.data.sources.pictures import pyav
-from metalora_jax.data.sources.source import known_names
 from metalora_jax.machine import files
 from metalora_jax.types import Demo
 

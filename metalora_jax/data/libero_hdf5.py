@@ -25,10 +25,8 @@ strictly.
 """
 
 import contextlib
-import difflib
 import io
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,16 +34,13 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from metalora_jax.data.demos import DemoError, checked, reading, stack_cameras
+from metalora_jax.data import libero_reader
+from metalora_jax.data.demos import DemoError
+from metalora_jax.data.libero_words import spoken as spoken  # of this layout's names, too
 from metalora_jax.machine import files
 from metalora_jax.types import Demo
 
 SUFFIX = "_demo.hdf5"
-_LAYOUT, _REMEDY = "LIBERO's", "record it again"
-_SCENE = re.compile(r"^[A-Z_]*SCENE\d+_")
-_AS_IT_IS, _TURNED, _MIRRORED = np.s_[:, :, :], np.s_[:, ::-1, ::-1], np.s_[:, :, ::-1]
-# Of LIBERO's own files. robosuite's "opencv" flips the rows only: mirrored, compared with the turned ones.
-_VIEWS = {"opengl": _TURNED, "opencv": _MIRRORED}
 
 
 class Origin(NamedTuple):
@@ -75,11 +70,6 @@ class Recording(NamedTuple):
     moments: tuple[Moment, ...] = ()
 
 
-def spoken(task: str) -> str:
-    """The instruction that a task's name spells, as LIBERO's benchmark reads it: without scene and underscores."""
-    return " ".join(_SCENE.sub("", task).replace("_", " ").split())
-
-
 def write(path: Path, demos: Sequence[Demo], cameras: Sequence[str], task: str, provenance: dict[str, Any]) -> None:
     """Writes `demos` of one task to `path` atomically. `provenance` (JSON) holds seeds, noise and conditions.
 
@@ -90,7 +80,7 @@ def write(path: Path, demos: Sequence[Demo], cameras: Sequence[str], task: str, 
     with _whole_file(path, demos, attributes, provenance) as data:
         for i, demo in enumerate(demos):
             observations = {"ee_pos": demo.state[:, :3], "gripper_states": demo.state[:, 3:]}
-            _write_one(data, i, demo, cameras, _AS_IT_IS, observations)
+            _write_one(data, i, demo, cameras, libero_reader.AS_IT_IS, observations)
 
 
 def write_official(
@@ -122,7 +112,7 @@ def write_official(
                 "gripper_states": demo.state[:, 6:],
                 "joint_states": joint_states,
             }
-            group = _write_one(data, i, demo, cameras, _TURNED, observations)
+            group = _write_one(data, i, demo, cameras, libero_reader.TURNED, observations)
             group["states"] = states.astype(np.float64)
             group["robot_states"] = robot_states.astype(np.float64)
             group.attrs["model_file"] = origin.model_file
@@ -137,109 +127,30 @@ def read(path: Path, cameras: Sequence[str], limit: int | None = None) -> list[D
 def stream(
     path: Path, cameras: Sequence[str], limit: int | None = None, keys: Mapping[str, str] | None = None, first: int = 0
 ) -> Iterator[Demo]:
-    """Reads `limit` demonstrations (all of them when None) from number `first` on, one at a time.
+    """Reads `limit` demonstrations (all of them when None) from the one at position `first` on, one at a time.
 
     Args:
       path: the file.
       cameras: in this order in `Demo.images`; with none, pictures are not read.
       limit: how many; None for all.
       keys: camera -> key below `obs`, if it is not `<camera>_rgb`.
-      first: number of the first one; this allows reading those after a damaged one.
+      first: position of the first one, in the order of their numbers.
 
     Raises:
       DemoError: if the file is missing, truncated, lacks a key or a demonstration, or holds a value that is not finite.
     """
-    _exists(path)
-    keys = {camera: (keys or {}).get(camera, f"{camera}_rgb") for camera in cameras}
-    with reading(path, _LAYOUT, _REMEDY), h5py.File(path, "r") as file:
-        data = file["data"]
-        instruction, view = _instruction(path, data), _view(path, data)
-        there = _count(path, data) - first
-        if limit is not None and limit > there:
-            raise DemoError(f"{path}: {limit} demonstrations requested, {there} found; record more or request fewer")
-        for i in range(first, first + (there if limit is None else limit)):
-            yield _read_one(path, data, i, keys, view, instruction)
+    there = libero_reader.numbers(path)[first:]
+    if limit is not None and limit > len(there):
+        raise DemoError(f"{path}: {limit} demonstrations requested, {len(there)} found; record more or request fewer")
+    for demo in libero_reader.each(path, cameras, keys or {}, there[:limit]):
+        if isinstance(demo, DemoError):
+            raise demo
+        yield demo
 
 
 def count(path: Path) -> int:
     """How many demonstrations `path` holds; 0 if there is no file."""
-    if not path.exists():
-        return 0
-    with reading(path, _LAYOUT, _REMEDY), h5py.File(path, "r") as file:
-        return _count(path, file["data"])
-
-
-def _count(path: Path, data: h5py.Group) -> int:
-    """How many demonstrations there are; raises DemoError if `num_demos` disagrees."""
-    declared, there = data.attrs["num_demos"], {name for name in data if name.startswith("demo_")}
-    if there != {f"demo_{i}" for i in range(len(there))}:
-        missing = next(name for i in range(len(there)) if (name := f"demo_{i}") not in there)
-        raise DemoError(f"{path}: data/{missing} is missing among {len(there)} demonstrations; number them from 0")
-    if declared != len(there):
-        raise DemoError(f"{path}: num_demos is {declared}, there are {len(there)} demonstrations; fix the attribute")
-    return len(there)
-
-
-def _exists(path: Path) -> None:
-    if not path.exists():
-        near = difflib.get_close_matches(path.name, sorted(file.name for file in path.parent.glob("*.hdf5")))
-        hint = f" (did you mean {', '.join(near)}?)" if near else ""
-        raise DemoError(f"{path}: no such demonstration file{hint}; record it with experiments/collect.py")
-
-
-def _is_libero(data: h5py.Group) -> bool:
-    return "bddl_file_name" in data.attrs or "env_args" in data.attrs
-
-
-def _view(path: Path, data: h5py.Group) -> tuple[slice, ...]:
-    convention = data.attrs["macros_image_convention"]
-    views = _VIEWS if _is_libero(data) else {"opengl": _TURNED, "opencv": _AS_IT_IS}
-    if convention not in views:
-        wanted = " or ".join(views)
-        raise DemoError(f"{path}: macros_image_convention is {convention!r}, expected {wanted}; fix the attribute")
-    return views[convention]
-
-
-def _instruction(path: Path, data: h5py.Group) -> str:
-    """The instruction that the benchmark gives the robot.
-
-    LIBERO's benchmark, and with it every VLA, takes the instruction from the file's name. For 34 of its 130 tasks
-    `problem_info` has a different, older wording; the name is used if the two are nearly the same.
-    """
-    recorded = json.loads(data.attrs["problem_info"])["language_instruction"]
-    if not isinstance(recorded, str):
-        raise DemoError(f"{path}: language_instruction of problem_info is {recorded!r}, expected text; set it")
-    recorded = recorded.strip('" ')
-    if not _is_libero(data) or "provenance" in data.attrs:
-        return recorded
-    named, words = spoken(path.name.removesuffix(SUFFIX)), set(recorded.lower().split())
-    return named if 2 * len(words & set(named.split())) > len(words) else recorded
-
-
-def _read_one(
-    path: Path, data: h5py.Group, i: int, keys: Mapping[str, str], view: tuple[slice, ...], instruction: str
-) -> Demo:
-    where, group = f"{path}: data/demo_{i}", data[f"demo_{i}"]
-    with reading(where, _LAYOUT, _REMEDY):
-        observations, actions = group["obs"], group["actions"][()]
-        turns = ("ee_ori",) if _is_libero(data) or "ee_ori" in observations else ()
-        parts = {key: observations[key][()] for key in ("ee_pos", *turns, "gripper_states")}
-        if any(values.ndim != 2 or len(values) != len(actions) for values in parts.values()):
-            shapes = ", ".join(f"obs/{key} {values.shape}" for key, values in parts.items())
-            raise DemoError(f"{where}: {shapes} for actions {actions.shape}, expected as many rows; {_REMEDY}")
-        pictures = []
-        for key in keys.values():
-            picture = observations[key][()]
-            if picture.ndim != 4:
-                wanted = "expected uint8 (T, H, W, 3); convert it"
-                raise DemoError(f"{where}: obs/{key} is {picture.dtype} {picture.shape}, {wanted}")
-            pictures.append(picture[view])
-        images = stack_cameras(where, tuple(keys), pictures, len(actions))
-        demo = checked(where, instruction, images, np.concatenate(list(parts.values()), axis=1), actions)
-        if group.attrs["num_samples"] != len(actions):
-            said = f"num_samples is {group.attrs['num_samples']}, but there are {len(actions)} steps"
-            raise DemoError(f"{where}: {said}; {_REMEDY}")
-        return demo
+    return len(libero_reader.numbers(path)) if path.exists() else 0
 
 
 def _official_attributes(recordings: Sequence[Recording]) -> dict[str, Any]:

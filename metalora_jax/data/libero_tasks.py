@@ -91,7 +91,7 @@ def read(folder: Path) -> dict[str, LiberoTask]:
     """
     tasks: dict[str, LiberoTask] = {}
     for file in sorted(folder.glob("*/*.bddl")):
-        task = parse(file.parent.name, file.stem, file.read_text())
+        task = parse(file.parent.name, file.stem, file.read_text(encoding="utf-8"))
         if task.name in tasks:
             raise ValueError(f"{file} has the same name as a task of {tasks[task.name].suite}; names must differ")
         tasks[task.name] = task

@@ -24,7 +24,7 @@ def test_a_table_is_read_as_written(tmp_path):
         ('{"reach": ["go", " "]}', "paraphrases of reach: expected a list of non-empty texts"),
         ('{"reach": ["go  there", "Go there"]}', "paraphrases of reach: a text appears twice"),
         ('["go"]', "paraphrases are a list"),
-        ('{"reach": ', "Expecting value"),
+        ('{"reach": ', "not valid JSON from line 1, column 11 on"),
     ],
 )
 def test_a_bad_table_is_refused_by_name(tmp_path, text, message):

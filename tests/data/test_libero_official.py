@@ -134,7 +134,7 @@ def test_how_tasks_are_spoken(task, words):
         (lambda data: data.attrs.modify("problem_info", "{"), "damaged"),
         (
             lambda data: data.attrs.modify("problem_info", '{"language_instruction": ["a"]}'),
-            r"is \['a'\], expected text",
+            r"is \['a'\] \(a list\), expected text",
         ),
         (
             lambda data: data.attrs.modify("problem_info", '{"language_instruction": ""}'),

@@ -9,7 +9,7 @@ import pytest
 from metalora_jax.data import sources
 from metalora_jax.data.demos import DemoError
 from metalora_jax.data.sources import rlds
-from metalora_jax.data.sources.source import FeatureNames
+from metalora_jax.data.sources.names import FeatureNames
 from tests.demo_formats import CAMERAS, TASKS, make_libero_demos, write_rlds
 
 CLASS = "tensorflow_datasets.core.features."
@@ -118,9 +118,16 @@ def test_an_episode_becomes_a_demonstration():
     ("changes", "complaint"),
     [
         ({"action": np.full((5, 7), np.nan, np.float32)}, "here: actions at step 0 is not finite"),
-        ({"action": np.zeros((4, 7), np.float32)}, "here: 4 actions, 5 images"),
-        ({"language_instruction": np.array([b"a", b"b"], object)}, "here: 2 instructions, expected one"),
-        ({"language_instruction": np.array([b""], object)}, "here: the instruction is ''"),
+        ({"action": np.zeros((4, 7), np.float32)}, "here: 4 actions, 5 in state"),
+        (
+            {"language_instruction": np.array([b"a", b"b", b"a", b"a", b"a"], object)},
+            "here: 2 instructions, expected one",
+        ),
+        ({"language_instruction": np.array([b""] * 5, object)}, "here: the instruction is ''"),
+        ({"language_instruction": np.array([b"a"] * 4, object)}, "here: 5 actions, 4 in language_instruction"),
+        ({"is_first": np.arange(5) == 2}, "here: is_first is set on step 2 of 5, inside the episode"),
+        ({"is_last": np.arange(5) > 2}, "here: is_last is set on step 3 of 5, inside the episode"),
+        ({"language_instruction": np.array([b"\xff"] * 5, object)}, "here: language_instruction is not UTF-8 text"),
     ],
 )
 def test_damaged_episodes(changes, complaint):

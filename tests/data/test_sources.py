@@ -7,7 +7,7 @@ import pytest
 from metalora_jax.data import lerobot_v3, libero_hdf5, sources
 from metalora_jax.data.config import DataConfig, read_demos
 from metalora_jax.data.demos import DemoError
-from metalora_jax.data.sources.source import feature_names
+from metalora_jax.data.sources.names import feature_names
 from tests.demo_formats import CAMERAS, FPS, TASKS, make_libero_demos, recordings, write_lerobot_v2, write_rlds
 
 FORMATS = {

@@ -5,19 +5,22 @@ policies see them, state and actions in float32, in the robot's own units.
 """
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from metalora_jax.data.demos import DemoError
 from metalora_jax.data.sources.hdf5 import Hdf5
 from metalora_jax.data.sources.lerobot import LeRobot
+from metalora_jax.data.sources.names import check_names, read_keys
 from metalora_jax.data.sources.rlds import Rlds
+from metalora_jax.data.sources.selection import Episode, Fault, Selection, selection
 from metalora_jax.data.sources.source import Source
+from metalora_jax.data.text import named
 from metalora_jax.types import Demo
 
-__all__ = ["Source", "open", "read"]
+__all__ = ["Episode", "Fault", "Source", "open", "read", "read_keys"]
 
-_KINDS: dict[str, Callable[[Path, tuple[str, ...], dict[str, str]], Source]] = {
+_KINDS: dict[str, Callable[[Path, tuple[str, ...], dict[str, str], Selection], Source]] = {
     "*.hdf5": Hdf5,
     "meta/info.json": LeRobot,
     "dataset_info.json": Rlds,
@@ -25,29 +28,40 @@ _KINDS: dict[str, Callable[[Path, tuple[str, ...], dict[str, str]], Source]] = {
 }
 
 
-def open(path: str | Path, cameras: Sequence[str], keys: Mapping[str, str] | None = None) -> Source:
+def open(
+    path: str | Path,
+    cameras: Sequence[str],
+    keys: Mapping[str, str] | None = None,
+    *,
+    episodes: Sequence[int | str] | None = None,
+    drop: Sequence[int | str] = (),
+    skip_bad: bool = False,
+) -> Source:
     """The demonstrations at `path`.
 
     Args:
       path: an HDF5 file, a directory of `<task>_demo.hdf5`, a LeRobot dataset, or a TFDS dataset or version of one.
       cameras: which go into `Demo.images`, in this order; with none, pictures are not read.
-      keys: camera, "state" or "action" -> its name in the dataset, if `source.KNOWN` does not list it.
+      keys: camera, "state" or "action" -> its name in the dataset, if `names.KNOWN` does not list it.
+      episodes: the only ones to read, by the dataset's own numbers; "task:3" where every task counts anew. None: all.
+      drop: those not to read, in the same way.
+      skip_bad: leave out demonstrations that cannot be used, with a warning that names them; else they are errors.
 
     Raises:
       DemoError: if nothing is there, it is in none of these formats, or metadata and files disagree.
     """
-    path, cameras, keys = Path(path), tuple(cameras), dict(keys or {})
-    if unknown := keys.keys() - {*cameras, "state", "action"}:
-        raise DemoError(f"keys name {min(unknown)!r}; known: state, action and the cameras {', '.join(cameras)}")
+    if not isinstance(path, str | Path):
+        raise DemoError(f"the demonstrations are at {named(path)}, expected a path")
+    path, (cameras, keys), selected = Path(path), check_names(cameras, keys), selection(episodes, drop, skip_bad)
     if not path.exists():
         near = difflib.get_close_matches(path.name, sorted(other.name for other in path.parent.glob("*")))
         hint = f" (did you mean {', '.join(near)}?)" if near else ""
         raise DemoError(f"{path}: no such demonstration file or directory{hint}; record it with experiments/collect.py")
     if path.is_file():
-        return Hdf5(path, cameras, keys)
+        return Hdf5(path, cameras, keys, selected)
     for pattern, kind in _KINDS.items():
         if any(path.glob(pattern)):
-            return kind(path, cameras, keys)
+            return kind(path, cameras, keys, selected)
     inner = sorted({str(path / found.relative_to(path).parts[0]) for p in _KINDS for found in path.glob(f"*/{p}")})
     raise DemoError(
         f"{path}: not a known demonstration format; looked for *.hdf5 (LIBERO), meta/info.json (LeRobot) and "
@@ -61,6 +75,8 @@ def read(source: Source, tasks: Sequence[str], limit: int | None = None) -> dict
     Raises:
       DemoError: see `Source.demos`; or if two names mean one task, or demonstrations differ in width or picture size.
     """
+    if isinstance(tasks, str) or not isinstance(tasks, Iterable):
+        raise DemoError(f"tasks are {named(tasks)}, expected a list of names or instructions")
     names: dict[str, str] = {}
     for task in tasks:
         if (other := names.setdefault(source.find(task), task)) != task:

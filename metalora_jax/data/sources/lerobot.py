@@ -1,119 +1,162 @@
-"""LeRobot datasets, versions 2.x and 3.0: tables in Parquet, pictures inside them or in videos."""
+"""LeRobot datasets, versions 2.x and 3.0: tables in Parquet, pictures inside them or in videos.
 
-import collections
+An episode is read only if everything that is said about it agrees: its row in the metadata, its rows in the data, and
+its frames in the videos. What is wrong with one does not concern the others, unless frames cannot be told apart.
+"""
+
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
-from metalora_jax.data.demos import DemoError, checked, reading, stack_cameras
+from metalora_jax.data import text
+from metalora_jax.data.demos import DemoError, checked, stack_cameras
 from metalora_jax.data.sources import pictures
-from metalora_jax.data.sources.lerobot_meta import INFO, LAYOUT, REMEDY, Episode, load, parquet
-from metalora_jax.data.sources.source import Source, feature_names
+from metalora_jax.data.sources.lerobot_info import REMEDY, Info
+from metalora_jax.data.sources.lerobot_meta import Row, load
+from metalora_jax.data.sources.lerobot_tables import Tables, check_counters, vectors
+from metalora_jax.data.sources.lerobot_videos import Videos
+from metalora_jax.data.sources.names import feature_names
+from metalora_jax.data.sources.selection import EVERYTHING, Episode, Selection, check, listed
+from metalora_jax.data.sources.source import Source
 from metalora_jax.types import Demo
 
-_TIME = 1e-3  # [s] by which a frame's time may differ from its number over fps
 _NUMBERS = ("frame_index", "task_index", "timestamp")
 
 
 class LeRobot(Source):
     """See `sources.open`. The pictures of public LIBERO datasets are already as policies see them."""
 
-    def __init__(self, path: Path, cameras: Sequence[str], keys: Mapping[str, str]):
-        """Reads the metadata."""
-        self.path = path
-        self._meta = load(path)
+    def __init__(self, path: Path, cameras: Sequence[str], keys: Mapping[str, str], selection: Selection = EVERYTHING):
+        """Reads the metadata; of the features only those that are requested."""
+        self.path, self.selection = path, selection
         self._cameras = tuple(cameras)
-        self._features = feature_names(path / INFO, self._meta.features, cameras, keys)
-        for key in self._features.cameras:
-            if (dtype := self._meta.features[key]["dtype"]) not in ("image", "video"):
-                raise DemoError(f"{path / INFO}: {key} is of dtype {dtype}, expected image or video")
-        self._whose: tuple[Path | None, np.ndarray] = (None, np.zeros(0, int))  # the episode of each row of a file
+        self._info = info = Info(path)
+        self._features = feature_names(info.path, info.features, cameras, keys, info.pictures())
+        self._declared = {key: info.picture(key) for key in self._features.cameras}
+        self._declared |= {key: info.vector(key) for key in self._features[1:]}
+        videos = [key for key in self._features.cameras if self._declared[key].dtype == "video"]
+        self._meta = load(info, videos)
+        self._rows = self._with_tasks(self._held_against_data())
+        check(path, selection, [(None, row.number) for row in self._rows])
+        self._tables = Tables(self._rows)
+        self._videos = {key: Videos(key, self._rows, info.fps, self._counted) for key in videos}
+        for why, left_out in info.left_out().items():
+            if left_out:
+                logging.info("%s: left out %s: %s", path, why, ", ".join(left_out))
+        for oddity in text.oddities(row.task for row in self._rows if row.task):
+            logging.warning("%s: %s", path, oddity)
 
-    def tasks(self) -> dict[str, int]:
+    def listing(self, task: str | None = None) -> list[Episode]:
         """See `Source`."""
-        return dict(collections.Counter(episode.task for episode in self._meta.episodes))
+        return [
+            Episode(row.task or "", row.data, row.number)
+            for row in self._rows
+            if task is None or row.task in (task, "")
+            if self.selection.keeps(row.task or "", row.number)
+        ]
 
-    def demos(self, task: str, limit: int | None = None) -> Iterator[Demo]:
+    def stream(self, episodes: Sequence[Episode]) -> Iterator[Demo | DemoError]:
         """See `Source`."""
-        name = self.find(task)
-        episodes = [episode for episode in self._meta.episodes if episode.task == name]
-        for episode in episodes[: self.enough(task, len(episodes), limit)]:
-            yield self._read(episode)
+        rows = {row.number: row for row in self._rows}
+        for episode in episodes:
+            try:
+                assert episode.number is not None
+                yield self._read(rows[episode.number])
+            except DemoError as error:
+                yield error
 
-    def _read(self, episode: Episode) -> Demo:
-        where = f"{episode.data}: episode {episode.number}"
+    def _held_against_data(self) -> tuple[Row, ...]:
+        """The rows of the metadata; where their lengths do not add up, those that are wrong say so."""
+        rows, said = self._meta.rows, sum(row.length for row in self._meta.rows)
+        if said == self._meta.frames or any(row.fault for row in rows):
+            return rows
+        counts = self._counted(rows)
+        wrong = [row.number for row, count in zip(rows, counts, strict=True) if count != row.length]
+        if sum(counts) != self._meta.frames or not wrong:
+            what = f"total_frames is {self._meta.frames}, but the metadata list {said}"
+            more = f"; wrong is the length of {listed(wrong)}" if wrong else ""
+            raise DemoError(f"{self._info.path}: {what}{more}; {REMEDY}")
+        fault = "{}: episode {}: length is {}, but the data hold {} rows of it; {}"
+        return tuple(
+            row._replace(fault=fault.format(row.data, row.number, row.length, count, REMEDY))
+            if count != row.length
+            else row
+            for row, count in zip(rows, counts, strict=True)
+        )
+
+    @staticmethod
+    def _counted(rows: Sequence[Row]) -> list[int]:
+        """How many rows the data hold of each; 0 where they cannot be read."""
+        found: dict[Path, dict[int, int]] = {}
+        for row in rows:
+            if row.data not in found:
+                try:
+                    found[row.data] = Tables.counts(row.data)
+                except DemoError:
+                    found[row.data] = {}
+        return [found[row.data].get(row.number, 0) for row in rows]
+
+    def _with_tasks(self, rows: Sequence[Row]) -> tuple[Row, ...]:
+        """The rows; where the metadata name no task, it is that of the data."""
+        found: dict[Path, dict[int, set[int]] | DemoError] = {}
+        out = []
+        for row in rows:
+            if row.task is None:
+                if row.data not in found:
+                    try:
+                        found[row.data] = Tables.tasks(row.data)
+                    except DemoError as error:
+                        found[row.data] = error
+                row = self._with_task(row, found[row.data])
+            out.append(row)
+        return tuple(out)
+
+    def _with_task(self, row: Row, there: dict[int, set[int]] | DemoError) -> Row:
+        if isinstance(there, DemoError):
+            return row._replace(task="", fault=row.fault or str(there))
+        named = {self._meta.tasks.get(index) for index in there.get(row.number, ())}
+        task = named.pop() if len(named) == 1 else None
+        what = f"{row.data}: episode {row.number}: its rows name {len(named) or 'no'} tasks (task_index)"
+        fault = "" if task is not None else f"{what}, expected one of the table of tasks; {REMEDY}"
+        return row._replace(task=task or "", fault=row.fault or fault)
+
+    def _read(self, row: Row) -> Demo:
+        if row.fault:
+            raise DemoError(row.fault)
+        where = f"{row.data}: episode {row.number}"
         _, state, action = self._features
-        stored = [key for key in self._features.cameras if self._meta.features[key]["dtype"] == "image"]
-        table = self._rows(episode, [state, action, *stored, *_NUMBERS])
-        self._check_numbers(where, episode, table)
-        seen = [self._pictures(where, episode, key, table) for key in self._features.cameras]
-        images = stack_cameras(where, self._cameras, seen, episode.length)
-        vectors = (self._vectors(where, key, table) for key in (state, action))
-        return checked(where, episode.task, images, *vectors)
+        stored = [key for key in self._features.cameras if self._declared[key].dtype == "image"]
+        table = self._tables.read(row, [state, action, *stored, *_NUMBERS], ["index"])
+        if self._info.version == 2 and self._begins_elsewhere(row, table):
+            before = self._rows[: self._rows.index(row)]  # a wrong length there is no fault of this one's
+            row = row._replace(first=sum(self._counted(before)))
+        check_counters(where, row, row.task or "", self._meta.tasks, self._info.fps, table)
+        seen = [self._pictures(where, row, key, table) for key in self._features.cameras]
+        images = stack_cameras(where, self._cameras, seen, row.length)
+        parts = (vectors(where, key, self._declared[key], table) for key in (state, action))
+        return checked(where, row.task, images, *parts)
 
-    def _rows(self, episode: Episode, columns: list[str]) -> Any:
-        """The episode's rows, as a table; only the row groups that hold them are read."""
-        with reading(episode.data, LAYOUT, REMEDY), parquet().ParquetFile(episode.data) as file:
-            if missing := set(columns) - set(file.schema_arrow.names):
-                raise KeyError(f"column {min(missing)}")
-            if self._whose[0] != episode.data:
-                self._whose = episode.data, file.read(columns=["episode_index"])["episode_index"].to_numpy()
-            rows = np.flatnonzero(self._whose[1] == episode.number)
-            if len(rows) != episode.length or (np.diff(rows) != 1).any():
-                raise DemoError(
-                    f"{episode.data}: {len(rows)} rows of episode {episode.number}, but the metadata declare "
-                    f"{episode.length} consecutive ones; {REMEDY}"
-                )
-            sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
-            ends = np.cumsum(sizes)
-            first, last = np.searchsorted(ends, rows[[0, -1]], side="right")
-            table = file.read_row_groups(list(range(first, last + 1)), columns=columns)
-            return table.slice(rows[0] - (ends[first] - sizes[first]), episode.length)
+    @staticmethod
+    def _begins_elsewhere(row: Row, table: Any) -> bool:
+        there = table["index"][:1].to_pylist() if "index" in table.column_names else []
+        return row.first not in (None, *there)
 
-    def _check_numbers(self, where: str, episode: Episode, table: Any) -> None:
-        numbers, tasks, times = (table[name].to_numpy() for name in _NUMBERS)
-        if (numbers != np.arange(episode.length)).any():
-            raise DemoError(f"{where}: frame_index does not count from 0 to {episode.length - 1}; {REMEDY}")
-        told = {self._meta.tasks.get(int(task)) for task in np.unique(tasks)}
-        if told != {episode.task}:
-            raise DemoError(f"{where}: frames of {told}, but the metadata say {episode.task!r}; {REMEDY}")
-        away = np.abs(times - numbers / self._meta.fps)
-        if not (away <= _TIME).all():
-            step = int(np.argmax(~(away <= _TIME)))
-            raise DemoError(
-                f"{where}: frame {step} at {times[step]:.3f} s, expected {step / self._meta.fps:.3f} s at the declared "
-                f"{self._meta.fps:g} frames per second; {REMEDY}"
-            )
-
-    def _vectors(self, where: str, key: str, table: Any) -> np.ndarray:
-        """(T, width) of a column of lists, as wide as declared."""
-        feature, column = self._meta.features[key], table[key].combine_chunks()
-        kind = getattr(column.type, "value_type", column.type)
-        if np.dtype(kind.to_pandas_dtype()) != feature["dtype"]:
-            raise DemoError(f"{where}: {key} holds {kind}, but info.json declares {feature['dtype']}; {REMEDY}")
-        try:
-            values = np.asarray(column.to_pylist(), feature["dtype"])  # an empty cell becomes a NaN
-        except (ValueError, TypeError) as error:
-            raise DemoError(f"{where}: {key} is not of constant width ({error}); {REMEDY}") from error
-        values = values.reshape(len(values), -1)
-        if values.shape[1:] != feature["shape"]:
-            raise DemoError(f"{where}: {key} has {values.shape[1]} dimensions, info.json declares {feature['shape']}")
-        return values
-
-    def _pictures(self, where: str, episode: Episode, key: str, table: Any) -> np.ndarray:
-        declared = self._meta.features[key]["shape"]
-        shape = declared if declared[-1:] == (3,) else (*declared[1:], declared[0])  # some declare channels first
-        if key in episode.videos:
-            path, start, alone = episode.videos[key]
-            return pictures.video(path, start, episode.length, self._meta.fps, shape, alone)
-        out = np.empty((episode.length, *shape), np.uint8)
+    def _pictures(self, where: str, row: Row, key: str, table: Any) -> np.ndarray:
+        shape = self._declared[key].sides
+        if key in self._videos:
+            return self._videos[key].read(row, shape)
+        out = np.empty((row.length, *shape), np.uint8)
         for i, cell in enumerate(table[key].to_pylist()):
             if not isinstance(cell, dict) or not cell.get("bytes"):
                 raise DemoError(f"{where}: {key} of frame {i} is not in the table; embed the pictures, or use videos")
             picture = pictures.decode(f"{where}: {key} of frame {i}", cell["bytes"])
             if picture.shape != shape:
-                raise DemoError(f"{where}: {key} of frame {i} is {picture.shape}, but info.json declares {declared}")
+                declared = self._declared[key].shape
+                raise DemoError(
+                    f"{where}: {key} of frame {i} is {picture.shape}, but info.json declares shape {declared}"
+                )
             out[i] = picture
         return out

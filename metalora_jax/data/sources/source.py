@@ -1,13 +1,17 @@
-"""What the formats have in common: tasks by name, demonstrations one at a time, and the names of their parts."""
+"""What the formats have in common: tasks by name, demonstrations one at a time, and what to do about bad ones."""
 
 import abc
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+from absl import logging
+
+from metalora_jax.data import text
 from metalora_jax.data.demos import DemoError
-from metalora_jax.data.libero_hdf5 import spoken
+from metalora_jax.data.libero_words import spoken
+from metalora_jax.data.sources.selection import Episode, Fault, Selection, leave_out, listed
 from metalora_jax.types import Demo
 
 
@@ -15,21 +19,78 @@ class Source(abc.ABC):
     """Demonstrations of one or several tasks, one in memory at a time."""
 
     path: Path
+    selection: Selection = Selection()
+    several = False  # whether there are several files, each of which numbers its demonstrations from 0
 
     @abc.abstractmethod
-    def tasks(self) -> dict[str, int]:
-        """Task -> number of demonstrations; no picture is decoded.
+    def listing(self, task: str | None = None) -> Sequence[Episode]:
+        """Where the selected demonstrations lie, in order: of one task (this source's name), or of all.
 
-        A task is named after its file in HDF5, and by its instruction elsewhere.
+        Those whose task cannot be told are among those of every task. No picture is decoded.
         """
 
     @abc.abstractmethod
+    def stream(self, episodes: Sequence[Episode]) -> Iterator[Demo | DemoError]:
+        """Each of these, of `listing` and in its order, or what is wrong with it."""
+
+    def tasks(self) -> dict[str, int]:
+        """Task -> number of demonstrations, sound or not; no picture is decoded.
+
+        A task is named after its file in HDF5, and by its instruction elsewhere.
+        """
+        return dict(Counter(episode.task for episode in self.listing() if episode.task))
+
     def demos(self, task: str, limit: int | None = None) -> Iterator[Demo]:
         """The first `limit` demonstrations of a task (all of them when None), by any name that `find` accepts.
 
         Raises:
-          DemoError: if there is no such task, there are fewer demonstrations, or one of them is damaged.
+          DemoError: if there is no such task, there are fewer demonstrations, or one of them cannot be used. With
+            `skip_bad` those are left out, counted and named in a warning.
         """
+        for _, demo in self.recorded(task, limit):
+            yield demo
+
+    def recorded(self, task: str, limit: int | None = None) -> Iterator[tuple[Episode, Demo]]:
+        """As `demos`, each with where it lies."""
+        chosen = self.listing(self.find(task))
+        self.enough(task, len(chosen), limit)
+        stream, found, bad = self.stream(chosen), 0, list[tuple[Episode, DemoError]]()
+        for episode in chosen:
+            if found == limit:
+                break
+            demo = next(stream)
+            if not isinstance(demo, DemoError):
+                found += 1
+                yield episode, demo
+            elif self.selection.skip_bad and episode.number is not None:
+                bad.append((episode, demo))
+            elif episode.number is None:
+                raise demo
+            else:
+                raise DemoError(f"{demo}, or {leave_out(episode, self.several)}") from demo
+        if bad:
+            numbers = listed([episode.number for episode, _ in bad])
+            what = f"left out {len(bad)} of {len(chosen)} demonstrations of {task!r} that cannot be used: {numbers}"
+            logging.warning("%s: %s; the first: %s", self.path, what, bad[0][1])
+        if bad and (found == 0 or found < (limit or 0)):
+            asked = "at least one" if limit is None else limit
+            what = f"{asked} of {task!r} requested, but only {found} of {len(chosen)} can be used"
+            raise DemoError(f"{self.path}: {what}; {bad[0][1]}")
+
+    def survey(self) -> Iterator[tuple[Episode, Demo | DemoError]]:
+        """Every selected demonstration of every task in order, or what is wrong with it; goes on after bad ones."""
+        episodes = self.listing()
+        yield from zip(episodes, self.stream(episodes), strict=True)
+
+    def faults(self) -> Iterator[Fault]:
+        """What is wrong with each selected demonstration that cannot be used, by the dataset's own number.
+
+        Raises:
+          DemoError: if something is wrong with the dataset as a whole, so that none can be used.
+        """
+        for (task, file, number), demo in self.survey():
+            if isinstance(demo, DemoError):
+                yield Fault(number, task, str(demo), file)
 
     def names(self) -> tuple[str, ...]:
         """The tasks."""
@@ -43,6 +104,8 @@ class Source(abc.ABC):
         Raises:
           DemoError: if no task or several tasks match.
         """
+        if not isinstance(task, str):
+            raise DemoError(f"{self.path}: a task is {text.named(task)}, expected its name or its instruction")
         names = self.names()
         found = [task] if task in names else [name for name in names if _same(name, task)]
         if len(found) > 1:
@@ -56,6 +119,8 @@ class Source(abc.ABC):
     def only(self) -> str:
         """The only task; raises DemoError if there are several."""
         names = self.names()
+        if not names:
+            raise DemoError(f"{self.path}: has no demonstration that could be read; record some")
         if len(names) != 1:
             raise DemoError(f"{self.path}: has {len(names)} tasks; name one, such as {names[0]!r}")
         return names[0]
@@ -69,52 +134,4 @@ class Source(abc.ABC):
 
 def _same(name: str, wanted: str) -> bool:
     other_scene = spoken(name) != name.replace("_", " ") and spoken(wanted) != wanted.replace("_", " ")
-    return spoken(name).lower() == spoken(wanted).lower() and not other_scene
-
-
-class FeatureNames(NamedTuple):
-    """A dataset's names for the parts of a demonstration."""
-
-    cameras: tuple[str, ...]
-    state: str
-    action: str
-
-
-KNOWN = {  # part -> its names in datasets; the first is the one that our writer uses
-    "agentview": ("observation.images.image", "image", "observation.images.agentview"),
-    "eye_in_hand": (
-        "observation.images.image2",
-        "wrist_image",
-        "observation.images.wrist_image",
-        "observation.images.eye_in_hand",
-    ),
-    "state": ("observation.state", "state"),
-    "action": ("action", "actions"),
-}
-
-
-def known_names(part: str) -> tuple[str, ...]:
-    """Names of a camera, the state or the action in datasets; the first is the one that our writer uses."""
-    return KNOWN.get(part, (f"observation.images.{part}", part))
-
-
-def feature_names(where: Path, present: Iterable[str], cameras: Sequence[str], keys: Mapping[str, str]) -> FeatureNames:
-    """Which of the `present` features are the cameras, the state and the action; `keys` overrides the known names.
-
-    Raises:
-      DemoError: if one is missing or ambiguous.
-    """
-    present = tuple(present)
-
-    def one(part: str) -> str:
-        wanted = (keys[part],) if part in keys else known_names(part)
-        found = [name for name in wanted if name in present]
-        if len(found) != 1:
-            trouble = f"is ambiguous: {', '.join(found)}" if found else f"({' or '.join(wanted)}) is not there"
-            raise DemoError(
-                f"{where}: {part} {trouble}; name its feature with keys, such as {part}={present[0]}; "
-                f"the features are: {', '.join(present)}"
-            )
-        return found[0]
-
-    return FeatureNames(tuple(one(camera) for camera in cameras), one("state"), one("action"))
+    return text.same(spoken(name)) == text.same(spoken(wanted)) and not other_scene
