@@ -3,7 +3,8 @@
     python experiments/convert.py --policy=lerobot/smolvla_base --demos='runs/demos/clean/*.hdf5' --output=runs/base
 
 Everything else then takes the result as `--base` or `config.base`. A policy that was fine-tuned on one data set brings
-its own statistics: omit --demos to keep them. lerobot/smolvla_base has none that are used.
+its own statistics: omit --demos to keep them. lerobot/smolvla_base has none that are used. Statistics are computed in
+the modes that the policy normalises by (mean and deviation, smallest and largest value, or quantiles).
 """
 
 import glob
@@ -14,9 +15,10 @@ from flax import nnx
 
 from metalora_jax import trees
 from metalora_jax.adaptation import base as bases
-from metalora_jax.data import normalize, sources
+from metalora_jax.data import sources
 from metalora_jax.machine.progress import progress
 from metalora_jax.training import command
+from metalora_jax.types import Demo
 
 _POLICY = flags.DEFINE_string("policy", None, "lerobot policy: a directory, or a name on the hub.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write the base to.", required=True)
@@ -28,25 +30,26 @@ _TOKENIZER = flags.DEFINE_string("tokenizer", None, "tokenizer.json, if it is no
 _DTYPE = flags.DEFINE_enum("param_dtype", "float32", ["float32", "bfloat16"], "Type of weights on disk and in memory.")
 
 
+def _demonstrations() -> list[Demo]:
+    paths = sorted(glob.glob(_DEMOS.value))
+    if not paths:
+        raise ValueError(f"no file matches --demos={_DEMOS.value}")
+    keys = dict(pair.split("=", 1) for pair in _KEYS.value)
+    found = (sources.open(path, (), keys) for path in progress(paths, description="reading demonstrations"))
+    return [demo for source in found for task in source.names() for demo in source.demos(task)]
+
+
 def main(_: list[str]) -> None:
     output = Path(_OUTPUT.value)
     if output.exists():
         raise ValueError(f"{output} exists; choose another --output")
-    statistics = None
-    if _DEMOS.value:
-        paths = sorted(glob.glob(_DEMOS.value))
-        if not paths:
-            raise ValueError(f"no file matches --demos={_DEMOS.value}")
-        keys = dict(pair.split("=", 1) for pair in _KEYS.value)
-        found = (sources.open(path, (), keys) for path in progress(paths, description="reading demonstrations"))
-        statistics = normalize.compute(
-            [demo for source in found for task in source.names() for demo in source.demos(task)]
-        )
-    base = bases.load(_POLICY.value, statistics, _TOKENIZER.value, param_dtype=_DTYPE.value)
+    demos = _demonstrations() if _DEMOS.value else []
+    base, source = bases.convert(_POLICY.value, demos, _TOKENIZER.value, param_dtype=_DTYPE.value)
     bases.save(output, base)
     config, sizes = base.config, base.sizes
     print(f"parameters:  {trees.count(nnx.to_pure_dict(nnx.state(base.model)))} in {config.param_dtype}")
     print(f"sees:        {sizes.cameras} cameras of {sizes.image} px, {sizes.tokens} tokens")
+    print(f"statistics:  {source}{f' in {_DEMOS.value}' if demos else ''}")
     print(f"state:       {len(base.statistics.state_mean)} of {sizes.state} dimensions in use")
     print(f"action:      {len(base.statistics.action_mean)} of {sizes.action}, chunks of {sizes.chunk}")
     print(f"fingerprint: {base.fingerprint}")

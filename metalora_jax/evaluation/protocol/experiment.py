@@ -14,7 +14,7 @@ from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.frozen_front import frozen_outputs
 from metalora_jax.adaptation.learner import learner
-from metalora_jax.data import content, normalize
+from metalora_jax.data import content
 from metalora_jax.data.config import read_demos, unpictured
 from metalora_jax.data.frames import gather
 from metalora_jax.envs.control import Control
@@ -142,7 +142,8 @@ def convert(comparison: Comparison) -> None:
         for recorded in read_demos(part).values()
         for demo in recorded
     ]
-    base = bases.load(comparison.convert.policy, normalize.compute(demos), comparison.convert.tokenizer)
+    base, source = bases.convert(comparison.convert.policy, demos, comparison.convert.tokenizer)
+    logging.info("statistics of %s: %s", directory, source)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic_directory(directory) as staging:
         bases.save(staging, base)

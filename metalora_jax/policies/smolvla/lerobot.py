@@ -5,7 +5,6 @@ come from a table of the public ones, or from config.json of a local directory t
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,7 @@ from tokenizers import Tokenizer
 
 from metalora_jax.machine import files
 from metalora_jax.policies.hub import FAILURES, TOKENIZER, short
-from metalora_jax.policies.policy import StatisticsSets
-from metalora_jax.policies.smolvla import tensor_file
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
-
-PREPROCESSOR = "policy_preprocessor.json"
-_NORMALIZER = "normalizer_processor"
 
 _PUBLIC: dict[str, dict[str, Any]] = {  # the vision-language models on the hub that lerobot's policies are built on
     "HuggingFaceTB/SmolVLM2-500M-Video-Instruct": {},
@@ -115,37 +109,8 @@ def read_config(values: Mapping[str, Any], source: Path, **overrides: Any) -> Sm
     return SmolVLAConfig(**(fields | overrides))
 
 
-def read_statistics(directory: Path, old_tensors: Mapping[str, np.ndarray]) -> StatisticsSets:
-    """All statistics that a policy directory holds.
-
-    Args:
-      directory: with policy_preprocessor.json and the state file that its normaliser names, or without.
-      old_tensors: those of model.safetensors that are no weights; before lerobot 0.4 statistics stood among them.
-
-    Raises:
-      ValueError: if a named file is missing or damaged, or a value is not finite (an old checkpoint saved before
-        its statistics were set holds infinities).
-    """
-    tensors: dict[str, np.ndarray] = dict(old_tensors)
-    pipeline = directory / PREPROCESSOR
-    if pipeline.is_file():
-        steps = files.read_json(pipeline).get("steps", [])
-        for step in steps:
-            if step.get("registry_name") == _NORMALIZER and "state_file" in step:
-                tensors |= dict(tensor_file.TensorFile(directory / step["state_file"]))
-    sets: StatisticsSets = defaultdict(lambda: defaultdict(dict))
-    for name, value in tensors.items():
-        if (found := _STATISTIC.fullmatch(name)) is None:
-            continue
-        if not np.isfinite(value).all():
-            raise ValueError(f"{directory}: statistic {name!r} holds NaN or infinity; provide your own statistics")
-        feature = "observation.state" if found["feature"].endswith("state") else "action"
-        sets[found["set"] or ""][feature][found["stat"]] = np.asarray(value, np.float32).reshape(-1)
-    return {name: {feature: dict(stats) for feature, stats in each.items()} for name, each in sets.items()}
-
-
 # As in "action.mean"; "so100.buffer.action.mean"; "normalize_inputs.so100-red_buffer_observation_state.mean".
-_STATISTIC = re.compile(
+STATISTIC = re.compile(
     r"(?:(?:un)?normalize_(?:inputs|outputs|targets)\.)?(?:(?:(?P<set>[\w-]+?)[._])?buffer[._])?"
     r"(?P<feature>observation[._]state|action)\.(?P<stat>mean|std|min|max|q01|q99|q10|q90|count)"
 )
