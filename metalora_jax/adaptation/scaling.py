@@ -68,8 +68,8 @@ def of_policy(source: str | Path, found: Checkpoint) -> Scaling:
         if impossible := normalize.averaged(stats, mode):
             doubts.append(
                 f"the quantiles of {feature} are too close together for its mean and standard deviation, in "
-                f"{_dimensions(impossible)}: they look averaged over episodes. The policy was trained with them, so they are "
-                "kept"
+                f"{_dimensions(impossible)}: they look averaged over episodes. They are kept: the policy learned under "
+                "them"
             )
         parts += [shift, scale]
     return Scaling(Statistics(*parts).checked(), f"the policy's own, in {known.source}: {_by(known)}", tuple(doubts))

@@ -252,7 +252,7 @@ class Family(abc.ABC):
         source_name: str,
         source: Path,
         statistics: Mapping[str, np.ndarray],
-        manifest: Mapping[str, Any],
+        manifest: Mapping[str, Any] | None,
     ) -> None:
         """Writes an adapter in PEFT's format, with what the policy's public format asks beside it. Optional.
 
@@ -263,7 +263,8 @@ class Family(abc.ABC):
           source_name: what the reader is to load the base by: a directory, or its name on the hub.
           source: its directory here.
           statistics: see `export_merged`.
-          manifest: JSON that travels along in the header of the weights, where PEFT does not look.
+          manifest: JSON that travels along in the header of the weights, where PEFT does not look; None for an adapter
+            that has none.
 
         Raises:
           ValueError: as for `export_merged`; or the adapter is more than plain LoRA.

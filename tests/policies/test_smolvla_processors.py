@@ -141,9 +141,7 @@ def test_the_processors_mode_counts_as_in_lerobot(directory, said):
 
 def test_actions_must_be_undone_as_they_were_made(directory):
     post(directory, numbers(mean=0.5), {"ACTION": "MIN_MAX"})
-    with pytest.raises(
-        ValueError, match=r"actions are normalised by MEAN_STD, but policy_post.* undoes MIN_MAX; "
-    ):
+    with pytest.raises(ValueError, match=r"actions are normalised by MEAN_STD, but policy_post.* undoes MIN_MAX; "):
         bases.load(directory)
 
 

@@ -86,3 +86,11 @@ def test_rounding_is_held_against_what_the_adapter_does():
     before, exact = np.zeros(4), np.full(4, 2.0)
     assert adapter.rounding(before, exact, exact) == (0.0, 0.0)
     assert adapter.rounding(before, exact, exact + np.eye(4)[3]) == (1.0, pytest.approx(0.25))
+
+
+def test_an_adapter_without_effect_has_no_share_of_rounding():
+    before = np.ones(4)
+    assert adapter.effect(before, before) == 0.0
+    assert adapter.effect(before, 1.5 * before) == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="the adapter changes nothing"):
+        adapter.rounding(before, before, before)

@@ -197,8 +197,8 @@ def load(
     if (source / WEIGHTS).stat().st_size < _LARGE:
         progress = iter
     if lerobot.is_policy(values):
-        config = lerobot.read_config(values, source / CONFIG, **overrides)
         found = lerobot.find_tokenizer(source, values.get("vlm_model_name"), tokenizer)
+        config = lerobot.read_config(values, source / CONFIG, found, **overrides)
         sets, normalization = processors.read(source, {k: file[k] for k in file if lerobot.is_statistic(k)}, values)
         model = load_lerobot_tensors(config, lerobot.Weights(file), progress)
         return Checkpoint(model, found, sets, values, normalization)

@@ -78,12 +78,13 @@ def is_policy(values: Mapping[str, Any]) -> bool:
     return "input_features" in values
 
 
-def read_config(values: Mapping[str, Any], source: Path, **overrides: Any) -> SmolVLAConfig:
+def read_config(values: Mapping[str, Any], source: Path, tokenizer: Tokenizer, **overrides: Any) -> SmolVLAConfig:
     """The sizes and switches of a lerobot policy.
 
     Args:
       values: its config.json.
       source: that file, for messages.
+      tokenizer: the policy's, which knows the ids of the tokens around an image.
       overrides: fields of SmolVLAConfig that lerobot's file does not know, such as dtype.
 
     Raises:
@@ -96,6 +97,9 @@ def read_config(values: Mapping[str, Any], source: Path, **overrides: Any) -> Sm
     fields = _sizes(name, source) | {key: values[key] for key in _SAME if key in values}
     fields |= {ours: values[theirs] for theirs, ours in _OURS.items() if theirs in values}
     experts = values.get("num_expert_layers", -1)
+    for key, value in (("num_expert_layers", experts), ("empty_cameras", values.get("empty_cameras", 0))):
+        if type(value) is not int:
+            raise ValueError(f"{source}: {key} is {value!r}; it must be a whole number")
     if experts > 0 and experts != fields.get("layers"):
         raise ValueError(f"{source}: num_expert_layers = {experts} is not supported, only as many as num_vlm_layers")
     if strange := sorted(key for key in values.keys() - _READ if not re.fullmatch(_ELSEWHERE, key)):
@@ -104,9 +108,16 @@ def read_config(values: Mapping[str, Any], source: Path, **overrides: Any) -> Sm
     if values.get("resize_imgs_with_padding", [size, size]) not in ([size, size], None):
         raise ValueError(f"{source}: resize_imgs_with_padding must be [{size}, {size}], the vision tower's image size")
     features = values.get("input_features") or {}
+    if not isinstance(features, Mapping) or not all(isinstance(feature, Mapping) for feature in features.values()):
+        raise ValueError(f"{source}: input_features is {features!r}; it must hold features by name")
     pictures = sum(feature.get("type") == "VISUAL" for feature in features.values())
     fields["cameras"] = max(1, pictures + values.get("empty_cameras", 0))
-    return SmolVLAConfig(**(fields | overrides))
+    if fields.get("add_image_special_tokens"):
+        fields |= _image_tokens(tokenizer, source)
+    try:
+        return SmolVLAConfig(**(fields | overrides))
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
 
 
 # As in "action.mean"; "so100.buffer.action.mean"; "normalize_inputs.so100-red_buffer_observation_state.mean".
@@ -172,6 +183,20 @@ def _read_tokenizer(file: Path) -> Tokenizer:
     tokenizer.no_truncation()  # a file may ask for both; here `prepare_text` decides
     tokenizer.no_padding()
     return tokenizer
+
+
+def _image_tokens(tokenizer: Tokenizer, source: Path) -> dict[str, int]:
+    """The ids of the tokens around an image, by their names in the tokenizer, as in lerobot."""
+    ids = {field: tokenizer.token_to_id(token) for field, token in _AROUND.items()}
+    if missing := [_AROUND[field] for field, number in ids.items() if number is None]:
+        raise ValueError(
+            f"{source}: add_image_special_tokens is on, but the tokenizer has no token {' or '.join(missing)}; use the "
+            "tokenizer that the policy was trained with"
+        )
+    return {field: number for field, number in ids.items() if number is not None}
+
+
+_AROUND = {"fake_image_token_id": "<fake_token_around_image>", "global_image_token_id": "<global-img>"}
 
 
 def _sizes(name: str, source: Path) -> dict[str, Any]:
