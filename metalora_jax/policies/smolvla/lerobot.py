@@ -112,7 +112,7 @@ def read_config(values: Mapping[str, Any], source: Path, tokenizer: Tokenizer, *
         raise ValueError(f"{source}: input_features is {features!r}; it must hold features by name")
     pictures = sum(feature.get("type") == "VISUAL" for feature in features.values())
     fields["cameras"] = max(1, pictures + values.get("empty_cameras", 0))
-    if fields.get("add_image_special_tokens"):
+    if fields.get("add_image_special_tokens") is True:
         fields |= _image_tokens(tokenizer, source)
     try:
         return SmolVLAConfig(**(fields | overrides))
