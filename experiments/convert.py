@@ -8,14 +8,15 @@ the modes that the policy normalises by (mean and deviation, smallest and larges
 """
 
 import glob
+from collections import defaultdict
 from pathlib import Path
 
-from absl import flags
+from absl import flags, logging
 from flax import nnx
 
 from metalora_jax import trees
 from metalora_jax.adaptation import base as bases
-from metalora_jax.data import sources
+from metalora_jax.data import plausibility, sources
 from metalora_jax.machine.progress import progress
 from metalora_jax.training import command
 from metalora_jax.types import Demo
@@ -30,21 +31,29 @@ _TOKENIZER = flags.DEFINE_string("tokenizer", None, "tokenizer.json, if it is no
 _DTYPE = flags.DEFINE_enum("param_dtype", "float32", ["float32", "bfloat16"], "Type of weights on disk and in memory.")
 
 
-def _demonstrations() -> list[Demo]:
+def _demonstrations() -> dict[str, list[Demo]]:
     paths = sorted(glob.glob(_DEMOS.value))
     if not paths:
         raise ValueError(f"no file matches --demos={_DEMOS.value}")
     keys = dict(pair.split("=", 1) for pair in _KEYS.value)
-    found = (sources.open(path, (), keys) for path in progress(paths, description="reading demonstrations"))
-    return [demo for source in found for task in source.names() for demo in source.demos(task)]
+    found: dict[str, list[Demo]] = defaultdict(list)
+    for path in progress(paths, description="reading demonstrations"):
+        source = sources.open(path, (), keys)
+        for task in source.names():
+            found[task] += source.demos(task)
+    return found
 
 
 def main(_: list[str]) -> None:
     output = Path(_OUTPUT.value)
     if output.exists():
         raise ValueError(f"{output} exists; choose another --output")
-    demos = _demonstrations() if _DEMOS.value else []
-    base, source = bases.convert(_POLICY.value, demos, _TOKENIZER.value, param_dtype=_DTYPE.value)
+    demos = _demonstrations() if _DEMOS.value else {}
+    every = [demo for recorded in demos.values() for demo in recorded]
+    base, source = bases.convert(_POLICY.value, every, _TOKENIZER.value, param_dtype=_DTYPE.value)
+    for task, recorded in demos.items():
+        for doubt in plausibility.doubts(recorded):
+            logging.warning("%s: %s", task, doubt)
     bases.save(output, base)
     config, sizes = base.config, base.sizes
     print(f"parameters:  {trees.count(nnx.to_pure_dict(nnx.state(base.model)))} in {config.param_dtype}")

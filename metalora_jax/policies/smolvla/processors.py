@@ -67,8 +67,8 @@ def read(
     if pre and pre.modes:
         own = {kind: pre.modes.get(kind, "IDENTITY") for kind in _FEATURES}
         of_modes = [
-            f"{PREPROCESSOR} normalises {kind} by {own[kind]}, config.json says {modes[kind]}; the former counts, as in "
-            "lerobot"
+            f"{PREPROCESSOR} normalises {kind} by {own[kind]}, config.json says {modes[kind]}; the former counts, as "
+            "in lerobot"
             for kind in _FEATURES
             if kind in stated and own[kind] != modes[kind]
         ]
