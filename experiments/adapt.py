@@ -9,6 +9,9 @@ layout; or, with --task, a directory of such files, a LeRobot dataset or an RLDS
 --variants=4 learns from each frame in four variants: itself, and three that are cropped, moved and coloured (see
 `data.augment`). With --paraphrases=configs/paraphrases/metaworld.json, those three are reworded, too.
 
+Before it begins, demonstrations are held against the base and against each other, and what looks wrong is logged: other
+units or scales, idle ends (which --trim_idle leaves out), switches in another convention, two kinds of motion.
+
 --replay=PATH names demonstrations of earlier tasks, one of each, whose frames are added to every minibatch, besides
 those of the new task, so that the adapted policy can still do them.
 """
@@ -21,11 +24,13 @@ from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.conventions import doubts
 from metalora_jax.adapters import count
-from metalora_jax.data import instructions, sources
+from metalora_jax.data import instructions, sources, widths
 from metalora_jax.data.augment import ImageAugmentation
+from metalora_jax.data.plausibility import refuse_idle, trimmed
 from metalora_jax.training import command
-from metalora_jax.training.adapt import JUDGED, Adapted, Options, adapt
+from metalora_jax.training.adapt import HOLD_OUT, JUDGED, Adapted, Options, adapt
 from metalora_jax.types import Demo
+from metalora_jax.words import listed
 
 _DEFAULT = Options()
 _ADAPTER = flags.DEFINE_string("adapter", None, "Directory of the adapter to start from.", required=True)
@@ -46,6 +51,7 @@ _STEPS = flags.DEFINE_integer("steps", _DEFAULT.steps, "Gradient steps.", lower_
 _FRAMES = flags.DEFINE_integer("frames", _DEFAULT.frames, "Frames in each step.", lower_bound=1)
 _VARIANTS = flags.DEFINE_integer("variants", 1, "Variants of each frame; the first is the frame itself.", lower_bound=1)
 _PARAPHRASES = flags.DEFINE_string("paraphrases", "", "JSON file with paraphrases of the task, for the variants.")
+_TRIM_IDLE = flags.DEFINE_bool("trim_idle", False, "Leave out the frames before the first motion and after the last.")
 _REPLAY = flags.DEFINE_string("replay", "", "Demonstrations of earlier tasks that must not be forgotten.")
 _REPLAY_FRAMES = flags.DEFINE_integer("replay_frames", 32, "Frames of earlier tasks in each step.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Seed of minibatches, flow noise and variants.")
@@ -74,14 +80,23 @@ def _report(demos: list[Demo], start: adapter.Start, result: Adapted, earlier: i
         ("adapted", f"{count(result.theta).total} parameters on {len(start.learner.theta)} maps"),
         ("steps", f"{_STEPS.value} in {result.seconds:.2f} s, excluding compilation"),
         ("support loss", f"{_change(result.support_loss)} on the {learned} frames used for adaptation"),
-        ("held-out loss", f"{_change(result.held_out_loss)} on {kept_back} others of the same demonstrations"),
+        ("held-out loss", _held_out(result, kept_back)),
     ]
+    if result.unmoved and start.head is None:
+        count_, first = len(result.unmoved), listed(result.unmoved)
+        rows.insert(3, ("did not move", f"the parameters on {count_} of {len(start.learner.theta)} maps: {first}"))
     if result.replay_loss is not None:
         rows.append(("earlier tasks", f"{_change(result.replay_loss)}, {earlier} of them"))
     rows.append(("", f"(each measured on up to {JUDGED} minibatches, spread over its frames)"))
     rows.append(("adapter", _OUTPUT.value))
     for name, text in rows:
         print(f"{name + ':' if name else '':16}{text}")
+
+
+def _held_out(result: Adapted, kept_back: int) -> str:
+    if result.held_out_loss is None:
+        return f"no held-out frames: every {HOLD_OUT}th is kept back, and there are fewer"
+    return f"{_change(result.held_out_loss)} on {kept_back} others of the same demonstrations"
 
 
 def _change(losses: tuple[float, float]) -> str:
@@ -96,6 +111,10 @@ def main(_: list[str]) -> None:
     start = adapter.load(Path(_ADAPTER.value), base)
     keys = sources.read_keys(_KEYS.value)
     demos = _demonstrations(keys)
+    widths.check({demos[0].instruction: demos}, base.statistics, base.sizes)
+    refuse_idle(demos, base.statistics, "leave it out, or record it again")
+    if _TRIM_IDLE.value:
+        demos = [trimmed(demo, base.statistics) for demo in demos]
     for doubt in doubts(base, demos):
         logging.warning("%s", doubt)
     options = _DEFAULT._replace(
@@ -119,6 +138,7 @@ def main(_: list[str]) -> None:
         **options._replace(fast=start.head)._asdict(),
         "augment": augment._asdict(),
         "paraphrases": demos[0].paraphrases,
+        "trim_idle": _TRIM_IDLE.value,
         "replay": sorted(earlier or ()),
     }
     adapter.save(output, base, start.placement, {"theta": result.theta}, config=recipe)

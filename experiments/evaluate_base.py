@@ -12,6 +12,7 @@ from ml_collections import config_flags
 from metalora_jax.adaptation import base as bases
 from metalora_jax.envs.world import world
 from metalora_jax.evaluation.protocol import experiment
+from metalora_jax.evaluation.protocol.checks import check_base, check_outcomes
 from metalora_jax.evaluation.protocol.plan import base_job
 from metalora_jax.evaluation.reports import provenance, statistics
 from metalora_jax.evaluation.reports.records import EpisodeLog, read_episodes
@@ -29,10 +30,12 @@ def main(_: list[str]) -> None:
     config = Pretraining.from_config(_CONFIG.value.to_dict())
     base = bases.load(_BASE.value or None)
     part, control = config.learned, config.control
+    where = world(control.world)
+    check_base(base, control, where)
     workdir, judged = Path(_WORKDIR.value), {"control": control._asdict(), "tasks": list(part.tasks)}
     checkpoint.claim(workdir, judged)
     inputs = provenance.inputs(judged, base.fingerprint, _BASE.value, base.statistics.digest(), {})
-    stamp, where = inputs.fingerprint, world(control.world)
+    stamp = inputs.fingerprint
     jobs = [base_job(task, number, where, stamp) for task in part.tasks for number in range(_EPISODES.value)]
     file = workdir / "episodes.jsonl"
     with EpisodeLog(file) as log:
@@ -40,6 +43,7 @@ def main(_: list[str]) -> None:
         todo = [job for job in jobs if not log.done(job.rollouts[0].key[0].key, stamp)]
         experiment.execute(todo, Path(_BASE.value) if _BASE.value else None, control, _WORKERS.value, log)
     episodes = read_episodes(file)
+    check_outcomes([episode.error for episode in episodes], str(file))
     for task in part.tasks:
         wins = [episode.success for episode in episodes if episode.task == task]
         low, high = statistics.wilson(sum(wins), len(wins))

@@ -4,7 +4,7 @@
 
 `--format=merged` makes a policy directory of its own (1.8 GB in float32); `--format=peft` a few megabytes that name
 --policy as their base. `--dtype=base` stores each tensor in the type it has in --policy (bfloat16, in the public one),
-and says what that costs.
+and says what that costs. The adapter may be a directory of peft's, too.
 """
 
 from pathlib import Path
@@ -18,10 +18,10 @@ from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.adapter import probe
 from metalora_jax.adaptation.learner import learner, zeros
-from metalora_jax.adapters import directory
 from metalora_jax.policies import hub
 from metalora_jax.training import command
 
+DROWNED = 0.05  # share of what the adapter changes that rounding may take, before it is warned of
 _ADAPTER = flags.DEFINE_string("adapter", None, "Adapter directory.", required=True)
 _BASE = flags.DEFINE_string("base", None, "The base that the adapter was trained on.", required=True)
 _POLICY = flags.DEFINE_string("policy", None, "The public policy that the base was made from.", required=True)
@@ -43,22 +43,37 @@ def main(_: list[str]) -> None:
         "action.mean": known.action_mean,
         "action.std": known.action_std,
     }
+    velocity = probe(base, learn).run
+    before, exact = (np.asarray(velocity({"theta": each})) for each in (zeros(theta), theta))
+    if not (changed := adapter.effect(before, exact)):
+        raise ValueError(
+            f"{_ADAPTER.value} changes nothing: the base alone answers the same; adapt it before exporting"
+        )
+    print(f"effect:   the adapter changes the velocity on a fixed input by {100 * changed:.3g} % (rms)")
     if _FORMAT.value == "peft":
-        manifest = directory.read_manifest(_ADAPTER.value)
+        manifest = adapter.manifest_of(_ADAPTER.value)
         family.export_peft(output, rules, theta, base.model, _POLICY.value, policy, statistics, manifest)
         print(f"peft adapter: {output}  ({adapters.count(theta).total} parameters, base {_POLICY.value})")
         return
+    tokenizer = _tokenizer(policy)
     family.export_merged(output, adapters.fuse(learn.model(theta)), policy, statistics, _DTYPE.value)
-    velocity = probe(base, learn).run
-    read_back = bases.make(family.load(output, policy / hub.TOKENIZER, iter).model, base.tokenizer, known)
+    read_back = bases.make(family.load(output, tokenizer, iter).model, base.tokenizer, known)
     written = probe(read_back, learner(read_back, (), jax.random.key(0))).run({"theta": {}})
-    largest, share = adapter.rounding(
-        *(np.asarray(x) for x in (velocity({"theta": zeros(theta)}), velocity({"theta": theta}), written))
-    )
+    largest, share = adapter.rounding(before, exact, np.asarray(written))
     print(
         f"rounding: the velocity is off by {largest:.2g} at most, {100 * share:.2g} % of what the adapter changes (rms)"
     )
+    if share > DROWNED:
+        print(f"          more than {100 * DROWNED:.0f} %: the adapter is drowned in rounding; use --dtype=float32")
     print(f"policy:   {output}")
+
+
+def _tokenizer(policy: Path) -> Path | None:
+    """To read the export back with: the policy's, or the base's; None is where the policy's config says."""
+    for place in (policy, Path(_BASE.value)):
+        if (place / hub.TOKENIZER).is_file():
+            return place / hub.TOKENIZER
+    return None
 
 
 if __name__ == "__main__":

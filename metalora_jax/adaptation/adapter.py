@@ -71,6 +71,15 @@ def load(path: str | Path | None, base: Base) -> Start:
     return Start(start, rules, adapter.theta, manifest["tree_digest"], fast, manifest.get("data"))
 
 
+def manifest_of(path: str | Path) -> dict[str, Any] | None:
+    """What an adapter directory says about itself; None for peft's files of other origin.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    return (peft_format if (Path(path) / peft_format.CONFIG).is_file() else directory).read_manifest(path)
+
+
 def save(
     path: str | Path,
     base: Base,
@@ -148,6 +157,11 @@ def probe(base: Base, learner: Learner) -> directory.Probe:
     return directory.Probe("uniform images and normal x_t of numpy's default_rng(0), t = 0.5", run)
 
 
+def effect(before: np.ndarray, after: np.ndarray) -> float:
+    """How much an adapter changes an output, as a share of the output itself, both in root mean square."""
+    return _rms(after - before) / max(_rms(before), 1e-30)
+
+
 def rounding(before: np.ndarray, exact: np.ndarray, written: np.ndarray) -> tuple[float, float]:
     """What storing an adapted policy in fewer bits costs.
 
@@ -157,6 +171,14 @@ def rounding(before: np.ndarray, exact: np.ndarray, written: np.ndarray) -> tupl
     Returns:
       The largest deviation of `written` from `exact`, and the same as a share of what the adapter changes, both in root
       mean square: above a few percent the adapter is drowned in rounding.
+
+    Raises:
+      ValueError: the adapter changes nothing.
     """
-    error, effect = (float(np.sqrt(np.mean(np.square(x - exact)))) for x in (written, before))
-    return float(np.abs(written - exact).max()), error / effect if effect else float("inf")
+    if not (changed := _rms(before - exact)):
+        raise ValueError("the adapter changes nothing, so that there is nothing to lose by rounding")
+    return float(np.abs(written - exact).max()), _rms(written - exact) / changed
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values.astype(np.float64)))))

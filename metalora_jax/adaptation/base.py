@@ -7,23 +7,25 @@ README.md                                          its card
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from flax import nnx
 from tokenizers import Tokenizer
 
 from metalora_jax import trees
-from metalora_jax.data import normalize
+from metalora_jax.adaptation import scaling
 from metalora_jax.data.normalize import Statistics
 from metalora_jax.data.preprocessor import Preprocessor
 from metalora_jax.machine import files
 from metalora_jax.machine.progress import progress
 from metalora_jax.policies import hub, registry
 from metalora_jax.policies.policy import Checkpoint, Family, Policy
-from metalora_jax.types import Sizes
+from metalora_jax.types import Demo, Sizes
 
 NANO = Path(__file__).parents[1] / "policies" / "smolvla" / "nano"
 _STATISTICS = "normalization.json"
@@ -90,7 +92,17 @@ def preprocessor(family: Family, model: Policy, tokenizer: Tokenizer, statistics
 
 
 def make(model: Policy, tokenizer: Tokenizer, statistics: Statistics) -> Base:
-    """Puts a base together and fingerprints it."""
+    """Puts a base together and fingerprints it.
+
+    Raises:
+      ValueError: the statistics are not sound, see `Statistics.checked`, or wider than the policy.
+    """
+    statistics.checked()
+    for kind, width in (("state", model.sizes.state), ("action", model.sizes.action)):
+        if (there := len(getattr(statistics, f"{kind}_mean"))) > width:
+            raise ValueError(
+                f"the statistics have {there} {kind} dimensions, the policy takes {width} at most; take a wider policy"
+            )
     _, params = nnx.split(model)
     parts = (
         trees.digest(nnx.to_pure_dict(params)),
@@ -108,7 +120,8 @@ def load(
 ) -> Base:
     """Reads a base: a directory that `save` wrote, or a lerobot policy by directory or name on the hub.
 
-    Its family is that of the `type` in config.json, see `policies.registry`.
+    Its family is that of the `type` in config.json, see `policies.registry`. What is doubtful about a lerobot policy's
+    statistics is logged.
 
     Args:
       directory: where it is; None or "" is the nano SmolVLA that ships with the package.
@@ -117,16 +130,57 @@ def load(
       overrides: of the policy's config, such as param_dtype="bfloat16".
 
     Raises:
-      ValueError: a file is missing or damaged, see `Family.load`; or the policy comes without statistics.
+      ValueError: a file is missing or damaged, see `Family.load`; or the policy comes without statistics, or with some
+        that contradict each other.
     """
+    source, found = _found(directory, tokenizer, overrides)
+    if statistics is None and found.lerobot_config is not None:
+        return _made(directory or source, found, scaling.of_policy(directory or source, found))
+    return make(found.model, _tokenizer(source, found), statistics or _statistics(source))
+
+
+def convert(
+    policy: str | Path, demos: Sequence[Demo] = (), tokenizer: str | Path | None = None, **overrides: Any
+) -> tuple[Base, str]:
+    """A base of a lerobot policy, and where its statistics came from, in words. Doubts about them are logged.
+
+    Args:
+      policy: a directory, or a name on the hub; a base directory is taken as one that normalises by mean and deviation.
+      demos: of training tasks; statistics are computed of them in the policy's own modes. None keeps the policy's own.
+      tokenizer: see `Family.load`.
+      overrides: of the policy's config.
+
+    Raises:
+      ValueError: see `load`; or the demonstrations do not fit the policy.
+    """
+    source, found = _found(policy, tokenizer, overrides)
+    if demos:
+        known = scaling.of_demos(found, demos)
+    elif found.lerobot_config is None:
+        known = scaling.Scaling(_statistics(source), f"those of {source / _STATISTICS}")
+    else:
+        known = scaling.of_policy(policy, found)
+    return _made(policy, found, known), known.source
+
+
+def _found(
+    directory: str | Path | None, tokenizer: str | Path | None, overrides: Mapping[str, Any]
+) -> tuple[Path, Checkpoint]:
     source = hub.local_directory(directory or NANO)
     family = registry.of_directory(source)
-    found = family.load(source, tokenizer, partial(progress, description="reading weights, arrays"), **overrides)
+    return source, family.load(source, tokenizer, partial(progress, description="reading weights, arrays"), **overrides)
+
+
+def _made(source: str | Path, found: Checkpoint, known: scaling.Scaling) -> Base:
+    for doubt in known.doubts:
+        logging.warning("%s: %s", source, doubt)
+    return make(found.model, _tokenizer(source, found), known.statistics)
+
+
+def _tokenizer(source: str | Path, found: Checkpoint) -> Tokenizer:
     if found.tokenizer is None:
         raise ValueError(f"{source}/tokenizer.json is missing; a base needs the tokenizer it was trained with")
-    if statistics is None:
-        statistics = _statistics(source) if found.lerobot_config is None else _of_lerobot(directory or source, found)
-    return make(found.model, found.tokenizer, statistics)
+    return found.tokenizer
 
 
 def _statistics(directory: Path) -> Statistics:
@@ -135,26 +189,10 @@ def _statistics(directory: Path) -> Statistics:
         raise ValueError(
             f"{file} is missing; a base needs the statistics it was trained with, never those of your demos"
         )
-    return Statistics.from_json(files.read_json(file))
-
-
-def _of_lerobot(source: str | Path, found: Checkpoint) -> Statistics:
-    """The statistics of a lerobot policy, which are those that lerobot itself would use: the set without a name."""
-    assert found.lerobot_config is not None
-    modes = found.lerobot_config.get("normalization_mapping", {})
-    sets = found.statistics
-    scales = {}
-    for kind, feature in (("STATE", "observation.state"), ("ACTION", "action")):
-        stats = sets.get("", {}).get(feature)
-        if stats is None:
-            named = ", ".join(f"{name} ({' and '.join(each)})" for name, each in sets.items() if name)
-            raise ValueError(
-                f"{source} has no statistics of {feature} that are in force"
-                + (f", only of the data sets {named}" if named else "")
-                + "; give those of your training tasks"
-            )
-        scales[kind] = normalize.shift_and_scale(stats, modes.get(kind, "MEAN_STD"))
-    return Statistics(*scales["STATE"], *scales["ACTION"])
+    try:
+        return Statistics.from_json(files.read_json(file))
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def save(directory: str | Path, base: Base) -> None:

@@ -1,6 +1,6 @@
 """Do demonstrations look like the data that a base was trained on? Wrong conventions silently give 0 % success."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,14 +9,15 @@ from flax import nnx
 
 from metalora_jax import trees
 from metalora_jax.adaptation.base import Base
+from metalora_jax.data import plausibility, widths
 from metalora_jax.data.frames import gather, rows_and_labels
+from metalora_jax.data.plausibility import FAR_ACTION as FAR_ACTION
+from metalora_jax.data.plausibility import FAR_STATE as FAR_STATE
 from metalora_jax.machine.progress import progress
 from metalora_jax.policies import stages
 from metalora_jax.policies.policy import Policy
 from metalora_jax.types import ActionChunk, Demo, Observation
 
-FAR_STATE = 5.0  # standard deviations between the demonstrations' mean and the base's
-FAR_ACTION = 10.0  # standard deviations between any action and the base's mean
 BETTER = 0.8  # fraction to which another convention must reduce the loss
 
 MANY, FEW = 64, 8  # frames that the base is tested on; few if it takes seconds per frame
@@ -34,25 +35,34 @@ _TASK = "demonstrated"
 def doubts(base: Base, demos: Sequence[Demo]) -> list[str]:
     """Descriptions of what looks wrong, one sentence each; empty if nothing does.
 
-    State and actions are compared with the base's statistics. For conventions that statistics do not show, the base is
-    tested: does it predict the demonstrated actions better from a turned picture, or with the gripper reversed?
+    State and actions are compared with the base's statistics and with each other, see `quick`. For conventions that
+    statistics do not show, the base is tested: does it predict the demonstrated actions better from a turned picture,
+    or with the gripper reversed?
 
     Args:
       base: the policy to be adapted.
       demos: of one task.
+
+    Raises:
+      ValueError: the demonstrations are not as wide as the base.
     """
-    return _against_statistics(base, demos) + _against_predictions(base, demos)
+    return quick(base, {_TASK: demos}) + _against_predictions(base, demos)
 
 
-def _against_statistics(base: Base, demos: Sequence[Demo]) -> list[str]:
-    known, found = base.statistics, []
-    state, actions = np.concatenate([d.state for d in demos]), np.concatenate([d.actions for d in demos])
-    for i, away in enumerate((state.mean(axis=0) - known.state_mean) / known.state_std):
-        if abs(away) > FAR_STATE:
-            found.append(f"state dimension {i} lies {away:+.0f} standard deviations from the base's data; other units?")
-    for i, away in enumerate(np.abs(actions - known.action_mean).max(axis=0) / known.action_std):
-        if away > FAR_ACTION:
-            found.append(f"action dimension {i} goes {away:.0f} standard deviations from the base's data; other scale?")
+def quick(base: Base, demos: Mapping[str, Sequence[Demo]]) -> list[str]:
+    """What `doubts` finds without running the policy, for demonstrations of any number of tasks.
+
+    Raises:
+      ValueError: the demonstrations are not as wide as the base.
+    """
+    widths.check(demos, base.statistics, base.sizes)
+    found = []
+    for task, recorded in demos.items():
+        said = plausibility.doubts(recorded, base.statistics)
+        found += said if task == _TASK else [f"{task}: {line}" for line in said]
+    cameras = {demo.images.shape[1] for recorded in demos.values() for demo in recorded}
+    if fewer := widths.fewer_cameras("the data", max(cameras, default=0), base.sizes):
+        found.append(fewer)
     return found
 
 

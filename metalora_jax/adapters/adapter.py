@@ -69,11 +69,12 @@ class Kind(abc.ABC):
 
 
 def add(kernel: jax.Array, update: jax.Array) -> jax.Array:
-    """kernel + update in the kernel's dtype.
+    """kernel + update, in float32 where the kernel is stored in less: there a small update would be rounded away.
 
     Raises:
       ValueError: the kernel is not floating point, so that the update would be truncated without a word.
     """
     if not jax.numpy.issubdtype(kernel.dtype, jax.numpy.floating):
         raise ValueError(f"an adapter cannot be folded into a kernel of {kernel.dtype}; act with it unfused")
-    return (kernel + update).astype(kernel.dtype)
+    wide = jax.numpy.promote_types(kernel.dtype, jax.numpy.float32)
+    return (kernel.astype(wide) + update).astype(wide)

@@ -128,8 +128,9 @@ def join(graph: Graph, theta: Theta, phi: PyTree, dropout_key: jax.Array | None 
 def fuse(model: Model) -> Model:
     """The plain model with every adapter folded into its linear map.
 
-    In float32 it computes the same as the adapted model, up to rounding. Into a bfloat16 kernel a small update is
-    rounded away for the most part: act with it unfused there.
+    It computes the same as the adapted model, up to rounding of float32: folded kernels are float32 whatever the base's
+    are. Where activations are bfloat16 the sum is rounded to it again, and most of a small update with it: act with the
+    adapter unfused there.
 
     Raises:
       ValueError: an adapter has no plain map that computes the same, or a kernel is not floating point.

@@ -50,9 +50,9 @@ class DenseLinear(Adapter):
         return {"delta": self.delta} if self.shift is None else {"delta": self.delta, "shift": self.shift}
 
     def fused(self) -> nnx.Linear:
-        """The map with the differences added in, in the base's dtypes."""
+        """The map with the differences added in, see `add`."""
         fused = nnx.clone(self.base)
-        fused.kernel[...] = add(fused.kernel[...], self.delta[...])
+        fused.kernel.set_value(add(fused.kernel[...], self.delta[...]))
         if self.shift is not None and fused.bias is not None:
-            fused.bias[...] = add(fused.bias[...], self.shift[...].squeeze(-2))
+            fused.bias.set_value(add(fused.bias[...], self.shift[...].squeeze(-2)))
         return fused

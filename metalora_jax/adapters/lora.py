@@ -102,10 +102,10 @@ class LoRALinear(Adapter):
             self.dropout_key = DropoutKey(jax.random.split(key, layers) if layers else key)
 
     def fused(self) -> nnx.Linear:
-        """The plain linear map equal to this one without dropout: kernel + scale * a @ b, in the kernel's dtype."""
+        """The plain linear map equal to this one without dropout: kernel + scale * a @ b, see `add`."""
         fused = nnx.clone(self.base)
         update = self.scale * (self.a[...] @ self.b[...])
-        fused.kernel[...] = add(fused.kernel[...], update)
+        fused.kernel.set_value(add(fused.kernel[...], update))
         return fused
 
 

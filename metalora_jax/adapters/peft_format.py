@@ -9,16 +9,18 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from metalora_jax.adapters.attach import Theta
 from metalora_jax.adapters.lora import LoRA
 from metalora_jax.adapters.placement import Placement, Rule, resolve
+from metalora_jax.fields import check_types
 from metalora_jax.machine import files
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -32,7 +34,7 @@ Value = TypeVar("Value", int, float)
 
 _READ = {"r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules"}
 _NOTES = {"peft_version", "base_model_name_or_path", "revision", "task_type", "auto_mapping", "inference_mode"}
-# What does nothing at these values. Any other field, of today or to come, must be off: null, false or empty.
+# What does nothing at these values. Any other field, of today or to come, must be off, see `_off`.
 _NEUTRAL: dict[str, set[Any]] = {
     "peft_type": {"LORA"},
     "bias": {"none"},
@@ -61,6 +63,12 @@ def read(directory: str | Path, names: Names) -> tuple[Placement, Theta]:
     config = _read_config(directory / CONFIG)
     tensors = _read_tensors(directory / WEIGHTS)
     rules = {name: _lora_of(config, name) for name in names if _targets(config, name)}
+    if not rules:
+        what = f"target_modules = {str(config['target_modules'])[:80]!r}"
+        raise ValueError(
+            f"{directory / CONFIG}: {what} names no linear map of this policy, such as {next(iter(names))!r}"
+        )
+    _say_unused(directory / CONFIG, config, rules, names)
     expected = {_key(name, part) for name in rules for part in "AB"}
     for what, keys in (("missing", expected - tensors.keys()), ("unknown", tensors.keys() - expected)):
         if keys:
@@ -179,11 +187,63 @@ def _read_config(file: Path) -> dict[str, Any]:
         if config.get(field) is None:
             raise ValueError(f"{file}: field {field!r} is missing")
     for field, value in config.items():
-        if field in _READ | _NOTES or not value:
+        if field in _READ | _NOTES or _off(value):
             continue
-        if isinstance(value, dict | list) or value not in _NEUTRAL.get(field, ()):
+        if isinstance(value, dict | list) or not any(
+            type(one) is type(value) and one == value for one in _allowed(field)
+        ):
             raise ValueError(f"{file}: {field} = {value!r} is not supported; only plain LoRA is")
+    try:
+        check_types(_Plain, {field: config[field] for field in _READ if config.get(field) is not None}, f"{file}: ")
+    except ValueError as error:
+        raise ValueError(f"{error}, as peft writes it") from None
+    for field, values in (("r", config.get("rank_pattern")), ("lora_alpha", config.get("alpha_pattern"))):
+        for value in (config[field], *(values or {}).values()):
+            if value <= 0:
+                raise ValueError(f"{file}: {field} and its patterns must be positive, not {value}")
+    if not 0 <= (config.get("lora_dropout") or 0) < 1:
+        raise ValueError(f"{file}: lora_dropout is {config['lora_dropout']}; it must be in [0, 1)")
+    targets = config["target_modules"]
+    patterns = [targets] if isinstance(targets, str) else []
+    for pattern in (*patterns, *(config.get("rank_pattern") or ()), *(config.get("alpha_pattern") or ())):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{file}: {pattern!r} is no regular expression ({error})") from None
     return config
+
+
+class _Plain(NamedTuple):
+    """The types of what is read."""
+
+    r: int
+    lora_alpha: float
+    target_modules: str | tuple[str, ...]
+    lora_dropout: float
+    use_rslora: bool
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
+
+
+def _off(value: Any) -> bool:
+    """Null, false or empty; 0 is not: it may be the number of a layer."""
+    return value is None or value is False or (isinstance(value, str | list | dict) and not value)
+
+
+def _allowed(field: str) -> set[Any]:
+    return _NEUTRAL.get(field, set())
+
+
+def _say_unused(file: Path, config: Mapping[str, Any], rules: Mapping[str, LoRA], names: Names) -> None:
+    """Logs the patterns that name nothing; peft says nothing about them."""
+    targets = config["target_modules"]
+    for target in targets if isinstance(targets, list) else ():
+        if not any(_is_target(target, name) for name in names):
+            logging.warning("%s: target_modules names %r, which is no linear map of this policy", file, target)
+    for field in ("rank_pattern", "alpha_pattern"):
+        for pattern in config.get(field) or ():
+            if not any(_matches(pattern, name) for name in rules):
+                logging.warning("%s: %s names %r, which matches no adapted map", file, field, pattern)
 
 
 def _read_tensors(file: Path) -> dict[str, np.ndarray]:
@@ -198,7 +258,11 @@ def _targets(config: dict[str, Any], name: str) -> bool:
     target = config["target_modules"]
     if isinstance(target, str):
         return re.fullmatch(target, name) is not None
-    return any(name == suffix or name.endswith(f".{suffix}") for suffix in target)
+    return any(_is_target(suffix, name) for suffix in target)
+
+
+def _is_target(suffix: str, name: str) -> bool:
+    return name == suffix or name.endswith(f".{suffix}")
 
 
 def _lora_of(config: dict[str, Any], name: str) -> LoRA:
@@ -206,14 +270,17 @@ def _lora_of(config: dict[str, Any], name: str) -> LoRA:
         rank=_from_pattern(config.get("rank_pattern"), name, config["r"]),
         alpha=float(_from_pattern(config.get("alpha_pattern"), name, config["lora_alpha"])),
         dropout=config.get("lora_dropout") or 0.0,
-        rslora=bool(config.get("use_rslora")),
+        rslora=config.get("use_rslora") or False,
     )
 
 
 def _from_pattern(patterns: Mapping[str, Value] | None, name: str, default: Value) -> Value:
     """PEFT's rule: the first pattern that matches the name, or a tail of it that begins after a dot."""
-    matches = (value for key, value in (patterns or {}).items() if re.match(rf"(.*\.)?({key})$", name))
-    return next(matches, default)
+    return next((value for pattern, value in (patterns or {}).items() if _matches(pattern, name)), default)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return re.match(rf"(.*\.)?({pattern})$", name) is not None
 
 
 def _common(values: Mapping[str, Value], default: Value) -> tuple[Value, dict[str, Value]]:

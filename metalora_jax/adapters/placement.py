@@ -9,6 +9,7 @@ from typing import Any
 from metalora_jax.adapters.adapter import Kind
 from metalora_jax.adapters.kinds import KINDS
 from metalora_jax.adapters.lora import LoRA
+from metalora_jax.fields import check_types, meant
 from metalora_jax.words import listed
 
 _DEFAULT = LoRA()
@@ -73,8 +74,11 @@ def from_json(value: Sequence[Mapping[str, Any]]) -> Placement:
     """The inverse of `to_json`; a rule that names no kind is LoRA's.
 
     Raises:
-      ValueError: a rule has no pattern, names an unknown kind, or has a field that its kind does not have.
+      ValueError: a rule has no pattern, names an unknown kind, or has a field that its kind does not have or that is of
+        another type.
     """
+    if not isinstance(value, list | tuple) or not all(isinstance(fields, Mapping) for fields in value):
+        raise ValueError(f"placement is {value!r}; it must be a list of rules, each with a pattern")
     return tuple(_rule(f"placement rule {number}", dict(fields)) for number, fields in enumerate(value))
 
 
@@ -82,13 +86,18 @@ def _rule(where: str, fields: dict[str, Any]) -> Rule:
     if "pattern" not in fields:
         raise ValueError(f"{where}: 'pattern' is missing")
     pattern, name = fields.pop("pattern"), fields.pop("kind", LoRA.name)
-    if name is not None and name not in KINDS:
+    if not isinstance(pattern, str):
+        raise ValueError(f"{where}: pattern is {pattern!r}; it must be text")
+    if name is not None and (not isinstance(name, str) or name not in KINDS):
         raise ValueError(f"{where}: kind must be {', '.join(map(repr, KINDS))} or None, not {name!r}")
     known = [] if name is None else [field.name for field in dataclasses.fields(KINDS[name])]
     if unknown := fields.keys() - set(known):
         raise ValueError(
             f"{where}: unknown field {min(unknown)!r} of kind {name!r}; it has: {', '.join(known) or 'none'}"
+            f"{meant(min(unknown), known)}"
         )
+    if name is not None:
+        check_types(KINDS[name], fields, f"{where}: ")
     try:
         return Rule(pattern, None if name is None else KINDS[name](**fields))
     except (TypeError, ValueError) as error:

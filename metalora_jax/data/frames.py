@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from metalora_jax.data import widths
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.chunks import chunk_actions
 from metalora_jax.data.instructions import wording
@@ -83,8 +84,9 @@ def gather(
 
     Raises:
       ValueError: if a task has no demonstration, has one with fewer frames than `each`, or has paraphrases but no
-        variant that could use them.
+        variant that could use them; or they are not as wide as the policy takes them, see `widths.check`.
     """
+    widths.check(demos, preprocessor.statistics, preprocessor.sizes)
     images, state, row = [], [], 0
     first_row: dict[str, tuple[int, ...]] = {}
     moments: dict[str, tuple[np.ndarray, ...]] = {}

@@ -13,6 +13,10 @@ import numpy as np
 
 from metalora_jax.types import Demo
 
+FLOOR = 0.01  # [units of the robot] least scale of a dimension that hardly moves: 0.01 rad or m then counts as 1
+TINY = 1e-4  # [units of the robot] no joint, hand or gripper varies so little; dividing by it amplifies noise
+_KINDS = ("state", "action")
+
 
 class Statistics(NamedTuple):
     """Mean and scale of each dimension of the robot's own state and action vectors, float32."""
@@ -28,32 +32,86 @@ class Statistics(NamedTuple):
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Statistics":
-        """Inverse of `to_json`; raises ValueError if a key is missing or unknown."""
+        """Inverse of `to_json`.
+
+        Raises:
+          ValueError: a key is missing or unknown, a value is no list of numbers, or see `checked`.
+        """
         if set(fields) != set(cls._fields):
             raise ValueError(f"normalisation statistics have keys {sorted(fields)}, expected {sorted(cls._fields)}")
-        return cls(**{k: np.asarray(v, np.float32) for k, v in fields.items()})
+        return cls(**{name: _row(name, values) for name, values in fields.items()}).checked()
+
+    def checked(self) -> "Statistics":
+        """Itself.
+
+        Raises:
+          ValueError: mean and scale differ in width, a number is not finite, or a scale is not positive.
+        """
+        for kind in _KINDS:
+            mean, scale = getattr(self, f"{kind}_mean"), getattr(self, f"{kind}_std")
+            if mean.ndim != 1 or not mean.size or mean.shape != scale.shape:
+                raise ValueError(
+                    f"{kind}_mean has shape {mean.shape} and {kind}_std {scale.shape}; both need a number for each "
+                    f"{kind} dimension"
+                )
+            for name, wrong in (
+                (f"{kind}_mean", ~np.isfinite(mean)),
+                (f"{kind}_std", ~(np.isfinite(scale) & (scale > 0))),
+            ):
+                if wrong.any():
+                    i, rule = int(wrong.argmax()), "be finite" if name.endswith("mean") else "be finite and positive"
+                    raise ValueError(f"{name} is {getattr(self, name)[i]:g} in dimension {i}; it must {rule}")
+        return self
 
     def digest(self) -> str:
         """Short hash that an adapter's manifest records."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def compute(demos: Sequence[Demo], floor: float = 0.01) -> Statistics:
-    """Statistics over all steps of `demos`; a scale below `floor` (in the robot's units) is raised to it."""
+def compute(demos: Sequence[Demo], floor: float = FLOOR, modes: Mapping[str, str] | None = None) -> Statistics:
+    """Statistics over all steps of `demos`; a scale below `floor` (in the robot's units) is raised to it.
+
+    Args:
+      demos: of the training tasks.
+      floor: least scale.
+      modes: "STATE" and "ACTION" -> one of lerobot's modes, see `shift_and_scale`; "MEAN_STD" where they are left out.
+
+    Raises:
+      ValueError: there are no demonstrations, they differ in width, or a mode is unknown.
+    """
     if not demos:
         raise ValueError("normalisation statistics need at least one demonstration")
-    state = np.concatenate([d.state for d in demos]).astype(np.float64)
-    actions = np.concatenate([d.actions for d in demos]).astype(np.float64)
-    values = (state.mean(0), np.maximum(state.std(0), floor), actions.mean(0), np.maximum(actions.std(0), floor))
-    return Statistics(*(v.astype(np.float32) for v in values))
+    parts: list[np.ndarray] = []
+    for kind, every in (("STATE", [d.state for d in demos]), ("ACTION", [d.actions for d in demos])):
+        if len(widths := sorted({values.shape[1] for values in every})) > 1:
+            raise ValueError(
+                f"the demonstrations have {' and '.join(map(str, widths))} {kind.lower()} dimensions; take statistics "
+                "of one robot at a time"
+            )
+        values, mode = np.concatenate(every).astype(np.float64), (modes or {}).get(kind, MEAN_STD)
+        if mode == MEAN_STD:
+            shift, scale = values.mean(0), values.std(0)
+        else:
+            shift, scale = shift_and_scale(_of_data(values), mode)
+        parts += [shift, np.maximum(scale, floor)]
+    return Statistics(*(part.astype(np.float32) for part in parts))
 
 
+MEAN_STD, IDENTITY = "MEAN_STD", "IDENTITY"
 _NEEDS = {
-    "MEAN_STD": ("mean", "std"),
+    MEAN_STD: ("mean", "std"),
     "MIN_MAX": ("min", "max"),
     "QUANTILES": ("q01", "q99"),
     "QUANTILE10": ("q10", "q90"),
 }
+OUTSIDE = {"QUANTILES": 0.02, "QUANTILE10": 0.2}
+"""Share of all numbers that lie outside the two quantiles of a mode."""
+
+
+def _of_data(values: np.ndarray) -> dict[str, np.ndarray]:
+    """Every statistic that a mode needs, (T, width) -> (width,); quantiles over all steps, never means of episodes'."""
+    quantiles = {f"q{q:02d}": np.quantile(values, q / 100, axis=0) for q in (1, 10, 90, 99)}
+    return quantiles | {"min": values.min(0), "max": values.max(0), "mean": values.mean(0), "std": values.std(0)}
 
 
 def shift_and_scale(stats: Mapping[str, np.ndarray], mode: str) -> tuple[np.ndarray, np.ndarray]:
@@ -64,9 +122,10 @@ def shift_and_scale(stats: Mapping[str, np.ndarray], mode: str) -> tuple[np.ndar
       mode: "MEAN_STD"; "MIN_MAX", "QUANTILES" (q01, q99) and "QUANTILE10" (q10, q90) map to [-1, 1]; "IDENTITY".
 
     Raises:
-      ValueError: if the mode is unknown, or a statistic that it needs is missing.
+      ValueError: the mode is unknown; or a statistic that it needs is missing, of another width, or has no positive
+        spread but for a constant dimension, see `held`.
     """
-    if mode == "IDENTITY":
+    if mode == IDENTITY:
         width = len(next(iter(stats.values())))
         return np.zeros(width, np.float32), np.ones(width, np.float32)
     if mode not in _NEEDS:
@@ -74,18 +133,62 @@ def shift_and_scale(stats: Mapping[str, np.ndarray], mode: str) -> tuple[np.ndar
     if missing := [name for name in _NEEDS[mode] if name not in stats]:
         raise ValueError(f"normalisation mode {mode} needs the statistic {missing[0]!r}, found only {sorted(stats)}")
     first, second = (stats[name].astype(np.float32) for name in _NEEDS[mode])
-    if mode == "MEAN_STD":
+    low, high = _NEEDS[mode]
+    if first.shape != second.shape:
+        raise ValueError(f"{low} has {first.size} dimensions and {high} {second.size}; they are of different data")
+    spread = second if mode == MEAN_STD else second - first
+    if (wrong := np.flatnonzero(~(spread >= 0))).size:
+        what = f"{high} is {second[wrong[0]]:g}" if mode == MEAN_STD else f"{high} lies below {low}"
+        raise ValueError(f"{what} in dimension {wrong[0]}")
+    if mode == MEAN_STD:
         return first, second + np.float32(1e-8)  # lerobot's guard against dividing by zero
     return (first + second) / 2, (second - first + np.float32(1e-8)) / 2
 
 
+def held(shift: np.ndarray, scale: np.ndarray, mode: str) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Shift and scale with the scale of constant dimensions, below `TINY`, raised to `FLOOR`; and which those are.
+
+    At the constant itself the network still reads what it has learned: 0 under MEAN_STD, -1 under the other modes,
+    where lerobot maps the lower end to -1. Away from it, it reads bounded values, where lerobot divides by 1e-8.
+    """
+    constant = scale < TINY
+    lower = shift - scale + np.float32(FLOOR)
+    moved = shift if mode == MEAN_STD else np.where(constant, lower, shift)
+    return moved.astype(np.float32), np.where(constant, np.float32(FLOOR), scale), np.flatnonzero(constant).tolist()
+
+
+def averaged(stats: Mapping[str, np.ndarray], mode: str) -> list[int]:
+    """Dimensions whose quantiles cannot be those of the data that have this mean, spread, min and max.
+
+    98 % of all numbers lie between q01 and q99, 1 % on either side: that bounds the variance. Means of the episodes'
+    quantiles, which lerobot writes, often lie so close together that it is exceeded.
+    """
+    if mode not in OUTSIDE or not {"mean", "std", "min", "max", *_NEEDS[mode]} <= stats.keys():
+        return []
+    low, high, least, most, mean, std = (
+        stats[name].astype(np.float64) for name in (*_NEEDS[mode], "min", "max", "mean", "std")
+    )
+    outside = OUTSIDE[mode]
+    inner = np.maximum(np.square(high - mean), np.square(low - mean))
+    largest = (1 - outside) * inner + outside / 2 * (np.square(least - mean) + np.square(most - mean))
+    return np.flatnonzero(np.square(std) > 1.1 * largest + 1e-12).tolist()
+
+
+def outside(stats: Mapping[str, np.ndarray], mode: str, values: np.ndarray) -> float:
+    """Share of `values` (T, width) that lie outside the quantiles that a mode of `OUTSIDE` uses."""
+    low, high = (stats[name] for name in _NEEDS[mode])
+    return float(((values < low) | (values > high)).mean())
+
+
 def normalize_state(statistics: Statistics, state: np.ndarray, width: int) -> np.ndarray:
     """(..., state_dim) in robot units -> (..., width), zero beyond state_dim."""
+    _same_width("state", state, statistics.state_mean)
     return _pad((state - statistics.state_mean) / statistics.state_std, width)
 
 
 def normalize_actions(statistics: Statistics, actions: np.ndarray, width: int) -> np.ndarray:
     """(..., action_dim) in robot units -> (..., width), zero beyond action_dim."""
+    _same_width("action", actions, statistics.action_mean)
     return _pad((actions - statistics.action_mean) / statistics.action_std, width)
 
 
@@ -93,6 +196,22 @@ def unnormalize_actions(statistics: Statistics, actions: np.ndarray) -> np.ndarr
     """(..., >= action_dim) normalised -> (..., action_dim) in robot units."""
     dims = len(statistics.action_mean)
     return actions[..., :dims] * statistics.action_std + statistics.action_mean
+
+
+def _row(name: str, values: Any) -> np.ndarray:
+    """A list of numbers as a file holds it, (width,) float32; nothing is guessed from text, null or one number."""
+    if not isinstance(values, list | tuple) or not all(type(x) in (int, float) for x in values):
+        raise ValueError(f"{name} is {str(values)[:60]}; it must be a list with a number for each dimension")
+    return np.asarray(values, np.float32)
+
+
+def _same_width(kind: str, values: np.ndarray, known: np.ndarray) -> None:
+    """NumPy would repeat a single dimension for all of them."""
+    if values.shape[-1] != len(known):
+        raise ValueError(
+            f"{kind}s have {values.shape[-1]} dimensions, the base's statistics have {len(known)}; take demonstrations "
+            "of the robot that the base is for, or make a base with statistics of this one (experiments/convert.py)"
+        )
 
 
 def _pad(values: np.ndarray, width: int) -> np.ndarray:

@@ -97,6 +97,16 @@ StatisticsSets = dict[str, dict[str, dict[str, np.ndarray]]]
 """Data set's name ("" where there is one only) -> "observation.state" or "action" -> "mean", "std", ... -> (width,)."""
 
 
+class Normalization(NamedTuple):
+    """How a lerobot policy uses its statistics."""
+
+    modes: Mapping[str, str]  # "STATE" and "ACTION" -> one of lerobot's modes, see `normalize.shift_and_scale`
+    source: str  # the files that they stand in; "" where there are none
+    said: tuple[str, ...] = ()  # what contradicts the source without being used, a sentence each
+    wrong: tuple[str, ...] = ()  # why they cannot be used, a sentence each
+    widths: Mapping[str, int] = {}  # "STATE" and "ACTION" -> dimensions in config.json
+
+
 class Checkpoint(NamedTuple):
     """What a policy directory holds."""
 
@@ -104,6 +114,7 @@ class Checkpoint(NamedTuple):
     tokenizer: Tokenizer | None
     statistics: StatisticsSets  # those of a lerobot policy, by data set; {} for a base directory
     lerobot_config: dict[str, Any] | None  # config.json of a lerobot policy, as it is
+    normalization: Normalization | None = None  # of a lerobot policy
 
 
 class Operations(NamedTuple):
@@ -241,7 +252,7 @@ class Family(abc.ABC):
         source_name: str,
         source: Path,
         statistics: Mapping[str, np.ndarray],
-        manifest: Mapping[str, Any],
+        manifest: Mapping[str, Any] | None,
     ) -> None:
         """Writes an adapter in PEFT's format, with what the policy's public format asks beside it. Optional.
 
@@ -252,7 +263,8 @@ class Family(abc.ABC):
           source_name: what the reader is to load the base by: a directory, or its name on the hub.
           source: its directory here.
           statistics: see `export_merged`.
-          manifest: JSON that travels along in the header of the weights, where PEFT does not look.
+          manifest: JSON that travels along in the header of the weights, where PEFT does not look; None for an adapter
+            that has none.
 
         Raises:
           ValueError: as for `export_merged`; or the adapter is more than plain LoRA.

@@ -20,6 +20,7 @@ from metalora_jax.training.methods import OPTIMIZERS
 from metalora_jax.training.task_batches import Replay, Rows, behind, drawn, fill, replay_of
 from metalora_jax.types import Batch, Demo, PyTree
 
+STILL = 2.0**-23  # of all of theta: a smaller change is below what float32 resolves
 HOLD_OUT = 10  # every tenth frame is kept back, to see whether the adapter has learned or memorised
 JUDGED = 8  # minibatches at most, spread over the frames, that a loss is measured on: it must not outlast the adapting
 _TASK = "demonstrated"
@@ -44,10 +45,12 @@ class Adapted(NamedTuple):
 
     learner: Learner  # that of the start, with the adapted theta: what an `Agent` acts with
     support_loss: tuple[float, float]  # before and after, on frames it learned from
-    held_out_loss: tuple[float, float]  # before and after, on frames kept back from the same demonstrations
+    # before and after, on frames kept back from the same demonstrations; None where they are too short to keep any back
+    held_out_loss: tuple[float, float] | None
     replay_loss: tuple[float, float] | None  # before and after, on earlier tasks; None where none are replayed
     frames: tuple[int, int]  # learned from, and kept back
     seconds: float  # of the gradient steps, without compilation
+    unmoved: tuple[str, ...] = ()  # adapted maps whose parameters are what they were before
 
     @property
     def theta(self) -> PyTree:
@@ -102,14 +105,15 @@ def adapt(
 
     Raises:
       ValueError: learned rates are wanted of an adapter that has none, the optimiser is unknown, there are
-        paraphrases but no variants, or earlier tasks without `options.replay_frames`, or the reverse.
+        paraphrases but no variants, or earlier tasks without `options.replay_frames`, or the reverse; or theta did not
+        move.
     """
     _check(start, options, earlier)
     frames = gather({_TASK: list(demos)}, base.preprocessor, augment)
     old = [gather(earlier, base.preprocessor)] if earlier else []
     frozen, *old_frozen = frozen_outputs(base, [frames, *old], start.learner.stage)
     replay = replay_of(*old, *old_frozen) if earlier else None
-    known, unseen = _kept_apart(Rows(*rows_and_labels(frames, _TASK, range(len(demos)))))
+    known, kept_back = _kept_apart(Rows(*rows_and_labels(frames, _TASK, range(len(demos)))))
     theta, seconds = _descended(start, _support(frames, known, frozen, replay, options), options)
 
     @jax.jit
@@ -117,9 +121,7 @@ def adapt(
         return loss_fn(start, draws=8)(theta, batch, jax.random.key(1))
 
     def change(batches: Sequence[Batch]) -> tuple[float, float]:
-        """Mean losses before and after; NaN where there is nothing to judge by."""
-        if not batches:
-            return float("nan"), float("nan")
+        """Mean losses before and after."""
         before, after = (
             float(np.mean([loss(start.learner, at, batch) for batch in batches]))
             for at in (start.meta_params["theta"], theta)
@@ -133,10 +135,30 @@ def adapt(
     return Adapted(
         start.learner.replace(theta=theta),
         change(_judged(known, frozen, options.frames)),
-        change(_judged(unseen, frozen, options.frames)),
+        change(unseen) if (unseen := _judged(kept_back, frozen, options.frames)) else None,
         others,
-        (len(known.rows), len(unseen.rows)),
+        (len(known.rows), len(kept_back.rows)),
         seconds,
+        unmoved(start.meta_params["theta"], theta),
+    )
+
+
+def unmoved(before: PyTree, after: PyTree) -> tuple[str, ...]:
+    """The adapted maps whose parameters did not move.
+
+    Raises:
+      ValueError: none of them moved by more than `STILL`.
+    """
+    change, size = (float(trees.global_norm(tree)) for tree in (trees.sub(after, before), before))
+    if not change > STILL * size:
+        raise ValueError(
+            f"theta did not move: its change of {change:.1g} is too small for its size of {size:.2g}; raise the "
+            "learning rate, or adapt maps that the loss depends on"
+        )
+    return tuple(
+        path
+        for path, parts in after.items()
+        if all(np.array_equal(leaf, before[path][name]) for name, leaf in parts.items())
     )
 
 
@@ -182,7 +204,10 @@ def _descended(start: Start, support: Batch, options: Options) -> tuple[PyTree, 
 
 
 def _judged(some: Rows, frozen: PyTree, size: int) -> list[Batch]:
-    """Minibatches of one size, whatever the demonstrations' lengths: the last is filled up with the first frames."""
+    """Minibatches of one size, whatever the demonstrations' lengths: the last is filled up with the first frames.
+
+    There is none where there are no frames.
+    """
     if not (count := len(some.rows)):
         return []
     number = min(JUDGED, -(-count // size))

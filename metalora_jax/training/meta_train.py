@@ -14,6 +14,7 @@ from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation import features
 from metalora_jax.adaptation.adapter import save
 from metalora_jax.adaptation.base import Base
+from metalora_jax.adaptation.conventions import quick
 from metalora_jax.adaptation.frozen_front import frozen_outputs
 from metalora_jax.adaptation.learner import Learner, learner, loss_fn
 from metalora_jax.data import content
@@ -49,6 +50,8 @@ def setting(recipe: Recipe) -> Setting:
     """
     base = bases.load(recipe.base or None)
     demos = augmented(read_demos(recipe.data), recipe.data.cameras, recipe.symmetries, recipe.paraphrases)
+    for doubt in quick(base, demos):
+        logging.warning("%s", doubt)
     frames = gather(demos, base.preprocessor, recipe.augment, recipe.data.frames)
     check_retained(recipe.batch.retained_tasks, frames.demos)
     if found := outweighing(frames):

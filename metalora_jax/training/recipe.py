@@ -94,7 +94,7 @@ class Recipe(NamedTuple):
             parts={
                 "data": DataConfig.from_config,
                 "conditions": optional(ConditionRange.from_config),
-                "placement": lambda rules: placement.from_json([dict(rule) for rule in rules]),
+                "placement": placement.from_json,
                 "batch": BatchConfig.from_config,
                 "meta": MetaConfig.from_config,
                 "outer": OuterConfig.from_config,

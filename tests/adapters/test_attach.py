@@ -272,7 +272,20 @@ def test_bfloat16_base_keeps_its_dtype_and_float32_adapters():
     theta = adapters.split(model).theta
     assert {leaf.dtype.name for leaf in jax.tree.leaves(theta)} == {"float32"}
     assert model(X).dtype == jnp.bfloat16
-    assert adapters.fuse(model).layers[0].kernel.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("kind", [LoRA(b_std=1e-4), Dense()])
+def test_a_small_update_is_folded_into_a_bfloat16_kernel_whole(kind):
+    base = nnx.Linear(4, 4, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))  # activations are float32
+    model = adapters.attach(nnx.Sequential(base), (Rule(".*", kind),), KEY)
+    graph, theta, phi = adapters.split(model)
+    theta = jax.tree.map(lambda leaf: leaf + 1e-4, theta)
+    model = adapters.join(graph, theta, phi)
+    fused = adapters.fuse(model)
+    assert fused.layers[0].kernel.dtype == jnp.float32
+    change = model(X) - base(X)
+    assert 0 < np.abs(change).max() < 1e-2
+    np.testing.assert_allclose(fused(X) - base(X), change, atol=1e-2 * float(np.abs(change).max()))
 
 
 @pytest.mark.parametrize("kind", [LoRA(b_std=0.5), Dense()])

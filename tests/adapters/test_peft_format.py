@@ -94,6 +94,23 @@ def test_write_then_read(tmp_path, tensors):
         ({"fan_in_fan_out": True}, "fan_in_fan_out"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights = 'pissa'"),
         ({"layers_to_transform": [0]}, "layers_to_transform"),
+        ({"layers_to_transform": 0}, "layers_to_transform = 0 is not supported"),
+        ({"use_dora": "false"}, "use_dora = 'false' is not supported"),
+        ({"init_lora_weights": 1}, "init_lora_weights = 1 is not supported"),
+        ({"use_rslora": "false"}, r"adapter_config\.json: use_rslora is 'false'; it must be true or false, as peft"),
+        ({"use_rslora": 0}, "use_rslora is 0; it must be true or false"),
+        ({"r": "2"}, "r is '2'; it must be a whole number"),
+        ({"r": True}, "r is True; it must be a whole number"),
+        ({"r": 0}, "r and its patterns must be positive, not 0"),
+        ({"lora_alpha": "8"}, "lora_alpha is '8'; it must be a number"),
+        ({"lora_dropout": 1.5}, "lora_dropout is 1.5"),
+        ({"rank_pattern": {"head": 2.5}}, "rank_pattern is .*; it must be fields, each a whole number"),
+        ({"rank_pattern": ["head"]}, "rank_pattern is .*; it must be fields"),
+        ({"alpha_pattern": {"head(": 2}}, "'head\\(' is no regular expression"),
+        ({"target_modules": "head("}, "'head\\(' is no regular expression"),
+        ({"target_modules": 3}, "target_modules is 3; it must be text or a list, each text"),
+        ({"target_modules": "all-linear"}, "'all-linear' names no linear map of this policy, such as 'model.head'"),
+        ({"target_modules": ["nothing"]}, "names no linear map of this policy"),
         ({"peft_type": "IA3"}, "peft_type = 'IA3'"),
         ({"some_future_feature": 3}, "some_future_feature = 3"),
         ({"r": None}, "field 'r' is missing"),
@@ -106,6 +123,22 @@ def test_write_then_read(tmp_path, tensors):
 def test_config_refusals(tmp_path, tensors, changes, message):
     with pytest.raises(ValueError, match=message):
         peft_format.read(save(tmp_path, tensors, **changes), NAMES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"target_modules": ["head", "q_proj", "v_proj"]}, "target_modules names 'v_proj', which is no linear map"),
+        ({"rank_pattern": {"head": 3, "tail": 4}}, "rank_pattern names 'tail', which matches no adapted map"),
+        ({"alpha_pattern": {r"layers\.\d+\.q_proj": 5, "k_proj": 1}}, "alpha_pattern names 'k_proj'"),
+        ({}, None),
+    ],
+)
+def test_patterns_that_name_nothing_are_said(tmp_path, tensors, monkeypatch, changes, line):
+    said = []
+    monkeypatch.setattr(peft_format.logging, "warning", lambda text, *args: said.append(text % args))
+    peft_format.read(save(tmp_path, tensors, **changes), NAMES)
+    assert [line in one for one in said] == ([True] if line else [])
 
 
 def test_tensor_refusals(tmp_path, tensors):

@@ -62,3 +62,30 @@ def test_json_with_other_keys():
     del fields["state_std"]
     with pytest.raises(ValueError, match=r"expected .*state_std"):
         Statistics.from_json(fields)
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "complaint"),
+    [
+        ("action_mean", 0.14, "action_mean is 0.14; it must be a list with a number for each dimension"),
+        ("action_mean", [0.14], r"action_mean has shape \(1,\) and action_std \(4,\)"),
+        ("action_std", ["0.5"] * 4, "action_std is .*; it must be a list with a number"),
+        ("action_std", [0.5, 0.5, 0.5, None], "action_std is .*; it must be a list with a number"),
+        ("state_std", [True] * 4, "state_std is .*; it must be a list with a number"),
+        ("state_std", [[0.5] * 4], "state_std is .*; it must be a list with a number"),
+        ("state_std", [1.0, 0.0, 1.0, 1.0], "state_std is 0 in dimension 1; it must be finite and positive"),
+        ("state_mean", [float("nan")] * 4, "state_mean is nan in dimension 0; it must be finite"),
+    ],
+)
+def test_json_that_is_no_row_of_numbers(field, values, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        Statistics.from_json(STATISTICS.to_json() | {field: values})
+
+
+@pytest.mark.parametrize("width", [1, 3, 5])
+def test_no_dimension_is_repeated_for_the_others(width):
+    values = np.zeros((2, width), np.float32)
+    with pytest.raises(ValueError, match=f"actions have {width} dimensions, the base's statistics have 4"):
+        normalize.normalize_actions(STATISTICS, values, 32)
+    with pytest.raises(ValueError, match=f"states have {width} dimensions, the base's statistics have 4"):
+        normalize.normalize_state(STATISTICS, values, 32)

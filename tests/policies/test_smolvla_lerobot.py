@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
 
 from metalora_jax.policies import hub
 from metalora_jax.policies.smolvla import convert, lerobot
@@ -84,6 +85,10 @@ def test_weights_can_stay_in_bfloat16(directory):
         ({"num_expert_layers": 1}, "num_expert_layers = 1 is not supported"),
         ({"resize_imgs_with_padding": [8, 8]}, r"resize_imgs_with_padding must be \[16, 16\]"),
         ({"vlm_model_name": "someone/else"}, "sizes of vlm_model_name = 'someone/else' are unknown"),
+        ({"num_expert_layers": "0"}, "num_expert_layers is '0'; it must be a whole number"),
+        ({"chunk_size": "50"}, r"config\.json: SmolVLAConfig: chunk_size is '50'; it must be a whole number"),
+        ({"add_image_special_tokens": "false"}, "add_image_special_tokens is 'false'; it must be true or false"),
+        ({"input_features": {"observation.state": [6]}}, "input_features is .*; it must hold features by name"),
         ({"num_vlm_layers": 3}, "missing; does config.json describe these weights"),
     ],
 )
@@ -127,11 +132,18 @@ def test_statistics_among_the_weights_are_found_and_names_of_compiled_models_und
     assert set(convert.load(directory).statistics["so100"]) == {"observation.state"}
 
 
-def test_statistics_that_were_never_set_are_refused(tmp_path):
-    statistics = {"action.mean": np.full(6, np.inf, np.float32)}
-    policy = lerobot_directory.write(tmp_path, lerobot_directory.small(), statistics)
-    with pytest.raises(ValueError, match=r"'action\.mean' holds NaN or infinity; provide your own statistics"):
-        convert.load(policy)
+def test_the_tokens_around_an_image_are_the_tokenizers_own(directory):
+    edit(directory / "config.json", add_image_special_tokens=True)
+    with pytest.raises(ValueError, match="the tokenizer has no token <fake_token_around_image> or <global-img>; use"):
+        convert.load(directory)
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    held = json.loads(tokenizer.to_str())
+    names = {3: "<global-img>", 4: "<fake_token_around_image>"}
+    vocabulary = {names.get(number, token): number for token, number in held["model"]["vocab"].items()}
+    held["model"]["vocab"], held["model"]["merges"] = vocabulary, []
+    (directory / "tokenizer.json").write_text(json.dumps(held))
+    config = convert.load(directory).model.config
+    assert (config.fake_image_token_id, config.global_image_token_id) == (4, 3)
 
 
 def test_a_tokenizer_is_taken_from_where_one_says(directory, tmp_path):

@@ -103,7 +103,7 @@ def test_replayed_tasks_are_forgotten_less(start):
         make_base(),
         start._replace(meta_params={"theta": theta}),
         new,
-        options._replace(steps=1, learning_rate=1e-9),
+        options._replace(steps=1, learning_rate=1e-6),
         earlier=old,
     )
     assert kept.replay_loss[0] < lost.replay_loss[0]  # before anything, and after the new task alone
@@ -130,10 +130,13 @@ def test_statistics_that_do_not_fit():
     base = make_base()
     (demo,) = make_demos("reach")[:1]
     millimetres = demo._replace(state=demo.state * [1, 1, 1000, 1], actions=demo.actions * [1, 1, 1, 100])
-    found = "; ".join(conventions._against_statistics(base, [millimetres]))
-    assert "state dimension 2 lies" in found
-    assert "action dimension 3 goes" in found
-    assert conventions._against_statistics(base, [demo]) == []
+    found = "; ".join(conventions.quick(base, {"reach": [millimetres]}))
+    assert (
+        "state dimension 2 varies 7.1e+02 times as much as the base's data; millimetres for metres would be 1e+03"
+        in found
+    )
+    assert "action dimension 3 varies" in found
+    assert conventions.quick(base, {"reach": [demo]}) == []
 
 
 @pytest.mark.metaworld

@@ -102,3 +102,11 @@ def test_the_adapter_in_the_package_is_refused_on_another_base():
     base = make_base()
     with pytest.raises(adapters.directory.AdapterError, match=r"fits the nano base in the package.*name an adapter"):
         adapter.load(None, base)
+
+
+def test_an_adapter_without_effect_has_no_share_of_rounding():
+    before = np.ones(4)
+    assert adapter.effect(before, before) == 0.0
+    assert adapter.effect(before, 1.5 * before) == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="the adapter changes nothing"):
+        adapter.rounding(before, before, before)

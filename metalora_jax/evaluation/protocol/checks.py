@@ -1,10 +1,17 @@
 """Checks of a comparison's config before anything is computed: disjoint splits, and no setting without effect."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from absl import logging
+
+from metalora_jax.adaptation.base import Base
+from metalora_jax.data import widths
 from metalora_jax.data.config import DataConfig, read_demos, unpictured
 from metalora_jax.data.tasks import Splits, check_disjoint
+from metalora_jax.envs.control import Control
 from metalora_jax.envs.world import World
+from metalora_jax.evaluation import execution
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.protocol.few_shot import Protocol
 from metalora_jax.machine.progress import progress
@@ -34,6 +41,46 @@ def check_splits(comparison: Comparison, where: World) -> None:
                 others[task] = others.get(task, ()) + texts
         labels = {task: _labels(where.facts(task), protocol) for task in instructions}
         check_disjoint(splits, instructions, others, labels)
+
+
+def check_base(base: Base, control: Control, where: World) -> None:
+    """Checks that a base is for the world that it is to act in, with its cameras and chunks.
+
+    Raises:
+      ValueError: if not; the message names both sides.
+    """
+    wide = {"state": where.state_dim, "action": where.action_dim, "camera": len(control.cameras)}
+    remedy = "evaluate it in the world and with the cameras that it was trained for, or choose another base"
+    widths.against(f"the world {control.world}", wide, base.statistics, base.sizes, remedy)
+    if said := widths.fewer_cameras(f"the world {control.world}", len(control.cameras), base.sizes):
+        logging.warning("%s", said)
+    execution.check(control.execute, control.ensemble, base.sizes.chunk)
+
+
+def check_outcomes(errors: Sequence[str | None], log: str) -> None:
+    """Says how many episodes ended by an error, which counts as a failure, and refuses to go on where all did.
+
+    Args:
+      errors: of each episode that ran; None where it ended in its own time.
+      log: where they are recorded.
+
+    Raises:
+      RuntimeError: every episode ended by an error: nothing was measured.
+    """
+    raised = [error for error in errors if error is not None]
+    if not raised:
+        return
+    commonest, count = Counter(raised).most_common(1)[0]
+    if len(raised) < len(errors):
+        logging.warning(
+            "%d of %d episodes ended by an error and count as failures; %d of them by: %s",
+            *(len(raised), len(errors), count, commonest),
+        )
+        return
+    raise RuntimeError(
+        f"every one of {len(errors)} episodes ended by an error, {count} of them by: {commonest}. Nothing was "
+        f"measured: mend it, and run them again in a new work directory ({log} holds them as failures)"
+    )
 
 
 def check_demos(parts: Sequence[DataConfig]) -> None:

@@ -25,8 +25,7 @@ class Fresh(NamedTuple):
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "Fresh":
         """Reads an arm without a section `meta`; see `fields.from_fields`."""
-        rules = {"placement": lambda value: placement.from_json([dict(rule) for rule in value])}
-        return from_fields(cls, fields, "arms", rules)
+        return from_fields(cls, fields, "arms", {"placement": placement.from_json})
 
     def to_json(self) -> dict[str, Any]:
         """The arm's config."""

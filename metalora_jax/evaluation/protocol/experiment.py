@@ -12,17 +12,25 @@ from absl import logging
 from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.base import Base
+from metalora_jax.adaptation.conventions import quick
 from metalora_jax.adaptation.frozen_front import frozen_outputs
 from metalora_jax.adaptation.learner import learner
-from metalora_jax.data import content, normalize
+from metalora_jax.data import content
 from metalora_jax.data.config import read_demos, unpictured
 from metalora_jax.data.frames import gather
 from metalora_jax.envs.control import Control
 from metalora_jax.envs.world import world
-from metalora_jax.evaluation import execution, rollout
+from metalora_jax.evaluation import rollout
 from metalora_jax.evaluation.protocol import few_shot
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
-from metalora_jax.evaluation.protocol.checks import check_demos, check_replay, check_retention, check_splits
+from metalora_jax.evaluation.protocol.checks import (
+    check_base,
+    check_demos,
+    check_outcomes,
+    check_replay,
+    check_retention,
+    check_splits,
+)
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.protocol.few_shot import DataSet, Replayed
 from metalora_jax.evaluation.protocol.plan import BASE, Stamps, plan
@@ -68,7 +76,7 @@ def run(comparison: Comparison, workdir: Path, host: Host = ALONE) -> Path:
     base = bases.load(comparison.base_directory)
     for doubt in provenance.doubts(comparison.source):
         logging.warning("a report of this run will be refused, or marked as a draft: %s", doubt)
-    execution.check(control.execute, control.ensemble, base.sizes.chunk)
+    check_base(base, control, where)
     train(comparison, workdir)
     arms = [arm for name in comparison.arms for arm in build_arm(comparison, name, base, workdir)]
     stages = {arm.learner.stage for arm in arms}
@@ -143,7 +151,8 @@ def convert(comparison: Comparison) -> None:
         for recorded in read_demos(part).values()
         for demo in recorded
     ]
-    base = bases.load(comparison.convert.policy, normalize.compute(demos), comparison.convert.tokenizer)
+    base, source = bases.convert(comparison.convert.policy, demos, comparison.convert.tokenizer)
+    logging.info("statistics of %s: %s", directory, source)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic_directory(directory) as staging:
         bases.save(staging, base)
@@ -199,6 +208,8 @@ def data_sets(
     parts = [getattr(comparison, split) for split in splits]
     parts += [comparison.replay] if comparison.replay else []
     demos = [read_demos(part) for part in parts]
+    for doubt in dict.fromkeys(doubt for each in demos for doubt in quick(base, each)):
+        logging.warning("%s", doubt)
     frames = [gather(each, base.preprocessor, each=part.frames) for each, part in zip(demos, parts, strict=True)]
     fronts = {stage: frozen_outputs(base, frames, stage) for stage in stages}
     replay = None
@@ -236,7 +247,12 @@ def _known(file: Path) -> dict[str, Any]:
 
 
 def execute(jobs: Sequence[Job], base_directory: Path | None, control: Control, workers: int, log: EpisodeLog) -> None:
-    """Runs the episodes and records each as it ends; None is the nano base in the package."""
+    """Runs the episodes and records each as it ends; None is the nano base in the package.
+
+    Raises:
+      RuntimeError: every episode ended by an error.
+    """
+    errors: list[str | None] = []
     total = sum(len(job.rollouts) for job in jobs)
     outcomes = rollout.run(jobs, base_directory, control, workers)
     for outcome in progress(outcomes, description="episodes", total=total):
@@ -251,3 +267,5 @@ def execute(jobs: Sequence[Job], base_directory: Path | None, control: Control, 
             error=outcome.error,
         )
         log.append(completed)
+        errors.append(outcome.error)
+    check_outcomes(errors, str(log.path))

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from metalora_jax.fields import check_types
+
 _MODES = ("cross_attn", "self_attn")
 _DTYPES = ("float32", "bfloat16", "float16")
 _ANY_INTEGER = (  # every other integer is a size, and positive
@@ -64,10 +66,11 @@ class SmolVLAConfig:
     param_dtype: str = "float32"  # of the stored weights
 
     def __post_init__(self) -> None:
+        check_types(type(self), dataclasses.asdict(self), "SmolVLAConfig: ")
         for field in dataclasses.fields(self):
             if type(field.default) is int and field.name not in _ANY_INTEGER:
                 value = getattr(self, field.name)
-                self._require(type(value) is int and value > 0, field.name, rule="must be a positive integer")
+                self._require(value > 0, field.name, rule="must be a positive integer")
         self._require(self.image_size % self.patch_size == 0, "patch_size", "image_size", rule="must divide")
         self._require(self.grid % self.pixel_shuffle == 0, "pixel_shuffle", "grid", rule="must divide")
         self._require(self.vision_hidden % self.vision_heads == 0, "vision_heads", "vision_hidden", rule="must divide")

@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 from metalora_jax.machine import files
 from metalora_jax.policies import hub
 from metalora_jax.policies.policy import Checkpoint, Progress
-from metalora_jax.policies.smolvla import lerobot, tensor_file
+from metalora_jax.policies.smolvla import lerobot, processors, tensor_file
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.model import SmolVLA
 from metalora_jax.words import listed
@@ -197,11 +197,11 @@ def load(
     if (source / WEIGHTS).stat().st_size < _LARGE:
         progress = iter
     if lerobot.is_policy(values):
-        config = lerobot.read_config(values, source / CONFIG, **overrides)
         found = lerobot.find_tokenizer(source, values.get("vlm_model_name"), tokenizer)
-        statistics = lerobot.read_statistics(source, {k: file[k] for k in file if lerobot.is_statistic(k)})
-        weights = lerobot.Weights(file)
-        return Checkpoint(load_lerobot_tensors(config, weights, progress), found, statistics, values)
+        config = lerobot.read_config(values, source / CONFIG, found, **overrides)
+        sets, normalization = processors.read(source, {k: file[k] for k in file if lerobot.is_statistic(k)}, values)
+        model = load_lerobot_tensors(config, lerobot.Weights(file), progress)
+        return Checkpoint(model, found, sets, values, normalization)
     try:
         sizes = {name: value for name, value in values.items() if name != "type"}
         config = dataclasses.replace(SmolVLAConfig.from_dict(sizes), **overrides)

@@ -55,7 +55,7 @@ def peft(
     base_name: str,
     base: Path,
     statistics: Mapping[str, np.ndarray],
-    manifest: Mapping[str, Any],
+    manifest: Mapping[str, Any] | None,
 ) -> None:
     """Writes an adapter that lerobot's `make_policy` loads through peft.
 
@@ -66,7 +66,8 @@ def peft(
       base_name: what lerobot is to load the base by: a directory, or its name on the hub.
       base: its directory here.
       statistics: see `merged`.
-      manifest: JSON that travels along in the header of the weights, where peft does not look.
+      manifest: JSON that travels along in the header of the weights, where peft does not look; None for an adapter that
+        has none.
     """
     config = _lerobot_config(base)
     names = convert.module_names(model.config)

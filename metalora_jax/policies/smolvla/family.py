@@ -84,7 +84,7 @@ class SmolVLAFamily(Family):
         source_name: str,
         source: Path,
         statistics: Mapping[str, np.ndarray],
-        manifest: Mapping[str, Any],
+        manifest: Mapping[str, Any] | None,
     ) -> None:
         """See `export.peft`."""
         export.peft(directory, placement, theta, model, source_name, source, statistics, manifest)

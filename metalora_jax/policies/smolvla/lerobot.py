@@ -5,7 +5,6 @@ come from a table of the public ones, or from config.json of a local directory t
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,7 @@ from tokenizers import Tokenizer
 
 from metalora_jax.machine import files
 from metalora_jax.policies.hub import FAILURES, TOKENIZER, short
-from metalora_jax.policies.policy import StatisticsSets
-from metalora_jax.policies.smolvla import tensor_file
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
-
-PREPROCESSOR = "policy_preprocessor.json"
-_NORMALIZER = "normalizer_processor"
 
 _PUBLIC: dict[str, dict[str, Any]] = {  # the vision-language models on the hub that lerobot's policies are built on
     "HuggingFaceTB/SmolVLM2-500M-Video-Instruct": {},
@@ -84,12 +78,13 @@ def is_policy(values: Mapping[str, Any]) -> bool:
     return "input_features" in values
 
 
-def read_config(values: Mapping[str, Any], source: Path, **overrides: Any) -> SmolVLAConfig:
+def read_config(values: Mapping[str, Any], source: Path, tokenizer: Tokenizer, **overrides: Any) -> SmolVLAConfig:
     """The sizes and switches of a lerobot policy.
 
     Args:
       values: its config.json.
       source: that file, for messages.
+      tokenizer: the policy's, which knows the ids of the tokens around an image.
       overrides: fields of SmolVLAConfig that lerobot's file does not know, such as dtype.
 
     Raises:
@@ -102,6 +97,9 @@ def read_config(values: Mapping[str, Any], source: Path, **overrides: Any) -> Sm
     fields = _sizes(name, source) | {key: values[key] for key in _SAME if key in values}
     fields |= {ours: values[theirs] for theirs, ours in _OURS.items() if theirs in values}
     experts = values.get("num_expert_layers", -1)
+    for key, value in (("num_expert_layers", experts), ("empty_cameras", values.get("empty_cameras", 0))):
+        if type(value) is not int:
+            raise ValueError(f"{source}: {key} is {value!r}; it must be a whole number")
     if experts > 0 and experts != fields.get("layers"):
         raise ValueError(f"{source}: num_expert_layers = {experts} is not supported, only as many as num_vlm_layers")
     if strange := sorted(key for key in values.keys() - _READ if not re.fullmatch(_ELSEWHERE, key)):
@@ -110,42 +108,20 @@ def read_config(values: Mapping[str, Any], source: Path, **overrides: Any) -> Sm
     if values.get("resize_imgs_with_padding", [size, size]) not in ([size, size], None):
         raise ValueError(f"{source}: resize_imgs_with_padding must be [{size}, {size}], the vision tower's image size")
     features = values.get("input_features") or {}
+    if not isinstance(features, Mapping) or not all(isinstance(feature, Mapping) for feature in features.values()):
+        raise ValueError(f"{source}: input_features is {features!r}; it must hold features by name")
     pictures = sum(feature.get("type") == "VISUAL" for feature in features.values())
     fields["cameras"] = max(1, pictures + values.get("empty_cameras", 0))
-    return SmolVLAConfig(**(fields | overrides))
-
-
-def read_statistics(directory: Path, old_tensors: Mapping[str, np.ndarray]) -> StatisticsSets:
-    """All statistics that a policy directory holds.
-
-    Args:
-      directory: with policy_preprocessor.json and the state file that its normaliser names, or without.
-      old_tensors: those of model.safetensors that are no weights; before lerobot 0.4 statistics stood among them.
-
-    Raises:
-      ValueError: if a named file is missing or damaged, or a value is not finite (an old checkpoint saved before
-        its statistics were set holds infinities).
-    """
-    tensors: dict[str, np.ndarray] = dict(old_tensors)
-    pipeline = directory / PREPROCESSOR
-    if pipeline.is_file():
-        steps = files.read_json(pipeline).get("steps", [])
-        for step in steps:
-            if step.get("registry_name") == _NORMALIZER and "state_file" in step:
-                tensors |= dict(tensor_file.TensorFile(directory / step["state_file"]))
-    sets: StatisticsSets = defaultdict(lambda: defaultdict(dict))
-    for name, value in tensors.items():
-        if (found := _STATISTIC.fullmatch(name)) is None:
-            continue
-        if not np.isfinite(value).all():
-            raise ValueError(f"{directory}: statistic {name!r} holds NaN or infinity; provide your own statistics")
-        feature = "observation.state" if found["feature"].endswith("state") else "action"
-        sets[found["set"] or ""][feature][found["stat"]] = np.asarray(value, np.float32).reshape(-1)
-    return {name: {feature: dict(stats) for feature, stats in each.items()} for name, each in sets.items()}
+    if fields.get("add_image_special_tokens") is True:
+        fields |= _image_tokens(tokenizer, source)
+    try:
+        return SmolVLAConfig(**(fields | overrides))
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
 
 
 # As in "action.mean"; "so100.buffer.action.mean"; "normalize_inputs.so100-red_buffer_observation_state.mean".
-_STATISTIC = re.compile(
+STATISTIC = re.compile(
     r"(?:(?:un)?normalize_(?:inputs|outputs|targets)\.)?(?:(?:(?P<set>[\w-]+?)[._])?buffer[._])?"
     r"(?P<feature>observation[._]state|action)\.(?P<stat>mean|std|min|max|q01|q99|q10|q90|count)"
 )
@@ -207,6 +183,20 @@ def _read_tokenizer(file: Path) -> Tokenizer:
     tokenizer.no_truncation()  # a file may ask for both; here `prepare_text` decides
     tokenizer.no_padding()
     return tokenizer
+
+
+def _image_tokens(tokenizer: Tokenizer, source: Path) -> dict[str, int]:
+    """The ids of the tokens around an image, by their names in the tokenizer, as in lerobot."""
+    ids = {field: tokenizer.token_to_id(token) for field, token in _AROUND.items()}
+    if missing := [_AROUND[field] for field, number in ids.items() if number is None]:
+        raise ValueError(
+            f"{source}: add_image_special_tokens is on, but the tokenizer has no token {' or '.join(missing)}; use the "
+            "tokenizer that the policy was trained with"
+        )
+    return {field: number for field, number in ids.items() if number is not None}
+
+
+_AROUND = {"fake_image_token_id": "<fake_token_around_image>", "global_image_token_id": "<global-img>"}
 
 
 def _sizes(name: str, source: Path) -> dict[str, Any]:

@@ -1,0 +1,123 @@
+"""Statistics of a base that is made from a lerobot policy: its own, or those of demonstrations, in its own modes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from metalora_jax.data import normalize
+from metalora_jax.data.normalize import Statistics
+from metalora_jax.policies.policy import Checkpoint, Normalization
+from metalora_jax.types import Demo
+
+UNLIKE = 5.0  # times the share of numbers that quantiles leave out: those of other data, or means of the episodes'
+_FEATURES = {"STATE": "observation.state", "ACTION": "action"}
+_BY = {
+    normalize.MEAN_STD: "mean and standard deviation",
+    normalize.IDENTITY: "nothing, as they are",
+    "MIN_MAX": "smallest and largest value",
+    "QUANTILES": "1st and 99th percentile",
+    "QUANTILE10": "10th and 90th percentile",
+}
+
+
+class Scaling(NamedTuple):
+    """Statistics, and what there is to say about them."""
+
+    statistics: Statistics
+    source: str  # where they came from
+    doubts: tuple[str, ...] = ()  # what looks wrong, a sentence each
+
+
+def of_policy(source: str | Path, found: Checkpoint) -> Scaling:
+    """A lerobot policy's own statistics, which are those that lerobot itself would use: the set without a name.
+
+    Raises:
+      ValueError: there are none, or they contradict each other or the policy's config.
+    """
+    known = _of(found)
+    if known.wrong:
+        raise ValueError(f"{source}: {known.wrong[0]}; provide your own statistics, of training demonstrations")
+    parts, doubts = [], list(known.said)
+    for kind, feature in _FEATURES.items():
+        stats = found.statistics.get("", {}).get(feature)
+        if stats is None:
+            named = ", ".join(f"{name} ({' and '.join(each)})" for name, each in found.statistics.items() if name)
+            raise ValueError(
+                f"{source} has no statistics of {feature} that are in force"
+                + (f", only of the data sets {named}" if named else "")
+                + "; give those of your training tasks"
+            )
+        mode = known.modes[kind]
+        try:
+            shift, scale = normalize.shift_and_scale(stats, mode)
+        except ValueError as error:
+            raise ValueError(f"{source}: {feature}: {error}; give statistics of your training tasks") from None
+        if len(shift) != (stated := known.widths.get(kind, len(shift))):
+            raise ValueError(
+                f"{source}: the statistics of {feature} have {len(shift)} dimensions, config.json says {stated}; they "
+                "are of another robot"
+            )
+        at, (shift, scale, constant) = shift, normalize.held(shift, scale, mode)
+        doubts += [
+            f"{feature} is constant in dimension {i} of the policy's statistics, at {at[i]:.3g}; its scale is "
+            f"raised to {normalize.FLOOR:g}"
+            for i in constant
+        ]
+        if impossible := normalize.averaged(stats, mode):
+            doubts.append(
+                f"the quantiles of {feature} are too close together for its mean and standard deviation, in "
+                f"{_dimensions(impossible)}: they look averaged over episodes. They are kept: the policy learned under "
+                "them"
+            )
+        parts += [shift, scale]
+    return Scaling(Statistics(*parts).checked(), f"the policy's own, in {known.source}: {_by(known)}", tuple(doubts))
+
+
+def of_demos(found: Checkpoint, demos: Sequence[Demo]) -> Scaling:
+    """Statistics of demonstrations, in the modes that the policy normalises by.
+
+    Raises:
+      ValueError: see `normalize.compute`.
+    """
+    known = _of(found)
+    statistics = normalize.compute(demos, modes=known.modes)
+    doubts = []
+    for kind, name in (("STATE", "state"), ("ACTION", "action")):
+        values = np.concatenate([demo.state if kind == "STATE" else demo.actions for demo in demos])
+        own, mode = found.statistics.get("", {}).get(_FEATURES[kind], {}), known.modes.get(kind, normalize.MEAN_STD)
+        scale = getattr(statistics, f"{name}_std")
+        doubts += [
+            f"{name} dimension {i} varies by {spread:.2g} only; its scale is raised to {normalize.FLOOR:g}"
+            for i, spread in enumerate(values.astype(np.float64).std(axis=0))
+            if mode != normalize.IDENTITY and scale[i] == np.float32(normalize.FLOOR)
+        ]
+        if mode not in normalize.OUTSIDE or any(len(x) != values.shape[1] for n, x in own.items() if n[0] == "q"):
+            continue
+        if any(n[0] == "q" for n in own):
+            share, expected = normalize.outside(own, mode, values), normalize.OUTSIDE[mode]
+            if share > min(UNLIKE * expected, 0.5):
+                doubts.append(
+                    f"{share:.0%} of the demonstrations' {name} numbers lie outside the policy's own quantiles "
+                    f"({expected:.0%} expected): those are of other data, or averaged over episodes. The "
+                    "demonstrations' are taken"
+                )
+    frames = sum(len(demo.actions) for demo in demos)
+    source = f"of {len(demos)} demonstrations, {frames} frames: {_by(known)}"
+    return Scaling(statistics, source, tuple(doubts))
+
+
+def _of(found: Checkpoint) -> Normalization:
+    return found.normalization or Normalization({}, "")
+
+
+def _by(known: Normalization) -> str:
+    return ", ".join(
+        f"{name} by {_BY.get(known.modes.get(kind, normalize.MEAN_STD), known.modes.get(kind))}"
+        for kind, name in (("STATE", "state"), ("ACTION", "actions"))
+    )
+
+
+def _dimensions(numbers: Sequence[int]) -> str:
+    return f"dimension{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
