@@ -116,8 +116,8 @@ def play(
         end(f"{len(demo.actions)} control steps")
     with stage(f"adapting, {opening.steps} gradient steps", say) as end:
         adapted = adapt(base, start() if callable(start) else start, [demo], Options(steps=opening.steps))
-        losses = "{:.2f} -> {:.2f}".format(*adapted.held_out_loss)
-        end(f"loss on frames kept back {losses}; the steps alone took {adapted.seconds:.2f} s")
+        first, last = adapted.support_loss
+        end(f"loss {first:.2f} -> {last:.2f}; the steps alone took {adapted.seconds:.2f} s")
     with stage("after: the adapted policy, from the same start", say) as end:
         agent.swap(adapted.learner)
         after = _episode(where, opening.task, agent, control, take)
