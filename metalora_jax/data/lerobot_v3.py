@@ -81,7 +81,9 @@ def write(
                 writer.add(demo)
             writer.finish(robot_type)
     except OSError as error:
-        raise DemoError(f"{root}: cannot be written ({error}); free some space and try again") from error
+        raise DemoError(
+            f"{root}: cannot be written ({error.strerror or error}); free some space and try again"
+        ) from error
 
 
 class _Writer:

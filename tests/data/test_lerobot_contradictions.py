@@ -7,43 +7,22 @@ import shutil
 import numpy as np
 import pytest
 
-from metalora_jax.data import lerobot_v3, sources
+from metalora_jax.data import lerobot_v3
 from metalora_jax.data.demos import DemoError
-from tests.demo_formats import (
-    CAMERAS,
-    FPS,
-    TASKS,
-    assert_same,
-    edit_info,
-    edit_rows,
-    make_libero_demos,
-    write_lerobot_v2,
-    write_video,
-)
+from tests.data.lerobot_sets import COUNT, DATA, EPISODES, KEY, LABELS, VIDEO, mixed, read_all, refusals, write_both
+from tests.demo_formats import CAMERAS, FPS, assert_same, edit_info, edit_rows, write_video
 
 pytestmark = pytest.mark.parquet
-KEY = "observation.images.image2"
-EPISODES, DATA, LABELS = (
-    "meta/episodes/chunk-000/file-000.parquet",
-    "data/chunk-000/file-000.parquet",
-    "meta/tasks.parquet",
-)
-VIDEO = f"videos/{KEY}/chunk-000/file-000.mp4"
-COUNT = 5
 
 
 @pytest.fixture(scope="module")
 def demos():
-    first, second = make_libero_demos(TASKS[0], 3), make_libero_demos(TASKS[1])
-    return [first[0], second[0], first[1], second[1], first[2]]
+    return mixed()
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory, demos):
-    root = tmp_path_factory.mktemp("sound")
-    lerobot_v3.write(root / "v3", demos, CAMERAS, FPS, pictures="h264-lossless")
-    write_lerobot_v2(root / "v2", demos, video=True)
-    return root
+def sound(tmp_path_factory):
+    return write_both(tmp_path_factory.mktemp("sound"))
 
 
 @pytest.fixture
@@ -54,19 +33,6 @@ def v3(tmp_path, sound):
 @pytest.fixture
 def v2(tmp_path, sound):
     return shutil.copytree(sound / "v2", tmp_path / "v2")
-
-
-def read_all(root, cameras=CAMERAS, **options):
-    """In the order of the dataset."""
-    return [demo for _, demo in sources.open(root, cameras, **options).survey()]
-
-
-def refusals(root, cameras=CAMERAS):
-    """What is said when everything is read, by episode; or about the whole dataset, by None."""
-    try:
-        return {fault.number: fault.message for fault in sources.open(root, cameras).faults()}
-    except DemoError as error:
-        return {None: str(error)}
 
 
 def numbers(value, path=()):
@@ -233,97 +199,3 @@ def test_two_lengths_that_make_up_for_each_other(v2, demos):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert set(refusals(v2)) == {1, 3}
     assert_same([demo for demo in read_all(v2) if not isinstance(demo, DemoError)], demos[::2])
-
-
-class TestSound:
-    """What is read, and read the same."""
-
-    @pytest.mark.parametrize("shift", [0.2, -0.2, 0.49, -0.49])
-    def test_spans_half_a_frame_away(self, v3, demos, shift):
-        def move(rows):
-            for row in rows[2:]:
-                for side in ("from", "to"):
-                    row[f"videos/{KEY}/{side}_timestamp"] += shift / FPS
-
-        edit_rows(v3 / EPISODES, move)
-        assert_same(read_all(v3), demos)
-
-    @pytest.mark.parametrize("version", ["v2", "v3"])
-    def test_jitter_of_a_wall_clock(self, sound, tmp_path, demos, version):
-        root, rng = shutil.copytree(sound / version, tmp_path / "jitter"), np.random.default_rng(0)
-
-        def jitter(rows):
-            for row in rows:
-                row["timestamp"] += rng.uniform(-4e-3, 4e-3)
-
-        for file in (root / "data").rglob("*.parquet"):
-            edit_rows(file, jitter)
-        assert_same(read_all(root), demos)
-
-    def test_drift_beyond_half_a_frame_says_where(self, v3):
-        def drift(rows):
-            for row in rows:
-                row["timestamp"] *= 1.12
-
-        edit_rows(v3 / DATA, drift)
-        said = refusals(v3)
-        assert "timestamp: frame 5 at 0.560 s, expected 0.500 s" in said[2]
-        assert set(said) == {2, 3, 4}  # the others are too short to be half a frame away
-
-    def test_a_video_whose_own_times_drift_with_its_spans(self, v3, demos):
-        images = np.concatenate([demo.images[:, 1] for demo in demos])
-        write_video(
-            v3 / VIDEO, images, times=(np.arange(len(images)) * 1000 // FPS * 1.05).astype(int)
-        )  # a whole frame
-
-        def follow(rows):
-            for row in rows:
-                for side in ("from", "to"):
-                    row[f"videos/{KEY}/{side}_timestamp"] *= 1.05
-
-        edit_rows(v3 / EPISODES, follow)
-        assert_same(read_all(v3), demos)
-
-    def test_numbers_with_gaps(self, v3, demos):
-        def renumber(rows):
-            for row in rows:
-                row["episode_index"] += 2 * (row["episode_index"] > 1) + 1
-
-        edit_rows(v3 / EPISODES, renumber)
-        edit_rows(v3 / DATA, renumber)
-        assert_same(read_all(v3), demos)
-        assert [episode.number for episode in sources.open(v3, ()).listing()] == [1, 2, 5, 6, 7]
-
-    def test_an_episode_that_was_deleted_from_the_tables_alone(self, v3, demos, caplog):
-        gone = len(demos[2].actions)
-        edit_rows(v3 / EPISODES, lambda rows: rows.pop(2))
-        info = json.loads((v3 / "meta" / "info.json").read_text())
-        edit_info(v3, total_episodes=4, total_frames=info["total_frames"] - gone, splits={"train": "0:4"})
-        assert_same(read_all(v3), [*demos[:2], *demos[3:]])
-        assert "left out rows of episodes that the metadata do not list: 2" in caplog.text
-
-    def test_numbers_with_gaps_in_version_2(self, v2, demos):
-        gone = len(demos[1].actions)
-        lines = (v2 / "meta" / "episodes.jsonl").read_text().splitlines()
-        (v2 / "meta" / "episodes.jsonl").write_text("\n".join(lines[:1] + lines[2:]) + "\n")
-        info = json.loads((v2 / "meta" / "info.json").read_text())
-        frames = {"total_frames": info["total_frames"] - gone, "total_videos": 8}
-        edit_info(v2, total_episodes=4, splits={"train": "0:4"}, **frames)
-        assert_same(read_all(v2), [demos[0], *demos[2:]])
-
-    @pytest.mark.parametrize("version", ["v2", "v3"])
-    def test_jitter_in_a_video(self, sound, tmp_path, demos, version):
-        root, rng = shutil.copytree(sound / version, tmp_path / "jitter"), np.random.default_rng(0)
-        for file in (root / "videos").rglob("*.mp4"):
-            camera = int("wrist" in str(file) or "image2" in str(file))
-            episode = int(file.stem[-6:]) if version == "v2" else None
-            images = [demo.images[:, camera] for i, demo in enumerate(demos) if episode in (None, i)]
-            count = sum(map(len, images))
-            write_video(file, np.concatenate(images), times=np.arange(count) * 1000 // FPS + rng.integers(0, 5, count))
-        assert_same(read_all(root), demos)
-
-    def test_several_files_of_videos(self, tmp_path, demos, monkeypatch):
-        monkeypatch.setattr(lerobot_v3, "_VIDEO_MIB", 0)
-        lerobot_v3.write(tmp_path / "v3", demos, CAMERAS, FPS, pictures="h264-lossless")
-        assert len(list((tmp_path / "v3" / "videos" / KEY).rglob("*.mp4"))) > 1
-        assert_same(read_all(tmp_path / "v3"), demos)

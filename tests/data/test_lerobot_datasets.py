@@ -7,7 +7,15 @@ import pytest
 
 from metalora_jax.data import lerobot_v3, sources
 from metalora_jax.data.demos import DemoError
-from tests.demo_formats import CAMERAS, FPS, TASKS, make_libero_demos, write_lerobot_v2, write_lines, write_video
+from tests.demo_formats import (
+    CAMERAS,
+    FPS,
+    TASKS,
+    edit_info,
+    make_libero_demos,
+    write_lerobot_v2,
+    write_lines,
+)
 
 pytestmark = pytest.mark.parquet
 V2_DATA, V3_DATA = "data/chunk-000/episode_000001.parquet", "data/chunk-000/file-000.parquet"
@@ -34,10 +42,6 @@ def v3(tmp_path, demos):
 def read_all(root, cameras=CAMERAS, keys=None):
     source = sources.open(root, cameras, keys)
     return [demo for task in source.names() for demo in source.demos(task)]
-
-
-def edit_json(path, **fields):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
 def edit_table(path, change):
@@ -101,7 +105,7 @@ def test_channels_may_be_declared_first(v3):
     features = json.loads((v3 / "meta" / "info.json").read_text())["features"]
     for key in ("observation.images.image", "observation.images.image2"):
         features[key] |= {"shape": [3, 16, 16], "names": ["channels", "height", "width"]}
-    edit_json(v3 / "meta" / "info.json", features=features)
+    edit_info(v3, features=features)
     assert read_all(v3)[0].images.shape == (5, 2, 16, 16, 3)
 
 
@@ -159,7 +163,7 @@ def damage(root, file, kept):
     ],
 )
 def test_declarations_that_do_not_fit(v3, fields, complaint):
-    edit_json(v3 / "meta" / "info.json", **fields)
+    edit_info(v3, **fields)
     with pytest.raises(DemoError, match=complaint):
         read_all(v3)
 
@@ -179,7 +183,7 @@ def test_declarations_that_do_not_fit(v3, fields, complaint):
 )
 def test_features_that_do_not_fit(v3, key, change, complaint):
     features = json.loads((v3 / "meta" / "info.json").read_text())["features"]
-    edit_json(v3 / "meta" / "info.json", features={**features, key: {**features[key], **change}})
+    edit_info(v3, features={**features, key: {**features[key], **change}})
     with pytest.raises(DemoError, match=complaint):
         read_all(v3)
 
@@ -231,7 +235,7 @@ def test_a_column_that_is_not_there(v3):
 def test_missing_episodes(v2):
     rows = [json.loads(line) for line in (v2 / EPISODES["v2"]).read_text().splitlines()]
     write_lines(v2 / EPISODES["v2"], [*rows[:1], *rows[2:], rows[2]])
-    edit_json(v2 / "meta" / "info.json", total_frames=sum(row["length"] for row in rows) + 1)
+    edit_info(v2, total_frames=sum(row["length"] for row in rows) + 1)
     with pytest.raises(DemoError, match="episode_index 2 after 4, expected each once, in ascending order"):
         read_all(v2)
 
@@ -241,59 +245,6 @@ def test_an_episode_of_two_tasks(v2):
     write_lines(v2 / EPISODES["v2"], [{**rows[0], "tasks": list(TASKS)}, *rows[1:]])
     with pytest.raises(DemoError, match="episode 0 has 2 tasks, expected one"):
         read_all(v2)
-
-
-class TestVideos:
-    @pytest.fixture
-    def root(self, tmp_path, demos):
-        write_lerobot_v2(tmp_path / "videos", demos, video=True)
-        return tmp_path / "videos"
-
-    @pytest.fixture
-    def video(self, root):
-        return root / "videos" / "chunk-000" / "wrist_image" / "episode_000001.mp4"
-
-    @pytest.mark.parametrize("kept", [0, 0.3, 0.9])
-    def test_truncated(self, root, video, kept):
-        content = video.read_bytes()
-        video.write_bytes(content[: int(kept * len(content))])
-        with pytest.raises(DemoError, match=r"wrist_image/episode_000001\.mp4: "):
-            read_all(root)
-
-    def test_missing(self, root, video):
-        video.unlink()
-        with pytest.raises(DemoError, match=r"episode_000001\.mp4: no such file"):
-            read_all(root)
-
-    @pytest.mark.parametrize(
-        ("steps", "size", "fps", "complaint"),
-        [
-            (5, 16, FPS, "episode 1: the video holds 5 frames, but length is 6"),
-            (7, 16, FPS, "episode 1: the video holds 7 frames, but length is 6"),
-            (6, 32, FPS, r"32x32 pixels, but info\.json declares shape \(16, 16, 3\)"),
-            (
-                6,
-                16,
-                2 * FPS,
-                r"frame 2 is at 0\.100 s, expected 0\.200 s at fps 10 \(the video runs at 20\)",
-            ),
-        ],
-    )
-    def test_other_than_declared(self, root, video, steps, size, fps, complaint):
-        write_video(video, np.zeros((steps, size, size, 3), np.uint8), fps)
-        with pytest.raises(DemoError, match=complaint) as error:
-            read_all(root)
-        assert "wrist_image/episode_000001.mp4" in str(error.value)
-
-    def test_a_shared_video_that_ends_early(self, tmp_path, demos):
-        root = tmp_path / "v3"
-        lerobot_v3.write(root, demos, CAMERAS, FPS, pictures="h264-lossless")
-        video = root / "videos" / "observation.images.image2" / "chunk-000" / "file-000.mp4"
-        write_video(video, np.zeros((9, 16, 16, 3), np.uint8))
-        with pytest.raises(
-            DemoError, match=r"file-000\.mp4: episode 0: the video holds 9 frames, but its episodes \(0 to 4\) have 29"
-        ):
-            read_all(root)
 
 
 def test_what_cannot_be_written(tmp_path, demos):

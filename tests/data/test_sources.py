@@ -8,7 +8,16 @@ from metalora_jax.data import lerobot_v3, libero_hdf5, sources
 from metalora_jax.data.config import DataConfig, read_demos
 from metalora_jax.data.demos import DemoError
 from metalora_jax.data.sources.names import feature_names
-from tests.demo_formats import CAMERAS, FPS, TASKS, make_libero_demos, recordings, write_lerobot_v2, write_rlds
+from tests.demo_formats import (
+    CAMERAS,
+    FPS,
+    TASKS,
+    assert_same,
+    make_libero_demos,
+    recordings,
+    write_lerobot_v2,
+    write_rlds,
+)
 
 FORMATS = {
     "hdf5": (),
@@ -19,14 +28,6 @@ FORMATS = {
     "rlds": (pytest.mark.rlds, pytest.mark.filterwarnings("ignore")),
 }
 every_format = pytest.mark.parametrize("kind", [pytest.param(kind, marks=marks) for kind, marks in FORMATS.items()])
-
-
-def assert_same(demos, wanted):
-    for demo, other in zip(demos, wanted, strict=True):
-        assert demo.instruction == other.instruction
-        for got, array in zip(demo[1:4], other[1:4], strict=True):
-            assert got.dtype == array.dtype
-            np.testing.assert_array_equal(got, array)
 
 
 def write_as(kind, root, demos):

@@ -14,7 +14,6 @@ from metalora_jax.data import lerobot_v3, libero_hdf5, sources, text
 from metalora_jax.data.demos import DemoError
 from metalora_jax.data.libero_names import NAMES
 from metalora_jax.data.libero_words import choose
-from metalora_jax.data.sources.names import feature_names, read_keys
 from tests.data.libero_golden import libero_tasks
 from tests.demo_formats import (
     CAMERAS,
@@ -260,43 +259,3 @@ class TestDatasetsAsPeopleHaveThem:
         with pytest.raises(DemoError) as error:
             sources.open(v3, ("topview",))
         assert "the pictures are: observation.images.image, observation.images.image2" in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("present", "camera", "likely"),
-    [
-        (("timestamp", "observation.images.wrist", "observation.images.cam_high"), "agentview", "cam_high"),
-        (("observation.images.top", "observation.images.gripper"), "eye_in_hand", "gripper"),
-        (("observation.image",), "agentview", "observation.image"),
-        (("observation.images.left", "observation.images.front_stereo"), "front", "front_stereo"),
-    ],
-)
-def test_the_likeliest_feature_is_suggested(tmp_path, present, camera, likely):
-    features = ("index", "observation.state", "action", *present)
-    with pytest.raises(DemoError, match=rf"name its feature with keys, such as {camera}=\S*{likely};"):
-        feature_names(tmp_path, features, (camera,), {}, [name for name in present if "image" in name])
-
-
-def test_no_feature_is_suggested_where_none_fits(tmp_path):
-    with pytest.raises(
-        DemoError, match=r"state .* is not there; name its feature with keys; the features are: audio, x"
-    ):
-        feature_names(tmp_path, ("index", "audio", "x", "action"), (), {})
-    with pytest.raises(DemoError, match=r"such as state=observation\.joint_positions"):
-        feature_names(tmp_path, ("index", "observation.joint_positions", "action"), (), {})
-
-
-def test_what_flags_and_callers_say(tmp_path):
-    assert read_keys([" state = observation.joints "]) == {"state": "observation.joints"}
-    for odd in ("state", "state=", "=x"):
-        with pytest.raises(DemoError, match="expected part=feature, such as state="):
-            read_keys([odd])
-    for cameras, complaint in (
-        ("front", r"cameras are 'front' \(text\), expected a list of names"),
-        ([3], "a camera is 3"),
-        (["a", "a"], "cameras name 'a' twice"),
-    ):
-        with pytest.raises(DemoError, match=complaint):
-            sources.open(tmp_path, cameras)
-    with pytest.raises(DemoError, match="keys give 3 "):
-        sources.open(tmp_path, (), {"state": 3})

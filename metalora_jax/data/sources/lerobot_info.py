@@ -41,6 +41,7 @@ class Info:
           DemoError: if it is missing, damaged, of another version, or holds values of other types.
         """
         self.root, self.path = root, root / INFO
+        self._places: dict[tuple[Any, ...], Path] = {}
         self.fields = text.read_object(self.path, REMEDY)
         version = self._get("codebase_version")
         if not isinstance(version, str) or not version.startswith(("v2.", "v3.")):
@@ -125,7 +126,7 @@ class Info:
         details = self._details(key)
         told = dict(zip(("height", "width", "channels"), found.sides, strict=True)) | {"fps": self.fps}
         for name, wanted in told.items():
-            if name in details and details[name] != wanted:
+            if details.get(name) not in (None, wanted):
                 source = "info.json says" if name == "fps" else "its shape says"
                 what = f"video.{name} of {key} is {details[name]}, but {source} {wanted:g}"
                 raise DemoError(f"{self.path}: {what}; {REMEDY}")
@@ -133,6 +134,12 @@ class Info:
 
     def place(self, name: str, fields: Mapping[str, Any]) -> Path:
         """A file, by the pattern `name`: patterns come from the dataset, and must not lead out of it."""
+        known = name, *fields.values()  # many episodes share a file
+        if known not in self._places:
+            self._places[known] = self._place(name, fields)
+        return self._places[known]
+
+    def _place(self, name: str, fields: Mapping[str, Any]) -> Path:
         pattern = self._get(name)
         if not isinstance(pattern, str):
             raise DemoError(f"{self.path}: {name} is {named(pattern)}, expected a pattern of paths; {REMEDY}")

@@ -10,6 +10,7 @@ videos/chunk-000/<key>/episode_000000.mp4, ...    videos/<key>/chunk-000/file-00
 What concerns one episode is kept with it, and raised when it is read: the others stay readable.
 """
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -98,7 +99,7 @@ def _row(info: Info, where: str, fields: Mapping[str, Any], tasks: Mapping[int, 
         paths = {key: info.place("video_path", {**place, "video_key": key}) for key in videos}
         clips: dict[str, Clip | str] = {key: Clip(path, 0.0, None) for key, path in paths.items()}
         return Row(index, task, length, first, data, clips, "".join(faults[:1]))
-    faults += _own_place(where, Path(file), fields)
+    faults += _own_place(where, numbers(Path(file)), fields)
     data = info.root / "data"
     try:
         data = info.place("data_path", _place(where, fields, "data"))
@@ -199,7 +200,7 @@ def _version_3(info: Info, videos: Sequence[str]) -> tuple[dict[int, str], list[
     columns += [f"{part}/{name}" for part in ("data", "meta/episodes") for name in _PLACES]
     columns += [f"videos/{key}/{name}" for key in videos for name in (*_PLACES, *_SIDES)]
     rows: list[tuple[str, dict[str, Any]]] = []
-    for path in sorted((info.root / "meta" / "episodes").glob("*/*.parquet"), key=_numbers):
+    for path in sorted((info.root / "meta" / "episodes").glob("*/*.parquet"), key=numbers):
         with reading(path, LAYOUT, REMEDY):
             there = set(parquet().read_schema(path).names)
             found = parquet().read_table(path, columns=[name for name in columns if name in there]).to_pylist()
@@ -207,10 +208,9 @@ def _version_3(info: Info, videos: Sequence[str]) -> tuple[dict[int, str], list[
     return tasks, rows
 
 
-def _own_place(where: str, path: Path, row: Mapping[str, Any]) -> list[str]:
+def _own_place(where: str, file: tuple[int, ...], row: Mapping[str, Any]) -> list[str]:
     """What a row says about the file that it is in, if that is wrong."""
-    there = zip(_PLACES, _numbers(path), strict=True)
-    told = [(name, row.get(f"meta/episodes/{name}"), number) for name, number in there]
+    told = [(name, row.get(f"meta/episodes/{name}"), number) for name, number in zip(_PLACES, file, strict=True)]
     return [
         f"{where}: meta/episodes/{name} is {said}, but its row is in number {number}; {REMEDY}"
         for name, said, number in told
@@ -218,7 +218,9 @@ def _own_place(where: str, path: Path, row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _numbers(path: Path) -> tuple[int, ...]:
+@functools.lru_cache
+def numbers(path: Path) -> tuple[int, ...]:
+    """The numbers of the chunk and of the file in a path of version 3."""
     found = [int(digits) for digits in re.findall(r"\d+", "/".join(path.parts[-2:]))]
     return (0, 0, *found)[-2:]
 
@@ -232,4 +234,4 @@ def parquet() -> Any:
     return pyarrow.parquet
 
 
-__all__ = ["INFO", "LAYOUT", "REMEDY", "Clip", "Dataset", "Row", "load", "parquet"]
+__all__ = ["INFO", "LAYOUT", "REMEDY", "Clip", "Dataset", "Row", "load", "numbers", "parquet"]

@@ -6,7 +6,6 @@ or a policy would be shown a neighbour's pictures. Times may be half a frame awa
 """
 
 import itertools
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 from metalora_jax.data.demos import DemoError
 from metalora_jax.data.sources import pictures
 from metalora_jax.data.sources.lerobot_info import REMEDY
-from metalora_jax.data.sources.lerobot_meta import Clip, Row
+from metalora_jax.data.sources.lerobot_meta import Clip, Row, numbers
 from metalora_jax.data.sources.selection import listed
 
 Counts = Callable[[Sequence[Row]], list[int]]  # how many rows of data each episode has
@@ -32,12 +31,9 @@ class Videos:
         met: tuple[int, ...] = ()
         self._placed: dict[Path, list[tuple[Row, Clip]]] = {}  # by the file that must hold them
         for i, (row, clip) in enumerate(found):
-            around = {other.path for _, other in (*found[max(i - 1, 0) : i], *found[i + 1 : i + 2])}
-            strange = len(around) == 1 and clip.path not in around and clip.end is not None
-            between = 0 < i < len(found) - 1 or not clip.path.exists()  # at an end, a file of its own is nothing odd
-            path = around.pop() if strange and between else clip.path
+            path = self._likely(found, i)
             self._placed.setdefault(path, []).append((row, clip))
-            order = _numbers(path) if clip.end is not None else ()
+            order = numbers(path) if clip.end is not None else ()
             if order < met:
                 self._disordered |= {found[i - 1][0].number, row.number}
             met = max(met, order)
@@ -68,6 +64,16 @@ class Videos:
         if clip.end is None:
             self._starts.pop(clip.path)  # nothing else is in it
         return video.frames(where, first, row.length, self._fps, shape)
+
+    @staticmethod
+    def _likely(found: Sequence[tuple[Row, Clip]], i: int) -> Path:
+        """In which video an episode must be: in its neighbours', if they share one, whatever the episode says."""
+        clip = found[i][1]
+        around = [found[other][1].path for other in (i - 1, i + 1) if 0 <= other < len(found)]
+        if clip.end is None or clip.path in around or not around or around[0] != around[-1]:
+            return clip.path
+        # At an end, a file of its own is nothing odd.
+        return around[0] if len(around) == 2 or not clip.path.exists() else clip.path
 
     def _places(self, placed: Sequence[tuple[Row, Clip]], video: pictures.Video) -> dict[int, int | str]:
         """Episode -> the number of its first frame in the video, or what is wrong."""
@@ -107,10 +113,6 @@ class Videos:
                 what = f"videos/{self._key}/{name} is {time:.3f} s, but its frames {verb} at {there:.3f} s"
                 return f"{what}, {abs(time - there) * self._fps:.2f} frames away"
         return f"length is {length}, but {size} frames of the video are its own" if length != size else ""
-
-
-def _numbers(path: Path) -> tuple[int, ...]:
-    return tuple(int(digits) for digits in re.findall(r"\d+", "/".join(path.parts[-2:])))
 
 
 def _span(rows: Sequence[Row]) -> str:

@@ -30,19 +30,19 @@ class Fault(NamedTuple):
 class Selection(NamedTuple):
     """Which demonstrations are read; all of them by default."""
 
-    episodes: tuple[Number, ...] | None = None  # only these
-    drop: tuple[Number, ...] = ()  # but not these
+    episodes: frozenset[Number] | None = None  # only these
+    drop: frozenset[Number] = frozenset()  # but not these
     skip_bad: bool = False  # leave out those that cannot be used, and say so
 
     @property
-    def numbers(self) -> tuple[Number, ...]:
-        """All that are named."""
-        return (*(self.episodes or ()), *self.drop)
+    def numbers(self) -> list[Number]:
+        """All that are named, in order."""
+        return sorted((self.episodes or frozenset()) | self.drop, key=lambda name: (name[0] or "", name[1]))
 
     def keeps(self, task: str, number: int) -> bool:
         """Whether this one is to be read."""
         names = {(None, number), (task, number)}
-        return (self.episodes is None or bool(names & set(self.episodes))) and not names & set(self.drop)
+        return (self.episodes is None or not names.isdisjoint(self.episodes)) and names.isdisjoint(self.drop)
 
 
 EVERYTHING = Selection()
@@ -58,7 +58,7 @@ def selection(episodes: Any = None, drop: Any = (), skip_bad: Any = False) -> Se
         raise DemoError(f"skip_bad is {named(skip_bad)}, expected True or False")
     chosen = None if episodes is None else _numbers("episodes", episodes)
     left_out = _numbers("drop", drop)
-    if both := set(chosen or ()) & set(left_out):
+    if both := (chosen or frozenset()) & left_out:
         raise DemoError(f"episode {shown(min(both, key=str))} is both in episodes and in drop; name it in one of them")
     return Selection(chosen, left_out, skip_bad)
 
@@ -89,10 +89,10 @@ def listed(numbers: Sequence[int | None]) -> str:
     return ", ".join(str(number) for number in numbers[:12]) + (", ..." if len(numbers) > 12 else "")
 
 
-def _numbers(field: str, values: Any) -> tuple[Number, ...]:
+def _numbers(field: str, values: Any) -> frozenset[Number]:
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise DemoError(f"{field} is {named(values)}, expected a list of episode numbers, such as [3, 7]")
-    return tuple(_number(field, value) for value in values)
+    return frozenset(_number(field, value) for value in values)
 
 
 def _number(field: str, value: Any) -> Number:
