@@ -40,7 +40,8 @@ def main(_: list[str]) -> None:
     reads = base.preprocessor(family, model, tokenizer, statistics)
     frames = gather(demos, reads, recipe.augment)
     graph, params = nnx.split(model)
-    optimizer = pretrain.optimizer(recipe.learning_rate, recipe.steps, recipe.warmup, recipe.weight_decay)
+    schedule = pretrain.schedule(recipe.learning_rate, recipe.steps, recipe.warmup)
+    optimizer = pretrain.optimizer(schedule, recipe.weight_decay)
     action_dim = len(statistics.action_mean)
     prepare = partial(family.prepare_float_images, size=sizes.image)
     gradient = pretrain.gradient(graph, action_dim, recipe.noise_draws, recipe.shift, recipe.brightness, prepare)
@@ -54,6 +55,7 @@ def main(_: list[str]) -> None:
         seed=recipe.seed,
         description="pretrain",
         checkpoint_every=recipe.checkpoint_every,
+        learning_rate=schedule,
     )
     base.save(workdir / "base", base.make(nnx.merge(graph, state.params), tokenizer, statistics))
     print(f"base: {workdir / 'base'}")

@@ -51,16 +51,17 @@ class Statistics(NamedTuple):
             mean, scale = getattr(self, f"{kind}_mean"), getattr(self, f"{kind}_std")
             if mean.ndim != 1 or not mean.size or mean.shape != scale.shape:
                 raise ValueError(
-                    f"{kind}_mean has shape {mean.shape} and {kind}_std {scale.shape}; both need a number for each "
-                    f"{kind} dimension"
+                    f"{kind}: its statistics differ in width, {kind}_mean has shape {mean.shape} and {kind}_std "
+                    f"{scale.shape}; both need a number for each dimension"
                 )
             for name, wrong in (
                 (f"{kind}_mean", ~np.isfinite(mean)),
                 (f"{kind}_std", ~(np.isfinite(scale) & (scale > 0))),
             ):
                 if wrong.any():
-                    i, rule = int(wrong.argmax()), "be finite" if name.endswith("mean") else "be finite and positive"
-                    raise ValueError(f"{name} is {getattr(self, name)[i]:g} in dimension {i}; it must {rule}")
+                    i, rule = int(wrong.argmax()), "finite" if name.endswith("mean") else "finite and positive"
+                    value = getattr(self, name)[i]
+                    raise ValueError(f"{kind}: not all numbers are {rule}, {name} is {value:g} in dimension {i}")
         return self
 
     def digest(self) -> str:

@@ -4,8 +4,11 @@ import hashlib
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import jax
+from absl import logging
+from jax._src import compilation_cache
 
 FOLDER = "METALORA_CACHE"  # environment variable
 _WORTH = 5.0  # [s] of compilation
@@ -29,6 +32,31 @@ def keep_compiled() -> None:
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     shortest = os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", str(_WORTH))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", float(shortest))
+    _replace_damaged()
+
+
+def _replace_damaged() -> None:
+    """Lets a damaged entry be written again: JAX compiles anew, but keeps the entry, and warns of it in every run.
+
+    JAX has no public place for this; where its internals have changed, it stays as JAX has it.
+    """
+    read = getattr(compilation_cache, "get_executable_and_time", None)
+    if read is None or hasattr(read, "replaces_damaged"):
+        return
+
+    def checked(cache_key: str, *arguments: Any, **named: Any) -> Any:
+        try:
+            return read(cache_key, *arguments, **named)
+        except Exception as error:  # whatever reading a damaged file raises
+            entry = Path(str(jax.config.jax_compilation_cache_dir), f"{cache_key}-cache")
+            if not entry.is_file():
+                raise
+            logging.info("%s cannot be read (%s); it is compiled again", entry, type(error).__name__)
+            entry.unlink(missing_ok=True)
+            return None, None
+
+    checked.replaces_damaged = True  # type: ignore[attr-defined]
+    compilation_cache.get_executable_and_time = checked
 
 
 def _instructions() -> str:

@@ -65,6 +65,7 @@ def run(
     checkpoint_every: int,
     log_every: int = 10,
     sinks: Callable[[int], list[Sink]] = lambda first_step: [],
+    learning_rate: Callable[[int], Any] | None = None,
     meta: Mapping[str, Any] | None = None,
 ) -> TrainState:
     """Trains to `steps` updates, from the newest checkpoint in `workdir` if there is one.
@@ -82,6 +83,7 @@ def run(
       description: for the progress bar.
       checkpoint_every, log_every: updates between checkpoints, and between lines of `metrics.jsonl`.
       sinks: dashboards, created once the first step to be logged is known.
+      learning_rate: updates that were made before -> the rate of the next, for `metrics.jsonl`.
       meta: JSON to keep with each checkpoint.
     """
     with ExitStack() as stack:
@@ -106,6 +108,8 @@ def run(
             if step % log_every == 0 or step == steps:
                 raise_if_stuck(state.skips, step)
                 numbers = {name: float(value) for name, value in metrics.items()}
+                if learning_rate is not None:  # skipped updates do not advance the schedule
+                    numbers["learning_rate"] = float(learning_rate(max(step - 1 - int(state.skips.total), 0)))
                 if step > start + 1:
                     numbers["steps_per_second"] = (step - start - 1) / (time.monotonic() - clock)
                 writer.write(step, numbers)

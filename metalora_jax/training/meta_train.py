@@ -26,6 +26,7 @@ from metalora_jax.envs.conditions import Condition, command_labels
 from metalora_jax.machine.memory import sparing
 from metalora_jax.meta import MetaMethod
 from metalora_jax.training import checkpoint, loop, methods, task_batches
+from metalora_jax.training.adapt import unmoved as check_moved
 from metalora_jax.training.augmentation import augmented
 from metalora_jax.training.recipe import OuterConfig, Recipe
 from metalora_jax.types import ActionChunk, Array, Batch, PyTree
@@ -128,12 +129,16 @@ def outweighing(frames: Frames) -> list[str]:
     return found
 
 
+def outer_schedule(outer: OuterConfig, peak: float) -> optax.Schedule:
+    """The rate of each update: a short warm-up and a cosine to a tenth of `peak`."""
+    return optax.warmup_cosine_decay_schedule(0.0, peak, min(20, outer.steps // 10), outer.steps, peak / 10)
+
+
 def outer_optimizer(outer: OuterConfig) -> optax.GradientTransformation:
     """See OuterConfig. Learned rates have their own: in logarithms, theta's would change them by a few percent."""
-    warmup = min(20, outer.steps // 10)
 
     def adam(peak: float) -> optax.GradientTransformation:
-        return optax.adam(optax.warmup_cosine_decay_schedule(0.0, peak, warmup, outer.steps, peak / 10))
+        return optax.adam(outer_schedule(outer, peak))
 
     optimizers = {"theta": adam(outer.learning_rate)}
     if outer.learning_rate_of_rates is not None:
@@ -216,6 +221,8 @@ def meta_train(recipe: Recipe, workdir: str | Path, sinks: Callable[[int], list]
         description=f"meta-train {recipe.meta.method}, seed {recipe.seed}",
         checkpoint_every=recipe.checkpoint_every,
         sinks=sinks,
+        learning_rate=outer_schedule(recipe.outer, recipe.outer.learning_rate),
     )
+    check_moved(known.learner.theta, state.params["theta"])
     save(target, known.base, recipe.placement, state.params, config=recipe.to_json(), data=known.data)
     return target

@@ -133,7 +133,11 @@ def gradient(
     return of
 
 
-def optimizer(peak: float, steps: int, warmup: int, weight_decay: float) -> optax.GradientTransformation:
-    """AdamW with clipping, linear warm-up and a cosine to a hundredth of the peak rate."""
-    schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, steps, peak / 100)
+def schedule(peak: float, steps: int, warmup: int) -> optax.Schedule:
+    """A linear warm-up and a cosine to a hundredth of the peak rate."""
+    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, steps, peak / 100)
+
+
+def optimizer(schedule: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
+    """AdamW with clipping."""
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99, weight_decay=weight_decay))

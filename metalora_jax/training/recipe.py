@@ -152,7 +152,7 @@ class Pretraining(NamedTuple):
                 raise ValueError(f"data.{name}.cameras = {part.cameras} must be data.{first}.cameras = {whole.cameras}")
         if any(part.frames is not None for part in data.values()):
             raise ValueError("data.frames saves work in a frozen front, and pretraining has none: leave it out")
-        return from_fields(
+        self = from_fields(
             cls,
             config,
             parts={
@@ -164,6 +164,11 @@ class Pretraining(NamedTuple):
                 "paraphrases": instructions.checked,
             },
         )
+        if not 0 <= self.warmup < self.steps:
+            raise ValueError(
+                f"warmup = {self.warmup} must be at least 0 and below steps = {self.steps}: shorten it, or train longer"
+            )
+        return self
 
     @property
     def learned(self) -> DataConfig:

@@ -73,8 +73,12 @@ def test_json_with_other_keys():
         ("action_std", [0.5, 0.5, 0.5, None], "action_std is .*; it must be a list with a number"),
         ("state_std", [True] * 4, "state_std is .*; it must be a list with a number"),
         ("state_std", [[0.5] * 4], "state_std is .*; it must be a list with a number"),
-        ("state_std", [1.0, 0.0, 1.0, 1.0], "state_std is 0 in dimension 1; it must be finite and positive"),
-        ("state_mean", [float("nan")] * 4, "state_mean is nan in dimension 0; it must be finite"),
+        (
+            "state_std",
+            [1.0, 0.0, 1.0, 1.0],
+            "state: not all numbers are finite and positive, state_std is 0 in dimension 1",
+        ),
+        ("state_mean", [float("nan")] * 4, "state: not all numbers are finite, state_mean is nan in dimension 0"),
     ],
 )
 def test_json_that_is_no_row_of_numbers(field, values, complaint):

@@ -41,6 +41,25 @@ def test_a_mask_holds_the_rest_still(start):
     assert all(path.startswith("action_") for path in moved)
 
 
+def test_a_theta_that_does_not_move_is_an_error(start):
+    with pytest.raises(ValueError, match=r"theta did not move: its change of .* is too small for its size of"):
+        adapt(make_base(), start, make_demos("reach")[:1], ADAM._replace(steps=1, learning_rate=1e-30))
+
+
+def test_maps_that_did_not_move_are_named(start):
+    assert adapt(make_base(), start, make_demos("reach")[:1], ADAM._replace(steps=1)).unmoved == ()
+    options = ADAM._replace(steps=1, fast=("action_.*",))
+    found = adapt(make_base(), start, make_demos("reach")[:1], options).unmoved
+    assert found
+    assert all(path.startswith("expert/") for path in found)
+
+
+def test_few_frames_keep_none_back(start):
+    result = adapt(make_base(), start, make_demos("reach")[:1], ADAM._replace(steps=1))
+    assert result.frames == (6, 0)
+    assert result.held_out_loss is None
+
+
 def test_learned_rates_are_used(start):
     rates = jax.tree.map(lambda _: np.float32(-2.0), start.learner.theta)
     thetas = [

@@ -153,3 +153,12 @@ def test_compilation_is_said_and_no_part_of_the_rate(tmp_path, capsys):
     first, second, *_ = read_metrics(tmp_path / "metrics.jsonl")
     assert "steps_per_second" not in first
     assert second["steps_per_second"] > 2.0  # two steps took more than a second, one of them far less
+
+
+def test_the_learning_rate_is_among_the_metrics_and_waits_for_skipped_updates(tmp_path):
+    def batches(step):
+        return batch_of(step) * (np.nan if step == 3 else 1)
+
+    run(tmp_path, batches, steps=5, learning_rate=lambda made: 0.1 * (made + 1))
+    found = [record["learning_rate"] for record in numbers(tmp_path)]
+    np.testing.assert_allclose(found, [0.1, 0.2, 0.2, 0.3, 0.4], rtol=1e-6)

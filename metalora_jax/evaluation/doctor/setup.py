@@ -42,12 +42,16 @@ def versions(world: str) -> Outcome:
 
 
 def graphics(world: str) -> Outcome:
-    """The off-screen renderer, and LIBERO's scene assets."""
+    """The off-screen renderer, which renders a frame in a fresh process, and LIBERO's scene assets."""
     found, seen = [], []
     try:
-        seen.append(f"OpenGL through {gl.choose()}")
+        backend = gl.choose()
+        why = "" if backend == "glfw" else gl.trouble(backend)
+        seen.append(f"OpenGL through {backend}")
     except gl.MissingGL as error:
-        what, _, remedy = str(error).partition("; ")
+        why = str(error)
+    if why:
+        what, _, remedy = why.partition("; ")
         found.append(Finding("OpenGL", what, remedy))
     if world == "libero":
         try:

@@ -1,0 +1,138 @@
+"""Quick checks of demonstrations, both ways: what is wrong is named, and sound ones stay unremarked."""
+
+import re
+
+import numpy as np
+import pytest
+
+from metalora_jax.data import plausibility
+from metalora_jax.data.motions import unlike
+from metalora_jax.data.normalize import Statistics
+from metalora_jax.types import Demo
+
+DEGREES = Statistics(
+    *(np.float32(x) for x in ([3, -5, 0, 2], [25, 30, 20, 35], [0, 0.02, -0.02, 0.2], [0.4, 0.3, 0.35, 0.9798]))
+)
+STEPS = 40
+
+
+def demo(phase=0.0, state=1.0, actions=1.0, steps=STEPS, shade=100):
+    """A smooth way through the statistics' own range; the last action is a switch, -1 and then 1."""
+    t = np.linspace(0, 4, steps)[:, None] + np.arange(4) + phase
+    moved = DEGREES.state_mean + 1.3 * DEGREES.state_std * np.sin(t)
+    commands = DEGREES.action_mean + 1.3 * DEGREES.action_std * np.cos(t)
+    commands[:, 3] = np.where(np.arange(steps) < 0.4 * steps, -1, 1)
+    images = np.full((steps, 1, 8, 8, 3), shade, np.uint8)
+    return Demo("open it", images, np.float32(moved * state), np.float32(commands * actions))
+
+
+def said(*demos, statistics=DEGREES):
+    return "; ".join(plausibility.doubts(demos, statistics))
+
+
+@pytest.mark.parametrize("statistics", [DEGREES, None])
+def test_sound_demonstrations_stay_unremarked(statistics):
+    assert said(demo(), demo(0.1), demo(0.2), statistics=statistics) == ""
+    assert said(demo(), statistics=statistics) == ""
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [
+        (
+            np.pi / 180,
+            "state varies 0.01[0-9]* times as much as the base's data, at most; radians for degrees would be 0",
+        ),
+        (1e-3, "state varies 0.000[0-9]* times as much .* metres for millimetres would be 0.001"),
+        (180 / np.pi, "state dimension 0 varies [3-7][0-9] times as much .* degrees for radians would be 57.3"),
+    ],
+)
+def test_state_in_other_units_both_ways(factor, words):
+    assert re.search(words, said(demo(state=factor)))
+    assert "action" not in said(demo(state=factor))
+
+
+def test_actions_in_other_units_both_ways():
+    small = np.float32([0.02, 0.02, 0.02, 1])  # the switch stays
+    assert "actions vary 0.01" in said(demo(actions=small))
+    assert "action dimension 1 varies" in said(demo(actions=np.float32([1, 50, 1, 1])))
+
+
+def test_a_place_far_from_the_bases():
+    moved = demo()
+    moved = moved._replace(state=moved.state + np.float32([0, 300, 0, 0]))
+    assert said(moved) == "state dimension 1 lies +10 standard deviations from the base's data; other units?"
+
+
+def still(steps=STEPS, noise=0.0):
+    rng = np.random.default_rng(0)
+    state = np.float32(DEGREES.state_mean + noise * DEGREES.state_std * rng.normal(size=(steps, 4)))
+    return demo(steps=steps)._replace(state=state, actions=np.zeros((steps, 4), np.float32))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_idle_demonstrations_are_named_and_refused(noise):
+    assert "nothing moves in demonstration 1 of 3: state and actions stay" in said(demo(), still(noise=noise), demo())
+    with pytest.raises(ValueError, match=r"nothing moves in demonstration 1 of 2 \('open it'\): .*; leave it out"):
+        plausibility.refuse_idle([demo(), still(noise=noise)], DEGREES, "leave it out")
+    plausibility.refuse_idle([demo(), demo(state=np.pi / 180)], DEGREES, "leave it out")  # small, but it moves
+
+
+def padded(before, after):
+    """A demonstration that begins late and ends early."""
+    one = demo()
+    rows = np.clip(np.arange(-before, STEPS + after), 0, STEPS - 1)
+    return one._replace(images=one.images[rows], state=one.state[rows], actions=one.actions[rows])
+
+
+def test_idle_ends_are_named_with_their_share_and_can_be_trimmed():
+    late = padded(20, 15)
+    assert "the ends are idle in demonstration 1 (4" in said(demo(), late)
+    cut = plausibility.trimmed(late, DEGREES)
+    assert STEPS - 4 <= len(cut.actions) <= STEPS + 4
+    assert len(cut.images) == len(cut.state) == len(cut.actions)
+    assert said(demo(), cut) == ""
+    assert "the ends" not in said(demo(), padded(2, 3))
+    assert "the robot rests in 7" in said(padded(60, 60))
+
+
+def switch(values):
+    one = demo()
+    actions = one.actions.copy()
+    actions[:, 3] = values(actions[:, 3])
+    return one._replace(actions=actions)
+
+
+def test_a_switch_beyond_its_range():
+    odd = switch(lambda a: np.where(np.arange(len(a)) % 10 < 3, 2.0, a))
+    assert said(odd) == "action dimension 3 is 2 in 30% of the frames, -1 or 1 in the others"
+    assert said(odd, statistics=None) == said(odd)
+
+
+def test_switches_in_another_convention():
+    from_zero = switch(lambda a: (a + 1) / 2)
+    assert "action dimension 3 is 0 or 1, the base's -1 or 1: map it, a -> 2 a - 1" in said(from_zero)
+    assert "is 0 or 1 in demonstration 1, but -1 or 1 in 0: bring them to one" in said(
+        demo(), from_zero, statistics=None
+    )
+    zero_one = DEGREES._replace(action_mean=np.float32([0, 0, 0, 0.6]), action_std=np.float32([0.4, 0.3, 0.35, 0.49]))
+    assert "action dimension 3 is -1 or 1, the base's 0 or 1" in said(demo(), statistics=zero_one)
+    assert "dimension 3" not in said(from_zero, statistics=zero_one)
+
+
+def test_two_kinds_of_motion_under_one_instruction():
+    one, other = [demo(0.1 * i) for i in range(2)], [demo(3.0 + 0.1 * i) for i in range(2)]
+    (line,) = unlike([one[0], other[0], one[1], other[1]], DEGREES)
+    assert line == (
+        "the demonstrations of 'open it' show two kinds of motion: 0, 2 are unlike 1, 3; is one instruction given to "
+        "two tasks?"
+    )
+    assert unlike([one[0], other[0]], DEGREES) != []
+    assert unlike([*one, *one], DEGREES) == []
+    assert unlike([demo(0.2 * i) for i in range(6)], DEGREES) == []  # other starts of one motion
+
+
+def test_less_like_motions_need_scenes_that_differ():
+    pair = [demo(), demo(0.9)]
+    assert unlike(pair, DEGREES) == []
+    assert "in two scenes" in unlike([pair[0], pair[1]._replace(images=pair[1].images + 50)], DEGREES)[0]
