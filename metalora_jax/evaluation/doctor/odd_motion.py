@@ -95,7 +95,8 @@ def _noise(group: Group) -> Iterator[Finding]:
             )
             yield group.finding(i, what, "warning", figures={"times": np.exp(louder[i]), "spreads": clear_quiet[i]})
         else:
-            for j in np.flatnonzero((over[i] - max(whole[i], 0) > np.log(ROUGH_JOINT)) & (alone[i] > CLEAR + 2)):
+            odd = (over[i] - max(whole[i], 0) > np.log(ROUGH_JOINT)) & (alone[i] > CLEAR + 2)
+            for j in np.flatnonzero(odd & group.arm):
                 what = f"{group.active[j]} moves {np.exp(over[i, j]):.1f} times as unevenly as in the others: noise?"
                 yield group.finding(i, what, "warning", figures={"times": np.exp(over[i, j]), "spreads": alone[i, j]})
 
@@ -140,10 +141,10 @@ def _repeats(group: Group) -> Iterator[Finding]:
         same = signals.repeats(r.state[inner], r.actions[inner])
         share[i] = same.mean() if len(same) else 0.0
     away, usual = robust.apart(share, 0.02), robust.usual(share)
-    for i in np.flatnonzero((share - usual > AGAIN) & (away > CLEAR)):
-        what = f"{share[i]:.0%} of its rows repeat the one before, in the others {usual[i]:.0%}"
+    for k in np.flatnonzero((share - usual > AGAIN) & (away > CLEAR)):
+        what = f"{share[k]:.0%} of its rows repeat the one before, in the others {usual[k]:.0%}"
         remedy = "the recorder could not keep up; drop it, or thin it out to its true rate"
-        yield group.finding(int(i), what, "warning", remedy, {"share": share[i], "usual": usual[i]})
+        yield group.finding(int(k), what, "warning", remedy, {"share": share[k], "usual": usual[k]})
 
 
 def paths(group: Group) -> Outcome:

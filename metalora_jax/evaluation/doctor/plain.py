@@ -9,6 +9,7 @@ from metalora_jax.evaluation.doctor.findings import Finding, Outcome
 from metalora_jax.evaluation.doctor.group import FEWEST, Group
 from metalora_jax.evaluation.doctor.recordings import Recording
 from metalora_jax.evaluation.doctor.sets import Layout
+from metalora_jax.words import listed
 
 _WHOLE: tuple[Callable[[Group], Outcome], ...] = (whole.ranges, whole.meaning, whole.gripper, whole.idle)
 _ODD: tuple[Callable[[Group], Outcome], ...] = (
@@ -20,7 +21,7 @@ _ODD: tuple[Callable[[Group], Outcome], ...] = (
     odd_commands.commands,
 )
 _SHOWN = 3  # files whose figures a note holds
-_MOST = 0.5  # share of the episodes that may stand apart; more is what is usual
+_MOST = 1 / 3  # share of the episodes that may stand apart; where more do, there is no usual one
 
 
 class Examined(NamedTuple):
@@ -65,7 +66,8 @@ def _unusual(group: Group, outcome: Outcome) -> Outcome:
     who = {number for finding in outcome.findings for number in finding.episodes}
     if len(who) <= _MOST * len(group):
         return outcome
-    what = f"{len(who)} of {len(group)} episodes stand apart from the others: of several kinds, or each unlike the rest"
+    which = listed([str(number) for number in sorted(who)], 12)
+    what = f"{len(who)} of {len(group)} episodes ({which}) stand apart in this: the data set is of several kinds"
     found = Finding(group.layout.name, what, "look at the strips, and split it", "warning", group.layout.name)
     return outcome._replace(findings=(found,))
 

@@ -187,6 +187,10 @@ def _base(
     if sizes.cameras < len(request.cameras):
         what = f"it uses {sizes.cameras} cameras, but --cameras names {len(request.cameras)}"
         findings.append(Finding(where, what, "name the cameras that it was trained with, in its order"))
+    elif sizes.cameras < len(cameras) and request.world == choice.NONE:
+        what = f"it uses {sizes.cameras} of the {len(cameras)} cameras: {', '.join(cameras[: sizes.cameras])}"
+        remedy = "name those that it was trained with, in its order, with --cameras"
+        findings.append(Finding(where, what, remedy, "info"))
     if sizes.cameras > len(cameras):
         what = f"it uses {sizes.cameras} cameras, but there are {len(cameras)}"
         findings.append(Finding(where, what, "missing cameras are filled with -1; check that it was trained that way"))
@@ -199,7 +203,7 @@ def _base(
         )
         findings.append(Finding(where, what, "use a base for this robot"))
     findings += words.lengths(found, base.encode_text)
-    if fit and not findings:
+    if fit and all(finding.severity == "info" for finding in findings):
         shown = cameras[: sizes.cameras]
         for path in paths:
             demos = recordings.demos(path, shown, request.keys, SHOTS)
