@@ -1,9 +1,11 @@
 """Results of the checks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from metalora_jax.words import listed
+
+SEVERITIES = ("error", "warning", "info")  # the worst first
 
 
 class Finding(NamedTuple):
@@ -12,6 +14,11 @@ class Finding(NamedTuple):
     where: str  # the file, demonstration, camera or flag
     what: str
     remedy: str
+    severity: str = "error"  # one of SEVERITIES
+    file: str = ""  # the file or data set, where it is about one
+    episodes: tuple[int, ...] = ()  # the data set's own numbers, where it is about some
+    task: str = ""  # the instruction
+    figures: Mapping[str, float] = {}
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
@@ -25,18 +32,43 @@ class Outcome(NamedTuple):
     note: str = ""  # what was seen, in figures
     skipped: str = ""  # why the check was not possible
 
+    @property
+    def worst(self) -> str:
+        """The worst severity among the findings; "" if there is none."""
+        return next((s for s in SEVERITIES if any(f.severity == s for f in self.findings)), "")
 
-def together(found: Iterable[tuple[str, str, str, str]], counts: dict[str, int]) -> tuple[Finding, ...]:
+
+def together(
+    found: Iterable[tuple[str, str, str, str]], counts: dict[str, int], severity: str = "error"
+) -> tuple[Finding, ...]:
     """One finding for all demonstrations of a file that have the same problem.
 
     Args:
       found: (file, demonstration, what, remedy).
       counts: file -> its demonstrations.
+      severity: of all of them.
     """
     grouped: dict[tuple[str, str, str], list[str]] = {}
     for file, demonstration, what, remedy in found:
         grouped.setdefault((file, what, remedy), []).append(demonstration)
     return tuple(
-        Finding(f"{file} {listed(names, 4)} ({len(names)} of {counts[file]})", what, remedy)
+        Finding(f"{file} {listed(names, 4)} ({len(names)} of {counts[file]})", what, remedy, severity, file)
         for (file, what, remedy), names in grouped.items()
     )
+
+
+def failing(outcomes: Sequence[Outcome], level: str) -> list[Finding]:
+    """The findings that are as bad as `level`, or worse; none for the level "never"."""
+    if level == "never":
+        return []
+    bad = SEVERITIES[: SEVERITIES.index(level) + 1]
+    return [finding for outcome in outcomes for finding in outcome.findings if finding.severity in bad]
+
+
+def to_drop(outcomes: Sequence[Outcome]) -> dict[str, list[int]]:
+    """File -> the numbers of the episodes that stand apart from the others by an error or a warning."""
+    found: dict[str, set[int]] = {}
+    for finding in failing(outcomes, "warning"):
+        if finding.episodes:
+            found.setdefault(finding.file, set()).update(finding.episodes)
+    return {file: sorted(numbers) for file, numbers in found.items()}

@@ -16,6 +16,7 @@ MOVED = 0.08  # [m] of the hand that must show in every camera
 DARK = 40  # [1/255] that the brightest value of a picture must reach
 OPPOSITE = -0.5  # correlation of red less blue with the simulator's, below which the two are swapped
 SAME = 1.0  # [1/255] mean difference of two cameras that are one
+AGAIN = "record it again, with every camera rendered at every step"
 
 _REMEDY = {
     "upside down": "turn the rows around (images[:, ::-1])",
@@ -26,7 +27,7 @@ _REMEDY = {
 
 def contents(recordings: Sequence[Recording], cameras: Sequence[str]) -> Outcome:
     """Do the pictures show something, move with the robot, and differ between cameras?"""
-    found, again = [], "record it again, with every camera rendered at every step"
+    found, again = [], AGAIN
     for r in recordings:
         for c, camera in enumerate(cameras):
             if r.blank[c] > 0:
@@ -43,7 +44,7 @@ def contents(recordings: Sequence[Recording], cameras: Sequence[str]) -> Outcome
                 if np.abs(r.first[c].astype(float) - r.first[d]).mean() < SAME:
                     what = f"{cameras[d]} and {camera} show the same picture"
                     found.append((r.file, r.name, what, "write each camera under its own key"))
-    sizes = sorted({r.first.shape[1:3] for r in recordings})
+    sizes = sorted({r.digest.size for r in recordings})
     note = f"{', '.join(cameras)}, {', '.join(f'{h}x{w}' for h, w in sizes)} px"
     if len(sizes) > 1:
         return Outcome(
@@ -115,8 +116,8 @@ def other_view(picture: np.ndarray, reference: np.ndarray) -> str:
 
 def views(picture: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     """View -> correlation of `picture` (H, W, 3), so turned, with `reference`, in [-1, 1]."""
-    coarse, wanted = _coarse(picture), _coarse(reference)
-    return {name: float((coarse[view] * wanted).mean()) for name, view in VIEWS.items()}
+    own, wanted = coarse(picture), coarse(reference)
+    return {name: float((own[view] * wanted).mean()) for name, view in VIEWS.items()}
 
 
 def _red_is_blue(picture: np.ndarray, reference: np.ndarray) -> bool:
@@ -125,7 +126,7 @@ def _red_is_blue(picture: np.ndarray, reference: np.ndarray) -> bool:
     return size > 0 and float((own * wanted).sum()) < OPPOSITE * size
 
 
-def _coarse(picture: np.ndarray) -> np.ndarray:
+def coarse(picture: np.ndarray) -> np.ndarray:
     """(SIDE, SIDE, 3), each channel's mean 0, variance 1 over all: what different lighting leaves unchanged."""
     means = _means(picture)
     means -= means.mean(axis=(0, 1))

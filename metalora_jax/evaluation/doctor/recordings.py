@@ -12,6 +12,8 @@ import numpy as np
 from metalora_jax.data import libero_hdf5, sources
 from metalora_jax.data.demos import DemoError, reading
 from metalora_jax.envs.conditions import Condition
+from metalora_jax.evaluation.doctor import digest, sets
+from metalora_jax.evaluation.doctor.digest import Digest
 from metalora_jax.evaluation.doctor.findings import Finding
 from metalora_jax.types import Demo
 
@@ -19,7 +21,6 @@ NameTask = Callable[[str, str], str]  # (name, instruction) -> the task of the w
 
 AGAIN = "record it again, or get it from its source again"
 MOMENTS = 16  # pictures of a demonstration that are compared with each other
-STILL = 0.05  # [1/255] mean difference of two pictures that are the same
 
 
 class Start(NamedTuple):
@@ -42,15 +43,30 @@ class Recording(NamedTuple):
 
     file: str
     name: str  # within the file
+    number: int  # the data set's own: episode_index, or the i of demo_i
     task: str  # of the world, or "" where it is not known
     written: str  # the instruction, as written in the file
     told: str  # the instruction, as read: LIBERO's own files have older words for some tasks
     state: np.ndarray  # (T, state_dim) float32
     actions: np.ndarray  # (T, action_dim) float32
-    first: np.ndarray  # (C, H, W, 3) uint8, as policies see it
-    blank: np.ndarray  # (C,) share of the pictures that show one even colour
+    digest: Digest  # of its pictures, as policies see them
     frozen: np.ndarray  # (C,) how far the hand moves, at most, while a picture stays as it is [m]
     start: Start
+
+    @property
+    def first(self) -> np.ndarray:
+        """(C, h, w, 3) uint8, the first pictures."""
+        return self.digest.first
+
+    @property
+    def blank(self) -> np.ndarray:
+        """(C,) share of the pictures that show one even colour."""
+        return self.digest.even.mean(axis=0)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What names it among all recordings."""
+        return self.file, self.number
 
 
 class Header(NamedTuple):
@@ -93,18 +109,19 @@ def read(
         yield from _read_hdf5(path, cameras, keys, name_task)
         return
     try:
-        source = sources.open(path, cameras, keys)
-        for task in source.tasks():
-            for i, demo in enumerate(source.demos(task)):
-                yield _recording(path.name, f"{task!r} {i}", name_task(task, task), task, demo, Start())
+        for task, number, demo in sets.each(path, cameras, keys):
+            if isinstance(demo, DemoError):
+                yield finding(path.name, demo)._replace(file=path.name, episodes=(number,), task=task)
+            else:
+                yield digested(path.name, f"episode {number}", number, name_task(task, task), task, demo, Start())
     except (DemoError, ImportError) as error:
-        yield finding(path.name, error)
+        yield finding(path.name, error)._replace(file=path.name)
 
 
 def _read_hdf5(
     path: Path, cameras: Sequence[str], keys: Mapping[str, str], name_task: NameTask
 ) -> Iterator[Recording | Finding]:
-    damaged: dict[str, list[DemoError]] = {}  # by what they say, whatever the numbers in it
+    damaged: dict[str, list[tuple[int, DemoError]]] = {}  # by what they say, whatever the numbers in it
     try:
         there, head = libero_hdf5.count(path), _header(path)
     except DemoError as error:
@@ -118,13 +135,13 @@ def _read_hdf5(
     for i in range(there):
         try:
             [demo] = libero_hdf5.stream(path, cameras, 1, keys, first=i)
-            yield _recording(path.name, f"demo_{i}", task, head.written, demo, _start(path, i, head.provenance))
+            yield digested(path.name, f"demo_{i}", i, task, head.written, demo, _start(path, i, head.provenance))
         except DemoError as error:
-            damaged.setdefault(re.sub(r"\d+", "", str(error)), []).append(error)
-    for first, *others in damaged.values():
-        one = finding(path.name, first)
-        more = f" (and {len(others)} similar demonstrations)" if others else ""
-        yield one._replace(what=f"{one.what}{more}")
+            damaged.setdefault(re.sub(r"\d+", "", str(error)), []).append((i, error))
+    for similar in damaged.values():
+        one = finding(path.name, similar[0][1])
+        more = f" (and {len(similar) - 1} similar demonstrations)" if len(similar) > 1 else ""
+        yield one._replace(what=f"{one.what}{more}", file=path.name, episodes=tuple(i for i, _ in similar))
     if there == 0:
         yield Finding(path.name, "holds no demonstration (num_demos is 0)", "record some with experiments/collect.py")
 
@@ -146,29 +163,18 @@ def finding(where: str, error: Exception) -> Finding:
     return Finding(where, what or remedy, remedy if what else AGAIN)
 
 
-def _recording(file: str, name: str, task: str, written: str, demo: Demo, start: Start) -> Recording:
+def digested(file: str, name: str, number: int, task: str, written: str, demo: Demo, start: Start) -> Recording:
+    """A demonstration, read, with its pictures reduced to what the checks need."""
     steps = len(demo.actions)
     moments = np.linspace(0, steps - 1, min(steps, MOMENTS)).astype(int)
-    picks = demo.images[moments].astype(np.int16)
-    coarse = demo.images[:, :, ::4, ::4].reshape(steps, demo.images.shape[1], -1)
-    return Recording(
-        file,
-        name,
-        task,
-        written,
-        demo.instruction,
-        demo.state,
-        demo.actions,
-        demo.images[0],
-        (np.ptp(coarse, axis=-1) < _EVEN).mean(axis=0),
-        _frozen(picks, demo.state[moments, :3]),
-        start,
-    )
+    frozen = _frozen(digest.thin(demo.images[moments]).astype(np.int16), demo.state[moments, :3])
+    seen = digest.of(demo.images)
+    return Recording(file, name, number, task, written, demo.instruction, demo.state, demo.actions, seen, frozen, start)
 
 
 def _frozen(pictures: np.ndarray, places: np.ndarray) -> np.ndarray:
     """(C,) how far the hand moves, at most, while a picture stays as it is: (n, C, H, W, 3) and (n, 3) [m]."""
-    same = np.abs(np.diff(pictures, axis=0)).mean(axis=(2, 3, 4)) < STILL
+    same = np.abs(np.diff(pictures, axis=0)).mean(axis=(2, 3, 4)) < digest.STILL
     furthest = np.zeros(pictures.shape[1])
     for c in range(len(furthest)):
         since = 0
@@ -177,9 +183,6 @@ def _frozen(pictures: np.ndarray, places: np.ndarray) -> np.ndarray:
             way = np.linalg.norm(places[since : t + 1] - places[t], axis=1).max()
             furthest[c] = max(furthest[c], way)
     return furthest
-
-
-_EVEN = 8  # [1/255] between the darkest and the brightest value of a picture that shows nothing
 
 
 def _header(path: Path) -> Header:

@@ -7,9 +7,23 @@ from typing import NamedTuple
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.conventions import doubts
+from metalora_jax.data.demos import DemoError
 from metalora_jax.envs.world import world as world_named
-from metalora_jax.evaluation.doctor import motion, pictures, proprioception, recordings, scales, setup, visits, words
-from metalora_jax.evaluation.doctor.findings import Finding, Outcome
+from metalora_jax.evaluation.doctor import (
+    choice,
+    motion,
+    pictures,
+    plain,
+    proprioception,
+    recordings,
+    scales,
+    sets,
+    setup,
+    visits,
+    words,
+)
+from metalora_jax.evaluation.doctor.findings import Finding, Outcome, to_drop
+from metalora_jax.evaluation.doctor.group import Group
 from metalora_jax.evaluation.doctor.recordings import Recording
 from metalora_jax.evaluation.doctor.visits import Seen
 from metalora_jax.machine.progress import progress
@@ -22,9 +36,9 @@ _SIZE = 256  # [px] of pictures, if there are no demonstrations to take it from
 class Request(NamedTuple):
     """What to check."""
 
-    world: str
+    world: str  # one of envs.world.WORLDS, choice.NONE, or choice.AUTO: as the data say
     demos: tuple[str, ...] = ()  # files, directories, patterns
-    cameras: tuple[str, ...] = ()  # empty: the world's
+    cameras: tuple[str, ...] = ()  # empty: the world's; without a world, the data set's
     keys: Mapping[str, str] = {}
     task: str = ""  # of all demonstrations; empty: as files and instructions say
     base: str | None = None  # a directory; "" is the nano base, None no base
@@ -37,10 +51,57 @@ class Result(NamedTuple):
 
     outcome: Outcome
     frames: Mapping[str, tuple] = {}
+    groups: tuple[Group, ...] = ()  # of episodes, to be drawn
 
 
 def examine(request: Request) -> Iterator[Result]:
     """Runs every check, yielding each result as it is done."""
+    chosen = choice.Choice(request.world, "--world")
+    if request.world == choice.AUTO:
+        chosen = choice.choose(recordings.files(request.demos)[0], request.keys)
+    yield Result(Outcome("world", note=f"{chosen.world} ({chosen.why})"))
+    request = request._replace(world=chosen.world)
+    yield from _without_world(request) if chosen.world == choice.NONE else _in_world(request)
+
+
+def _without_world(request: Request) -> Iterator[Result]:
+    """Nothing is known but the data, and the base."""
+    yield Result(setup.versions(request.world))
+    paths, findings = recordings.files(request.demos)
+    layouts: list[sets.Layout] = []
+    found: list[Recording] = []
+    for path in paths:
+        try:
+            layouts.append(sets.layout(path, request.cameras, request.keys))
+        except (DemoError, ImportError) as error:
+            findings.append(recordings.finding(path.name, error)._replace(file=path.name))
+            continue
+        keys = sets.reader_keys(layouts[-1], request.keys)
+        for one in recordings.read(path, tuple(layouts[-1].cameras), keys, lambda name, told: ""):
+            (findings if isinstance(one, Finding) else found).append(one)  # type: ignore[arg-type]
+    examined = plain.examine(layouts, found)
+    if request.demos:
+        yield Result(_read(paths, findings, found, examined.outcomes), groups=examined.groups)
+    yield from map(Result, examined.outcomes)
+    cameras = tuple(layouts[0].cameras) if layouts else ()
+    known = request._replace(keys=sets.reader_keys(layouts[0], request.keys)) if layouts else request
+    base, loaded = _base(known, found, cameras, paths)
+    if loaded:
+        yield Result(loaded)
+    yield from map(Result, _statistics(request, found, base))
+
+
+def _read(
+    paths: Sequence[Path], findings: Sequence[Finding], found: Sequence[Recording], outcomes: Sequence[Outcome]
+) -> Outcome:
+    """What was read, and how many episodes nothing is wrong with."""
+    dropped = {(file, number) for file, numbers in to_drop(outcomes).items() for number in numbers}
+    usable = sum(r.key not in dropped for r in found)
+    note = f"{len(paths)} files, {len(found)} demonstrations read, {usable} of them with nothing against them"
+    return Outcome("files", tuple(findings), note)
+
+
+def _in_world(request: Request) -> Iterator[Result]:
     yield Result(setup.versions(request.world))
     graphics = setup.graphics(request.world)
     yield Result(graphics)
@@ -126,6 +187,10 @@ def _base(
     if sizes.cameras < len(request.cameras):
         what = f"it uses {sizes.cameras} cameras, but --cameras names {len(request.cameras)}"
         findings.append(Finding(where, what, "name the cameras that it was trained with, in its order"))
+    elif sizes.cameras < len(cameras) and request.world == choice.NONE:
+        what = f"it uses {sizes.cameras} of the {len(cameras)} cameras: {', '.join(cameras[: sizes.cameras])}"
+        remedy = "name those that it was trained with, in its order, with --cameras"
+        findings.append(Finding(where, what, remedy, "info"))
     if sizes.cameras > len(cameras):
         what = f"it uses {sizes.cameras} cameras, but there are {len(cameras)}"
         findings.append(Finding(where, what, "missing cameras are filled with -1; check that it was trained that way"))
@@ -138,7 +203,7 @@ def _base(
         )
         findings.append(Finding(where, what, "use a base for this robot"))
     findings += words.lengths(found, base.encode_text)
-    if fit and not findings:
+    if fit and all(finding.severity == "info" for finding in findings):
         shown = cameras[: sizes.cameras]
         for path in paths:
             demos = recordings.demos(path, shown, request.keys, SHOTS)
@@ -151,17 +216,18 @@ def _base(
 
 def _statistics(request: Request, found: Sequence[Recording], base: Base | None) -> Iterator[Outcome]:
     known = scales.of(base.statistics) if base else None
+    bounded = request.world != choice.NONE
     if request.statistics:
         try:
             given = scales.read(Path(request.statistics))
         except ValueError as error:
             yield Outcome("statistics", (recordings.finding(request.statistics, error),))
         else:
-            outcome = scales.statistics(given, request.statistics, found)
+            outcome = scales.statistics(given, request.statistics, found, bounded)
             more = scales.against(given, request.statistics, known) if known else []
             yield outcome._replace(findings=(*outcome.findings, *more))
     elif known:
-        yield scales.statistics(known, f"statistics of {request.base or 'the nano base'}", found)
+        yield scales.statistics(known, f"statistics of {request.base or 'the nano base'}", found, bounded)
     else:
         yield Outcome("statistics", skipped="set --base or --statistics")
 

@@ -15,6 +15,7 @@ from metalora_jax.evaluation.doctor.recordings import Recording
 FLOOR = 0.01  # of `normalize.compute`
 TINY = 1e-4  # no robot's dimension varies so little; dividing by it amplifies noise
 NARROW = 4.0  # factor by which demonstrations may vary more than the statistics say
+TOO_NARROW = 0.1  # times as much as the statistics say; one task of many reaches 0.3 in most dimensions
 FEW = 5  # demonstrations that are too few for statistics
 _REMEDY = "use the statistics of the base's training tasks; never compute them from a support set"
 _NAMES = {"state": ("state", "observation.state", "proprio"), "action": ("action", "actions")}
@@ -70,12 +71,19 @@ def _numbers(part: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {name: values.ravel() for name, values in numbers.items()}
 
 
-def statistics(given: Scales, where: str, recordings: Sequence[Recording]) -> Outcome:
-    """Is no dimension degenerate, and do the statistics cover the demonstrations?"""
+def statistics(given: Scales, where: str, recordings: Sequence[Recording], bounded: bool = True) -> Outcome:
+    """Is no dimension degenerate, and do the statistics cover the demonstrations, and not far more?
+
+    Args:
+      given: the statistics.
+      where: their file.
+      recordings: to compare with.
+      bounded: whether actions lie in [-1, 1], as in the simulators.
+    """
     found = []
     for kind, own in (("state", given.state), ("action", given.action)):
         data = [getattr(r, "state" if kind == "state" else "actions").astype(np.float64) for r in recordings]
-        if unsound := _numbers_wrong(where, kind, own):
+        if unsound := _numbers_wrong(where, kind, own, bounded):
             found += unsound
             continue
         if data and data[0].shape[1] != len(own["mean"]):
@@ -84,6 +92,7 @@ def statistics(given: Scales, where: str, recordings: Sequence[Recording]) -> Ou
             continue
         found += _degenerate(where, kind, own, data)
         found += _uncovered(where, kind, own, data)
+        found += _narrow(where, kind, own, data)
     sound = all(len(own["mean"]) == len(own["std"]) for own in (given.state, given.action))
     if sound and (said := _too_few(given, recordings)):
         found.insert(0, Finding(where, said, _REMEDY))
@@ -110,7 +119,7 @@ def against(given: Scales, where: str, base: Scales) -> list[Finding]:
     return found
 
 
-def _numbers_wrong(where: str, kind: str, own: Mapping[str, np.ndarray]) -> list[Finding]:
+def _numbers_wrong(where: str, kind: str, own: Mapping[str, np.ndarray], bounded: bool) -> list[Finding]:
     if len({len(values) for values in own.values()}) > 1:
         return [Finding(where, f"{kind}: its statistics differ in width", _REMEDY)]
     if not all(np.isfinite(values).all() for values in own.values()):
@@ -119,18 +128,20 @@ def _numbers_wrong(where: str, kind: str, own: Mapping[str, np.ndarray]) -> list
     for low, high in (("min", "mean"), ("mean", "max"), ("q01", "q99"), ("q10", "q90")):
         if low in own and high in own and (wrong := np.flatnonzero(own[low] > own[high] + 1e-6)).size:
             found.append(Finding(where, f"{kind} dimension {wrong[0]}: {low} lies above {high}", _REMEDY))
-    found += _impossible(where, kind, own)
+    found += _impossible(where, kind, own, bounded)
     if (wrong := np.flatnonzero(own["std"] < 0)).size:
         found.append(Finding(where, f"{kind} dimension {wrong[0]}: negative standard deviation", _REMEDY))
     return found
 
 
-def _impossible(where: str, kind: str, own: Mapping[str, np.ndarray]) -> list[Finding]:
-    """A variance is at most (max - mean)(mean - min) (Bhatia and Davis 2000); actions lie in [-1, 1]."""
-    bounds = (own["min"], own["max"]) if "min" in own and "max" in own else (-1.0, 1.0) if kind == "action" else ()
-    if not bounds:
+def _impossible(where: str, kind: str, own: Mapping[str, np.ndarray], bounded: bool) -> list[Finding]:
+    """A variance is at most (max - mean)(mean - min) (Bhatia and Davis 2000)."""
+    if "min" in own and "max" in own:
+        low, high = own["min"], own["max"]
+    elif kind == "action" and bounded:
+        low, high = np.array(-1.0), np.array(1.0)
+    else:
         return []
-    low, high = bounds
     most = np.sqrt(np.maximum((high - own["mean"]) * (own["mean"] - low), 0.0))
     what = "no values can have this mean and standard deviation; are they the smallest and largest value?"
     return [
@@ -174,6 +185,22 @@ def _uncovered(where: str, kind: str, own: Mapping[str, np.ndarray], data: Seque
         )
         for i in far
     ]
+
+
+def _narrow(where: str, kind: str, own: Mapping[str, np.ndarray], data: Sequence[np.ndarray]) -> list[Finding]:
+    """Demonstrations that hardly leave the mean in most dimensions; one task alone may leave some of them still."""
+    if not data:
+        return []
+    wide = own["std"] > FLOOR * 1.001
+    if not wide.any():
+        return []
+    share = np.concatenate(data).std(0)[wide] / own["std"][wide]
+    middle = float(np.median(share))
+    if middle >= TOO_NARROW:
+        return []
+    hint = ": radians for degrees?" if abs(np.log(middle * 180 / np.pi)) < np.log(4) else ""
+    what = f"{kind}: the demonstrations vary {middle:.2g} times as much as these statistics, in the median{hint}"
+    return [Finding(where, f"{what}; other units, or another robot", "bring them into the units of the statistics")]
 
 
 def _too_few(given: Scales, recordings: Sequence[Recording]) -> str:

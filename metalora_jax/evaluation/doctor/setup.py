@@ -19,11 +19,11 @@ INSTALL = {"metaworld": "pip install 'metalora_jax[metaworld]'", "libero": liber
 
 
 def versions(world: str) -> Outcome:
-    """The interpreter and the packages that `world` pins."""
+    """The interpreter and the packages that `world` pins; those of no world pin none."""
     found, seen = [], [f"Python {platform.python_version()}", f"jax {jax.__version__} ({jax.default_backend()})"]
     if sys.version_info < PYTHON:
         found.append(Finding("Python", f"{platform.python_version()} is too old", "use Python 3.11 or newer"))
-    for package, wanted in PINS[world].items():
+    for package, wanted in PINS.get(world, {}).items():
         try:
             there = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -1,0 +1,110 @@
+"""What the actions of a data set mean: which state each commands, as a place or as a difference, and how late."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from metalora_jax.evaluation.doctor import signals
+
+EXPLAINS = 0.5  # correlation below which an action and a state have nothing to do with each other
+BETTER = 0.1  # of correlation by which another dimension must fit better than the one of the same number
+GRIPPERS = ("grip", "finger", "jaw", "claw")  # in the names of such dimensions
+_SECONDS = 0.25  # over which differences are averaged: noise of one frame hides slow motion
+_UNKNOWN_RATE = 20.0  # [frames/s] assumed only to choose windows, where a file says none
+
+
+class Pair(NamedTuple):
+    """An action and the state that it commands."""
+
+    action: int
+    state: int
+    relative: bool  # it commands a difference
+    sign: int  # of their correlation over the data set
+    strength: float  # its absolute value
+    gripper: bool
+
+
+class Convention(NamedTuple):
+    """The pairs, and the windows in frames that fit the rate."""
+
+    pairs: tuple[Pair, ...]
+    window: int  # over which differences are averaged
+    reach: int  # of lags
+
+    @property
+    def arm(self) -> tuple[Pair, ...]:
+        """Without grippers, unless there is nothing else."""
+        return tuple(pair for pair in self.pairs if not pair.gripper) or self.pairs
+
+    @property
+    def relative(self) -> bool:
+        """Whether most of the arm's actions are differences."""
+        return 2 * sum(pair.relative for pair in self.arm) > len(self.arm)
+
+
+def gripper_dimensions(names: Sequence[str], width: int) -> tuple[int, ...]:
+    """Those that are named so; the last where nothing is named."""
+    named = tuple(i for i, name in enumerate(names) if any(word in name.lower() for word in GRIPPERS))
+    return named if names else (width - 1,)
+
+
+def find(
+    states: Sequence[np.ndarray],
+    actions: Sequence[np.ndarray],
+    fps: float | None,
+    grippers: Sequence[int],
+) -> Convention:
+    """From every episode's state (T, d) and actions (T, e): the median over episodes decides.
+
+    Args:
+      states: of all episodes.
+      actions: of all episodes.
+      fps: frames per second, None where it is not known.
+      grippers: dimensions of the action.
+    """
+    rate = fps or _UNKNOWN_RATE
+    window, reach = max(3, round(_SECONDS * rate)), max(6, round(0.5 * rate))
+    place, change = [], []
+    for state, action in zip(states, actions, strict=True):
+        if len(action) < window + 5:
+            continue
+        both = [signals.correlation(*signals.shifted(action, state, lag)) for lag in (0, 1, max(2, window // 2))]
+        strongest = np.abs(np.nan_to_num(np.stack(both))).argmax(axis=0)
+        place.append(np.take_along_axis(np.stack(both), strongest[None], 0)[0])
+        moved = signals.smoothed(np.diff(state, axis=0), window)
+        change.append(signals.correlation(signals.smoothed(action, window)[: len(moved)], moved))
+    if not place:
+        return Convention((), window, reach)
+    by = {False: _median(place), True: _median(change)}
+    pairs = []
+    for a in range(actions[0].shape[1]):
+        scores = {relative: np.abs(table[a]) for relative, table in by.items()}
+        best = np.maximum(scores[False], scores[True])
+        s = int(best.argmax())
+        if len(best) == actions[0].shape[1] and best[a] > max(EXPLAINS, best[s] - BETTER):
+            s = a
+        relative = bool(scores[True][s] > scores[False][s])
+        if best[s] > EXPLAINS:
+            sign = 1 if by[relative][a, s] > 0 else -1
+            pairs.append(Pair(a, s, relative, sign, float(best[s]), a in grippers))
+    return Convention(tuple(pairs), window, reach)
+
+
+def velocities(
+    pairs: Sequence[Pair], state: np.ndarray, action: np.ndarray, window: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Command and motion of each pair as changes a frame, (n, pairs) each, smoothed."""
+    commands = np.stack(
+        [action[:-1, p.action] if p.relative else np.diff(action[:, p.action]) for p in pairs], axis=1
+    ).astype(np.float64)
+    motion = np.diff(state[:, [p.state for p in pairs]].astype(np.float64), axis=0)
+    return signals.smoothed(commands, window), signals.smoothed(motion, window)
+
+
+def _median(tables: Sequence[np.ndarray]) -> np.ndarray:
+    """Over episodes; 0 where fewer than half say anything."""
+    stacked = np.stack(tables)
+    known = np.isfinite(stacked)
+    filled = np.where(known, stacked, 0.0)
+    return np.median(filled, axis=0) if len(stacked) else filled
