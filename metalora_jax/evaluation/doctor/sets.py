@@ -3,7 +3,6 @@
 This is the one place that knows how LeRobot's and LIBERO's files are read.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,9 +13,9 @@ import numpy as np
 
 from metalora_jax.data import sources
 from metalora_jax.data.demos import DemoError, reading
-from metalora_jax.data.sources import lerobot_meta
-from metalora_jax.data.sources.lerobot import LeRobot
-from metalora_jax.data.sources.source import KNOWN, feature_names
+from metalora_jax.data.sources.lerobot_info import INFO, REMEDY, Feature, Info
+from metalora_jax.data.sources.lerobot_meta import LAYOUT, parquet
+from metalora_jax.data.sources.names import KNOWN, feature_names
 from metalora_jax.types import Demo
 
 _PREFIX, _SUFFIX = "observation.images.", "_rgb"
@@ -49,29 +48,30 @@ def layout(path: Path, cameras: Sequence[str], keys: Mapping[str, str]) -> Layou
     """
     if path.suffix in (".hdf5", ".h5"):
         return Layout(path.name, {c: keys.get(c, c + _SUFFIX) for c in cameras} or _in_hdf5(path))
-    if not (path / lerobot_meta.INFO).exists():
+    if not (path / INFO).exists():
         return Layout(path.name, {camera: keys.get(camera, camera) for camera in cameras or _USUAL})
-    meta = lerobot_meta.load(path)
-    features = meta.features
-    seen = [key for key in features if features[key]["dtype"] in ("image", "video") and not _depth(features[key])]
+    info = Info(path)
+    seen = info.pictures()
+    shapes = {key: info.feature(key).shape for key in seen}
     if cameras:
-        found, left = dict(zip(cameras, feature_names(path, features, cameras, keys).cameras, strict=True)), []
+        names = feature_names(info.path, info.features, cameras, keys, seen).cameras
+        found, left = dict(zip(cameras, names, strict=True)), []
     else:
-        sizes = Counter(features[key]["shape"] for key in seen)
+        sizes = Counter(shapes.values())
         size = max(sizes, key=lambda shape: sizes[shape]) if sizes else ()
-        found = {_camera(key, keys): key for key in seen if features[key]["shape"] == size}
-        left = [_camera(key, keys) for key in seen if features[key]["shape"] != size]
+        found = {_camera(key, keys): key for key in seen if shapes[key] == size}
+        left = [_camera(key, keys) for key in seen if shapes[key] != size]
     vectors = {part: value for part, value in keys.items() if part in ("state", "action")}
-    named = feature_names(path, features, (), vectors)
+    named = feature_names(info.path, info.features, (), vectors, seen)
     return Layout(
         path.name,
         found,
         tuple(left),
-        _names(features[named.state]),
-        _names(features[named.action]),
-        meta.fps,
-        _robot(path),
-        _times(meta.episodes),
+        _names(info.features[named.state], info.feature(named.state)),
+        _names(info.features[named.action], info.feature(named.action)),
+        info.fps,
+        str(info.fields.get("robot_type") or ""),
+        _times(path),
     )
 
 
@@ -86,19 +86,11 @@ def each(path: Path, cameras: Sequence[str], keys: Mapping[str, str]) -> Iterato
     Raises:
       DemoError: if the data set cannot be read at all.
     """
-    source = sources.open(path, cameras, keys)
-    if isinstance(source, LeRobot):
-        for episode in source._meta.episodes:
-            try:
-                yield episode.task, episode.number, source._read(episode)
-            except DemoError as error:
-                yield episode.task, episode.number, error
-        return
-    number = 0
-    for task in source.tasks():
-        for demo in source.demos(task):
-            yield task, number, demo
-            number += 1
+    for episode, demo in sources.open(path, cameras, keys).survey():
+        if episode.number is None:  # what is wrong concerns the whole file
+            assert isinstance(demo, DemoError)
+            raise demo
+        yield episode.task, episode.number, demo
 
 
 def widths_and_texts(path: Path, keys: Mapping[str, str]) -> tuple[tuple[int, int], tuple[str, ...], str]:
@@ -126,34 +118,24 @@ def _camera(key: str, keys: Mapping[str, str]) -> str:
     return (given or known or [key.removeprefix(_PREFIX).rpartition(".")[2]])[0]
 
 
-def _depth(feature: Mapping[str, Any]) -> bool:
-    info = feature.get("info") or feature.get("video_info") or {}
-    return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
-
-
-def _robot(path: Path) -> str:
-    with reading(path / lerobot_meta.INFO, lerobot_meta.LAYOUT, lerobot_meta.REMEDY):
-        return str(json.loads((path / lerobot_meta.INFO).read_text(encoding="utf-8")).get("robot_type") or "")
-
-
-def _names(feature: Mapping[str, Any]) -> tuple[str, ...]:
+def _names(declared: Mapping[str, Any], feature: Feature) -> tuple[str, ...]:
     """Names of a vector's dimensions: a list, a list of lists, or one under some key; none if they do not fit."""
-    names: Any = feature.get("names")
+    names: Any = declared.get("names")
     while isinstance(names, dict | list) and len(names) == 1:
         names = next(iter(names.values())) if isinstance(names, dict) else names[0]
     if isinstance(names, dict):
         names = list(names)
-    width = feature["shape"][-1] if feature["shape"] else 0
+    width = feature.shape[-1]
     return tuple(map(str, names)) if isinstance(names, list) and len(names) == width else ()
 
 
-def _times(episodes: Sequence[lerobot_meta.Episode]) -> dict[int, np.ndarray]:
+def _times(root: Path) -> dict[int, np.ndarray]:
     """Of every episode whose table can be read; the others are the reader's to name."""
     found: dict[int, np.ndarray] = {}
-    for path in dict.fromkeys(episode.data for episode in episodes):
+    for path in sorted((root / "data").rglob("*.parquet")):
         try:
-            with reading(path, lerobot_meta.LAYOUT, lerobot_meta.REMEDY):
-                table = lerobot_meta.parquet().read_table(path, columns=["episode_index", "timestamp"])
+            with reading(path, LAYOUT, REMEDY):
+                table = parquet().read_table(path, columns=["episode_index", "timestamp"])
         except DemoError:
             continue
         whose, times = (table[name].to_numpy().astype(np.float64) for name in ("episode_index", "timestamp"))
