@@ -236,7 +236,7 @@ def test_a_config_selects_and_skips(tmp_path, demos, caplog):
     assert "left out 1 of 3" in caplog.text
     with pytest.raises(DemoError, match="leave episode 2 out"):
         read_demos(DataConfig.from_config({**config, "drop": [0]}))
-    with pytest.raises(DemoError, match=r"tasks are 'turn on the stove' \(text\), expected a list"):
+    with pytest.raises(ValueError, match=r"data\.tasks is 'turn on the stove'; it must be a list"):
         read_demos(DataConfig.from_config({**config, "tasks": "turn on the stove"}))
-    with pytest.raises(DemoError, match=r"cameras are 'agentview' \(text\), expected a list"):
+    with pytest.raises(ValueError, match=r"data\.cameras is 'agentview'; it must be a list"):
         read_demos(DataConfig.from_config({**config, "cameras": "agentview"}))
