@@ -48,7 +48,7 @@ def _replace_damaged() -> None:
         try:
             return read(cache_key, *arguments, **named)
         except Exception as error:  # whatever reading a damaged file raises
-            entry = Path(str(jax.config.jax_compilation_cache_dir), f"{cache_key}-cache")
+            entry = Path(os.environ["JAX_COMPILATION_CACHE_DIR"], f"{cache_key}-cache")
             if not entry.is_file():
                 raise
             logging.info("%s cannot be read (%s); it is compiled again", entry, type(error).__name__)

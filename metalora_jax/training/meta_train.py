@@ -200,7 +200,7 @@ def meta_train(recipe: Recipe, workdir: str | Path, sinks: Callable[[int], list]
 
     Raises:
       WorkdirError: `workdir` holds another run.
-      ValueError: see `setting`.
+      ValueError: see `setting`; or theta did not move in all of the run.
     """
     checkpoint.claim(workdir, recipe.to_json())
     workdir = Path(workdir)
@@ -211,6 +211,7 @@ def meta_train(recipe: Recipe, workdir: str | Path, sinks: Callable[[int], list]
     optimizer = outer_optimizer(recipe.outer)
     [frozen] = frozen_outputs(known.base, [known.frames], known.learner.stage)
     report_placement(known, frozen)
+    before = jax.tree.map(np.array, known.learner.theta)  # a copy: the loop's first step takes the arrays over
     state = loop.run(
         workdir,
         loop.init(method_of(recipe, known.learner).init(known.learner.theta), optimizer),
@@ -223,6 +224,6 @@ def meta_train(recipe: Recipe, workdir: str | Path, sinks: Callable[[int], list]
         sinks=sinks,
         learning_rate=outer_schedule(recipe.outer, recipe.outer.learning_rate),
     )
-    check_moved(known.learner.theta, state.params["theta"])
+    check_moved(before, state.params["theta"])
     save(target, known.base, recipe.placement, state.params, config=recipe.to_json(), data=known.data)
     return target
