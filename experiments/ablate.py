@@ -15,7 +15,7 @@ from metalora_jax.evaluation.protocol import experiment, films
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.protocol.grid import expand
 from metalora_jax.evaluation.reports import report
-from metalora_jax.training import checkpoint, command
+from metalora_jax.training import command
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for adapters, records and the report.", required=True)
@@ -24,7 +24,6 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for adapters, records
 def main(_: list[str]) -> None:
     workdir, comparison = Path(_WORKDIR.value), Comparison.from_config(expand(_CONFIG.value.to_dict()))
     films.check(comparison.films)
-    checkpoint.claim(workdir, comparison.to_json())
     print(f"arms: {', '.join(comparison.arms)}")
     experiment.run(comparison, workdir)
     print(f"raw records: {workdir / 'episodes.jsonl'}")

@@ -14,7 +14,7 @@ from metalora_jax.evaluation.protocol import experiment, films
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.reports import report
 from metalora_jax.machine.processes import Host
-from metalora_jax.training import checkpoint, command
+from metalora_jax.training import command
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for adapters, records and the report.", required=True)
@@ -25,7 +25,6 @@ _HOSTS = flags.DEFINE_integer("hosts", 1, "How many machines share the episodes.
 def main(_: list[str]) -> None:
     workdir, comparison = Path(_WORKDIR.value), Comparison.from_config(_CONFIG.value.to_dict())
     films.check(comparison.films)
-    checkpoint.claim(workdir, comparison.to_json())
     experiment.run(comparison, workdir, Host(_HOST.value, _HOSTS.value))
     print(f"raw records: {workdir}/episodes*.jsonl")
     if _HOST.value == 0:

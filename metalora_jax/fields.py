@@ -6,7 +6,7 @@ import difflib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 Made = TypeVar("Made")
@@ -65,6 +65,18 @@ def meant(wrong: object, known: typing.Iterable[str]) -> str:
     """A suggestion for messages: "; did you mean inner_steps?", or "" where nothing is near."""
     near = difflib.get_close_matches(str(wrong), list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def check_positive(values: Any, section: str, names: Iterable[str]) -> None:
+    """Refuses fields of `values` that are not above zero, and finite; None is left to the field's meaning.
+
+    Raises:
+      ValueError: the field is named as `section.field`.
+    """
+    for name in names:
+        value = getattr(values, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise ValueError(f"{section}.{name} is {value}; it must be positive")
 
 
 def optional(part: Part) -> Part:

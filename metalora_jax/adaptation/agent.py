@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from metalora_jax import adapters
+from metalora_jax import adapters, trees
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.learner import Learner, learner
 from metalora_jax.adapters import Theta
@@ -14,7 +14,7 @@ from metalora_jax.types import Observation
 class Agent:
     """A base, perhaps with an adapter, that acts.
 
-        agent = Agent(base, start)
+        agent = Agent(base, start.learner)
         chunk = agent.act(images, state, "open the drawer", jax.random.key(0))
 
     The policy is compiled once for each shape of the inputs and each placement; agents that differ in theta alone share
@@ -32,11 +32,9 @@ class Agent:
             Exact up to rounding in float32.
 
         Raises:
-          ValueError: theta does not fit `adapted`; or `fuse` is wanted of adapters that depend on their input, or of
-            weights that are not float32, which would round the adapters away.
+          ValueError: `adapted` is on another base; theta does not fit it, or is not finite; or `fuse` is wanted of
+            adapters that depend on their input, or of weights that are not float32, which would round them away.
         """
-        if adapted is None and theta is not None:
-            raise ValueError("theta is given without the adapters that it belongs to; pass `adapted`, too")
         self._base = base
         self._plain = learner(base, (), jax.random.key(0))
         self.fuse = fuse
@@ -45,9 +43,15 @@ class Agent:
     def swap(self, adapted: Learner | None, theta: Theta | None = None) -> None:
         """Takes another adapter; nothing is compiled where its placement has been used before. Arguments as above."""
         if adapted is None:
+            if theta is not None:
+                raise ValueError("theta is given without the adapters that it belongs to; pass `adapted`, too")
             self._learner = self._plain
             return
+        adapted.check_base(self._base)
         theta = jax.tree.map(jax.numpy.asarray, adapted.theta if theta is None else theta)
+        trees.check_same(theta, adapted.theta, "theta")
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(theta)):
+            raise ValueError("theta is not finite: its training diverged; load or adapt another one")
         if not self.fuse:
             self._learner = adapted.replace(theta=theta)
             return

@@ -19,7 +19,7 @@ from metalora_jax.types import Batch, PyTree
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=("theta", "phi"),
-    meta_fields=("graph", "stage", "action_dim"),
+    meta_fields=("graph", "stage", "action_dim", "base"),
 )
 @dataclasses.dataclass(frozen=True)
 class Learner:
@@ -30,11 +30,23 @@ class Learner:
     phi: PyTree  # frozen
     stage: Stage  # static; the frozen front ends here
     action_dim: int  # static; the robot's own
+    base: str  # static; fingerprint of the base that phi is of, with its statistics
 
     def model(self, theta: Theta | None = None, dropout_key: jax.Array | None = None) -> Policy:
         """The adapted policy, with other values of theta where they are given."""
         theta = self.theta if theta is None else theta
         return cast(Policy, adapters.join(self.graph, theta, self.phi, dropout_key))
+
+    def check_base(self, base: Base) -> None:
+        """Refuses a base that the adapters are not on: their commands would be another policy's, in other units.
+
+        Raises:
+          ValueError: the message names both fingerprints.
+        """
+        if self.base != base.fingerprint:
+            raise ValueError(
+                f"the adapters are on base {self.base}, this base is {base.fingerprint}: load them on this one"
+            )
 
     def replace(self, **fields: PyTree) -> "Learner":
         """A copy with other fields."""
@@ -44,7 +56,7 @@ class Learner:
 def learner(base: Base, placement: Placement, key: jax.Array) -> Learner:
     """Attaches fresh adapters to `base`."""
     graph, theta, phi = adapters.split(adapters.attach(base.model, placement, key))
-    return Learner(graph, theta, phi, base.model.stage_of(theta), len(base.statistics.action_mean))
+    return Learner(graph, theta, phi, base.model.stage_of(theta), len(base.statistics.action_mean), base.fingerprint)
 
 
 def loss_fn(start: Learner, *, draws: int, dropout: bool = False) -> LossFn:

@@ -83,6 +83,8 @@ def save(
         `path` exists and `overwrite` is False.
     """
     path = Path(path)
+    if not isinstance(config.get("meta", {}), Mapping):
+        raise AdapterError(f"config['meta'] is {config['meta']!r}; leave it out, or give a recipe's section")
     if path.exists() and not overwrite:
         raise AdapterError(f"{path} exists; choose another path or pass overwrite=True")
     theta = jax.tree.map(jnp.asarray, theta)
@@ -172,6 +174,13 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
         )
     if _json_digest(manifest) != stated:
         raise AdapterError(f"{file} was altered after it was saved (digest mismatch); copy the adapter again")
+    fields = ("base_fingerprint", "placement", "normalisation", "config", "files", "tree_digest", "probe")
+    if missing := [name for name in fields if name not in manifest]:
+        raise AdapterError(f"{file} has no {missing[0]!r}: it was not written by `save`; save the adapter again")
+    if not isinstance(manifest["config"], dict) or not isinstance(manifest["config"].get("meta", {}), dict):
+        raise AdapterError(
+            f"{file}: `config` and its `meta` must be objects; save the adapter again"
+        )
     return manifest
 
 

@@ -19,7 +19,7 @@ class DataConfig(NamedTuple):
     keys: Mapping[str, str] | None = None  # camera, state or action -> its name in a dataset of one's own
     frames: int | None = None  # of each demonstration, spread evenly; few make a large base's front cheap. None: all
     episodes: Sequence[int | str] | None = None  # the only ones to read, by the dataset's own numbers. None: all
-    drop: Sequence[int | str] = ()  # those not to read; "task:3" in a directory of HDF5 files, each of which counts from 0
+    drop: Sequence[int | str] = ()  # those not to read; "task:3" in a directory of HDF5 files, which all count from 0
     skip_bad: bool = False  # leave out what cannot be used, with a warning that names it; else it is an error
 
     @classmethod

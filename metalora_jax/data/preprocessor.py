@@ -41,16 +41,25 @@ class Preprocessor(NamedTuple):
           instruction: what the robot is told.
 
         Raises:
-          ValueError: images are no uint8, there is another number of frames or state dimensions, or the text is too
-            long.
+          ValueError: images are no uint8, there are no frames, more cameras than the policy has, another number of
+            frames or state dimensions, a state that is not finite, or a text that is too long.
         """
         images, state = np.asarray(images), np.asarray(state)
         if images.ndim != 5 or images.dtype != np.uint8:
             raise ValueError(f"images are {images.dtype} {images.shape}, expected uint8 (B, C, H, W, 3)")
+        if min(images.shape) == 0 or images.shape[-1] != 3:
+            raise ValueError(f"images have shape {images.shape}, expected (B, C, H, W, 3) with at least one frame")
+        if images.shape[1] > self.sizes.cameras:
+            raise ValueError(
+                f"images show {images.shape[1]} cameras, the policy has {self.sizes.cameras}: give those that it was "
+                "trained with, in their order"
+            )
         if state.shape != (len(images), self.state_dim):
             raise ValueError(
                 f"state has shape {state.shape}, expected ({len(images)}, {self.state_dim}): a row for each frame"
             )
+        if not np.isrealobj(state) or not np.isfinite(state).all():
+            raise ValueError("the state is not finite: check the sensor that it comes from")
         known = self.normalize_state(state)
         mask = np.ones(images.shape[:2], bool)
         return Observation(self.prepare_images(images), mask, *self.text(instruction, known), known)

@@ -150,6 +150,13 @@ class ConditionRange:
         """Reads the section `conditions`; see `fields.from_fields`."""
         return from_fields(cls, fields, "conditions")
 
+    @property
+    def of_the_scene(self) -> list[str]:
+        """The fields that change what is seen or how things move; demonstrations must be recorded under them."""
+        plain, relabelled = ConditionRange(), ("yaw", "gain", "latency")
+        names = [field.name for field in dataclasses.fields(self) if field.name not in relabelled]
+        return [name for name in names if getattr(self, name) != getattr(plain, name)]
+
     def sample(self, rng: np.random.Generator, split: str) -> Condition:
         """One condition of "train", "validation" or "test"; the same generator state gives the same condition."""
         if split not in _ARCS:

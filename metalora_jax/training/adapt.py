@@ -108,6 +108,7 @@ def adapt(
         paraphrases but no variants, or earlier tasks without `options.replay_frames`, or the reverse; or theta did not
         move.
     """
+    start.learner.check_base(base)
     _check(start, options, earlier)
     frames = gather({_TASK: list(demos)}, base.preprocessor, augment)
     old = [gather(earlier, base.preprocessor)] if earlier else []

@@ -217,7 +217,20 @@ class Interrupt:
 def claim(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> bool:
     """Claims `workdir` for the run with this configuration; True if that run is already there.
 
-    The configuration is written to `workdir/config.json` before anything else, atomically.
+    The configuration is written to `workdir/config.json`, atomically, before anything else is written there.
+
+    Raises:
+      WorkdirError: see `check_claim`.
+    """
+    if check_claim(workdir, config):
+        return True
+    Path(workdir).mkdir(parents=True, exist_ok=True)
+    files.write_json(Path(workdir) / _CONFIG, _as_read_back(config), sort_keys=True)
+    return False
+
+
+def check_claim(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> bool:
+    """What `claim` would return, without a claim: for before a run's inputs have been read.
 
     Raises:
       WorkdirError: if the directory holds a run with another configuration (the differing fields are named), or files
@@ -239,8 +252,6 @@ def claim(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> bool:
         return True
     if workdir.exists() and any(not p.name.startswith(f".{_CONFIG}") for p in workdir.iterdir()):
         raise WorkdirError(f"{workdir} holds files but no {_CONFIG}; choose an empty work directory")
-    workdir.mkdir(parents=True, exist_ok=True)
-    files.write_json(file, config, sort_keys=True)
     return False
 
 

@@ -29,7 +29,9 @@ def run(main: Callable[[list[str]], None], config: Callable[[], Mapping[str, Any
             # All flags are read, and one that is required is missing: to show the config, none but its own are needed.
             if shown is not None and flags.FLAGS.is_parsed() and shown.value:
                 return argv[:1]
-            sys.exit(f"error: {error}  (--help lists the flags)")
+            sys.exit(f"error: {_last_line(error)}  (--help lists the flags)")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # of an override that the config refuses
+            sys.exit(f"error: --config: {_last_line(error)}  (--print_config shows the fields)")
 
     def show() -> None:
         if config is None and flags.FLAGS.config is None:
@@ -44,7 +46,7 @@ def run(main: Callable[[list[str]], None], config: Callable[[], Mapping[str, Any
                 main(argv)
         except KeyboardInterrupt:
             sys.exit("interrupted; finished work is kept, and the same command goes on from there")
-        except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
+        except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError) as error:
             if logging.get_verbosity() >= logging.DEBUG:
                 raise
             sys.exit(f"error: {error}  (--verbosity=1 shows where)")
@@ -55,6 +57,12 @@ def run(main: Callable[[list[str]], None], config: Callable[[], Mapping[str, Any
     python_logging.getLogger("jax._src.xla_bridge").setLevel(python_logging.WARNING)
     caches.keep_compiled()
     app.run(guarded, flags_parser=parse)
+
+
+def _last_line(error: Exception) -> str:
+    """What went wrong: absl puts the traceback of a config file that cannot be read ahead of it."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return (text.strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
 def _lines(config: Mapping[str, Any], indent: str = "") -> Iterator[str]:

@@ -202,12 +202,13 @@ def meta_train(recipe: Recipe, workdir: str | Path, sinks: Callable[[int], list]
       WorkdirError: `workdir` holds another run.
       ValueError: see `setting`; or theta did not move in all of the run.
     """
-    checkpoint.claim(workdir, recipe.to_json())
-    workdir = Path(workdir)
+    workdir, claimed = Path(workdir), recipe.to_json()
+    checkpoint.check_claim(workdir, claimed)
     target = workdir / "adapter"
     if target.exists():
         return target
     known = setting(recipe)
+    checkpoint.claim(workdir, claimed)  # not before the inputs are there: a mistyped path would bind the directory
     optimizer = outer_optimizer(recipe.outer)
     [frozen] = frozen_outputs(known.base, [known.frames], known.learner.stage)
     report_placement(known, frozen)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import optax
 
 from metalora_jax import meta as metas
-from metalora_jax.fields import from_fields
+from metalora_jax.fields import check_positive, from_fields
 from metalora_jax.meta import LossFn, MetaMethod
 
 LEARNED = {"learned": "tensor", "learned_each": "element"}  # what shares a learned rate
@@ -27,10 +27,9 @@ class MetaConfig(NamedTuple):
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "MetaConfig":
-        """Reads the section `meta`; see `fields.from_fields`. Raises ValueError if inner_steps is not positive."""
+        """Reads the section `meta`; see `fields.from_fields`. Raises ValueError if a number is not positive."""
         self = from_fields(cls, fields, "meta")
-        if self.inner_steps < 1:
-            raise ValueError(f"meta.inner_steps = {self.inner_steps} must be at least 1")
+        check_positive(self, "meta", ("inner_steps", "inner_learning_rate", "max_norm", "micro_batch"))
         return self
 
 

@@ -3,15 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+
 from metalora_jax.adapters import Placement, placement
 from metalora_jax.data import instructions
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.config import DataConfig
 from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.envs.control import Control
-from metalora_jax.fields import each, from_fields, optional, to_fields
+from metalora_jax.fields import check_positive, each, from_fields, optional, to_fields
 from metalora_jax.training.augmentation import SymmetryConfig
-from metalora_jax.training.methods import LEARNED, MetaConfig
+from metalora_jax.training.methods import LEARNED, MetaConfig, build
+from metalora_jax.types import PyTree
 
 
 class BatchConfig(NamedTuple):
@@ -35,6 +38,8 @@ class BatchConfig(NamedTuple):
           ValueError: retained tasks, and the frames drawn of them, do not belong together.
         """
         self = from_fields(cls, fields, "batch")
+        counts = ("meta_batch", "shots", "frames", "query_demos", "query_frames", "noise_draws")
+        check_positive(self, "batch", counts)
         if bool(self.retained_tasks) != (self.retained_frames > 0):
             raise ValueError(
                 f"batch.retained_tasks names {len(self.retained_tasks)} tasks, retained_frames is "
@@ -57,8 +62,12 @@ class OuterConfig(NamedTuple):
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "OuterConfig":
-        """Reads the section `outer`; see `fields.from_fields`."""
-        return from_fields(cls, fields, "outer")
+        """Reads the section `outer`; see `fields.from_fields`. Raises ValueError for fewer than two steps."""
+        self = from_fields(cls, fields, "outer")
+        check_positive(self, "outer", ("learning_rate", "learning_rate_of_rates", "max_norm"))
+        if self.steps < 2:
+            raise ValueError(f"outer.steps is {self.steps}; a schedule takes at least two")
+        return self
 
 
 class Recipe(NamedTuple):
@@ -103,6 +112,13 @@ class Recipe(NamedTuple):
                 "paraphrases": instructions.checked,
             },
         )
+        check_positive(self, "config", ("checkpoint_every",))
+        build(_no_loss, self.meta)  # refuses methods that are unknown, and options without effect
+        if self.conditions is not None and (named := self.conditions.of_the_scene):
+            raise ValueError(
+                f"conditions.{named[0]} changes what is seen or how things move, which recorded demonstrations do not "
+                "show: record some under it (`conditions` of collect.py's parts), and leave it out here"
+            )
         if (self.meta.optimizer in LEARNED) != (self.outer.learning_rate_of_rates is not None):
             raise ValueError(
                 "outer.learning_rate_of_rates belongs to learned inner rates: set it with them, and only with them"
@@ -113,6 +129,10 @@ class Recipe(NamedTuple):
         """The config, with the defaults of what it left out."""
         written = {name: to_fields(value) for name, value in self._asdict().items() if name != "placement"}
         return written | {"placement": placement.to_json(self.placement)}
+
+
+def _no_loss(theta: PyTree, batch: Any, key: jax.Array) -> jax.Array:
+    raise AssertionError("no method is run where a recipe is read")
 
 
 class Pretraining(NamedTuple):

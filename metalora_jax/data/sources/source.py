@@ -127,6 +127,8 @@ class Source(abc.ABC):
 
     def enough(self, task: str, there: int, limit: int | None) -> int:
         """How many of `there` demonstrations to read; raises DemoError if fewer than `limit` are there."""
+        if limit is not None and limit < 1:
+            raise DemoError(f"{self.path}: {limit} demonstrations of {task!r} requested; ask for at least one")
         if limit is not None and limit > there:
             raise DemoError(f"{self.path}: {limit} demonstrations of {task!r} requested, {there} found; use fewer")
         return there if limit is None else limit

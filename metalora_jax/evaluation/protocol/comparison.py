@@ -1,5 +1,7 @@
 """A whole few-shot comparison: a config, read once into typed values and checked before any work begins."""
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +15,8 @@ from metalora_jax.evaluation.protocol.few_shot import Protocol
 from metalora_jax.evaluation.protocol.grid import Grid
 from metalora_jax.evaluation.protocol.scene import Opening
 from metalora_jax.evaluation.reports.summary import Settings
-from metalora_jax.fields import each, from_fields, optional, to_fields
+from metalora_jax.fields import check_positive, each, from_fields, optional, to_fields
+from metalora_jax.training.methods import LEARNED, OPTIMIZERS
 from metalora_jax.training.recipe import Recipe
 
 
@@ -110,8 +113,7 @@ class Comparison(NamedTuple):
                 "grid": optional(Grid.from_config),
             },
         )
-        if self.report.reference not in self.arms:
-            raise ValueError(f"report.reference = {self.report.reference!r} is no arm; choose {', '.join(self.arms)}")
+        _check(self)
         return self
 
     def to_json(self) -> dict[str, Any]:
@@ -147,3 +149,51 @@ class Comparison(NamedTuple):
 
 def _arm(fields: Mapping[str, Any]) -> Recipe | Fresh:
     return Recipe.from_config(fields) if "meta" in fields else Fresh.from_config(fields)
+
+
+def _check(self: Comparison) -> None:
+    """Refuses what would have no effect, or fail after hours of training."""
+    for name, arm in self.arms.items():
+        if not re.fullmatch(r"[\w-][\w.-]*", name) or name == "base":
+            raise ValueError(f"arms: {name!r} cannot name an arm; use letters, digits, '_', '-', '.', and not 'base'")
+        if isinstance(arm, Recipe) and (arm.base not in ("", self.base) or arm.seed not in (0, *self.meta_seeds)):
+            raise ValueError(f"arms.{name}.base and .seed are the comparison's `base` and `meta_seeds`: leave them out")
+    for name, values in (("meta_seeds", self.meta_seeds), ("protocol.shots", self.protocol.shots)):
+        if not values or len(set(values)) < len(values):
+            raise ValueError(f"{name} is {values}; name at least one, and none twice")
+    check_positive(self, "config", ("workers",))
+    _check_steps(self)
+    _check_search(self)
+    if unknown := set(self.films.tasks) - set(self.test.tasks):
+        raise ValueError(f"films.tasks: {min(unknown)!r} is not in test.tasks")
+    if self.report.reference not in self.arms:
+        raise ValueError(f"report.reference = {self.report.reference!r} is no arm; choose {', '.join(self.arms)}")
+
+
+def _check_steps(self: Comparison) -> None:
+    protocol, known = self.protocol, self.protocol.steps
+    if list(known) != sorted({*known}) or min(known, default=0) < 0:
+        raise ValueError(f"protocol.steps is {known}; name step counts from 0 on, ascending")
+    if min(protocol.shots) < 1:
+        raise ValueError(f"protocol.shots is {protocol.shots}; an arm adapts to at least one demonstration")
+    check_positive(protocol, "protocol", ("demonstration_draws", "episodes", "frames", "noise_draws", "max_norm"))
+    named = {"protocol.shots_steps": protocol.shots_steps if len(protocol.shots) > 1 else ()}
+    named |= {f"protocol.{name}": (getattr(protocol, name),) for name in ("retention_steps", "instruction_steps")}
+    named["films.steps"] = (self.films.steps,) if self.films.tasks else ()
+    named["report.steps"] = () if self.report.steps is None else (self.report.steps,)
+    for name, steps in named.items():
+        if unknown := set(steps) - {0, *known}:
+            raise ValueError(f"{name}: {min(unknown)} is not in protocol.steps {known}, so nothing would be measured")
+
+
+def _check_search(self: Comparison) -> None:
+    if unknown := self.search.keys() - {"learned", *OPTIMIZERS}:
+        raise ValueError(f"search: no optimizer named {min(unknown)!r}; choose learned, {', '.join(OPTIMIZERS)}")
+    for name, rates in self.search.items():
+        if wrong := [rate for rate in rates if not 0 < rate < math.inf]:
+            raise ValueError(f"search.{name} holds {wrong[0]}; rates are positive")
+    learned = [name for name, arm in self.trained.items() if arm.meta.optimizer in LEARNED]
+    if learned and not self.search.get("learned"):
+        raise ValueError(f"search.learned names no factor for the arm {learned[0]!r}, which has learned rates: (1.0,)")
+    if len(learned) < len(self.arms) and not any(self.search.get(name) for name in OPTIMIZERS):
+        raise ValueError(f"search names no rate of {' or '.join(OPTIMIZERS)}, and there are arms without learned rates")

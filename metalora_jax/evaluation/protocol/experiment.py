@@ -43,6 +43,7 @@ from metalora_jax.machine.forecast import Forecast
 from metalora_jax.machine.processes import ALONE, Host, in_processes
 from metalora_jax.machine.progress import current_forecast, progress, show_forecast, take_line
 from metalora_jax.policies.policy import Stage
+from metalora_jax.training import checkpoint
 from metalora_jax.training.meta_train import meta_train
 from metalora_jax.training.recipe import Recipe
 from metalora_jax.training.task_batches import replay_of
@@ -51,7 +52,7 @@ LOOK = 5.0  # [s] between two checks of a waiting host
 
 
 def run(comparison: Comparison, workdir: Path, host: Host = ALONE) -> Path:
-    """Runs the unfinished part of the comparison in `workdir`, which `comparison` has claimed.
+    """Runs the unfinished part of the comparison in `workdir`.
 
     Several hosts may share a `workdir` and the episodes, each with a log of its own. The first one trains and searches;
     the others wait for it.
@@ -64,6 +65,7 @@ def run(comparison: Comparison, workdir: Path, host: Host = ALONE) -> Path:
         protocol.
     """
     protocol, control = comparison.protocol, comparison.control
+    checkpoint.check_claim(workdir, comparison.to_json())
     check_retention(protocol)
     check_replay(comparison)
     where = world(control.world)
@@ -77,6 +79,7 @@ def run(comparison: Comparison, workdir: Path, host: Host = ALONE) -> Path:
     for doubt in provenance.doubts(comparison.source):
         logging.warning("a report of this run will be refused, or marked as a draft: %s", doubt)
     check_base(base, control, where)
+    checkpoint.claim(workdir, comparison.to_json())  # not before all inputs are there: it binds the directory
     train(comparison, workdir)
     arms = [arm for name in comparison.arms for arm in build_arm(comparison, name, base, workdir)]
     stages = {arm.learner.stage for arm in arms}

@@ -184,7 +184,7 @@ def examine(run_dir: Path, episodes: Sequence[Episode], config: Mapping[str, Any
         problems.append(f"{unlisted} episodes were recorded without {FILE}, the others with it: report them separately")
     problems += dict.fromkeys(problem for line in used.values() for problem in line.loose)
     problems += _apart(used.values())
-    if used and digest(config) not in {line.renamed or line.inputs.config for line in used.values()}:
+    if used and {digest(config)} != {line.renamed or line.inputs.config for line in used.values()}:
         problems.append("config.json is not the config that the episodes were run with: restore it")
     cautions = []
     if unlisted:
