@@ -14,6 +14,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,11 @@ def table(peers: Path | None) -> list[list[str]]:
         for number, fault in enumerate(FAULTS):
             demos, which = damaged(fault, KIND, SEED)
             root = write_lerobot(Path(folder) / str(number) / "set", demos, KIND)
+            with ThreadPoolExecutor() as pool:  # the tools are processes of their own
+                answers = dict(zip(tools, pool.map(lambda ask, root=root: ask(root), tools.values()), strict=True))
             cells = []
-            for name, ask in tools.items():
-                hit = any(episode == which for episode, _ in ask(root) - usual[name])
+            for name, said in answers.items():
+                hit = any(episode == which for episode, _ in said - usual[name])
                 named[name] += hit
                 cells.append("yes" if hit else "")
             rows.append([fault, *cells])
