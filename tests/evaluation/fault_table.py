@@ -14,11 +14,12 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from tests.evaluation.faults import FAULTS, damaged
-from tests.evaluation.faulty_sets import Kind, made, make_set
+from tests.evaluation.faulty_sets import Kind, make_set
 from tests.evaluation.written_sets import above_info, examined, write_lerobot
 
 Said = set[tuple[int, str]]  # (episode, what, without its numbers)
@@ -80,29 +81,27 @@ PEERS: dict[str, tuple[str, Callable[[Path, Path], Said]]] = {
 }
 
 
-def table(peers: Path | None) -> list[list[str]]:
-    """Rows of cells, the header first."""
+def table(peers: Path | None, jobs: int) -> list[list[str]]:
+    """Rows of cells, the header first; `jobs` sets are examined at a time."""
     tools: dict[str, Callable[[Path], Said]] = {"this doctor": ours}
     for name, (program, ask) in PEERS.items() if peers else ():
         tools[name] = lambda root, ask=ask, program=program: ask(peers / program, root)  # type: ignore[misc]
-    rows, named = [], dict.fromkeys(tools, 0)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
         sound = write_lerobot(Path(folder) / "sound" / "set", make_set(KIND, SEED), KIND)
         usual = {name: ask(sound) for name, ask in tools.items()}
-        for number, fault in enumerate(FAULTS):
+
+        def row(fault: str) -> list[bool]:
             demos, which = damaged(fault, KIND, SEED)
-            root = write_lerobot(Path(folder) / str(number) / "set", demos, KIND)
-            cells = []
-            for name, ask in tools.items():
-                hit = any(episode == which for episode, _ in ask(root) - usual[name])
-                named[name] += hit
-                cells.append("yes" if hit else "")
-            rows.append([fault, *cells])
-            print("|", " | ".join(rows[-1]), "|", flush=True)
-    last = [["named, of " + str(len(FAULTS)), *map(str, named.values())]]
+            root = write_lerobot(Path(folder) / fault.replace(" ", "_") / "set", demos, KIND)
+            hits = [any(n == which for n, _ in ask(root) - usual[name]) for name, ask in tools.items()]
+            print("|", " | ".join([fault, *("yes" * hit for hit in hits)]), "|", flush=True)
+            return hits
+
+        rows = list(pool.map(row, FAULTS))
+    cells = [[fault, *("yes" * hit for hit in hits)] for fault, hits in zip(FAULTS, rows, strict=True)]
+    last = [[f"named, of {len(FAULTS)}", *(str(sum(column)) for column in zip(*rows, strict=True))]]
     last.append(["episodes of a sound set with a finding", *(str(len({n for n, _ in usual[name]})) for name in tools)])
-    made.cache_clear()
-    return [["fault in one episode of twelve", *tools], *rows, *last]
+    return [["fault in one episode of twelve", *tools], *cells, *last]
 
 
 def _run(program: Path, *words: Any) -> str:
@@ -128,7 +127,9 @@ def _plain(text: str) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--peers", type=Path)
-    header, *rows = table(parser.parse_args().peers)
+    parser.add_argument("--jobs", type=int, default=2)
+    given = parser.parse_args()
+    header, *rows = table(given.peers, given.jobs)
     print()
     for row in (header, ["---"] * len(header), *rows):
         print("|", " | ".join(row), "|")

@@ -205,4 +205,6 @@ def test_one_value_does_not_move_what_is_usual():
     assert away[5] == 0
     near, theirs = robust.alone(robust.between(np.array([[0.0], [0.1], [5.0], [5.1], [9.0]])))
     assert near[4] == pytest.approx(3.9)
-    assert theirs[4] == pytest.approx(0.1)
+    assert theirs[4] == pytest.approx(0.5 * 4.95)
+    near, theirs = robust.alone(robust.between(np.arange(9.0)[:, None]))
+    assert theirs[0] == pytest.approx(1.5)

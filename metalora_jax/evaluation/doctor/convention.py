@@ -1,6 +1,6 @@
 """What the actions of a data set mean: which state each commands, as a place or as a difference, and how late."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -77,18 +77,38 @@ def find(
     if not place:
         return Convention((), window, reach)
     by = {False: _median(place), True: _median(change)}
+    arm = [a for a in range(actions[0].shape[1]) if a not in grippers]
+    relative = _relative(by, arm)
     pairs = []
     for a in range(actions[0].shape[1]):
-        scores = {relative: np.abs(table[a]) for relative, table in by.items()}
-        best = np.maximum(scores[False], scores[True])
-        s = int(best.argmax())
-        if len(best) == actions[0].shape[1] and best[a] > max(EXPLAINS, best[s] - BETTER):
-            s = a
-        relative = bool(scores[True][s] > scores[False][s])
-        if best[s] > EXPLAINS:
-            sign = 1 if by[relative][a, s] > 0 else -1
-            pairs.append(Pair(a, s, relative, sign, float(best[s]), a in grippers))
+        own = relative if a in arm else bool(np.abs(by[True][a]).max() > np.abs(by[False][a]).max())
+        s = _partner(by[own], a)
+        if (strength := abs(float(by[own][a, s]))) > EXPLAINS:
+            pairs.append(Pair(a, s, own, 1 if by[own][a, s] > 0 else -1, strength, a in grippers))
     return Convention(tuple(pairs), window, reach)
+
+
+def _relative(by: Mapping[bool, np.ndarray], arm: Sequence[int]) -> bool:
+    """Whether the arm's actions are differences; its dimensions decide together, by correlations with their signs.
+
+    A controller that commands a share of the way that is left makes differences fall as places rise: a strong
+    correlation with the place, but a negative one.
+    """
+    if not arm:
+        return False
+    scores = {kind: np.array([table[a, _partner(table, a)] for a in arm]) for kind, table in by.items()}
+    middle = {kind: float(np.median(values)) for kind, values in scores.items()}
+    if max(middle.values()) < EXPLAINS:
+        middle = {kind: float(np.median(np.abs(values))) for kind, values in scores.items()}
+    return middle[True] > middle[False]
+
+
+def _partner(table: np.ndarray, action: int) -> int:
+    """The state that an action explains best; that of the same number if none is clearly better."""
+    row = np.abs(table[action])
+    best = int(row.argmax())
+    same = table.shape[0] == table.shape[1] and row[action] > max(EXPLAINS, row[best] - BETTER)
+    return action if same else best
 
 
 def velocities(

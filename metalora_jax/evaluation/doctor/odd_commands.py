@@ -10,7 +10,7 @@ from metalora_jax.evaluation.doctor.findings import Finding, Outcome
 from metalora_jax.evaluation.doctor.group import Group
 from metalora_jax.evaluation.doctor.odd_motion import CLEAR
 
-LATE = 1.5  # frames from the others' lag; recorders keep theirs within half a frame
+LATE = (1.5, 2.5)  # frames from the others' lag, for places and for differences; recorders keep within half a frame
 AHEAD = 0.8  # frames, where the motion comes before its command, which the others' does not
 AGREES = 0.6  # correlation of command and motion from which lags and signs mean something
 AGAINST = -0.4  # correlation of a dimension with its command, times the usual sign
@@ -93,8 +93,9 @@ def commands(group: Group) -> Outcome:
         said = list(_still(group, a, i)) or list(_time(group, a, i)) or list(_sense(group, a, i))
         found += said or list(_exact(group, a, i))
         found += _units(group, a, i)
-    lag, agreement = np.nanmedian(a.lag), np.median(a.agreement)
-    note = f"motion {lag:.1f} frames after its commands, agreement {agreement:.2f}"
+    lag, agreement = robust.median(a.lag), np.median(a.agreement)
+    when = "at no clear lag from" if np.isnan(lag) else f"{lag:.1f} frames after"
+    note = f"motion {when} its commands, agreement {agreement:.2f}"
     return Outcome("commands", tuple(found), note)
 
 
@@ -142,7 +143,7 @@ def _time(group: Group, a: Answers, i: int) -> Iterator[Finding]:
         if abs(a.lag[i] + usual) > 0.5:
             remedy = _OF_TIME
         yield group.finding(i, what, "error", remedy, figures)
-    elif abs(off) > LATE:
+    elif abs(off) > LATE[group.convention.relative]:
         what = f"the motion comes {a.lag[i]:.1f} frames after its commands, in the others {usual:.1f}"
         yield group.finding(i, what, "error", _OF_TIME, figures)
 

@@ -22,8 +22,9 @@ CHANCE = 5.0  # standard deviations of such a share: in short episodes quick mov
 AGAIN = 0.15  # share of rows that repeat the one before, more than usual
 UNLIKE, FURTHER = 0.12, 2.2  # of the usual span to the nearest other episode, and times what is usual
 POSE, POSE_FURTHER = 0.4, 3.0  # the same for first and last poses
+SEVERAL = 8  # episodes of a task: of fewer, each may be the only one with its start or goal
 BACKWARDS = 0.6  # of that distance remains when the episode is turned around in time
-ALIKE = 0.12  # of the distance that is least otherwise: duplicates
+ALIKE, SHARED = 0.12, 0.5  # of the usual distance of neighbours, and share of equal states: duplicates
 _EVEN = 5e-4  # of the usual span, added before unevenness is compared: smoother than that is all the same
 _QUIET = 2e-3  # the same for the quietest quarter
 
@@ -164,6 +165,8 @@ def paths(group: Group) -> Outcome:
             if near[k] > max(UNLIKE, theirs[k]) and turned < BACKWARDS * near[k]:
                 what = "its path is that of the others backwards: reversed in time"
                 found.append(group.finding(i, what, "error", figures=figures | {"backwards": turned}))
+            elif len(members) < SEVERAL:
+                continue
             elif near[k] > max(UNLIKE, FURTHER * theirs[k]):
                 what = f"its path is {near[k] / theirs[k]:.1f} times as far from the nearest other as is usual"
                 found.append(group.finding(i, f"{what}: another motion?", "warning", _WHICH, figures))
@@ -191,18 +194,16 @@ def duplicates(group: Group) -> Outcome:
     apart = robust.between(whole) + np.diag(np.full(len(group), np.inf))
     near = np.sort(apart.min(axis=1))
     usual = float(np.median(near))  # of nearest neighbours
-    lengths = group.steps
-    pairs = [
-        (i, j)
-        for i, j in np.argwhere(np.triu(apart < max(ALIKE * usual, 1e-6)))
-        if abs(np.log(lengths[i] / lengths[j])) < 0.1
-    ]
     found = []
-    for i, j in pairs:
-        same = lengths[i] == lengths[j] and np.array_equal(group.recordings[i].state, group.recordings[j].state)
-        what = f"it is {'the same' if same else 'nearly the same'} as {group.recordings[i].name}"
-        figures = {"other": group.recordings[i].number, "distance": apart[i, j], "usual": usual}
-        found.append(group.finding(j, what, "warning", "keep one of them", figures))
+    for i, j in np.argwhere(np.triu(apart < max(ALIKE * usual, 1e-6))):
+        shared = signals.shared(group.recordings[i].state, group.recordings[j].state)
+        same = shared > SHARED
+        what = f"it is the same as {group.recordings[i].name}: {shared:.0%} of its states are equal"
+        if not same:
+            what = f"it is nearly the same as {group.recordings[i].name}"
+        figures = {"other": group.recordings[i].number, "distance": apart[i, j], "usual": usual, "shared": shared}
+        remedy = "keep one of them" if same else "fine if a script began twice from nearly the same start"
+        found.append(group.finding(j, what, "warning" if same else "info", remedy, figures))
     note = f"nearest neighbours {usual:.2f} of the usual spans apart"
     return Outcome("duplicates", tuple(found), note)
 

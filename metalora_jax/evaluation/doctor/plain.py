@@ -63,6 +63,8 @@ def _of_group(group: Group) -> Iterator[Outcome]:
 
 def _unusual(group: Group, outcome: Outcome) -> Outcome:
     """Episodes that are half of all are not the odd ones: then the data set is of two kinds."""
+    if outcome.check == "duplicates":
+        return outcome
     who = {number for finding in outcome.findings for number in finding.episodes}
     if len(who) <= _MOST * len(group):
         return outcome

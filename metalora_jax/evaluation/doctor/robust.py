@@ -16,15 +16,15 @@ def apart(values: np.ndarray, floor: float | np.ndarray) -> np.ndarray:
     out = np.zeros(values.shape)
     with np.errstate(invalid="ignore"):
         for i, others in enumerate(_without(values)):
-            centre = _median(others)
-            spread = np.maximum(NORMAL * _median(np.abs(others - centre)), floor)
+            centre = median(others)
+            spread = np.maximum(NORMAL * median(np.abs(others - centre)), floor)
             out[i] = (values[i] - centre) / spread
     return np.nan_to_num(out, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def usual(values: np.ndarray) -> np.ndarray:
     """The median of the others, for each of (n, ...); NaN where there is none."""
-    return np.stack([_median(others) for others in _without(values)])
+    return np.stack([median(others) for others in _without(values)])
 
 
 def alone(distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -36,15 +36,21 @@ def alone(distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       distances: (n, n), symmetric.
 
     Returns:
-      (n,) to the nearest neighbour, and (n,) the distance that nine tenths of the others keep to theirs, without it.
+      (n,) to the nearest neighbour, and (n,) what is usual among the others: the distance that nine tenths of them keep
+      to theirs, or half of that between any two.
     """
     n = len(distances)
     far = distances + np.diag(np.full(n, np.inf))
     near = far.min(axis=1)
     if n > _MANY:
-        return near, np.full(n, np.quantile(near, 0.9))
-    theirs = [np.quantile(np.delete(np.delete(far, i, 0), i, 1).min(axis=1), 0.9) for i in range(n)]
-    return near, np.array(theirs)
+        return near, np.full(n, _kept(far))
+    return near, np.array([_kept(np.delete(np.delete(far, i, 0), i, 1)) for i in range(n)])
+
+
+def _kept(far: np.ndarray) -> float:
+    """Of few episodes two may happen to be very near; half the distance of any two is usual all the same."""
+    apart = far[np.triu_indices(len(far), 1)]
+    return max(float(np.quantile(far.min(axis=1), 0.9)), 0.5 * float(np.median(apart)) if len(apart) else 0.0)
 
 
 def between(paths: np.ndarray) -> np.ndarray:
@@ -60,7 +66,7 @@ def _without(values: np.ndarray):
         yield values if len(values) > _MANY else np.delete(values, i, axis=0)
 
 
-def _median(values: np.ndarray) -> np.ndarray:
+def median(values: np.ndarray) -> np.ndarray:
     """Over the first axis, without NaN, and without a warning where all are."""
     known = np.isfinite(values)
     ordered = np.sort(np.where(known, values, np.inf), axis=0)

@@ -111,6 +111,12 @@ def repeats(*values: np.ndarray) -> np.ndarray:
     return np.logical_and.reduce([(np.diff(v, axis=0) == 0).all(axis=1) for v in values])
 
 
+def shared(a: np.ndarray, b: np.ndarray) -> float:
+    """Share of the rows of (T, d) that occur exactly in (T', d), of the shorter one."""
+    rows = [{row.tobytes() for row in np.ascontiguousarray(values)} for values in (a, b)]
+    return len(rows[0] & rows[1]) / max(min(map(len, rows)), 1)
+
+
 def smoothed(values: np.ndarray, window: int) -> np.ndarray:
     """(T, d) -> (T - window + 1, d): means over `window` frames."""
     if len(values) < window:
@@ -133,18 +139,19 @@ def best_lag(command: np.ndarray, motion: np.ndarray, reach: int) -> tuple[float
     The signs of the dimensions do not matter: one that is reversed is another matter.
 
     Returns:
-      The lag, between frames by a parabola, and the mean absolute correlation at it; NaN and 0 if nothing moves.
+      The lag, between frames by a parabola, NaN if there is none; and the largest mean absolute correlation.
     """
     lags = np.arange(-reach, reach + 1)
     scores = np.array([_agreement(command, motion, int(lag)) for lag in lags])
     if not np.isfinite(scores).any() or np.nanmax(scores) <= 0:
         return float("nan"), 0.0
     best = int(np.nanargmax(scores))
+    if not 0 < best < len(lags) - 1:
+        return float("nan"), float(scores[best])  # no peak
     lag = float(lags[best])
-    if 0 < best < len(lags) - 1:
-        left, top, right = scores[best - 1 : best + 2]
-        if (bend := left - 2 * top + right) < 0:
-            lag += float(np.clip(0.5 * (left - right) / bend, -0.5, 0.5))
+    left, top, right = scores[best - 1 : best + 2]
+    if (bend := left - 2 * top + right) < 0:
+        lag += float(np.clip(0.5 * (left - right) / bend, -0.5, 0.5))
     return lag, float(scores[best])
 
 

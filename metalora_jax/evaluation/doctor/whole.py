@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from metalora_jax.evaluation.doctor import odd_commands, units
+from metalora_jax.evaluation.doctor import odd_commands, robust, units
 from metalora_jax.evaluation.doctor.convention import gripper_dimensions
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome
 from metalora_jax.evaluation.doctor.group import Group
@@ -17,7 +17,8 @@ from metalora_jax.words import listed
 
 GAP = 0.5  # of a frame's duration: a time stamp that is further off belongs to another frame
 RATE = 0.1  # share by which the rate of the time stamps may differ from the declared one
-EARLY = -0.5  # frames by which motion may come before its command: measured between frames
+EARLY = (-0.5, -1.5)  # frames by which motion may come before places, and before differences, which trail the goal
+SURE = (0.9, 0.7)  # correlation with places, and with differences, from which a sign or a scale is an error
 SLOW = 0.6  # [s] after a command, beyond what servos and networks need
 SCALE = 3.0  # factor between the ranges of state and command of one joint
 UNEVEN = 4.0  # times as many episodes of one task as of another
@@ -111,23 +112,29 @@ def meaning(group: Group) -> Outcome:
         return Outcome("actions", (Finding(where, what, remedy, level, where),), "no action explains any state")
     found = []
     a = odd_commands.answers(group)
-    lag, agreement = float(np.nanmedian(a.lag)), float(np.median(a.agreement))
+    lag, agreement = float(robust.median(a.lag)), float(np.median(a.agreement))
     same = group.state.span.shape == group.action.span.shape
+    clear = 0  # pairs of the arm that leave no doubt about what they mean
     for k, pair in enumerate(pairs):
-        name = group.pair_name(pair)
-        if same and pair.state == pair.action and not pair.gripper:
-            if pair.sign < 0:
-                what = f"{name} moves against its command in all episodes: the sign of one of them is reversed"
-                found.append(Finding(where, what, "reverse it when converting", "error", where))
-            gain = float(np.nanmedian(a.gain[:, k]))
-            if not pair.relative and not 1 / SCALE < gain < SCALE:
-                what = f"the state of {name} ranges {gain:.2g} times as far as its command: other units"
-                found.append(Finding(where, what, "bring both into one unit", "error", where, figures={"gain": gain}))
+        if pair.gripper:
+            continue
+        name, gain = group.pair_name(pair), float(robust.median(a.gain[:, k]))
+        scaled = not pair.relative and not 1 / SCALE < gain < SCALE
+        clear += pair.sign > 0 and not scaled
+        if not same or pair.state != pair.action or pair.strength < SURE[pair.relative]:
+            continue
+        if pair.sign < 0 and not scaled:  # else a controller that commands a share of the way that is left
+            what = f"{name} moves against its command in all episodes: the sign of one of them is reversed"
+            found.append(Finding(where, what, "reverse it when converting", "error", where))
+        elif pair.sign > 0 and scaled:
+            what = f"the state of {name} ranges {gain:.2g} times as far as its command: other units"
+            found.append(Finding(where, what, "bring both into one unit", "error", where, figures={"gain": gain}))
     limit = SLOW * group.layout.fps if group.layout.fps else 2.0 * group.convention.reach
-    if agreement > odd_commands.AGREES and lag < EARLY:
+    sure = agreement > odd_commands.AGREES and 2 * clear > len(group.convention.arm)
+    if sure and lag < EARLY[group.convention.relative]:
         what = f"the robot moves {-lag:.1f} frames before its commands: shifted, or state and action exchanged"
         found.append(Finding(where, what, "store with every frame the command that was sent after it", "error", where))
-    elif agreement > odd_commands.AGREES and lag > limit:
+    elif sure and lag > limit:
         what = f"the robot moves {lag:.1f} frames after its commands"
         found.append(Finding(where, what, "shift the actions, if they were recorded late", "warning", where))
     if np.median(a.residual) < 1e-6:
@@ -135,9 +142,10 @@ def meaning(group: Group) -> Outcome:
         remedy = "fine for a policy that commands places; what the robot was told is not known"
         found.append(Finding(where, what, remedy, "info", where))
     unexplained = [i for i in moving if i not in {p.action for p in pairs}]
+    when = "at no clear lag from" if np.isnan(lag) else f"{lag:.1f} frames after"
     kind = "differences" if group.convention.relative else "absolute"
     note = (
-        f"{kind}; motion comes {lag:.1f} frames after commands, agreement {agreement:.2f}; "
+        f"{kind}; motion comes {when} commands, agreement {agreement:.2f}; "
         f"{len(pairs)} of {len(moving)} dimensions explained"
     )
     if unexplained:
