@@ -178,9 +178,7 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     if missing := [name for name in fields if name not in manifest]:
         raise AdapterError(f"{file} has no {missing[0]!r}: it was not written by `save`; save the adapter again")
     if not isinstance(manifest["config"], dict) or not isinstance(manifest["config"].get("meta", {}), dict):
-        raise AdapterError(
-            f"{file}: `config` and its `meta` must be objects; save the adapter again"
-        )
+        raise AdapterError(f"{file}: `config` and its `meta` must be objects; save the adapter again")
     return manifest
 
 

@@ -35,7 +35,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "smolvla_libero.py"
 WORLD = make_world(
     {name: task.instruction[:20] + str(i) for i, (name, task) in enumerate(libero_tasks().items())},
     {name: task.facts for name, task in libero_tasks().items()},
-)
+)._replace(state_dim=6, action_dim=6)  # of the made-up policy
 ARMS = ("meta", "full_head")  # one that is trained and one that is not
 TRAINED = ("meta",)
 
@@ -241,6 +241,49 @@ def test_a_comparison_says_everything_that_it_was_read_from(config):
         made(config, films={"task": ()})
     with pytest.raises(ValueError, match=r"report\.reference = 'mta' is no arm; choose meta, full_head"):
         made(config, report=dict(config["report"], reference="mta"))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "complaint"),
+    [
+        ("protocol.shots", (1, 1), r"protocol\.shots is \(1, 1\); name at least one, and none twice"),
+        ("protocol.retention_steps", 4, r"protocol\.retention_steps: 4 is not in protocol\.steps"),
+        ("protocol.steps", (1, 0), r"protocol\.steps is \(1, 0\); name step counts from 0 on, ascending"),
+        ("protocol.noise_draws", 0, r"protocol\.noise_draws is 0; it must be positive"),
+        ("meta_seeds", (0, 0), r"meta_seeds is \(0, 0\)"),
+        ("search.learned", (), r"search\.learned names no factor for the arm 'meta'"),
+        ("search.adam", (-1.0,), r"search\.adam holds -1\.0; rates are positive"),
+        ("search.adamm", (1.0,), r"search: no optimizer named 'adamm'"),
+        ("films", {"tasks": ("nowhere",), "steps": 1}, r"films\.tasks: 'nowhere' is not in test\.tasks"),
+        ("report.steps", 7, r"report\.steps: 7 is not in protocol\.steps"),
+        ("arms.meta.seed", 77, r"arms\.meta\.base and \.seed are the comparison's"),
+        ("arms.meta.outer.learning_rate", -1.0, r"outer\.learning_rate is -1\.0; it must be positive"),
+        ("arms.meta.meta.method", "mamml", "'learned' has no effect with method 'mamml'"),
+    ],
+)
+def test_what_would_have_no_effect_or_fail_late_is_refused_at_once(config, path, value, complaint):
+    wrong = json.loads(json.dumps(config))
+    *parents, last = path.split(".")
+    section = wrong
+    for part in parents:
+        section = section[part]
+    section[last] = value
+    with pytest.raises(ValueError, match=complaint):
+        Comparison.from_config(wrong)
+
+
+@pytest.mark.parametrize("name", ["base", "", "../../x", "a b"])
+def test_names_that_no_arm_can_have(config, name):
+    with pytest.raises(ValueError, match="cannot name an arm"):
+        made(config, arms={name: config["arms"]["full_head"], "meta": config["arms"]["meta"]})
+
+
+def test_a_mistyped_path_does_not_bind_the_work_directory(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "world", lambda name: WORLD)
+    nowhere = made(config, base=str(tmp_path / "nowhere"), convert=None)
+    with pytest.raises(ValueError, match="nowhere"):
+        experiment.run(nowhere, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_records_are_whole(run):

@@ -198,6 +198,27 @@ def test_a_recipe_says_everything_that_it_was_read_from(config):
         Recipe.from_config(config | {"batch": 3})
 
 
+@pytest.mark.parametrize(
+    ("section", "fields", "complaint"),
+    [
+        ("outer", dict(steps=1), r"outer\.steps is 1; a schedule takes at least two"),
+        ("outer", dict(max_norm=0.0), r"outer\.max_norm is 0\.0; it must be positive"),
+        ("meta", dict(inner_learning_rate=-0.1), r"meta\.inner_learning_rate is -0\.1"),
+        ("batch", dict(meta_batch=0), r"batch\.meta_batch is 0"),
+        ("conditions", dict(light=(0.5, 2.0)), r"conditions\.light changes what is seen"),
+    ],
+)
+def test_numbers_and_shifts_without_meaning_are_refused(config, section, fields, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        Recipe.from_config(config | {section: config[section] | fields})
+
+
+def test_a_mistyped_path_does_not_bind_the_work_directory(config, tmp_path):
+    with pytest.raises(ValueError, match="nowhere"):
+        meta_train(Recipe.from_config(config | {"base": str(tmp_path / "nowhere")}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_placement_that_fits_nothing(config):
     with pytest.raises(ValueError, match=r"rule 'experts/\.\*' places nothing; near paths"):
         read(config | {"placement": (EXPERT | {"pattern": "experts/.*"},)})

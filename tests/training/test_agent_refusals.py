@@ -1,0 +1,68 @@
+"""What an agent and `adapt` refuse, since it would act silently as another policy."""
+
+import jax
+import numpy as np
+import pytest
+
+from metalora_jax.adaptation import adapter
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.agent import Agent
+from metalora_jax.adapters import placement
+from metalora_jax.training.adapt import Options, adapt
+from tests.tiny_base import EXPERT, make_base, make_demos
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def start():
+    return adapter.fresh(make_base(), placement.from_json([EXPERT]))
+
+
+def other_base():
+    """The same weights under other statistics."""
+    base = make_base()
+    statistics = base.statistics._replace(action_mean=base.statistics.action_mean + 1)
+    return bases.make(base.model, base.tokenizer, statistics)
+
+
+def test_adapters_of_another_base_are_refused(start):
+    with pytest.raises(ValueError, match=r"the adapters are on base \w+, this base is \w+"):
+        Agent(other_base(), start.learner)
+    with pytest.raises(ValueError, match="the adapters are on base"):
+        adapt(other_base(), start, make_demos("reach")[:1], Options(optimizer="adam", learning_rate=0.01))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda theta: {}, "theta: missing"),
+        (lambda theta: jax.tree.map(lambda x: np.asarray(x, np.float16), theta), "is float16"),
+        (lambda theta: jax.tree.map(lambda x: np.full_like(x, np.nan), theta), "theta is not finite"),
+    ],
+)
+def test_a_theta_that_does_not_fit_leaves_the_agent_as_it_was(start, change, message):
+    agent, demo = Agent(make_base(), start.learner), make_demos("reach")[0]
+    before = agent.act(demo.images[0], demo.state[0], demo.instruction, KEY)
+    with pytest.raises(ValueError, match=message):
+        agent.swap(start.learner, change(start.learner.theta))
+    with pytest.raises(ValueError, match="without the adapters that it belongs to"):
+        agent.swap(None, start.learner.theta)
+    np.testing.assert_array_equal(agent.act(demo.images[0], demo.state[0], demo.instruction, KEY), before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda images, state: (np.concatenate([images, images]), state), "show 2 cameras, the policy has 1"),
+        (lambda images, state: (images, state * np.nan), "the state is not finite"),
+        (lambda images, state: (images, state + 1j), "the state is not finite"),
+        (lambda images, state: (images[None][:0], state[None][:0]), "at least one frame"),
+        (lambda images, state: (np.concatenate([images, images[..., :1]], -1), state), r"expected \(B, C, H, W, 3\)"),
+    ],
+)
+def test_what_cannot_be_seen_is_refused(change, message):
+    demo = make_demos("reach")[0]
+    images, state = change(demo.images[0], demo.state[0])
+    with pytest.raises(ValueError, match=message):
+        Agent(make_base()).act(images, state, demo.instruction, KEY)
