@@ -28,6 +28,7 @@ $(STAMP): pyproject.toml third_party/libero.txt
 	  fi; \
 	  $(GL); }
 	@touch $@
+	@echo 'set up: run "source $(VENV)/bin/activate", or call $(VENV)/bin/python, to use it'
 
 quickstart: setup
 	$(PY) experiments/quickstart.py

@@ -1,4 +1,6 @@
-"""Records all demonstrations that the other configs read: 25 tasks, 15 to 48 demonstrations each, 64 px, two cameras.
+"""Records all demonstrations that the other configs read: 25 tasks, 15 to 48 of each, 64 px.
+
+Cameras: agentview and topview.
 
 python experiments/collect.py --config=configs/metaworld_demos.py
 """

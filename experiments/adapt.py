@@ -33,7 +33,7 @@ from metalora_jax.types import Demo
 from metalora_jax.words import listed
 
 _DEFAULT = Options()
-_ADAPTER = flags.DEFINE_string("adapter", None, "Directory of the adapter to start from.", required=True)
+_ADAPTER = flags.DEFINE_string("adapter", "", "Adapter directory to start from; empty: the one in the package.")
 _DEMOS = flags.DEFINE_string("demos", None, "Demonstrations: an HDF5 file, or a dataset's directory.", required=True)
 _TASK = flags.DEFINE_string("task", "", "The task's name or instruction; optional if there is only one.")
 _KEYS = flags.DEFINE_list("keys", [], "camera=FEATURE, state=FEATURE or action=FEATURE, of a dataset with other names.")
@@ -108,7 +108,7 @@ def main(_: list[str]) -> None:
     if output.exists():
         raise ValueError(f"{output} exists; choose another --output")
     base = bases.load(_BASE.value or None)
-    start = adapter.load(Path(_ADAPTER.value), base)
+    start = adapter.load(_ADAPTER.value or None, base)
     keys = sources.read_keys(_KEYS.value)
     demos = _demonstrations(keys)
     widths.check({demos[0].instruction: demos}, base.statistics, base.sizes)

@@ -1,5 +1,6 @@
 """Records scripted demonstrations, one LIBERO-layout HDF5 file for each task.
 
+    python experiments/collect.py --task=drawer-open --demos=2        (into runs/demos/clean/drawer-open_demo.hdf5)
     python experiments/collect.py --suite=libero_object --demos=20
     python experiments/collect.py --config=configs/metaworld_demos.py
 
@@ -18,18 +19,22 @@ from metalora_jax.training import command
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _SUITE = flags.DEFINE_string("suite", None, "a LIBERO suite; short for --config=configs/libero_demos.py:SUITE")
+_TASK = flags.DEFINE_string("task", None, "one Meta-World task, recorded undisturbed as in configs/metaworld_demos.py")
 _DEMOS = flags.DEFINE_integer("demos", None, "demonstrations of each task, instead of the config's", lower_bound=1)
 _NOISE = flags.DEFINE_float("noise", None, "pushes on the hand [action units], instead of the config's", lower_bound=0)
 
 
 def _config() -> dict:
-    if (_CONFIG.value is None) == (_SUITE.value is None):
-        raise ValueError("set exactly one of --suite=libero_object (or another) and --config=configs/...")
-    config = _CONFIG.value
-    if config is None:
-        recipe = Path(__file__).parents[1] / "configs" / "libero_demos.py"
-        config = run_path(str(recipe))["get_config"](_SUITE.value)
-    config = config.to_dict()
+    if sum(flag.value is not None for flag in (_CONFIG, _SUITE, _TASK)) != 1:
+        raise ValueError("set exactly one of --task=drawer-open, --suite=libero_object and --config=configs/...")
+    recipes = Path(__file__).parents[1] / "configs"
+    if _TASK.value is not None:
+        config = run_path(str(recipes / "metaworld_demos.py"))["get_config"]().to_dict()
+        config["parts"] = {"clean": config["parts"]["clean"] | {"tasks": (_TASK.value,)}}
+    elif _SUITE.value is not None:
+        config = run_path(str(recipes / "libero_demos.py"))["get_config"](_SUITE.value).to_dict()
+    else:
+        config = _CONFIG.value.to_dict()
     for part in config["parts"].values():
         for field, value in (("demos", _DEMOS.value), ("noise", _NOISE.value)):
             part[field] = part[field] if value is None else value

@@ -56,7 +56,7 @@ def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
     images = rng.integers(0, 256, (12, 1, 64, 64, 3), dtype=np.uint8)
     state, actions = rng.uniform(-1, 1, (2, 12, 4)).astype(np.float32)
     demo = ml_types.Demo("open a drawer", images, state, actions)
-    libero_hdf5.write(tmp_path / "drawer-open_demo.hdf5", [demo], ("agentview",), "drawer-open", {})
+    libero_hdf5.write(tmp_path / "runs/demos/clean/drawer-open_demo.hdf5", [demo], ("agentview",), "drawer-open", {})
     Path("example.py").write_text(code)
     names = runpy.run_path("example.py")
     assert names["chunk"].shape == (base.sizes.chunk, 4)

@@ -62,8 +62,9 @@ class Forecast:
             self.took += elapsed
 
     def heading(self, *stages: str) -> str:
-        """For the line above stages that are about to begin: their share, and the time left."""
-        return f"{self.share(*stages):.0%} of the whole, {approximate(self.at(stages[0])[1])} left"
+        """For the line above stages that are about to begin: how much is done, their share, and the time left."""
+        done, left = self.at(stages[0])
+        return f"{done:.0%} done, this part takes {self.share(*stages):.0%}, {approximate(left)} left"
 
 
 def approximate(seconds: float) -> str:

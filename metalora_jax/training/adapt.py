@@ -170,7 +170,7 @@ def _check(start: Start, options: Options, earlier: Mapping[str, Sequence[Demo]]
         )
     if options.optimizer == "learned" and "log_rates" not in start.meta_params:
         raise ValueError(
-            "this adapter has no learned rates: choose --optimizer=adam with a --learning_rate such as 0.01"
+            "this adapter has no learned rates: choose the optimizer adam with a learning_rate such as 0.01"
         )
     if options.optimizer not in ("learned", *OPTIMIZERS):
         raise ValueError(f"no optimizer named {options.optimizer!r}; choose learned, {', '.join(OPTIMIZERS)}")

@@ -26,7 +26,7 @@ def test_before_anything_has_run_the_measurement_is_all_there_is():
     forecast = Forecast(dict(SECONDS))
     assert forecast.at("demonstrations") == (0.0, pytest.approx(1000.0))
     assert forecast.at("episodes") == (pytest.approx(0.4), pytest.approx(600.0))
-    assert forecast.heading("meta-train", "episodes") == "90% of the whole, about 15 min left"
+    assert forecast.heading("meta-train", "episodes") == "10% done, this part takes 90%, about 15 min left"
 
 
 def test_a_run_at_the_measured_pace_keeps_to_it_all_the_way():

@@ -138,7 +138,7 @@ def test_replay_is_asked_for_whole_or_not_at_all(start, frames, earlier):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(Options(), "no learned rates: choose --optimizer=adam"), (Options("adamm", 0.1), "no optimizer named 'adamm'")],
+    [(Options(), "no learned rates: choose the optimizer adam"), (Options("adamm", 0.1), "no optimizer named 'adamm'")],
 )
 def test_what_cannot_be_done(start, options, message):
     with pytest.raises(ValueError, match=message):
