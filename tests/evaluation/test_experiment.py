@@ -35,7 +35,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "smolvla_libero.py"
 WORLD = make_world(
     {name: task.instruction[:20] + str(i) for i, (name, task) in enumerate(libero_tasks().items())},
     {name: task.facts for name, task in libero_tasks().items()},
-)
+)._replace(state_dim=6, action_dim=6)  # of the made-up policy
 ARMS = ("meta", "full_head")  # one that is trained and one that is not
 TRAINED = ("meta",)
 
