@@ -11,11 +11,13 @@ from metalora_jax.words import listed
 
 MOMENTS = 32  # of each demonstration, spread over its duration
 # Distance of two motions, as a share of their own size: 0 alike, 1.4 unrelated, 2 opposite. Two demonstrations of one
-# scripted task lie up to 1.1 apart, where objects start at other places; of two tasks 1.2 in the middle.
-APART = 1.25
+# scripted task lie up to 1.3 apart, where objects start at other places; of two tasks 1.2 in the middle.
+APART = 1.35
+APART_IN_GROUPS = 0.9  # enough where each group has two members or more, that lie far closer together
 APART_IN_SIGHT = 0.6  # enough where the first pictures differ, too
 SCENES = 8.0  # [of 255] mean difference of two first pictures; of one scripted task up to 4.9, of two 13 in the middle
 TIMES = 1.5  # times the largest distance within a group that the smallest between two groups must have
+TIGHT = 3.5  # the same, for `APART_IN_GROUPS`
 ALIKE = 0.3  # distance below which two motions count as the same: copies must not make every other one look far
 MOST = 12  # demonstrations that are compared, spread evenly
 
@@ -37,7 +39,9 @@ def unlike(demos: Sequence[Demo], statistics: Statistics) -> list[str]:
         others = [i for i in range(len(chosen)) if i not in group]
         near = _between(motion, group, others)
         seen = _between(sight, group, others) > SCENES and _separate(sight, group, others, SCENES / 2)
-        if _separate(motion, group, others, ALIKE) and near > (APART_IN_SIGHT if seen else APART):
+        tight = min(len(group), len(others)) > 1 and _separate(motion, group, others, ALIKE, TIGHT)
+        enough = APART_IN_SIGHT if seen else APART_IN_GROUPS if tight else APART
+        if _separate(motion, group, others, ALIKE) and near > enough:
             numbers = listed([str(chosen[i]) for i in group], 4), listed([str(chosen[i]) for i in others], 4)
             where = " in two scenes" if seen else ""
             return [
@@ -87,6 +91,8 @@ def _between(distances: np.ndarray, group: Sequence[int], others: Sequence[int])
     return float(distances[np.ix_(group, others)].min())
 
 
-def _separate(distances: np.ndarray, group: Sequence[int], others: Sequence[int], least: float) -> bool:
+def _separate(
+    distances: np.ndarray, group: Sequence[int], others: Sequence[int], least: float, times: float = TIMES
+) -> bool:
     within = max(float(distances[np.ix_(part, part)].max()) for part in (group, others))
-    return _between(distances, group, others) > TIMES * max(within, least)
+    return _between(distances, group, others) > times * max(within, least)

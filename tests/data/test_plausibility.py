@@ -132,6 +132,12 @@ def test_two_kinds_of_motion_under_one_instruction():
     assert unlike([demo(0.2 * i) for i in range(6)], DEGREES) == []  # other starts of one motion
 
 
+def test_two_tight_groups_may_be_nearer_than_two_demonstrations():
+    one, other = [demo(0.05 * i) for i in range(2)], [demo(1.2 + 0.05 * i) for i in range(2)]
+    assert unlike([one[0], other[0]], DEGREES) == []
+    assert unlike([one[0], other[0], one[1], other[1]], DEGREES) != []
+
+
 def test_less_like_motions_need_scenes_that_differ():
     pair = [demo(), demo(0.9)]
     assert unlike(pair, DEGREES) == []
