@@ -190,7 +190,7 @@ def _read_config(file: Path) -> dict[str, Any]:
         if field in _READ | _NOTES or _off(value):
             continue
         if isinstance(value, dict | list) or not any(
-            type(one) is type(value) and one == value for one in _allowed(field)
+            type(one) is type(value) and one == value for one in _NEUTRAL.get(field, ())
         ):
             raise ValueError(f"{file}: {field} = {value!r} is not supported; only plain LoRA is")
     try:
@@ -203,9 +203,8 @@ def _read_config(file: Path) -> dict[str, Any]:
                 raise ValueError(f"{file}: {field} and its patterns must be positive, not {value}")
     if not 0 <= (config.get("lora_dropout") or 0) < 1:
         raise ValueError(f"{file}: lora_dropout is {config['lora_dropout']}; it must be in [0, 1)")
-    targets = config["target_modules"]
-    patterns = [targets] if isinstance(targets, str) else []
-    for pattern in (*patterns, *(config.get("rank_pattern") or ()), *(config.get("alpha_pattern") or ())):
+    whole = [config["target_modules"]] if isinstance(config["target_modules"], str) else []
+    for pattern in (*whole, *(config.get("rank_pattern") or ()), *(config.get("alpha_pattern") or ())):
         try:
             re.compile(pattern)
         except re.error as error:
@@ -230,15 +229,11 @@ def _off(value: Any) -> bool:
     return value is None or value is False or (isinstance(value, str | list | dict) and not value)
 
 
-def _allowed(field: str) -> set[Any]:
-    return _NEUTRAL.get(field, set())
-
-
 def _say_unused(file: Path, config: Mapping[str, Any], rules: Mapping[str, LoRA], names: Names) -> None:
     """Logs the patterns that name nothing; peft says nothing about them."""
     targets = config["target_modules"]
     for target in targets if isinstance(targets, list) else ():
-        if not any(_is_target(target, name) for name in names):
+        if not any(f".{name}".endswith(f".{target}") for name in names):
             logging.warning("%s: target_modules names %r, which is no linear map of this policy", file, target)
     for field in ("rank_pattern", "alpha_pattern"):
         for pattern in config.get(field) or ():
@@ -258,11 +253,7 @@ def _targets(config: dict[str, Any], name: str) -> bool:
     target = config["target_modules"]
     if isinstance(target, str):
         return re.fullmatch(target, name) is not None
-    return any(_is_target(suffix, name) for suffix in target)
-
-
-def _is_target(suffix: str, name: str) -> bool:
-    return name == suffix or name.endswith(f".{suffix}")
+    return any(f".{name}".endswith(f".{suffix}") for suffix in target)
 
 
 def _lora_of(config: dict[str, Any], name: str) -> LoRA:

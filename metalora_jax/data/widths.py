@@ -39,13 +39,16 @@ def against(who: str, widths: Mapping[str, int], statistics: Statistics, sizes: 
       ValueError: state or action differ, or there are more cameras than the policy takes.
     """
     wrong = []
-    for kind, known in (("state", statistics.state_mean), ("action", statistics.action_mean)):
+    for kind, verb, known in (
+        ("state", "state has", statistics.state_mean),
+        ("action", "actions have", statistics.action_mean),
+    ):
         if widths[kind] != len(known):
-            wrong.append(f"{_count(widths[kind], f'{kind} dimension')}, the base {len(known)}")
+            wrong.append(f"{verb} {_count(widths[kind], 'dimension')}, the base's {len(known)}")
     if widths["camera"] > sizes.cameras:
-        wrong.append(f"{_count(widths['camera'], 'camera')}, the base {sizes.cameras}")
+        wrong.append(f"there are {_count(widths['camera'], 'camera')}, the base takes {sizes.cameras}")
     if wrong:
-        raise ValueError(f"{who} has {'; and '.join(wrong)}: {remedy}")
+        raise ValueError(f"{who}: {', and '.join(wrong)}; {remedy}")
 
 
 def fewer_cameras(who: str, there: int, sizes: Sizes) -> str:

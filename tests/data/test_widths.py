@@ -17,14 +17,14 @@ def changed(**fields):
     [
         (
             changed(actions=lambda a: a[:, :1]),
-            "demonstration 0 of 'reach' has 1 action dimension, the base 4: take demon",
+            "demonstration 0 of 'reach': actions have 1 dimension, the base's 4; take demon",
         ),
-        (changed(actions=lambda a: np.tile(a, 2)), "has 8 action dimensions, the base 4: take"),
-        (changed(state=lambda s: s[:, :3]), "has 3 state dimensions, the base 4"),
-        (changed(images=lambda i: np.tile(i, (1, 2, 1, 1, 1))), "has 2 cameras, the base 1"),
+        (changed(actions=lambda a: np.tile(a, 2)), "actions have 8 dimensions, the base's 4; take"),
+        (changed(state=lambda s: s[:, :3]), "state has 3 dimensions, the base's 4"),
+        (changed(images=lambda i: np.tile(i, (1, 2, 1, 1, 1))), "there are 2 cameras, the base takes 1"),
         (
             changed(state=lambda s: s[:, :1], actions=lambda a: a[:, :1]),
-            "has 1 state dimension, .*; and 1 action dimension",
+            "state has 1 dimension, .*, and actions have 1 dimension",
         ),
     ],
 )

@@ -21,10 +21,10 @@ def test_a_base_of_this_world_passes():
         (
             WORLD._replace(state_dim=8),
             CONTROL,
-            "the world metaworld has 8 state dimensions, the base 4: evaluate it in",
+            "the world metaworld: state has 8 dimensions, the base's 4; evaluate it in",
         ),
-        (WORLD._replace(action_dim=7), CONTROL, "the world metaworld has 7 action dimensions, the base 4"),
-        (WORLD, CONTROL._replace(cameras=("agentview", "eye_in_hand")), "has 2 cameras, the base 1"),
+        (WORLD._replace(action_dim=7), CONTROL, "the world metaworld: actions have 7 dimensions, the base's 4"),
+        (WORLD, CONTROL._replace(cameras=("agentview", "eye_in_hand")), "there are 2 cameras, the base takes 1"),
         (WORLD, CONTROL._replace(execute=1000), "control.execute = 1000 must lie in"),
     ],
 )
