@@ -14,7 +14,7 @@ from metalora_jax.evaluation.reports import document
 
 _GAP = 4  # [px] between pictures
 _TITLE = "Set-up and demonstrations"
-_HEADS = {"error": "ERROR", "warning": "WARNING", "info": "info", "": "ok"}
+_HEADS = {"error": "PROBLEM", "warning": "WARNING", "info": "info", "": "ok"}
 _LEGEND = (
     "Each episode: its cameras at the start, in the middle and at the end, then every dimension over time. Blue is the "
     "state, orange the action, grey where eight tenths of the episodes are. Flagged episodes come first, framed in red."

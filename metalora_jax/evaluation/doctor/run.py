@@ -11,6 +11,7 @@ from metalora_jax.data.demos import DemoError
 from metalora_jax.envs.world import world as world_named
 from metalora_jax.evaluation.doctor import (
     choice,
+    kinds_of_motion,
     motion,
     pictures,
     plain,
@@ -114,6 +115,7 @@ def _in_world(request: Request) -> Iterator[Result]:
         yield Result(pictures.contents(found, cameras))
         yield Result(pictures.one_orientation(found, cameras))
         yield Result(words.instructions(found, known, request.world) if known else Outcome("instructions", skipped=why))
+        yield Result(kinds_of_motion.check(found))
         yield from (Result(outcome) for outcome in _of_motion(found, request.world))
     base, loaded = _base(request, found, cameras, paths)
     if loaded:

@@ -9,6 +9,7 @@ import numpy as np
 
 from metalora_jax.adaptation.conventions import FAR_ACTION, FAR_STATE
 from metalora_jax.data.normalize import Statistics
+from metalora_jax.data.text import named
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome
 from metalora_jax.evaluation.doctor.recordings import Recording
 
@@ -16,6 +17,7 @@ FLOOR = 0.01  # of `normalize.compute`
 TINY = 1e-4  # no robot's dimension varies so little; dividing by it amplifies noise
 NARROW = 4.0  # factor by which demonstrations may vary more than the statistics say
 TOO_NARROW = 0.1  # times as much as the statistics say; one task of many reaches 0.3 in most dimensions
+OUTSIDE = 5.0  # times the share of numbers that quantiles leave out
 FEW = 5  # demonstrations that are too few for statistics
 _REMEDY = "use the statistics of the base's training tasks; never compute them from a support set"
 _NAMES = {"state": ("state", "observation.state", "proprio"), "action": ("action", "actions")}
@@ -58,17 +60,28 @@ def read(path: Path) -> Scales:
         steps, demos = fields.get("num_transitions"), fields.get("num_trajectories")
         if steps is None and "count" in parts["action"]:  # LeRobot's
             steps = int(np.ravel(parts["action"]["count"])[0])
-        return Scales(_numbers(parts["state"]), _numbers(parts["action"]), steps, demos)
+        state, action = (_numbers(f"{path}: {kind}", parts[kind]) for kind in ("state", "action"))
+        return Scales(state, action, steps, demos)
     except (StopIteration, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: it has no statistics of state and action; {_REMEDY}") from error
 
 
-def _numbers(part: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    known = ("mean", "std", "min", "max", "q01", "q10", "q90", "q99")
-    numbers = {name: np.asarray(part[name], np.float64) for name in known if name in part}
-    if "mean" not in numbers or "std" not in numbers:
-        raise KeyError("mean and std")
-    return {name: values.ravel() for name, values in numbers.items()}
+def _numbers(where: str, part: Any) -> dict[str, np.ndarray]:
+    if not isinstance(part, Mapping):
+        raise ValueError(f"{where} is {named(part)}, expected its statistics by name; {_REMEDY}")
+    if missing := [name for name in ("mean", "std") if name not in part]:
+        raise ValueError(f"{where} has no {' and no '.join(missing)}; {_REMEDY}")
+    numbers = {}
+    for name in ("mean", "std", "min", "max", "q01", "q10", "q90", "q99"):
+        if name not in part:
+            continue
+        try:
+            numbers[name] = np.asarray(part[name], np.float64).ravel()
+        except (TypeError, ValueError):
+            raise ValueError(f"{where}: {name} is {named(part[name])}, expected numbers; {_REMEDY}") from None
+        if part[name] is None or not numbers[name].size:
+            raise ValueError(f"{where}: {name} is {named(part[name])}, expected numbers; {_REMEDY}")
+    return numbers
 
 
 def statistics(given: Scales, where: str, recordings: Sequence[Recording], bounded: bool = True) -> Outcome:
@@ -92,6 +105,7 @@ def statistics(given: Scales, where: str, recordings: Sequence[Recording], bound
             continue
         found += _degenerate(where, kind, own, data)
         found += _uncovered(where, kind, own, data)
+        found += _narrow_quantiles(where, kind, own, data)
         found += _narrow(where, kind, own, data)
     sound = all(len(own["mean"]) == len(own["std"]) for own in (given.state, given.action))
     if sound and (said := _too_few(given, recordings)):
@@ -201,6 +215,25 @@ def _narrow(where: str, kind: str, own: Mapping[str, np.ndarray], data: Sequence
     hint = ": radians for degrees?" if abs(np.log(middle * 180 / np.pi)) < np.log(4) else ""
     what = f"{kind}: the demonstrations vary {middle:.2g} times as much as these statistics, in the median{hint}"
     return [Finding(where, f"{what}; other units, or another robot", "bring them into the units of the statistics")]
+
+
+def _narrow_quantiles(
+    where: str, kind: str, own: Mapping[str, np.ndarray], data: Sequence[np.ndarray]
+) -> list[Finding]:
+    """Means of the episodes' quantiles are no quantiles: far more than their share of the numbers lies outside."""
+    found = []
+    for low, high, expected in (("q01", "q99", 0.02), ("q10", "q90", 0.2)):
+        if not data or low not in own or high not in own:
+            continue
+        values = np.concatenate(data)
+        share = float(((values < own[low]) | (values > own[high])).mean())
+        if share > min(OUTSIDE * expected, 0.5):
+            what = (
+                f"{kind}: {share:.0%} of the demonstrations' numbers lie outside [{low}, {high}], {expected:.0%} "
+                "expected: quantiles of other data, or averaged over episodes"
+            )
+            found.append(Finding(where, what, "compute them over all frames together"))
+    return found
 
 
 def _too_few(given: Scales, recordings: Sequence[Recording]) -> str:

@@ -1,0 +1,44 @@
+"""Statistics from files of others: what is no number, or no quantile of these demonstrations, is named."""
+
+import json
+
+import numpy as np
+import pytest
+
+from metalora_jax.evaluation.doctor import scales
+
+GOOD = {
+    "observation.state": {"mean": [0.0, 0.0], "std": [1.0, 1.0]},
+    "action": {"mean": [0.0, 0.0], "std": [1.0, 1.0]},
+}
+
+
+def read(tmp_path, action):
+    path = tmp_path / "stats.json"
+    path.write_text(json.dumps(GOOD | {"action": action}))
+    return scales.read(path)
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        ("much", r"action is 'much' \(text\), expected its statistics by name"),
+        ({"mean": [0.0, 0.0]}, "action has no std"),
+        ({"mean": "much", "std": [1.0, 1.0]}, r"action: mean is 'much' \(text\), expected numbers"),
+        ({"mean": None, "std": [1.0, 1.0]}, r"action: mean is missing, expected numbers"),
+        ({"mean": [], "std": []}, r"action: mean is \[\] \(a list\), expected numbers"),
+    ],
+)
+def test_what_is_no_statistic_is_named(tmp_path, action, message):
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, action)
+
+
+def test_averaged_quantiles_are_told_by_the_share_of_numbers_outside():
+    values = [np.random.default_rng(i).normal(5.0 * i, 1.0, (100, 2)) for i in range(6)]  # each episode at its place
+    together = np.concatenate(values)
+    low, high = (np.quantile(together, q, axis=0) for q in (0.01, 0.99))
+    assert scales._narrow_quantiles("file", "action", {"q01": low, "q99": high}, values) == []
+    low, high = (np.mean([np.quantile(each, q, axis=0) for each in values], axis=0) for q in (0.01, 0.99))
+    [found] = scales._narrow_quantiles("file", "action", {"q01": low, "q99": high}, values)
+    assert "% of the demonstrations' numbers lie outside [q01, q99], 2% expected" in str(found)
