@@ -80,7 +80,8 @@ def _numbers(where: str, part: Any) -> dict[str, np.ndarray]:
         except (TypeError, ValueError):
             raise ValueError(f"{where}: {name} is {named(part[name])}, expected numbers; {_REMEDY}") from None
         if part[name] is None or not numbers[name].size:
-            raise ValueError(f"{where}: {name} is {named(part[name])}, expected numbers; {_REMEDY}")
+            shown = named(part[name]) if part[name] is None else "empty"
+            raise ValueError(f"{where}: {name} is {shown}, expected numbers; {_REMEDY}")
     return numbers
 
 
