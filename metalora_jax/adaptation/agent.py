@@ -32,8 +32,8 @@ class Agent:
             Exact up to rounding in float32.
 
         Raises:
-          ValueError: `adapted` is on another base; theta does not fit it, or is not finite; or `fuse` is wanted of
-            adapters that depend on their input, or of weights that are not float32, which would round them away.
+          ValueError: `adapted` is on another base; theta does not fit it; or `fuse` is wanted of adapters that depend
+            on their input, or of weights that are not float32, which would round them away.
         """
         self._base = base
         self._plain = learner(base, (), jax.random.key(0))
@@ -50,8 +50,6 @@ class Agent:
         adapted.check_base(self._base)
         theta = jax.tree.map(jax.numpy.asarray, adapted.theta if theta is None else theta)
         trees.check_same(theta, adapted.theta, "theta")
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(theta)):
-            raise ValueError("theta is not finite: its training diverged; load or adapt another one")
         if not self.fuse:
             self._learner = adapted.replace(theta=theta)
             return
@@ -73,13 +71,15 @@ class Agent:
           (B, chunk, action_dim) in the robot's units; (chunk, action_dim) for one frame.
 
         Raises:
-          ValueError: see `Preprocessor.observe`.
+          ValueError: see `Preprocessor.observe`; or the commands are not finite.
         """
         single = np.ndim(images) == 4
         if single:
             images, state = np.asarray(images)[None], np.asarray(state)[None]
         observation = self._base.preprocessor.observe(images, state, instruction)
         commands = self._base.preprocessor.commands(np.asarray(self.sample(observation, key)))
+        if not np.isfinite(commands).all():
+            raise ValueError("the commands are not finite: the adapter's training diverged, or the base is damaged")
         return commands[0] if single else commands
 
     def sample(self, observation: Observation, key: jax.Array) -> jax.Array:

@@ -15,6 +15,7 @@ from metalora_jax.adaptation.frozen_front import frozen_outputs
 from metalora_jax.adaptation.learner import Learner, loss_fn
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.frames import Frames, gather, rows_and_labels
+from metalora_jax.fields import check_positive
 from metalora_jax.meta import InnerOptions
 from metalora_jax.training.methods import OPTIMIZERS
 from metalora_jax.training.task_batches import Replay, Rows, behind, drawn, fill, replay_of
@@ -164,6 +165,7 @@ def unmoved(before: PyTree, after: PyTree) -> tuple[str, ...]:
 
 
 def _check(start: Start, options: Options, earlier: Mapping[str, Sequence[Demo]] | None) -> None:
+    check_positive(options, "options", ("learning_rate", "steps", "frames", "noise_draws", "max_norm"))
     if bool(earlier) != (options.replay_frames > 0):
         raise ValueError(
             f"{len(earlier or ())} earlier tasks, replay_frames is {options.replay_frames}: give both or neither"

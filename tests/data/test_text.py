@@ -244,7 +244,7 @@ class TestDatasetsAsPeopleHaveThem:
             read_all(v3)
 
     def test_depth_and_annotations_are_left_out(self, v3, demos, caplog):
-        caplog.set_level("INFO")
+        caplog.set_level("INFO", logger="absl")
         features = json.loads((v3 / "meta" / "info.json").read_text())["features"]
         depth = {"dtype": "video", "shape": [16, 16, 1], "names": None, "info": {"is_depth_map": True}}
         more = {"observation.images.depth": depth, "language_persistent": {"dtype": "language", "shape": [1]}}

@@ -219,7 +219,7 @@ def test_missing_demonstrations_are_said_before_training(config, tmp_path, monke
     monkeypatch.setattr(experiment, "world", lambda name: WORLD)
     monkeypatch.setattr(experiment, "train", lambda config, workdir: pytest.fail("it trained first"))
     short = config | {section: dict(config[section], demos=100)}
-    with pytest.raises(ValueError, match="100 demonstrations requested, 4 found; record more or request fewer"):
+    with pytest.raises(ValueError, match=r"100 demonstrations of .* requested, 4 found; use fewer"):
         experiment.run(made(short), tmp_path)
 
 

@@ -127,7 +127,7 @@ def in_another_process(tmp_path, statement):
     """A process group of its own, which a signal can be sent to as a terminal does."""
     script = tmp_path / "parent.py"
     script.write_text(
-        "import signal\nfrom pathlib import Path, PosixPath\nimport tests.test_processes as t\n"
+        "import signal\nfrom pathlib import Path, PosixPath\nimport tests.machine.test_processes as t\n"
         "if __name__ == '__main__':\n"
         "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"    {statement}\n"

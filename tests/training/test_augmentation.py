@@ -95,6 +95,7 @@ def test_a_comparison_on_new_tasks_refuses_paraphrases_that_leak(paraphrases, le
     config["validation"] |= {"tasks": ("dial-turn",)}
     config["test"] |= {"tasks": ("window-close",)}
     config["protocol"] |= {"retention_tasks": ()}
+    config["films"] |= {"tasks": ()}
     comparison = Comparison.from_config(config)
     if leaks is None:
         check_splits(comparison, WORLD)

@@ -147,7 +147,7 @@ def _apart(places: list[_Place]) -> Iterator[str]:
     """Statistics that two places hold, and not alike."""
     for i, one in enumerate(places):
         for other in places[i + 1 :]:
-            for key in one.numbers.keys() & other.numbers.keys():
+            for key in sorted(one.numbers.keys() & other.numbers.keys()):
                 mine, others = one.numbers[key], other.numbers[key]
                 if mine.shape == others.shape and np.allclose(mine, others, rtol=1e-4, atol=1e-6, equal_nan=True):
                     continue
