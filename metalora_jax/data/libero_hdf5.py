@@ -35,7 +35,7 @@ import h5py
 import numpy as np
 
 from metalora_jax.data import libero_reader
-from metalora_jax.data.demos import DemoError
+from metalora_jax.data.demos import DemoError, reading
 from metalora_jax.data.libero_words import spoken as spoken  # of this layout's names, too
 from metalora_jax.machine import files
 from metalora_jax.types import Demo
@@ -151,6 +151,17 @@ def stream(
 def count(path: Path) -> int:
     """How many demonstrations `path` holds; 0 if there is no file."""
     return len(libero_reader.numbers(path)) if path.exists() else 0
+
+
+def provenance_of(path: Path) -> dict[str, Any]:
+    """What `write` was told about a file's recordings: seeds, noise and conditions; {} for files of others.
+
+    Raises:
+      DemoError: if the file is damaged.
+    """
+    with reading(path, "LIBERO's", "record it again"), h5py.File(path, "r") as file:
+        found = json.loads(file["data"].attrs.get("provenance", "{}"))
+    return found if isinstance(found, dict) else {}
 
 
 def _official_attributes(recordings: Sequence[Recording]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Records scripted demonstrations of many tasks in parallel processes; resumable: finished files are kept."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,9 +132,14 @@ def collect(jobs: Sequence[RecordingJob], workers: int) -> Iterator[Recorded]:
 
     Raises:
       ExpertFails: if the expert of a task fails; raised once all others are recorded.
+      ValueError: if a task is unknown, two jobs name one file, or a file that is there was recorded otherwise.
     """
     for job in jobs:
         world(job.world).instruction(job.task)
+    if twice := [path for path, count in Counter(job.path for job in jobs).items() if count > 1]:
+        raise ValueError(f"two parts record {twice[0]}: give one of them another folder, or other tasks")
+    for job in jobs:
+        check_recorded(job)
     todo = [(job,) for job in jobs if libero_hdf5.count(job.path) < job.demos]
     refusals = []
     for done in in_processes(_record, todo, workers, logging.set_verbosity, (logging.INFO,), jobs_each=8):
@@ -143,6 +149,22 @@ def collect(jobs: Sequence[RecordingJob], workers: int) -> Iterator[Recorded]:
             refusals.append(str(done))
     if refusals:
         raise ExpertFails("; ".join(refusals))
+
+
+def check_recorded(job: RecordingJob) -> None:
+    """Refuses a file of other settings, which would be taken as this job's.
+
+    Raises:
+      ValueError: the message names the setting.
+    """
+    if not job.path.exists():
+        return
+    known = libero_hdf5.provenance_of(job.path)
+    remedy = "remove it to record it again, or choose another directory"
+    if (noise := known.get("noise", job.noise)) != job.noise:
+        raise ValueError(f"{job.path} was recorded with noise {noise}, the config has {job.noise}; {remedy}")
+    if (first := min(known.get("seeds") or [job.first_seed])) < job.first_seed:
+        raise ValueError(f"{job.path} was recorded from seed {first}, the config has {job.first_seed}; {remedy}")
 
 
 def _record(job: RecordingJob) -> Recorded | ExpertFails:

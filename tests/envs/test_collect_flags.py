@@ -6,12 +6,35 @@ from pathlib import Path
 
 import pytest
 
+from metalora_jax.data import libero_hdf5
+from metalora_jax.envs import collect as recorder
+from metalora_jax.envs.collect import RecordingJob
+from tests.tiny_base import make_demos
+
 ROOT = Path(__file__).parents[2]
 
 
 def collect(*flags: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "experiments/collect.py", "--print_config", *flags]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(noise=0.3), r"was recorded with noise 0\.0, the config has 0\.3; remove it"),
+        (dict(first_seed=9), "was recorded from seed 5, the config has 9; remove it"),
+    ],
+)
+def test_a_file_of_other_settings_is_not_taken_as_finished(tmp_path, change, message):
+    path = tmp_path / "drawer-open_demo.hdf5"
+    libero_hdf5.write(path, make_demos("reach"), ("agentview",), "drawer-open", {"seeds": [5, 7], "noise": 0.0})
+    job = RecordingJob("drawer-open", path, 4, 5, 0.0, "metaworld", 64)
+    assert list(recorder.collect([job], workers=1)) == []  # all of it is there
+    with pytest.raises(ValueError, match=message):
+        list(recorder.collect([job._replace(**change)], workers=1))
+    with pytest.raises(ValueError, match="two parts record"):
+        list(recorder.collect([job, job], workers=1))
 
 
 def test_one_task_is_recorded_alone():

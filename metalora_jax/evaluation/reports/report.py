@@ -256,5 +256,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         print(write_report(arguments.run_dir, reference=arguments.reference, draft=arguments.draft))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.exit(1, f"{error}\n")
+    except KeyboardInterrupt:
+        parser.exit(1, "interrupted; the same command starts over\n")
