@@ -62,10 +62,8 @@ def main(_: list[str]) -> None:
     begin("5/5  films and report", "films and report")
     films.before_and_after(comparison, workdir)
     print(f"raw records: {workdir / 'episodes.jsonl'}\nreport: {report.write_report(workdir)}")
-    print(
-        "This shift needs no learning: a closed-form estimate of the turn solves it, too (docs/results.md). The report"
-    )
-    print("compares ways to adapt a policy; its intervals are wide.")
+    print("This shift needs no learning: a closed-form estimate of the turn solves it, too (docs/results.md).")
+    print("The report compares ways to adapt a policy; its intervals are wide.")
 
 
 if __name__ == "__main__":
