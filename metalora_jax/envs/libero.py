@@ -261,7 +261,7 @@ def _import_libero() -> dict[str, Any]:
     if found is None or found.origin is None:
         raise files.MissingLibero(f"robosuite is not installed; install it with: {files.INSTALL}")
     if not Path(found.origin).with_name("macros_private.py").exists():
-        # Its own way of configuration. Otherwise it warns, and logs to /tmp/robosuite.log, whoever owns that file.
+        # Its own way of configuration. Otherwise it warns, and logs to one file that all users of a machine share.
         settings = types.ModuleType("robosuite.macros_private")
         settings.FILE_LOGGING_LEVEL = None  # type: ignore[attr-defined]
         sys.modules[settings.__name__] = settings

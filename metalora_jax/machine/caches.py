@@ -36,7 +36,7 @@ def keep_compiled() -> None:
 
 
 def _replace_damaged() -> None:
-    """Lets a damaged entry be written again: JAX compiles anew, but keeps the entry, and warns of it in every run.
+    """Lets a damaged entry be written again: JAX compiles again, but keeps the entry, and warns of it in every run.
 
     JAX has no public place for this; where its internals have changed, it stays as JAX has it.
     """

@@ -71,10 +71,7 @@ class OuterConfig(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """Everything that decides what `meta_train` learns.
-
-    recipe = Recipe.from_config(config.to_dict())
-    """
+    """Everything that decides what `meta_train` learns; `from_config` makes it of a config."""
 
     base: str  # a base directory, or a policy's; "" is the nano base in the package
     seed: int

@@ -9,30 +9,10 @@ import pytest
 
 from metalora_jax.data import lerobot_v3
 from metalora_jax.data.demos import DemoError
-from tests.data.lerobot_sets import COUNT, DATA, EPISODES, KEY, LABELS, VIDEO, mixed, read_all, refusals, write_both
+from tests.data.lerobot_sets import COUNT, DATA, EPISODES, KEY, LABELS, VIDEO, read_all, refusals
 from tests.demo_formats import CAMERAS, FPS, assert_same, edit_info, edit_rows, write_video
 
 pytestmark = pytest.mark.parquet
-
-
-@pytest.fixture(scope="module")
-def demos():
-    return mixed()
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory):
-    return write_both(tmp_path_factory.mktemp("sound"))
-
-
-@pytest.fixture
-def v3(tmp_path, sound):
-    return shutil.copytree(sound / "v3", tmp_path / "v3")
-
-
-@pytest.fixture
-def v2(tmp_path, sound):
-    return shutil.copytree(sound / "v2", tmp_path / "v2")
 
 
 def numbers(value, path=()):

@@ -79,7 +79,10 @@ def _without_world(request: Request) -> Iterator[Result]:
             continue
         keys = sets.reader_keys(layouts[-1], request.keys)
         for one in recordings.read(path, tuple(layouts[-1].cameras), keys, lambda name, told: ""):
-            (findings if isinstance(one, Finding) else found).append(one)  # type: ignore[arg-type]
+            if isinstance(one, Finding):
+                findings.append(one)
+            else:
+                found.append(one)
     examined = plain.examine(layouts, found)
     if request.demos:
         yield Result(_read(paths, findings, found, examined.outcomes), groups=examined.groups)
@@ -149,7 +152,10 @@ def _files(
     found: list[Recording] = []
     for path in paths:
         for one in recordings.read(path, cameras, request.keys, name):
-            (findings if isinstance(one, Finding) else found).append(one)  # type: ignore[arg-type]
+            if isinstance(one, Finding):
+                findings.append(one)
+            else:
+                found.append(one)
     note = f"{len(paths)} files, {len(found)} demonstrations read"
     return paths, Outcome("files", tuple(findings), note), found
 

@@ -60,10 +60,7 @@ class Conversion(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Everything that decides what a comparison measures.
-
-    comparison = Comparison.from_config(config.to_dict())
-    """
+    """Everything that decides what a comparison measures; `from_config` makes it of a config."""
 
     base: str  # a base directory; "" is the nano base in the package
     seed: int  # of conditions and demonstrations
