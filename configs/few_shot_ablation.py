@@ -1,7 +1,7 @@
 """Which ingredient carries the effect: one change at a time from the meta-learned arm, as few_shot_methods trains it.
 
-python experiments/collect.py --config=configs/metaworld_demos.py
-python experiments/ablate.py --config=configs/few_shot_ablation.py --workdir=runs/few_shot_ablation
+metalora collect --config=configs/metaworld_demos.py
+metalora ablate --config=configs/few_shot_ablation.py --workdir=runs/few_shot_ablation
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """The headline comparison: known tasks under a hidden, held-out rotation of the action frame, from one demonstration.
 
-    python experiments/collect.py --config=configs/metaworld_demos.py
-    python experiments/few_shot.py --config=configs/few_shot_conditions.py --workdir=runs/few_shot_conditions
+    metalora collect --config=configs/metaworld_demos.py
+    metalora few_shot --config=configs/few_shot_conditions.py --workdir=runs/few_shot_conditions
 
 Every method adapts on the same frames, with the same flow noise, and is evaluated from the same simulator starts.
 """

@@ -1,7 +1,7 @@
 """The meta-learners against each other, on hidden rotations from one demonstration.
 
-python experiments/collect.py --config=configs/metaworld_demos.py
-python experiments/few_shot.py --config=configs/few_shot_methods.py --workdir=runs/few_shot_methods
+metalora collect --config=configs/metaworld_demos.py
+metalora few_shot --config=configs/few_shot_methods.py --workdir=runs/few_shot_methods
 
 All are meta-trained for a fifth of the steps of few_shot_conditions, so that differences in speed show.
 """

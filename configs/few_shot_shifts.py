@@ -1,7 +1,7 @@
 """As few_shot_conditions, with three hidden shifts at once: rotation, a gain for each axis, and latency.
 
-python experiments/collect.py --config=configs/metaworld_demos.py
-python experiments/few_shot.py --config=configs/few_shot_shifts.py --workdir=runs/few_shot_shifts
+metalora collect --config=configs/metaworld_demos.py
+metalora few_shot --config=configs/few_shot_shifts.py --workdir=runs/few_shot_shifts
 """
 
 from pathlib import Path

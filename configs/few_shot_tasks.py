@@ -1,7 +1,7 @@
 """The comparison on new instructions: tasks that neither the base nor meta-training has seen, disjoint by text.
 
-python experiments/collect.py --config=configs/metaworld_demos.py
-python experiments/few_shot.py --config=configs/few_shot_tasks.py --workdir=runs/few_shot_tasks
+metalora collect --config=configs/metaworld_demos.py
+metalora few_shot --config=configs/few_shot_tasks.py --workdir=runs/few_shot_tasks
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """One change at a time from a meta-learned arm on new LIBERO tasks: rank, place, inner steps, support, method.
 
-    python experiments/ablate.py --config=configs/libero_ablation.py --workdir=runs/libero/ablation \
+    metalora ablate --config=configs/libero_ablation.py --workdir=runs/libero/ablation \
         --config.base=experiments/results/libero_strong_base/base
 
 Demonstrations as for libero_small, and the same starts. experiments/results/libero_ablation is its outcome. Each arm is

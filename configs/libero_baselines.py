@@ -1,6 +1,6 @@
 """The baselines that libero_small leaves out, beside MAML: one meta-seed, one demonstration.
 
-    python experiments/few_shot.py --config=configs/libero_baselines.py --workdir=runs/libero/baselines \
+    metalora few_shot --config=configs/libero_baselines.py --workdir=runs/libero/baselines \
         --config.base=experiments/results/libero_strong_base/base
 
 Demonstrations as for libero_small, and the same starts. experiments/results/libero_baselines is its outcome. What is

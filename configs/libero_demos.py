@@ -1,6 +1,6 @@
 """Records scripted demonstrations of LIBERO, two cameras, in its own layout: one suite, 20 of each task, 128 px.
 
-    python experiments/collect.py --config=configs/libero_demos.py:libero_object
+    metalora collect --config=configs/libero_demos.py:libero_object
 
 `picking` records what configs/libero_few_shot.py reads, at 64 px, as the nano base sees it. Of the tasks of four suites
 that ask for picking and placing alone: eight as they should be, ten more for pretraining, and sixteen in which the hand

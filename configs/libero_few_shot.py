@@ -1,8 +1,8 @@
 """New LIBERO tasks from one, three and five demonstrations: meta-learned adapters against every baseline.
 
-    python experiments/collect.py --config=configs/libero_demos.py:picking
-    python experiments/pretrain.py --config=configs/nano_libero.py --workdir=runs/libero/suite
-    python experiments/few_shot.py --config=configs/libero_few_shot.py --workdir=runs/libero/few_shot
+    metalora collect --config=configs/libero_demos.py:picking
+    metalora pretrain --config=configs/nano_libero.py --workdir=runs/libero/suite
+    metalora few_shot --config=configs/libero_few_shot.py --workdir=runs/libero/few_shot
 
 What is held out follows a colon, `--config=configs/libero_few_shot.py:composition`; it needs a base of its own, which
 has seen the training tasks of that split alone (runs/libero/<split>/base), and demonstrations in

@@ -1,6 +1,6 @@
 """Records scripted demonstrations of one LIBERO suite with its domain randomised: each in another scene.
 
-    python experiments/collect.py --config=configs/libero_randomised.py:libero_object
+    metalora collect --config=configs/libero_randomised.py:libero_object
 
 Cameras are moved and turned, lights dimmed or brightened, surfaces (textures, too) tinted, half of the textures of what
 stands fast (table, floor, walls, furniture) exchanged, and contact, masses and joints changed mildly. A demonstration's

@@ -1,9 +1,9 @@
 """libero_few_shot cut down: the meta-learned adapter, its control and LoRA from scratch, three step counts, four
 episodes a task, meta-seed and point, shorter episodes.
 
-    python experiments/collect.py --config=configs/libero_demos.py:picking
-    python experiments/pretrain.py --config=configs/nano_libero.py --workdir=runs/libero/suite
-    python experiments/few_shot.py --config=configs/libero_small.py --workdir=runs/libero/small
+    metalora collect --config=configs/libero_demos.py:picking
+    metalora pretrain --config=configs/nano_libero.py --workdir=runs/libero/suite
+    metalora few_shot --config=configs/libero_small.py --workdir=runs/libero/small
 
 experiments/results/libero_strong_base is its outcome, with stand-ins for some of LIBERO's textures and meshes: trained
 on a GPU in a minute or two an arm, then searched, adapted and run on two cores in an hour and a half.

@@ -1,6 +1,6 @@
 """As metaworld_conditions.py, with four variants of every frame: cropped, coloured, and told in other words.
 
-    python experiments/meta_train.py --config=configs/metaworld_augmented.py --workdir=runs/augmented
+    metalora meta_train --config=configs/metaworld_augmented.py --workdir=runs/augmented
 
 The method follows a colon.
 """

@@ -1,7 +1,7 @@
 """Meta-learns adapters that undo a hidden rotation of the robot's action frame, on known Meta-World tasks.
 
-    python experiments/collect.py --config=configs/metaworld_demos.py
-    python experiments/meta_train.py --config=configs/metaworld_conditions.py --workdir=runs/conditions_maml
+    metalora collect --config=configs/metaworld_demos.py
+    metalora meta_train --config=configs/metaworld_conditions.py --workdir=runs/conditions_maml
 
 The method follows a colon, `--config=configs/metaworld_conditions.py:fomaml`; each has only the fields that it uses.
 """

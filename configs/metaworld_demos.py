@@ -2,7 +2,7 @@
 
 Cameras: agentview and topview.
 
-python experiments/collect.py --config=configs/metaworld_demos.py
+metalora collect --config=configs/metaworld_demos.py
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Meta-learns adapters for new instructions: tasks that the base does not know, from one to five demonstrations.
 
-    python experiments/meta_train.py --config=configs/metaworld_tasks.py --workdir=runs/tasks_maml
+    metalora meta_train --config=configs/metaworld_tasks.py --workdir=runs/tasks_maml
 
 The method follows a colon, as in metaworld_conditions.py, from which this differs in the data and in nothing else.
 """

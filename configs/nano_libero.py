@@ -1,10 +1,10 @@
 """Pretrains a nano SmolVLA on LIBERO, from pixels, on the tasks that a split of configs/libero_few_shot.py trains on.
 
-    python experiments/collect.py --config=configs/libero_demos.py:picking
-    python experiments/pretrain.py --config=configs/nano_libero.py --workdir=runs/libero/suite
+    metalora collect --config=configs/libero_demos.py:picking
+    metalora pretrain --config=configs/nano_libero.py --workdir=runs/libero/suite
 
 The split follows a colon, `--config=configs/nano_libero.py:composition --workdir=runs/libero/composition`: the base
-must not have seen what is held out. `experiments/evaluate_base.py` judges it on what it has seen.
+must not have seen what is held out. `metalora evaluate_base` judges it on what it has seen.
 
 A GPU's work: 20,000 steps took four minutes on an H200. experiments/results/libero_strong_base/base is the outcome, for
 those who have none: --config.base=... in comparisons.

@@ -1,9 +1,9 @@
 """Pretrains the nano SmolVLA that ships with the package, from pixels, on fourteen Meta-World tasks.
 
-    python experiments/collect.py --config=configs/metaworld_demos.py
-    python experiments/pretrain.py --config=configs/nano_smolvla.py --workdir=runs/nano
+    metalora collect --config=configs/metaworld_demos.py
+    metalora pretrain --config=configs/nano_smolvla.py --workdir=runs/nano
 
-The result is judged by `experiments/evaluate_base.py`; the card in metalora_jax/policies/smolvla/nano has the figures.
+The result is judged by `metalora evaluate_base`; the card in metalora_jax/policies/smolvla/nano has the figures.
 Light (`brightness`) and place (`shift` [px]) are drawn again in every step. It may also learn from a fixed number of
 variants of every frame (`augment`), from tasks in a mirror (`symmetries`), and, where a config adds `paraphrases`
 (task -> texts), from variants told in other words: the fields are those of meta-training.

@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
     known, held_out = common.data(f"{root}/clean", TASKS, 8), common.data(f"{root}/held_out", TASKS, 4)
     shift = dict(yaw=common.YAW)
     config = ConfigDict()
-    # The choice of `python experiments/scene.py --survey`, whose table is in the adapter's card.
+    # The choice of `metalora scene --survey`, whose table is in the adapter's card.
     config.scene = dict(
         task="coffee-button",
         condition=dict(yaw=3.1269243577470647),  # [rad]

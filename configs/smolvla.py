@@ -1,7 +1,7 @@
 """Meta-learns adapters on the real SmolVLA, from Meta-World demonstrations seen by two cameras.
 
-    python experiments/convert.py --policy=lerobot/smolvla_base --demos='runs/demos/clean/*.hdf5' --output=runs/base
-    python experiments/meta_train.py --config=configs/smolvla.py --workdir=runs/smolvla
+    metalora convert --policy=lerobot/smolvla_base --demos='runs/demos/clean/*.hdf5' --output=runs/base
+    metalora meta_train --config=configs/smolvla.py --workdir=runs/smolvla
 
 A placement follows a colon, `--config=configs/smolvla.py:expert`: plan (the default), expert, decoder, head, lerobot,
 all_linear. The frozen front takes seconds a frame on a CPU, once: it is kept in ~/.cache/metalora_jax (METALORA_CACHE).

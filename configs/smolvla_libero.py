@@ -1,7 +1,7 @@
 """The real SmolVLA on LIBERO's official demonstrations: new tasks from one demonstration. Needs a GPU of 40 GB, days.
 
     mkdir -p runs/libero/official && ln -s PATH_TO/libero_*/*.hdf5 runs/libero/official/
-    XLA_PYTHON_CLIENT_PREALLOCATE=false python experiments/few_shot.py --config=configs/smolvla_libero.py \
+    XLA_PYTHON_CLIENT_PREALLOCATE=false metalora few_shot --config=configs/smolvla_libero.py \
         --config.convert.policy=lerobot/smolvla_base@COMMIT --workdir=runs/libero/smolvla
 
 It makes the base of the policy, with the statistics of the training tasks, trains, adapts, runs episodes and reports.
@@ -13,7 +13,7 @@ whose figures mean nothing: with random weights of the full size it took 14 minu
 one chunk each), instead of days on a GPU. It takes two demonstrations of four of libero_object's tasks, and scripted
 ones will do:
 
-    python experiments/collect.py --suite=libero_object --demos=2
+    metalora collect --suite=libero_object --demos=2
     mkdir -p runs/libero && ln -s demos/clean runs/libero/official
 
 The frozen front of every frame is kept on the disk, half a megabyte each, in the folder that METALORA_CACHE names;

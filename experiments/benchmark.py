@@ -20,11 +20,11 @@ from absl import flags
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # for the peer's client
 from experiments.peer.client import Peer
+from metalora_jax.commands import start
 from metalora_jax.evaluation.benchmarks import benchmark
 from metalora_jax.evaluation.benchmarks.peer import PEFT, alternate
 from metalora_jax.evaluation.benchmarks.table import table
 from metalora_jax.machine.progress import progress
-from metalora_jax.training import command
 
 _POLICY = flags.DEFINE_string("policy", None, "lerobot SmolVLA directory.", required=True)
 _VLM = flags.DEFINE_string("vlm", "", "Directory with the vision-language model's config.json; empty is <policy>/vlm.")
@@ -81,4 +81,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    start.run(main)

@@ -1,54 +1,6 @@
-"""Records scripted demonstrations, one LIBERO-layout HDF5 file for each task.
+"""`metalora collect`, from a clone."""
 
-    python experiments/collect.py --task=drawer-open --demos=2        (into runs/demos/clean/drawer-open_demo.hdf5)
-    python experiments/collect.py --suite=libero_object --demos=20
-    python experiments/collect.py --config=configs/metaworld_demos.py
-
-Finished files are kept: the same command resumes where it stopped. Only successes are kept; failures are counted.
-"""
-
-from pathlib import Path
-from runpy import run_path
-
-from absl import flags
-from ml_collections import config_flags
-
-from metalora_jax.envs.collect import Collection, collect
-from metalora_jax.machine.progress import progress
-from metalora_jax.training import command
-
-_CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
-_SUITE = flags.DEFINE_string("suite", None, "a LIBERO suite; short for --config=configs/libero_demos.py:SUITE")
-_TASK = flags.DEFINE_string("task", None, "one Meta-World task, recorded undisturbed as in configs/metaworld_demos.py")
-_DEMOS = flags.DEFINE_integer("demos", None, "demonstrations of each task, instead of the config's", lower_bound=1)
-_NOISE = flags.DEFINE_float("noise", None, "pushes on the hand [action units], instead of the config's", lower_bound=0)
-
-
-def _config() -> dict:
-    if sum(flag.value is not None for flag in (_CONFIG, _SUITE, _TASK)) != 1:
-        raise ValueError("set exactly one of --task=drawer-open, --suite=libero_object and --config=configs/...")
-    recipes = Path(__file__).parents[1] / "configs"
-    if _TASK.value is not None:
-        config = run_path(str(recipes / "metaworld_demos.py"))["get_config"]().to_dict()
-        config["parts"] = {"clean": config["parts"]["clean"] | {"tasks": (_TASK.value,)}}
-    elif _SUITE.value is not None:
-        config = run_path(str(recipes / "libero_demos.py"))["get_config"](_SUITE.value).to_dict()
-    else:
-        config = _CONFIG.value.to_dict()
-    for part in config["parts"].values():
-        for field, value in (("demos", _DEMOS.value), ("noise", _NOISE.value)):
-            part[field] = part[field] if value is None else value
-    return config
-
-
-def main(_: list[str]) -> None:
-    wanted = Collection.from_config(_config())
-    jobs = wanted.jobs()
-    for done in progress(collect(jobs, wanted.workers), description="tasks recorded", total=len(jobs)):
-        if done.failures:
-            print(f"{done.job.task}: the expert failed {done.failures} times; only successes are kept")
-    print(f"demonstrations: {wanted.directory}")
-
+from metalora_jax.commands import start
 
 if __name__ == "__main__":
-    command.run(main, _config)
+    start.launch("collect")

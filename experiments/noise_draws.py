@@ -17,7 +17,8 @@ from ml_collections import config_flags
 from metalora_jax import trees
 from metalora_jax.adaptation import frozen_front
 from metalora_jax.adaptation.learner import loss_fn
-from metalora_jax.training import command, meta_train, task_batches
+from metalora_jax.commands import start
+from metalora_jax.training import meta_train, task_batches
 from metalora_jax.training.recipe import Recipe
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
@@ -54,4 +55,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    start.run(main)

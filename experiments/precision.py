@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from absl import flags
 
 from metalora_jax import trees
+from metalora_jax.commands import start
 from metalora_jax.evaluation.benchmarks import benchmark
-from metalora_jax.training import command
 
 _POLICY = flags.DEFINE_string("policy", None, "A policy: a directory, or a name on the hub.", required=True)
 _PLACEMENT = flags.DEFINE_string("placement", "", "A preset of the policy's family; empty is the first.")
@@ -41,4 +41,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    start.run(main)

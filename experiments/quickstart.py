@@ -2,7 +2,7 @@
 
     make quickstart          (or: python experiments/quickstart.py)
 
-Ctrl-C loses nothing; the same command resumes where it stopped. `experiments/scene.py` is the scene alone.
+Ctrl-C loses nothing; the same command resumes where it stopped. `metalora scene` is the scene alone.
 """
 
 from pathlib import Path
@@ -10,13 +10,14 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
+from metalora_jax.commands import start
 from metalora_jax.envs.collect import collect
 from metalora_jax.evaluation.protocol import experiment, films, scene
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.reports import report
 from metalora_jax.machine.forecast import Forecast
 from metalora_jax.machine.progress import progress, show_forecast
-from metalora_jax.training import checkpoint, command
+from metalora_jax.training import checkpoint
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/quickstart.py", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart/run", "Directory for adapters, records and the report.")
@@ -67,4 +68,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    start.run(main)

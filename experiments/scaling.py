@@ -13,8 +13,8 @@ from absl import flags
 
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.learner import learner
+from metalora_jax.commands import start
 from metalora_jax.evaluation.benchmarks import scaling
-from metalora_jax.training import command
 
 _OUTPUT = flags.DEFINE_string("output", None, "Directory for the figure and the raw points.", required=True)
 _BASE = flags.DEFINE_string("base", "", "Base directory; empty is the nano SmolVLA in the package.")
@@ -39,4 +39,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    start.run(main)

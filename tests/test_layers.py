@@ -25,7 +25,7 @@ ROOMS = (
         "training",
         "evaluation",
     ),
-    *("serving", "robot"),
+    *("serving", "robot", "commands"),
 )
 STRANGERS = {
     frozenset({"meta", "policies"}),  # a meta-method knows a loss, never a model

@@ -122,7 +122,7 @@ def _check_nano(base: Base) -> None:
     if wanted != base.fingerprint:
         raise directory.AdapterError(
             f"the adapter in the package fits the nano base in the package ({wanted!r}), this base is "
-            f"{base.fingerprint!r}; name an adapter of its own, which experiments/meta_train.py makes"
+            f"{base.fingerprint!r}; name an adapter of its own, which metalora meta_train makes"
         )
 
 

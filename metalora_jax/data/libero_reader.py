@@ -98,7 +98,7 @@ def _exists(path: Path) -> None:
     if not path.exists():
         near = difflib.get_close_matches(path.name, sorted(file.name for file in path.parent.glob("*.hdf5")))
         hint = f" (did you mean {', '.join(near)}?)" if near else ""
-        raise DemoError(f"{path}: no such demonstration file{hint}; record it with experiments/collect.py")
+        raise DemoError(f"{path}: no such demonstration file{hint}; record it with metalora collect")
 
 
 def _group(path: Path, file: h5py.File) -> h5py.Group:

@@ -56,7 +56,7 @@ def open(
     if not path.exists():
         near = difflib.get_close_matches(path.name, sorted(other.name for other in path.parent.glob("*")))
         hint = f" (did you mean {', '.join(near)}?)" if near else ""
-        raise DemoError(f"{path}: no such demonstration file or directory{hint}; record it with experiments/collect.py")
+        raise DemoError(f"{path}: no such demonstration file or directory{hint}; record it with metalora collect")
     if path.is_file():
         return Hdf5(path, cameras, keys, selected)
     for pattern, kind in _KINDS.items():

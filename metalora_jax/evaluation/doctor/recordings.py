@@ -89,7 +89,7 @@ def files(patterns: Sequence[str]) -> tuple[list[Path], list[Finding]]:
         elif matches := sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))):
             found += matches
         else:
-            remedy = "name a file, a directory or a pattern in quotes; experiments/collect.py records demonstrations"
+            remedy = "name a file, a directory or a pattern in quotes; metalora collect records demonstrations"
             missing.append(Finding(pattern, "no such file", remedy))
     return list(dict.fromkeys(found)), missing
 
@@ -143,7 +143,7 @@ def _read_hdf5(
         more = f" (and {len(similar) - 1} similar demonstrations)" if len(similar) > 1 else ""
         yield one._replace(what=f"{one.what}{more}", file=path.name, episodes=tuple(i for i, _ in similar))
     if there == 0:
-        yield Finding(path.name, "holds no demonstration (num_demos is 0)", "record some with experiments/collect.py")
+        yield Finding(path.name, "holds no demonstration (num_demos is 0)", "record some with metalora collect")
 
 
 def demos(path: Path, cameras: Sequence[str], keys: Mapping[str, str], most: int) -> list[Demo]:

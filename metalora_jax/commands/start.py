@@ -1,5 +1,6 @@
-"""How the binaries start: a user's mistake ends in one line that names it, not in a traceback."""
+"""How commands start: a user's mistake ends in one line that names it, not in a traceback."""
 
+import importlib
 import json
 import logging as python_logging
 import os
@@ -9,7 +10,17 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from metalora_jax.commands import recipes
 from metalora_jax.machine import caches
+
+
+def launch(name: str) -> None:
+    """Runs the command `metalora_jax.commands.NAME`; --help shows its documentation and its flags."""
+    module = importlib.import_module(f"{__package__}.{name}")
+    for flag in flags.FLAGS.get_key_flags_for_module(module):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    sys.modules["__main__"].__doc__ = module.__doc__
+    run(module.main, getattr(module, "config", None))
 
 
 def run(main: Callable[[list[str]], None], config: Callable[[], Mapping[str, Any]] | None = None) -> None:
@@ -24,7 +35,7 @@ def run(main: Callable[[list[str]], None], config: Callable[[], Mapping[str, Any
 
     def parse(argv: list[str]) -> list[str]:
         try:
-            return flags.FLAGS(argv)
+            return flags.FLAGS(recipes.resolve(argv))
         except flags.Error as error:
             # All flags are read, and one that is required is missing: to show the config, none but its own are needed.
             if shown is not None and flags.FLAGS.is_parsed() and shown.value:
@@ -35,7 +46,7 @@ def run(main: Callable[[list[str]], None], config: Callable[[], Mapping[str, Any
 
     def show() -> None:
         if config is None and flags.FLAGS.config is None:
-            raise ValueError("no config to print: --config=configs/...")
+            raise ValueError("no config to print: --config=...")
         print("\n".join(_lines(config() if config else flags.FLAGS.config.to_dict())))
 
     def guarded(argv: list[str]) -> None:

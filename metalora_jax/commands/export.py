@@ -1,0 +1,78 @@
+"""Writes an adapter in its policy's public format (lerobot's, for SmolVLA): folded into the base, or as peft's files.
+
+    metalora export --adapter=runs/drawer --base=runs/base --policy=lerobot/smolvla_base --output=runs/out
+
+`--format=merged` makes a policy directory of its own (1.8 GB in float32); `--format=peft` a few megabytes that name
+--policy as their base. `--dtype=base` stores each tensor in the type it has in --policy (bfloat16, in the public one),
+and says what that costs. The adapter may be a directory of peft's, too.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+from absl import flags
+
+from metalora_jax import adapters
+from metalora_jax.adaptation import adapter
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.adapter import probe
+from metalora_jax.adaptation.learner import learner, zeros
+from metalora_jax.policies import hub
+
+DROWNED = 0.05  # share of what the adapter changes that rounding may take, before it is warned of
+_ADAPTER = flags.DEFINE_string("adapter", None, "Adapter directory.", required=True)
+_BASE = flags.DEFINE_string("base", None, "The base that the adapter was trained on.", required=True)
+_POLICY = flags.DEFINE_string("policy", None, "The public policy that the base was made from.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "Directory to write to.", required=True)
+_FORMAT = flags.DEFINE_enum("format", "merged", ["merged", "peft"], "What to write.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "base"], "Type of merged weights.")
+
+
+def main(_: list[str]) -> None:
+    output = Path(_OUTPUT.value)
+    base = bases.load(_BASE.value)
+    family = base.family
+    start = adapter.load(Path(_ADAPTER.value), base)
+    learn, theta = start.learner, start.meta_params["theta"]
+    policy = hub.local_directory(_POLICY.value)
+    known = base.statistics
+    statistics = {
+        "observation.state.mean": known.state_mean,
+        "observation.state.std": known.state_std,
+        "action.mean": known.action_mean,
+        "action.std": known.action_std,
+    }
+    velocity = probe(base, learn).run
+    before, exact = (np.asarray(velocity({"theta": each})) for each in (zeros(theta), theta))
+    if not (changed := adapter.effect(before, exact)):
+        raise ValueError(
+            f"{_ADAPTER.value} changes nothing: the base alone answers the same; adapt it before exporting"
+        )
+    print(f"effect:   the adapter changes the velocity on a fixed input by {100 * changed:.3g} % (rms)")
+    if _FORMAT.value == "peft":
+        manifest = adapter.manifest_of(_ADAPTER.value)
+        family.export_peft(output, start.placement, theta, base.model, _POLICY.value, policy, statistics, manifest)
+        print(f"peft adapter: {output}  ({adapters.count(theta).total} parameters, base {_POLICY.value})")
+        return
+    tokenizer = _tokenizer(policy)
+    dtype: Literal["float32", "base"] = "base" if _DTYPE.value == "base" else "float32"
+    family.export_merged(output, adapters.fuse(learn.model(theta)), policy, statistics, dtype)
+    read_back = bases.make(family.load(output, tokenizer, iter).model, base.tokenizer, known)
+    written = probe(read_back, learner(read_back, (), jax.random.key(0))).run({"theta": {}})
+    largest, share = adapter.rounding(before, exact, np.asarray(written))
+    print(
+        f"rounding: the velocity is off by {largest:.2g} at most, {100 * share:.2g} % of what the adapter changes (rms)"
+    )
+    if share > DROWNED:
+        print(f"          more than {100 * DROWNED:.0f} %: the adapter is drowned in rounding; use --dtype=float32")
+    print(f"policy:   {output}")
+
+
+def _tokenizer(policy: Path) -> Path | None:
+    """To read the export back with: the policy's, or the base's; None is where the policy's config says."""
+    for place in (policy, Path(_BASE.value)):
+        if (place / hub.TOKENIZER).is_file():
+            return place / hub.TOKENIZER
+    return None

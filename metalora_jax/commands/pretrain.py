@@ -1,0 +1,61 @@
+"""Pretrains a base policy from demonstrations, and ends with a base directory.
+
+    metalora pretrain --config=configs/nano_smolvla.py --workdir=runs/nano
+
+`config.model.type` is the policy's type; the other fields of `config.model` are those of its config.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+from absl import flags
+from flax import nnx
+from ml_collections import config_flags
+
+from metalora_jax.adaptation import base
+from metalora_jax.data import normalize
+from metalora_jax.data.frames import gather
+from metalora_jax.envs.world import world
+from metalora_jax.fields import to_fields
+from metalora_jax.policies import registry
+from metalora_jax.training import checkpoint, loop, pretrain
+from metalora_jax.training.recipe import Pretraining
+
+_CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory for checkpoints, metrics and the base.", required=True)
+
+
+def main(_: list[str]) -> None:
+    recipe, workdir = Pretraining.from_config(_CONFIG.value.to_dict()), Path(_WORKDIR.value)
+    model = pretrain.create(recipe)
+    family, sizes = registry.of_model(model), model.sizes
+    checkpoint.claim(workdir, to_fields(recipe))
+    demos = pretrain.read(recipe)
+    statistics = normalize.compute([demo for recorded in demos.values() for demo in recorded])
+    where = world(recipe.control.world)
+    instructions = [where.instruction(task) for task in where.tasks()]
+    tokenizer = pretrain.train_tokenizer(instructions, sizes.vocabulary)
+
+    reads = base.preprocessor(family, model, tokenizer, statistics)
+    frames = gather(demos, reads, recipe.augment)
+    graph, params = nnx.split(model)
+    schedule = pretrain.schedule(recipe.learning_rate, recipe.steps, recipe.warmup)
+    optimizer = pretrain.optimizer(schedule, recipe.weight_decay)
+    action_dim = len(statistics.action_mean)
+    prepare = partial(family.prepare_float_images, size=sizes.image)
+    gradient = pretrain.gradient(graph, action_dim, recipe.noise_draws, recipe.shift, recipe.brightness, prepare)
+    labelled = pretrain.label(frames)
+    state = loop.run(
+        workdir,
+        loop.init(nnx.to_pure_dict(params), optimizer),
+        jax.jit(lambda state, batch, key: loop.update(state, batch, key, gradient, optimizer), donate_argnums=0),
+        lambda step: pretrain.draw_batch(frames, labelled, recipe.seed, step, recipe.batch),
+        steps=recipe.steps,
+        seed=recipe.seed,
+        description="pretrain",
+        checkpoint_every=recipe.checkpoint_every,
+        learning_rate=schedule,
+    )
+    base.save(workdir / "base", base.make(nnx.merge(graph, state.params), tokenizer, statistics))
+    print(f"base: {workdir / 'base'}")

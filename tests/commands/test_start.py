@@ -1,0 +1,113 @@
+"""The binaries' common start, as a user meets it."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from metalora_jax.commands import main, recipes
+from metalora_jax.commands.main import summaries
+
+ROOT = Path(__file__).parents[2]
+
+SMALL = """
+from absl import flags
+from ml_collections import config_flags
+from metalora_jax.commands import start
+config_flags.DEFINE_config_file("config", lock_config=True)
+flags.DEFINE_string("workdir", None, "Where.", required=True)
+start.run(lambda _: None)
+"""
+
+
+def start(*words: str, cwd: Path) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def run(folder: Path, binary: str, *flags: str) -> subprocess.CompletedProcess:
+    return start(str(ROOT / "experiments" / binary), *flags, cwd=folder)
+
+
+def test_print_config_shows_overrides_and_does_nothing_else(tmp_path):
+    recipe = f"--config={ROOT}/configs/libero_small.py:across"  # by its whole path, from another directory
+    done = run(tmp_path, "few_shot.py", recipe, "--config.arms.meta.outer.steps=7", "--print_config")
+    assert done.returncode == 0, done.stderr
+    shown = yaml.safe_load(done.stdout)
+    assert shown["arms"]["meta"]["outer"]["steps"] == 7
+    assert shown["base"] == "runs/libero/across/base"
+    assert shown["control"]["ensemble"] is None
+    assert shown["protocol"]["shots"] == [1, 3, 5]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_print_config_shows_what_other_flags_make_of_it(tmp_path):
+    done = run(tmp_path, "collect.py", "--suite=libero_goal", "--demos=3", "--print_config")
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["parts"]["clean"]["demos"] == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--print_config"], "error: no config to print"),
+        (
+            ["--print_config", f"--config={ROOT}/configs/quickstart.py", "--config.seed=a"],
+            "error: flag --config.seed=a",
+        ),
+        ([f"--config={ROOT}/configs/quickstart.py"], "error: flag --workdir=None"),
+    ],
+)
+def test_wrong_flags_are_one_line(tmp_path, flags, complaint):
+    (tmp_path / "small.py").write_text(SMALL)
+    done = run(tmp_path, str(tmp_path / "small.py"), *flags)
+    assert done.returncode == 1
+    assert done.stderr.startswith(complaint)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_every_command_with_a_config_can_print_it():
+    """`start.launch` and `start.run` give them the flag; each runs through one of them."""
+    for path in sorted(ROOT.glob("experiments/*.py")):
+        calls = [ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        assert {"start.launch", "start.run"} & set(calls), path.name
+
+
+def test_each_command_has_its_binary_and_its_line():
+    lines = summaries()
+    assert set(lines) == {path.stem for path in ROOT.glob("experiments/*.py") if "launch" in path.read_text()}
+    assert all(line.endswith(".") for line in lines.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"), [(["adpt"], "did you mean adapt?"), (["zzz"], "there are ablate, adapt")]
+)
+def test_a_mistyped_command_is_one_line(monkeypatch, words, complaint):
+    monkeypatch.setattr(sys, "argv", ["metalora", *words])
+    with pytest.raises(SystemExit, match=re.escape(complaint)):
+        main.main()
+
+
+def test_the_console_script_shows_a_commands_own_flags(tmp_path):
+    words = [sys.executable, "-m", "metalora_jax.commands", "adapt", "--help"]
+    done = subprocess.run(
+        words, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert "--demos:" in done.stdout
+    assert "Adapts a policy" in done.stdout
+
+
+def test_recipes_by_name(tmp_path):
+    path = str(ROOT / "configs" / "libero_small.py")
+    assert recipes.resolve(["x", "--config=libero_small:across", "--config.seed=1"])[1] == f"--config={path}:across"
+    assert recipes.resolve(["x", "--config", "libero_small"])[2] == path
+    assert recipes.resolve(["x", "--config=mine.py", "--config", "a/b"]) == ["x", "--config=mine.py", "--config", "a/b"]
+    done = run(tmp_path, "few_shot.py", "--config=libero_smal", "--print_config")
+    assert done.stderr.startswith("error: --config: no recipe is called 'libero_smal'; did you mean libero_small?")
+    assert len(done.stderr.splitlines()) == 1
