@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from metalora_jax.evaluation.reports import statistics, summary
+from metalora_jax.evaluation.reports.records import Episode
 from metalora_jax.evaluation.reports.summary import Settings, summarise
 from tests.evaluation.made_up_episodes import episode, only_section, row
 
@@ -197,3 +198,41 @@ def test_unknown_settings_and_reference_are_refused():
 def test_pair_key_separates_conditions():
     keys = {summary.pair_key(episode(condition=c)) for c in ({}, {"latency": 1}, {"latency": 2})}
     assert len(keys) == 3
+
+
+def copied(method, outcomes, seeds=(0, 1, 2), **fields) -> list[Episode]:
+    """The same episodes, to the last digit, for every meta-seed."""
+    lengths = dict(enumerate((50, 61, 70, 42)))
+    return [
+        dataclasses.replace(each, meta_seed=seed, length=lengths[each.episode_seed])
+        for seed in seeds
+        for each in row(method, outcomes, **fields)
+    ]
+
+
+def test_meta_seeds_that_repeat_each_other_count_once():
+    meta = [e for seed, won in enumerate(("1110", "1111", "0111")) for e in row("meta", won, meta_seed=seed)]
+    section = only_section([*meta, *copied("full", "0100")], reference="meta")
+    full, varied = (next(p for p in section.points if p.method == name) for name in ("full", "meta"))
+    assert (full.n, full.successes, full.copies) == (4, 1, 2)
+    assert (varied.n, varied.copies) == (12, 0)
+    assert full.versus.pairs == 4  # not 12: copies of a seed are no further pairs
+    assert (full.versus.wins, full.versus.losses) == (0, 2)
+
+
+def test_a_reference_that_repeats_itself_counts_once_too():
+    meta = [e for seed, won in enumerate(("1110", "1111", "0111")) for e in row("meta", won, meta_seed=seed)]
+    section = only_section([*meta, *copied("full", "0100")], reference="full")
+    [point] = [p for p in section.points if p.method == "meta"]
+    assert (point.n, point.versus.pairs) == (12, 4)
+
+
+def test_equal_failures_are_no_copies():
+    section = only_section([e for seed in range(3) for e in row("meta", "0000", meta_seed=seed)])
+    assert section.points[0].n == 12
+
+
+def test_copies_are_said():
+    summary = summarise(copied("full", "0100", distribution="conditions"), Settings())
+    assert any("the meta-seeds of full repeat each other" in caution for caution in summary.cautions)
+    assert summary.episodes == 12  # all that was recorded

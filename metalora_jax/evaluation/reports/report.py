@@ -170,6 +170,11 @@ def _section(section: Section, pictures: Sequence[str], settings: Settings) -> I
         yield Heading(f"Success after gradient steps on {figures.plural(shots, 'demonstration')}", 3)
         yield tables.success_table(section, shots, settings)
     yield Text("Each entry: success rate, its 95 % Wilson interval, and the number of episodes n.")
+    if any(point.copies for point in section.points):
+        yield Text(
+            "Equal meta-seeds: a method without randomness gives the same episodes for each, and they count once, in "
+            "its rate as in its pairs with another method."
+        )
     if settings.reference is not None:
         name = named(settings.reference, settings)
         yield Text(

@@ -18,6 +18,7 @@ from metalora_jax.evaluation.reports.contrasts import (
     retention,
     wrong_instruction,
 )
+from metalora_jax.evaluation.reports.copies import Cell, counted_once
 from metalora_jax.evaluation.reports.records import Episode, canonical
 from metalora_jax.evaluation.reports.statistics import Interval, Paired
 
@@ -64,6 +65,7 @@ class Point:
     versus: Paired | None = None  # against the reference, over the same episodes
     p_holm: float | None = None  # adjusted over the methods compared at these shots and steps
     unpaired: str | None = None  # why there is no comparison
+    copies: int = 0  # meta-seeds that repeat another episode by episode, and are not counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,30 +185,39 @@ def summarise(episodes: Sequence[Episode], settings: Settings = Settings()) -> S
     methods = {method_name(e) for e in episodes}
     if settings.reference is not None and settings.reference not in methods:
         raise ValueError(f"reference method '{settings.reference}' has no episodes; choose from {sorted(methods)}")
+    recorded = len(episodes)
+    episodes, copies = counted_once(episodes)
     order = _ranker(settings)
     told = [e for e in episodes if e.told is not None]
     untold = [e for e in episodes if e.told is None and e.split != "base"]
     groups = grouped(untold, lambda e: (e.distribution, e.split))
-    sections = tuple(_section(name, group, settings, order) for name, group in sorted(groups.items()))
+    sections = tuple(_section(name, group, settings, order, copies) for name, group in sorted(groups.items()))
     kept = retention([e for e in episodes if e.split == "base"], order)
     misled = wrong_instruction(told, untold, order)
     marks = {name: len({e.fingerprint for e in group}) for name, group in grouped(episodes, method_name).items()}
     return Summary(
         settings=settings,
-        episodes=len(episodes),
+        episodes=recorded,
         errors=sum(e.error is not None for e in episodes),
         sections=sections,
         retention=kept,
         wrong_instruction=misled,
         fingerprints=dict(sorted(marks.items())),
-        cautions=tuple(_cautions(episodes, sections, kept, misled)),
+        cautions=tuple(_cautions(episodes, sections, kept, misled, copies)),
     )
 
 
-def _section(name: tuple[str, str], episodes: Sequence[Episode], settings: Settings, order: Order) -> Section:
+def _section(
+    name: tuple[str, str],
+    episodes: Sequence[Episode],
+    settings: Settings,
+    order: Order,
+    copies: Mapping[Cell, int],
+) -> Section:
     groups: dict[tuple, list[Episode]] = grouped(episodes, lambda e: (method_name(e), e.shots, e.steps))
     keys = sorted(groups, key=lambda k: (order(k[0]), k[1], k[2]))
-    points = [_compare(_point(k, groups[k]), groups[k], groups, settings.reference) for k in keys]
+    points = [_point(k, groups[k], copies.get(Cell(k[0], *name, *k[1:], misled=False), 0)) for k in keys]
+    points = [_compare(point, points, groups, settings.reference) for point in points]
     points = _adjust(points)
     section = Section(
         distribution=name[0],
@@ -228,7 +239,7 @@ def _section(name: tuple[str, str], episodes: Sequence[Episode], settings: Setti
     )
 
 
-def _point(key: tuple[str, int, int], episodes: Sequence[Episode]) -> Point:
+def _point(key: tuple[str, int, int], episodes: Sequence[Episode], copies: int) -> Point:
     method, shots, steps = key
     success = np.array([e.success for e in episodes])
     losses = [e.support_loss for e in episodes if e.support_loss is not None]
@@ -243,6 +254,7 @@ def _point(key: tuple[str, int, int], episodes: Sequence[Episode]) -> Point:
         wilson=statistics.wilson(int(success.sum()), len(episodes)),
         clustered=_clustered(success, episodes),
         support_loss=float(np.mean(losses)) if losses else None,
+        copies=copies,
     )
 
 
@@ -257,18 +269,23 @@ def _clustered(values: np.ndarray, episodes: Sequence[Episode]) -> Interval | No
 
 
 def _compare(
-    point: Point, episodes: Sequence[Episode], groups: Mapping[tuple, list[Episode]], reference: str | None
+    point: Point, points: Sequence[Point], groups: Mapping[tuple, list[Episode]], reference: str | None
 ) -> Point:
     if reference is None or point.method == reference:
         return point
-    others = groups.get((reference, point.shots, point.steps))
-    if others is None:
+    key = (reference, point.shots, point.steps)
+    if key not in groups:
         return dataclasses.replace(
             point,
             unpaired=f"{reference} has no episodes with {point.shots} demonstrations and {point.steps} gradient steps",
         )
+    sides = groups[point.method, point.shots, point.steps], groups[key]
+    if point.copies or any(p.copies for p in points if (p.method, p.shots, p.steps) == key):
+        # Copies of a seed are no further pairs: both sides keep the seeds that count for both.
+        both = set.intersection(*({e.meta_seed for e in side} for side in sides))
+        sides = tuple([e for e in side if e.meta_seed in both] for side in sides)
     try:
-        outcomes = statistics.pair(_outcomes(episodes, pair_key), _outcomes(others, pair_key))
+        outcomes = statistics.pair(*(_outcomes(side, pair_key) for side in sides))
     except ValueError as error:
         return dataclasses.replace(point, unpaired=str(error))
     return dataclasses.replace(point, versus=statistics.mcnemar(*outcomes))
@@ -346,7 +363,11 @@ def _cautions(
     sections: Sequence[Section],
     kept: Sequence[Retention],
     misled: Sequence[WrongInstruction],
+    copies: Mapping[Cell, int],
 ) -> Iterable[str]:
+    for (method, split), cells in grouped(copies, lambda c: (c.method, f"{c.distribution} / {c.split}")).items():
+        steps = ", ".join(map(str, sorted({c.steps for c in cells})))
+        yield f"{split}: the meta-seeds of {method} repeat each other, episode by episode, at steps {steps}: one counts."
     for section in sections:
         name = f"{section.distribution} / {section.split}"
         fewest = min(point.n for point in section.points)

@@ -28,6 +28,8 @@ def _success_text(point: Point | None) -> str:
     if point is None:
         return NONE
     text = f"{percent(point.success)}\n{between(point.wilson)}, n {point.n}"
+    if point.copies:
+        text += f"\none of {point.copies + 1} equal meta-seeds"
     if point.versus is not None and point.p_holm is not None:
         text += f"\n+{point.versus.wins} -{point.versus.losses}, {p_text(point.p_holm)}"
     return text + ("\nnot paired" if point.unpaired else "")
