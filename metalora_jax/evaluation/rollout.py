@@ -22,8 +22,11 @@ from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.control import Control
 from metalora_jax.envs.world import Simulator, world
 from metalora_jax.evaluation import execution
+from metalora_jax.evaluation.alterations import OTHER_SCENE, Altered
 from metalora_jax.evaluation.execution import Chunk, covering
 from metalora_jax.machine.processes import in_processes
+
+_UNUSED = 98  # a draw of starts that nothing else uses
 
 
 class Rollout(NamedTuple):
@@ -32,7 +35,8 @@ class Rollout(NamedTuple):
     key: Any  # returned with the outcome; identifies it to the caller
     condition: Condition
     start: int  # which of the task's starts; the policy's noise is drawn from it, too
-    told: str | None = None  # another task's instruction in place of the task's own
+    told: str | None = None  # another instruction in place of the task's own
+    altered: str | None = None  # which input of the policy is replaced, see `alterations`
 
 
 class Job(NamedTuple):
@@ -163,10 +167,12 @@ def episode(env: Simulator, agent: Agent, control: Control, rollout: Rollout) ->
     cap = control.cap(env.task)
     total, success, error = 0.0, False, None
     try:
+        scene = _other_scene(env, control, rollout) if rollout.altered == OTHER_SCENE else None
+        seen = Altered(rollout.altered, control.cameras, rollout.start, scene)
         env.reset(rollout.start, rollout.condition)
         while (now := len(commands)) < cap and not success:
             if now % control.execute == 0:
-                frame = env.observe()
+                frame = seen(env.observe())
                 planned = agent.act(frame.images, frame.state, instruction, jax.random.fold_in(key, now))
                 newest = Chunk(now, planned)
                 chunks = [*covering(chunks, now), newest]
@@ -179,3 +185,9 @@ def episode(env: Simulator, agent: Agent, control: Control, rollout: Rollout) ->
         error, success = f"{type(problem).__name__}: {problem}", False
     done = np.array(commands, np.float32).reshape(-1, world(control.world).action_dim)
     return Outcome(rollout.key, success, total, len(commands), done, error)
+
+
+def _other_scene(env: Simulator, control: Control, rollout: Rollout) -> np.ndarray:
+    """The first pictures (C, H, W, 3) of a start that no comparison uses."""
+    env.reset(world(control.world).episode_start(env.task, _UNUSED, 0), rollout.condition)
+    return env.observe().images

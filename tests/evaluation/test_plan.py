@@ -57,7 +57,7 @@ def planned(log, monkeypatch, protocol: Protocol = TASKS, conditions=None, host=
 
     monkeypatch.setattr(few_shot, "adapted_at", adapted_at)
     test = DataSet(Frames(DEMOS), {}, made, "digest")
-    batches = list(plan.plan(arms(), {"meta": {}}, None, test, protocol, WORLD, log, STAMPS, host))
+    batches = list(plan.plan(arms(), {"meta": {}}, None, test, protocol, WORLD, log, STAMPS, host, "meta"))
     return [[(job, rollout.key[0]) for job in jobs for rollout in job.rollouts] for jobs in batches], adapted
 
 
@@ -222,3 +222,16 @@ def test_one_task_alone_has_no_wrong_instruction(log, monkeypatch):
     monkeypatch.setattr("tests.evaluation.test_plan.WORLD", alone)
     with pytest.raises(ValueError, match="needs two test tasks with different instructions"):
         planned(log, monkeypatch)
+
+
+def test_the_references_inputs_are_replaced_once(log, monkeypatch):
+    protocol = TASKS._replace(altered=("noise", "no_words", "other_words"), altered_steps=3)
+    [listed], _ = planned(log, monkeypatch, protocol)
+    records = [record for _, record in listed if record.altered]
+    assert {(r.method, r.meta_seed, r.shots, r.steps, r.split) for r in records} == {("meta", 0, 1, 3, "test")}
+    assert len(records) == 3 * 6 * 2  # inputs, cells, episodes
+    assert {(r.altered, r.told) for r in records if r.task == "a"} == {
+        *(("noise", None), ("no_words", ""), ("other_words", "push b"))
+    }
+    by_key = {record.key for _, record in listed}
+    assert all(dataclasses.replace(r, altered=None, told=None).key in by_key for r in records)

@@ -234,5 +234,24 @@ def test_equal_failures_are_no_copies():
 
 def test_copies_are_said():
     summary = summarise(copied("full", "0100", distribution="conditions"), Settings())
-    assert any("the meta-seeds of full repeat each other" in caution for caution in summary.cautions)
+    assert any("meta-seeds of full repeat each other" in caution for caution in summary.cautions)
     assert summary.episodes == 12  # all that was recorded
+
+
+def test_replaced_inputs_stand_beside_the_same_episodes_as_they_are():
+    plain = row("meta", "1111")
+    noise = [dataclasses.replace(e, altered="noise", success=i == 0) for i, e in enumerate(plain)]
+    silent = [dataclasses.replace(e, altered="no_words", told="", success=False) for e in plain]
+    result = summarise([*plain, *noise, *silent], Settings())
+    assert [(r.altered, r.n, r.success, r.own, r.versus.losses) for r in result.alterations] == [
+        *(("noise", 4, 0.25, 1.0, 3), ("no_words", 4, 0.0, 1.0, 4))
+    ]
+    assert result.sections[0].points[0].n == 4  # nothing else counts them
+    assert result.wrong_instruction == ()
+    assert any("meta hardly looks" in caution for caution in result.cautions)
+
+
+def test_a_policy_that_looks_is_not_blamed():
+    plain = row("meta", "1111111111")
+    noise = [dataclasses.replace(e, altered="noise", success=i < 2) for i, e in enumerate(plain)]
+    assert not any("hardly looks" in caution for caution in summarise([*plain, *noise], Settings()).cautions)

@@ -11,6 +11,7 @@ from metalora_jax.data.config import DataConfig
 from metalora_jax.envs.collect import Collection
 from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.envs.control import Control
+from metalora_jax.evaluation import alterations
 from metalora_jax.evaluation.protocol.few_shot import Protocol
 from metalora_jax.evaluation.protocol.grid import Grid
 from metalora_jax.evaluation.protocol.scene import Opening
@@ -160,6 +161,11 @@ def _check(self: Comparison) -> None:
             raise ValueError(f"{name} is {values}; name at least one, and none twice")
     check_positive(self, "config", ("workers",))
     _check_steps(self)
+    if bool(self.protocol.altered) != bool(self.protocol.altered_steps):
+        raise ValueError(
+            "protocol.altered names inputs to replace, protocol.altered_steps says when: set both or neither"
+        )
+    alterations.check(self.protocol.altered, self.control.cameras, "protocol.altered")
     _check_search(self)
     if unknown := set(self.films.tasks) - set(self.test.tasks):
         raise ValueError(f"films.tasks: {min(unknown)!r} is not in test.tasks")
@@ -175,7 +181,10 @@ def _check_steps(self: Comparison) -> None:
         raise ValueError(f"protocol.shots is {protocol.shots}; an arm adapts to at least one demonstration")
     check_positive(protocol, "protocol", ("demonstration_draws", "episodes", "frames", "noise_draws", "max_norm"))
     named = {"protocol.shots_steps": protocol.shots_steps if len(protocol.shots) > 1 else ()}
-    named |= {f"protocol.{name}": (getattr(protocol, name),) for name in ("retention_steps", "instruction_steps")}
+    named |= {
+        f"protocol.{name}": (getattr(protocol, name),)
+        for name in ("retention_steps", "instruction_steps", "altered_steps")
+    }
     named["films.steps"] = (self.films.steps,) if self.films.tasks else ()
     named["report.steps"] = () if self.report.steps is None else (self.report.steps,)
     for name, steps in named.items():

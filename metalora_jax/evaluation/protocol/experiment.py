@@ -93,7 +93,7 @@ def run(comparison: Comparison, workdir: Path, host: Host = ALONE) -> Path:
     )
     with EpisodeLog(workdir / log_name(host)) as log:
         stamps = stamp(common, arms, choices, workdir)
-        for jobs in plan(arms, choices, adapt, test, protocol, where, log, stamps, host):
+        for jobs in plan(arms, choices, adapt, test, protocol, where, log, stamps, host, comparison.report.reference):
             execute(jobs, comparison.base_directory, control, comparison.workers, log)
     return workdir
 

@@ -44,6 +44,8 @@ class Protocol(NamedTuple):
     short: int  # rates are searched separately for up to this many steps, and for more
     retention_tasks: tuple[str, ...] = ()  # earlier tasks to test new adapters on, one per cell in turn
     instruction_steps: int = 0  # step count at which policies get another task's instruction; 0 disables it
+    altered: tuple[str, ...] = ()  # inputs that are replaced to see what the policy uses, see `evaluation.alterations`
+    altered_steps: int = 0  # step count at which they are, for report.reference with its first seed; 0 disables it
     first_episode: int = 0  # number of a cell's first episode (`World.episode_start`): LIBERO's initial-state index
     replay_frames: int = 0  # frames of the section `replay`, earlier tasks, in a support minibatch besides `frames`
     held_out: tuple[str, ...] = ()  # facts that tasks of two splits may not share (see `World.facts`), besides the text

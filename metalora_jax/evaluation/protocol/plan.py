@@ -1,7 +1,8 @@
 """Which episodes a comparison consists of, and the adapted policies that still have to run them.
 
 Every adapted policy runs the episodes of its cell. After `retention_steps` on the fewest demonstrations it also runs an
-earlier task, and after `instruction_steps` its own task under another task's instruction.
+earlier task, and after `instruction_steps` its own task under another task's instruction. The reference, with its first
+seed, runs it after `altered_steps` with each of its inputs replaced.
 
 The first draw of demonstrations of all methods and tasks comes before the second: a comparison that is stopped early
 lacks draws, but no method.
@@ -16,6 +17,7 @@ import jax
 
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.world import World
+from metalora_jax.evaluation import alterations
 from metalora_jax.evaluation.protocol import few_shot
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.protocol.few_shot import Cell, DataSet, Protocol
@@ -55,6 +57,7 @@ def plan(
     log: EpisodeLog,
     stamps: Stamps,
     host: Host = ALONE,
+    reference: str | None = None,
 ) -> Iterator[list[Job]]:
     """Adapts every arm to every cell that lacks episodes, and yields those episodes in batches that fit the memory.
 
@@ -72,7 +75,7 @@ def plan(
         ]
 
     jobs = _base_jobs(test, protocol, where, log, stamps[BASE, 0], host)
-    for batch in _batches(_work(arms, test, protocol, where, log, stamps, host)):
+    for batch in _batches(_work(arms, test, protocol, where, log, stamps, host, reference)):
         found = progress(few_shot.side_by_side(adapted, batch), description="adaptation, cells", total=len(batch))
         yield jobs + [job for made in found for job in made]
         jobs = []
@@ -81,8 +84,16 @@ def plan(
 
 
 def _work(
-    arms: Sequence[Arm], test: DataSet, protocol: Protocol, where: World, log: EpisodeLog, stamps: Stamps, host: Host
+    arms: Sequence[Arm],
+    test: DataSet,
+    protocol: Protocol,
+    where: World,
+    log: EpisodeLog,
+    stamps: Stamps,
+    host: Host,
+    reference: str | None,
 ) -> Iterator[Work]:
+    first_seed = min(arm.meta_seed for arm in arms)
     adaptations = [
         (arm, shots == protocol.shots[0], number, cell)
         for arm in arms
@@ -98,6 +109,9 @@ def _work(
                 wanted += _earlier(cell, number, step, protocol, where)
             if headline and step and step == protocol.instruction_steps:
                 wanted += _misled(cell, step, test, protocol, where)
+            looked_into = (arm.name, arm.meta_seed) == (reference, first_seed)
+            if headline and step and step == protocol.altered_steps and looked_into:
+                wanted += _altered(cell, step, test, protocol, where)
             if left := _left(wanted, arm.name, arm.meta_seed, stamps[arm.name, arm.meta_seed], log):
                 missing[step] = left
         if missing:
@@ -115,11 +129,15 @@ def _batches(work: Iterable[Work]) -> Iterator[list[Work]]:
         yield batch
 
 
-def base_job(task: str, number: int, where: World, stamp: str) -> Job:
-    """One episode of the plain base without a shift, for judging the base itself."""
+def base_record(task: str, number: int, where: World, stamp: str) -> Episode:
+    """An episode of the plain base without a shift, still to be run, for judging the base itself."""
     start = where.episode_start(task, 99, number)  # a draw that no comparison uses
-    record = dataclasses.replace(_blank(task, Condition(), start), adapter_on=False, fingerprint=stamp)
-    return Job(task, (), None, (_rollout(record, 0.0, None),))
+    return dataclasses.replace(_blank(task, Condition(), start), adapter_on=False, fingerprint=stamp)
+
+
+def record_job(record: Episode) -> Job:
+    """What completes the record of an episode of the plain base."""
+    return Job(record.task, (), None, (_rollout(record, 0.0, None),))
 
 
 def _own(cell: Cell, step: int, protocol: Protocol, where: World) -> list[Episode]:
@@ -138,15 +156,38 @@ def _earlier(cell: Cell, number: int, step: int, protocol: Protocol, where: Worl
 
 def _misled(cell: Cell, step: int, test: DataSet, protocol: Protocol, where: World) -> list[Episode]:
     """The wrong-instruction control: as `_own`, told the next task's instruction that differs."""
-    tasks = sorted(test.frames.demos)
-    at = tasks.index(cell.task)
-    others = [where.instruction(task) for task in tasks[at + 1 :] + tasks[:at]]
-    wrong = next((text for text in others if text != where.instruction(cell.task)), None)
+    wrong = other_words(cell.task, sorted(test.frames.demos), where)
     if wrong is None:
         raise ValueError(
             "protocol.instruction_steps needs two test tasks with different instructions; set it to 0 or add a task"
         )
     return [dataclasses.replace(record, told=wrong) for record in _own(cell, step, protocol, where)]
+
+
+def _altered(cell: Cell, step: int, test: DataSet, protocol: Protocol, where: World) -> list[Episode]:
+    """What the policy uses: as `_own`, with one of its inputs replaced."""
+    wrong = other_words(cell.task, sorted(test.frames.demos), where)
+    return [
+        altered
+        for record in _own(cell, step, protocol, where)
+        for name in protocol.altered
+        if (altered := with_input(record, name, wrong)) is not None
+    ]
+
+
+def other_words(task: str, tasks: Sequence[str], where: World) -> str | None:
+    """The instruction of the next of `tasks` that is told otherwise than `task`; None where there is none."""
+    at = tasks.index(task)
+    others = [where.instruction(other) for other in (*tasks[at + 1 :], *tasks[:at])]
+    return next((text for text in others if text != where.instruction(task)), None)
+
+
+def with_input(record: Episode, altered: str, wrong: str | None) -> Episode | None:
+    """The episode with one of the policy's inputs replaced; None where there are no other words to replace its own."""
+    told = {alterations.NO_WORDS: "", alterations.OTHER_WORDS: wrong}.get(altered)
+    if altered == alterations.OTHER_WORDS and told is None:
+        return None
+    return dataclasses.replace(record, altered=altered, told=told)
 
 
 def _base_jobs(test: DataSet, protocol: Protocol, where: World, log: EpisodeLog, stamp: str, host: Host) -> list[Job]:
@@ -187,7 +228,7 @@ def _episodes(task: str, condition: Condition, cell: Cell, protocol: Protocol, w
 def _rollout(record: Episode, seconds: float, loss: float | None) -> Rollout:
     """The episode that completes `record`, whose policy took `seconds` to adapt."""
     condition = Condition.from_json(record.condition)
-    return Rollout((record, seconds, loss), condition, record.episode_seed, record.told)
+    return Rollout((record, seconds, loss), condition, record.episode_seed, record.told, record.altered)
 
 
 def _blank(task: str, condition: Condition, seed: int) -> Episode:

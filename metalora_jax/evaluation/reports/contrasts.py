@@ -58,6 +58,33 @@ class WrongInstruction:
     unpaired: str | None
 
 
+REPLAYS = 0.2  # a policy that looks keeps at most this share of its success on noise for pictures
+
+
+@dataclasses.dataclass(frozen=True)
+class Alteration:
+    """What a policy does without one of its inputs: the same episodes with the input replaced and as it is."""
+
+    altered: str  # see `evaluation.alterations`
+    method: str
+    distribution: str
+    split: str
+    shots: int
+    steps: int
+    n: int
+    success: float
+    interval: Interval
+    own: float | None
+    own_interval: Interval | None
+    versus: Paired | None  # altered against own
+    unpaired: str | None
+
+    @property
+    def replays(self) -> bool:
+        """Whether the policy hardly looks: it keeps more than a fifth of its success on noise for pictures."""
+        return self.altered == "noise" and self.own is not None and self.success > REPLAYS * self.own
+
+
 def retention(episodes: Sequence[Episode], order: Order) -> tuple[Retention, ...]:
     """A row for each method, shots and steps of `episodes`, all on earlier tasks."""
 
@@ -95,29 +122,42 @@ def retention(episodes: Sequence[Episode], order: Order) -> tuple[Retention, ...
 
 def wrong_instruction(told: Sequence[Episode], untold: Sequence[Episode], order: Order) -> tuple[WrongInstruction, ...]:
     """A row for each method, split, shots and steps of `told`, the episodes under another task's instruction."""
-
-    def point(e: Episode) -> tuple:
-        return (method_name(e), e.distribution, e.split, e.shots, e.steps)
-
-    own = {(point(e), pair_key(e)): e.success for e in untold}
-    groups = grouped(told, point)
     rows = []
-    for key in sorted(groups, key=lambda k: (order(k[0]), *k[1:])):
-        group = groups[key]
-        absent = sum((key, pair_key(e)) not in own for e in group)
-        success = np.array([e.success for e in group])
-        wrong, wrong_interval = _rate(success)
-        problem = f"{absent} of {len(group)} episodes have no counterpart with the task's own instruction"
-        method, distribution, split, shots, steps = key
-        row_of = (method, distribution, split, shots, steps)
-        row = WrongInstruction(*row_of, len(group), wrong, wrong_interval, None, None, None, problem)
-        if not absent:
-            partners = np.array([own[key, pair_key(e)] for e in group])
-            rate, interval = _rate(partners)
-            versus = statistics.mcnemar(success, partners)
-            row = dataclasses.replace(row, own=rate, own_interval=interval, versus=versus, unpaired=None)
-        rows.append(row)
+    for key, group in _ranked(grouped(told, _point), order):
+        wrong, own, versus, problem = _beside_own(key, group, untold, "the task's own instruction")
+        rows.append(WrongInstruction(*key, len(group), *wrong, *own, versus, problem))
     return tuple(rows)
+
+
+def alterations(altered: Sequence[Episode], plain: Sequence[Episode], order: Order) -> tuple[Alteration, ...]:
+    """A row for each method, split, shots, steps and alteration of `altered`."""
+    rows = []
+    for key, groups in _ranked(grouped(altered, _point), order):
+        for name, group in grouped(groups, lambda e: e.altered).items():
+            rate, own, versus, problem = _beside_own(key, group, plain, "the inputs as they are")
+            rows.append(Alteration(name, *key, len(group), *rate, *own, versus, problem))
+    return tuple(rows)
+
+
+def _point(e: Episode) -> tuple:
+    return (method_name(e), e.distribution, e.split, e.shots, e.steps)
+
+
+def _ranked(groups: dict[tuple, list[Episode]], order: Order) -> list[tuple[tuple, list[Episode]]]:
+    return sorted(groups.items(), key=lambda item: (order(item[0][0]), *item[0][1:]))
+
+
+def _beside_own(
+    key: tuple, group: Sequence[Episode], plain: Sequence[Episode], what: str
+) -> tuple[tuple[float, Interval], tuple[float | None, Interval | None], Paired | None, str | None]:
+    """Success of changed episodes, of the same episodes unchanged, and their test; or why there is none."""
+    own = {pair_key(e): e.success for e in plain if _point(e) == key}
+    success = np.array([e.success for e in group])
+    if absent := sum(pair_key(e) not in own for e in group):
+        problem = f"{absent} of {len(group)} episodes have no counterpart with {what}"
+        return _rate(success), (None, None), None, problem
+    partners = np.array([own[pair_key(e)] for e in group])
+    return _rate(success), _rate(partners), statistics.mcnemar(success, partners), None
 
 
 def method_name(episode: Episode) -> str:

@@ -20,12 +20,13 @@ class Cell(NamedTuple):
     shots: int
     steps: int
     misled: bool  # told another task's instruction
+    altered: str | None  # which input was replaced
 
 
 def cell(episode: Episode) -> Cell:
     """The cell of an episode."""
     e = episode
-    return Cell(method_name(e), e.distribution, e.split, e.shots, e.steps, e.told is not None)
+    return Cell(method_name(e), e.distribution, e.split, e.shots, e.steps, e.told is not None, e.altered)
 
 
 def counted_once(episodes: Sequence[Episode]) -> tuple[list[Episode], dict[Cell, int]]:

@@ -51,6 +51,7 @@ class Episode:
     adapter_on: bool = True  # False: the frozen backbone alone, for retention
     adapted_to: str | None = None  # the task that was adapted to, where it is another one (retention of earlier tasks)
     told: str | None = None  # the instruction, where it is another task's (the wrong-instruction control)
+    altered: str | None = None  # which input of the policy was replaced (see `evaluation.alterations`)
 
     @property
     def key(self) -> tuple:
@@ -60,7 +61,7 @@ class Episode:
 
 _KEY = (
     *("method", "meta_seed", "distribution", "split", "task", "shots", "draw", "steps", "episode_seed"),
-    *("adapter_on", "adapted_to", "told"),
+    *("adapter_on", "adapted_to", "told", "altered"),
 )
 _TYPES = typing.get_type_hints(Episode)
 _REQUIRED = {field.name for field in dataclasses.fields(Episode) if field.default is not None}

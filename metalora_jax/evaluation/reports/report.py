@@ -122,6 +122,15 @@ def document(
             "the number of rows."
         )
         yield tables.instruction_table(summary.wrong_instruction, settings)
+    if summary.alterations:
+        yield Heading("What the policy uses: one of its inputs replaced")
+        yield Text(
+            "Success in the same episodes with one input replaced and with all inputs as they are. A policy that "
+            "succeeds without its pictures has learned its motions by heart, and a moved camera means nothing to it. "
+            "+a -b: a episodes were solved only with the input replaced, b only as it is. p: exact McNemar test, not "
+            "adjusted for the number of rows."
+        )
+        yield tables.alterations_table(summary.alterations, settings)
     if cautions := [*summary.cautions, *standing.cautions]:
         yield Heading("Cautions")
         yield Bullets(cautions, caution=True)

@@ -9,9 +9,12 @@ import numpy as np
 
 from metalora_jax.evaluation.reports import statistics
 from metalora_jax.evaluation.reports.contrasts import (
+    REPLAYS,
+    Alteration,
     Order,
     Retention,
     WrongInstruction,
+    alterations,
     grouped,
     method_name,
     pair_key,
@@ -170,6 +173,7 @@ class Summary:
     sections: tuple[Section, ...]
     retention: tuple[Retention, ...]
     wrong_instruction: tuple[WrongInstruction, ...]
+    alterations: tuple[Alteration, ...]
     fingerprints: Mapping[str, int]  # method -> how many different ones its episodes carry
     cautions: tuple[str, ...]
 
@@ -188,12 +192,14 @@ def summarise(episodes: Sequence[Episode], settings: Settings = Settings()) -> S
     recorded = len(episodes)
     episodes, copies = counted_once(episodes)
     order = _ranker(settings)
-    told = [e for e in episodes if e.told is not None]
-    untold = [e for e in episodes if e.told is None and e.split != "base"]
+    plain = [e for e in episodes if e.altered is None]
+    told = [e for e in plain if e.told is not None]
+    untold = [e for e in plain if e.told is None and e.split != "base"]
     groups = grouped(untold, lambda e: (e.distribution, e.split))
     sections = tuple(_section(name, group, settings, order, copies) for name, group in sorted(groups.items()))
-    kept = retention([e for e in episodes if e.split == "base"], order)
+    kept = retention([e for e in plain if e.split == "base"], order)
     misled = wrong_instruction(told, untold, order)
+    inputs = alterations([e for e in episodes if e.altered is not None], [e for e in plain if e.told is None], order)
     marks = {name: len({e.fingerprint for e in group}) for name, group in grouped(episodes, method_name).items()}
     return Summary(
         settings=settings,
@@ -202,8 +208,9 @@ def summarise(episodes: Sequence[Episode], settings: Settings = Settings()) -> S
         sections=sections,
         retention=kept,
         wrong_instruction=misled,
+        alterations=inputs,
         fingerprints=dict(sorted(marks.items())),
-        cautions=tuple(_cautions(episodes, sections, kept, misled, copies)),
+        cautions=tuple(_cautions(episodes, sections, kept, misled, inputs, copies)),
     )
 
 
@@ -216,7 +223,7 @@ def _section(
 ) -> Section:
     groups: dict[tuple, list[Episode]] = grouped(episodes, lambda e: (method_name(e), e.shots, e.steps))
     keys = sorted(groups, key=lambda k: (order(k[0]), k[1], k[2]))
-    points = [_point(k, groups[k], copies.get(Cell(k[0], *name, *k[1:], misled=False), 0)) for k in keys]
+    points = [_point(k, groups[k], copies.get(Cell(k[0], *name, *k[1:], misled=False, altered=None), 0)) for k in keys]
     points = [_compare(point, points, groups, settings.reference) for point in points]
     points = _adjust(points)
     section = Section(
@@ -363,11 +370,12 @@ def _cautions(
     sections: Sequence[Section],
     kept: Sequence[Retention],
     misled: Sequence[WrongInstruction],
+    inputs: Sequence[Alteration],
     copies: Mapping[Cell, int],
 ) -> Iterable[str]:
     for (method, split), cells in grouped(copies, lambda c: (c.method, f"{c.distribution} / {c.split}")).items():
         steps = ", ".join(map(str, sorted({c.steps for c in cells})))
-        yield f"{split}: the meta-seeds of {method} repeat each other, episode by episode, at steps {steps}: one counts."
+        yield f"{split}: meta-seeds of {method} repeat each other, episode by episode, at steps {steps}: one counts."
     for section in sections:
         name = f"{section.distribution} / {section.split}"
         fewest = min(point.n for point in section.points)
@@ -380,6 +388,15 @@ def _cautions(
         yield f"retention: not compared: {reason}."
     for reason in dict.fromkeys(row.unpaired for row in misled if row.unpaired):
         yield f"wrong instruction: not compared: {reason}."
+    for reason in dict.fromkeys(row.unpaired for row in inputs if row.unpaired):
+        yield f"replaced inputs: not compared: {reason}."
+    for row in inputs:
+        if row.replays and row.own is not None:
+            yield (
+                f"{row.method} hardly looks: after {row.steps} steps it solves {100 * row.success:.0f} % with noise "
+                f"for pictures, {100 * row.own:.0f} % with true ones (a policy that looks keeps at most "
+                f"{100 * REPLAYS:.0f} % of its success)."
+            )
     new = {(e.distribution, e.task) for e in episodes if e.split != "base" and e.distribution == "tasks"}
     if any((e.distribution, e.task) in new for e in episodes if e.split == "base"):
         yield "retention: measured on some of the new tasks themselves, not on tasks of pretraining alone."

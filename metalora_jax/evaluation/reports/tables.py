@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from metalora_jax.evaluation.alterations import meaning
 from metalora_jax.evaluation.reports import figures
-from metalora_jax.evaluation.reports.contrasts import Retention, WrongInstruction
+from metalora_jax.evaluation.reports.contrasts import Alteration, Retention, WrongInstruction
 from metalora_jax.evaluation.reports.document import Table
 from metalora_jax.evaluation.reports.provenance import Carrier, Standing
 from metalora_jax.evaluation.reports.statistics import Interval
@@ -139,6 +140,28 @@ def instruction_table(rows: Sequence[WrongInstruction], settings: Settings) -> T
         return [*cell, wrong, own, change, p_text(r.versus.p)]
 
     head = ["method", "split", "demos", "steps", "other instruction", "own instruction", "change", "exact McNemar"]
+    return Table(head, [line(row) for row in rows])
+
+
+def alterations_table(rows: Sequence[Alteration], settings: Settings) -> Table:
+    """Success of policies with one of their inputs replaced and with all as they are."""
+
+    def line(r: Alteration) -> list[str]:
+        cell = [
+            meaning(r.altered),
+            named(r.method, settings),
+            f"{r.distribution}, {r.split}",
+            str(r.shots),
+            str(r.steps),
+        ]
+        rate = f"{percent(r.success)}\n{between(r.interval)}, n {r.n}"
+        if r.own is None or r.own_interval is None or r.versus is None:
+            return [*cell, rate, NONE, NONE, "not paired"]
+        own = f"{percent(r.own)}\n{between(r.own_interval)}"
+        change = f"{100 * (r.success - r.own):+.0f} points\n+{r.versus.wins} -{r.versus.losses}"
+        return [*cell, rate, own, change, p_text(r.versus.p)]
+
+    head = ["the policy gets", "method", "split", "demos", "steps", "so", "as it is", "change", "exact McNemar"]
     return Table(head, [line(row) for row in rows])
 
 
