@@ -139,16 +139,19 @@ def alterations(altered: Sequence[Episode], plain: Sequence[Episode], order: Ord
     return tuple(rows)
 
 
-def _point(e: Episode) -> tuple:
+_Point = tuple[str, str, str, int, int]  # method, distribution, split, shots, steps
+
+
+def _point(e: Episode) -> _Point:
     return (method_name(e), e.distribution, e.split, e.shots, e.steps)
 
 
-def _ranked(groups: dict[tuple, list[Episode]], order: Order) -> list[tuple[tuple, list[Episode]]]:
+def _ranked(groups: dict[_Point, list[Episode]], order: Order) -> list[tuple[_Point, list[Episode]]]:
     return sorted(groups.items(), key=lambda item: (order(item[0][0]), *item[0][1:]))
 
 
 def _beside_own(
-    key: tuple, group: Sequence[Episode], plain: Sequence[Episode], what: str
+    key: _Point, group: Sequence[Episode], plain: Sequence[Episode], what: str
 ) -> tuple[tuple[float, Interval], tuple[float | None, Interval | None], Paired | None, str | None]:
     """Success of changed episodes, of the same episodes unchanged, and their test; or why there is none."""
     own = {pair_key(e): e.success for e in plain if _point(e) == key}

@@ -4,7 +4,7 @@ Full fine-tuning has no random start, and an adapter that has taken no step is t
 for every meta-seed, so that counting them all would make intervals and p-values too narrow.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from metalora_jax.evaluation.reports.contrasts import grouped, method_name, pair_key
@@ -39,7 +39,7 @@ def counted_once(episodes: Sequence[Episode]) -> tuple[list[Episode], dict[Cell,
     kept: list[Episode] = []
     lost: dict[Cell, int] = {}
     for key, group in grouped(episodes, cell).items():
-        seen: list[dict[Hashable, tuple]] = []
+        seen: list[dict[tuple, tuple]] = []
         for seed in grouped(group, lambda e: e.meta_seed).values():
             outcomes = {pair_key(e)[:-1]: (e.success, e.length, e.episode_return, e.support_loss) for e in seed}
             if outcomes in seen and len(set(outcomes.values())) > 1:

@@ -223,7 +223,8 @@ def _section(
 ) -> Section:
     groups: dict[tuple, list[Episode]] = grouped(episodes, lambda e: (method_name(e), e.shots, e.steps))
     keys = sorted(groups, key=lambda k: (order(k[0]), k[1], k[2]))
-    points = [_point(k, groups[k], copies.get(Cell(k[0], *name, *k[1:], misled=False, altered=None), 0)) for k in keys]
+    lost = {key: copies.get(Cell(key[0], *name, key[1], key[2], misled=False, altered=None), 0) for key in keys}
+    points = [_point(key, groups[key], lost[key]) for key in keys]
     points = [_compare(point, points, groups, settings.reference) for point in points]
     points = _adjust(points)
     section = Section(
@@ -286,13 +287,13 @@ def _compare(
             point,
             unpaired=f"{reference} has no episodes with {point.shots} demonstrations and {point.steps} gradient steps",
         )
-    sides = groups[point.method, point.shots, point.steps], groups[key]
+    sides = [groups[point.method, point.shots, point.steps], groups[key]]
     if point.copies or any(p.copies for p in points if (p.method, p.shots, p.steps) == key):
         # Copies of a seed are no further pairs: both sides keep the seeds that count for both.
         both = set.intersection(*({e.meta_seed for e in side} for side in sides))
-        sides = tuple([e for e in side if e.meta_seed in both] for side in sides)
+        sides = [[e for e in side if e.meta_seed in both] for side in sides]
     try:
-        outcomes = statistics.pair(*(_outcomes(side, pair_key) for side in sides))
+        outcomes = statistics.pair(_outcomes(sides[0], pair_key), _outcomes(sides[1], pair_key))
     except ValueError as error:
         return dataclasses.replace(point, unpaired=str(error))
     return dataclasses.replace(point, versus=statistics.mcnemar(*outcomes))
