@@ -32,4 +32,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, check=lambda config: Comparison.from_config(expand(config)))

@@ -51,4 +51,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, _config)
+    command.run(main, _config, Collection.from_config)

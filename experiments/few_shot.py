@@ -7,7 +7,7 @@ Trains any adapters that do not exist yet. Ctrl-C loses nothing; the same comman
 
 from pathlib import Path
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import config_flags
 
 from metalora_jax.evaluation.protocol import experiment, films
@@ -24,6 +24,8 @@ _HOSTS = flags.DEFINE_integer("hosts", 1, "How many machines share the episodes.
 
 def main(_: list[str]) -> None:
     workdir, comparison = Path(_WORKDIR.value), Comparison.from_config(_CONFIG.value.to_dict())
+    if unused := [name for name in ("demos", "scene") if getattr(comparison, name) is not None]:
+        logging.warning("the config's %s is for quickstart.py, and not used here", " and ".join(unused))
     films.check(comparison.films)
     experiment.run(comparison, workdir, Host(_HOST.value, _HOSTS.value))
     print(f"raw records: {workdir}/episodes*.jsonl")
@@ -36,4 +38,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, check=Comparison.from_config)

@@ -36,6 +36,12 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
         staging.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """An `atomic_file` of bytes."""
+    with atomic_file(path) as staging:
+        staging.write_bytes(data)
+
+
 def write_text(path: Path, text: str) -> None:
     """An `atomic_file` of text, in UTF-8."""
     with atomic_file(path) as staging:
