@@ -50,15 +50,34 @@ def examine(layouts: Sequence[Layout], found: Sequence[Recording]) -> Examined:
     return Examined(tuple(_merged(check, outcomes) for check, outcomes in by_check.items()), tuple(made))
 
 
+def against_others(layouts: Sequence[Layout], found: Sequence[Recording]) -> tuple[Outcome, ...]:
+    """Only how each episode moves, against the others of its file: for data whose world is known, and enough of them."""
+    by_check: dict[str, list[Outcome]] = {}
+    for layout in layouts:
+        own = [r for r in found if r.file == layout.name]
+        if not own:
+            continue
+        usual = groups.usual_widths(own)
+        right = [r for r in own if (r.state.shape[1], r.actions.shape[1]) == usual]
+        if len(right) < FEWEST:
+            continue
+        group = groups.make(layout, right)
+        for outcome in whole.explained(_odd(group)):
+            by_check.setdefault(outcome.check, []).append(outcome)
+    return tuple(_merged(check, outcomes) for check, outcomes in by_check.items())
+
+
 def _of_group(group: Group) -> Iterator[Outcome]:
     yield from (check(group) for check in _WHOLE)
+    yield from whole.explained([*_odd(group), odd_pictures.pictures(group)])
+
+
+def _odd(group: Group) -> list[Outcome]:
     if len(group) >= FEWEST:
-        odd = [_unusual(group, check(group)) for check in _ODD]
-    else:
-        few = f"{len(group)} episodes: {FEWEST} are needed to say what is usual"
-        names = ("durations", "idle ends", "smoothness", "paths", "duplicates", "commands")
-        odd = [Outcome(name, skipped=few) for name in names]
-    yield from whole.explained([*odd, odd_pictures.pictures(group)])
+        return [_unusual(group, check(group)) for check in _ODD]
+    few = f"{len(group)} episodes: {FEWEST} are needed to say what is usual"
+    names = ("durations", "idle ends", "smoothness", "paths", "duplicates", "commands")
+    return [Outcome(name, skipped=few) for name in names]
 
 
 def _unusual(group: Group, outcome: Outcome) -> Outcome:
