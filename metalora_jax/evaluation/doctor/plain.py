@@ -12,14 +12,14 @@ from metalora_jax.evaluation.doctor.sets import Layout
 from metalora_jax.words import listed
 
 _WHOLE: tuple[Callable[[Group], Outcome], ...] = (whole.ranges, whole.meaning, whole.gripper, whole.idle)
-_ODD: tuple[Callable[[Group], Outcome], ...] = (
+_MOTION: tuple[Callable[[Group], Outcome], ...] = (
     odd_motion.durations,
     odd_motion.idle_ends,
     odd_motion.smoothness,
     odd_motion.paths,
     odd_motion.duplicates,
-    odd_commands.commands,
 )
+_ODD = (*_MOTION, odd_commands.commands)
 _SHOWN = 3  # files whose figures a note holds
 _MOST = 1 / 3  # share of the episodes that may stand apart; where more do, there is no usual one
 
@@ -51,19 +51,19 @@ def examine(layouts: Sequence[Layout], found: Sequence[Recording]) -> Examined:
 
 
 def against_others(layouts: Sequence[Layout], found: Sequence[Recording]) -> tuple[Outcome, ...]:
-    """Only how each episode moves, against the others of its file: for data whose world is known, and enough of them."""
+    """Only how each episode moves, against the others of its file, where there are enough: for data of a known world.
+
+    Commands are left to the world's own checks: scripted ones saturate, and say little about the motion that follows.
+    """
     by_check: dict[str, list[Outcome]] = {}
     for layout in layouts:
         own = [r for r in found if r.file == layout.name]
-        if not own:
-            continue
-        usual = groups.usual_widths(own)
+        usual = groups.usual_widths(own) if own else ()
         right = [r for r in own if (r.state.shape[1], r.actions.shape[1]) == usual]
-        if len(right) < FEWEST:
-            continue
-        group = groups.make(layout, right)
-        for outcome in whole.explained(_odd(group)):
-            by_check.setdefault(outcome.check, []).append(outcome)
+        if len(right) >= FEWEST:
+            group = groups.make(layout, right)
+            for check in _MOTION:
+                by_check.setdefault((outcome := _unusual(group, check(group))).check, []).append(outcome)
     return tuple(_merged(check, outcomes) for check, outcomes in by_check.items())
 
 
