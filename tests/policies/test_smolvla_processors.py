@@ -166,8 +166,9 @@ def test_unsound_statistics_are_refused(directory, tensors, complaint):
 
 @pytest.mark.parametrize(("mode", "low", "high"), [("QUANTILES", "q01", "q99"), ("MIN_MAX", "min", "max")])
 def test_a_constant_dimension_is_named_and_held(directory, said, mode, low, high):
-    tensors = numbers(**{low: -1.0, high: 1.0})
-    tensors[f"action.{low}"][2] = tensors[f"action.{high}"][2] = 0.7
+    tensors = numbers(mean=0.0, std=0.5, **{low: -1.0, high: 1.0})
+    tensors[f"action.{low}"][2] = tensors[f"action.{high}"][2] = tensors["action.mean"][2] = 0.7
+    tensors["action.std"][2] = 0.0
     save_file(tensors, directory / STATE)
     in_mode(directory, mode)
     known = bases.load(directory).statistics
