@@ -68,4 +68,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    start.run(main)
+    start.run(main, check=Comparison.from_config)

@@ -12,6 +12,7 @@ from metalora_jax.policies.policy import Checkpoint, Normalization
 from metalora_jax.types import Demo
 
 UNLIKE = 5.0  # times the share of numbers that quantiles leave out: those of other data, or means of the episodes'
+NOTABLE = 1e-3  # share of a scale that eps is, which is said
 _FEATURES = {"STATE": "observation.state", "ACTION": "action"}
 _BY = {
     normalize.MEAN_STD: "mean and standard deviation",
@@ -51,7 +52,7 @@ def of_policy(source: str | Path, found: Checkpoint) -> Scaling:
             )
         mode = known.modes[kind]
         try:
-            shift, scale = normalize.shift_and_scale(stats, mode)
+            shift, scale = normalize.shift_and_scale(stats, mode, known.eps)
         except ValueError as error:
             raise ValueError(f"{source}: {feature}: {error}; give statistics of your training tasks") from None
         if len(shift) != (stated := known.widths.get(kind, len(shift))):
@@ -65,10 +66,19 @@ def of_policy(source: str | Path, found: Checkpoint) -> Scaling:
             f"raised to {normalize.FLOOR:g}"
             for i in constant
         ]
-        if impossible := normalize.averaged(stats, mode):
+        doubts += [
+            f"{what} of {feature}, in {_dimensions(numbers)}: its statistics are of different data"
+            for what, numbers in normalize.impossible(stats)
+        ]
+        if mode == normalize.MEAN_STD and (share := float((known.eps / scale).max())) > NOTABLE:
+            doubts.append(
+                f"eps is {known.eps:g}, {share:.1%} of the scale of {feature}: it is part of the scale here, as the "
+                "policy was trained; lerobot leaves it out when it undoes actions"
+            )
+        if close := normalize.averaged(stats, mode):
             doubts.append(
                 f"the quantiles of {feature} are too close together for its mean and standard deviation, in "
-                f"{_dimensions(impossible)}: they look averaged over episodes. They are kept: the policy learned under "
+                f"{_dimensions(close)}: they look averaged over episodes. They are kept: the policy learned under "
                 "them"
             )
         parts += [shift, scale]

@@ -33,6 +33,7 @@ Names = Mapping[str, tuple[tuple[str, ...], int | None]]
 Value = TypeVar("Value", int, float)
 
 _READ = {"r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules"}
+_READ |= {"exclude_modules", "layers_to_transform", "layers_pattern"}
 _NOTES = {"peft_version", "base_model_name_or_path", "revision", "task_type", "auto_mapping", "inference_mode"}
 # What does nothing at these values. Any other field, of today or to come, must be off, see `_off`.
 _NEUTRAL: dict[str, set[Any]] = {
@@ -65,6 +66,8 @@ def read(directory: str | Path, names: Names) -> tuple[Placement, Theta]:
     rules = {name: _lora_of(config, name) for name in names if _targets(config, name)}
     if not rules:
         what = f"target_modules = {str(config['target_modules'])[:80]!r}"
+        if (layers := _layers(config)) is not None:
+            what += f" with layers_to_transform = {layers}"
         raise ValueError(
             f"{directory / CONFIG}: {what} names no linear map of this policy, such as {next(iter(names))!r}"
         )
@@ -91,7 +94,10 @@ def read(directory: str | Path, names: Names) -> tuple[Placement, Theta]:
                 )
         kind, parts = rules[chosen[0]], {}
         for part in "AB":
-            each = [_checked(tensors, _key(stack[layer], part), part, kind.rank) for layer in _in_order(stack)]
+            each = [
+                _checked(directory / WEIGHTS, tensors, _key(stack[layer], part), part, kind.rank)
+                for layer in _in_order(stack)
+            ]
             if len({array.shape for array in each}) > 1:
                 raise ValueError(
                     f"{directory / WEIGHTS}: lora_{part} of {stack_path!r} differs in shape between layers"
@@ -201,10 +207,13 @@ def _read_config(file: Path) -> dict[str, Any]:
         for value in (config[field], *(values or {}).values()):
             if value <= 0:
                 raise ValueError(f"{file}: {field} and its patterns must be positive, not {value}")
+    if isinstance(config["target_modules"], str) and _layers(config) is not None:
+        raise ValueError(f"{file}: layers_to_transform needs target_modules as a list of names, as in peft")
     if not 0 <= (config.get("lora_dropout") or 0) < 1:
         raise ValueError(f"{file}: lora_dropout is {config['lora_dropout']}; it must be in [0, 1)")
-    whole = [config["target_modules"]] if isinstance(config["target_modules"], str) else []
-    for pattern in (*whole, *(config.get("rank_pattern") or ()), *(config.get("alpha_pattern") or ())):
+    whole = [value for name in ("target_modules", "exclude_modules") if isinstance(value := config.get(name), str)]
+    patterns = _listed(config.get("layers_pattern"))
+    for pattern in (*whole, *patterns, *(config.get("rank_pattern") or ()), *(config.get("alpha_pattern") or ())):
         try:
             re.compile(pattern)
         except re.error as error:
@@ -222,6 +231,9 @@ class _Plain(NamedTuple):
     use_rslora: bool
     rank_pattern: Mapping[str, int]
     alpha_pattern: Mapping[str, float]
+    exclude_modules: str | tuple[str, ...]
+    layers_to_transform: int | tuple[int, ...]
+    layers_pattern: str | tuple[str, ...]
 
 
 def _off(value: Any) -> bool:
@@ -242,6 +254,10 @@ def _say_unused(file: Path, config: Mapping[str, Any], rules: Mapping[str, LoRA]
 
 
 def _read_tensors(file: Path) -> dict[str, np.ndarray]:
+    if not file.is_file():
+        pickled = file.with_suffix(".bin").is_file()
+        why = f"; {file.with_suffix('.bin').name} is a pickle and not read, save with safe_serialization=True"
+        raise ValueError(f"{file} is missing{why if pickled else ''}")
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:
@@ -249,11 +265,32 @@ def _read_tensors(file: Path) -> dict[str, np.ndarray]:
 
 
 def _targets(config: dict[str, Any], name: str) -> bool:
-    """PEFT's rule: a string is a regular expression for the whole name, a list holds names or their last parts."""
-    target = config["target_modules"]
+    """PEFT's rule: the chosen names but the excluded; of those that end so, only the chosen layers."""
+    if _named(config.get("exclude_modules") or [], name) or not _named(config["target_modules"], name):
+        return False
+    layers = _layers(config)
+    if layers is None or name in config["target_modules"]:  # a whole name is meant as it is
+        return True
+    patterns = _listed(config.get("layers_pattern")) or [r"[^.]*"]
+    found = (re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", name) for pattern in patterns)
+    return next((int(match[1]) in layers for match in found if match), False)
+
+
+def _named(target: str | list[str], name: str) -> bool:
+    """A string is a regular expression for the whole name, a list holds names or their last parts."""
     if isinstance(target, str):
         return re.fullmatch(target, name) is not None
     return any(f".{name}".endswith(f".{suffix}") for suffix in target)
+
+
+def _layers(config: Mapping[str, Any]) -> list[int] | None:
+    """The numbers of the layers to adapt; None is all."""
+    layers = config.get("layers_to_transform")
+    return [layers] if isinstance(layers, int) else layers or None
+
+
+def _listed(value: str | list[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) and value else list(value or ())
 
 
 def _lora_of(config: dict[str, Any], name: str) -> LoRA:
@@ -288,11 +325,11 @@ def _in_order(stack: Mapping[int | None, str]) -> list[int | None]:
     return sorted(stack, key=lambda layer: -1 if layer is None else layer)
 
 
-def _checked(tensors: Mapping[str, np.ndarray], key: str, part: str, rank: int) -> np.ndarray:
+def _checked(file: Path, tensors: Mapping[str, np.ndarray], key: str, part: str, rank: int) -> np.ndarray:
     """One tensor in our layout."""
     array = tensors[key].astype(np.float32)
     if array.ndim != 2 or array.shape[0 if part == "A" else 1] != rank:
-        raise ValueError(f"{key!r} has shape {list(array.shape)}, its rank should be {rank}")
+        raise ValueError(f"{file}: {key!r} has shape {list(array.shape)}, its rank should be {rank}")
     if not np.isfinite(array).all():
-        raise ValueError(f"{key!r} holds NaN or infinity; the file is damaged")
+        raise ValueError(f"{file}: {key!r} holds NaN or infinity; the file is damaged")
     return array.T

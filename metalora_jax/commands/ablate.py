@@ -6,7 +6,9 @@ The section `grid` of the config is described in metalora_jax/evaluation/protoco
 evaluated in `config.workers` processes. Ctrl-C loses nothing; the same command resumes.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -18,6 +20,11 @@ from metalora_jax.evaluation.reports import report
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for adapters, records and the report.", required=True)
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Refuses a grid that holds a variant which could not run."""
+    Comparison.from_config(expand(config))
 
 
 def main(_: list[str]) -> None:

@@ -22,6 +22,8 @@ _TASK = flags.DEFINE_string("task", None, "one Meta-World task, recorded undistu
 _DEMOS = flags.DEFINE_integer("demos", None, "demonstrations of each task, instead of the config's", lower_bound=1)
 _NOISE = flags.DEFINE_float("noise", None, "pushes on the hand [action units], instead of the config's", lower_bound=0)
 
+check = Collection.from_config  # what --print_config holds the config against
+
 
 def config() -> dict:
     """The recipe that the flags name, with what they change."""

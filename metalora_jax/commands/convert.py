@@ -42,6 +42,8 @@ def _demonstrations() -> dict[str, list[Demo]]:
         source = sources.open(path, (), keys, drop=_DROP.value, skip_bad=_SKIP_BAD.value)
         for task in source.names():
             found[task] += source.demos(task)
+    if not found:
+        raise ValueError(f"no demonstration of --demos={_DEMOS.value} is left to compute statistics of")
     return found
 
 

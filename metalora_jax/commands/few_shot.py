@@ -7,7 +7,7 @@ Trains any adapters that do not exist yet. Ctrl-C loses nothing; the same comman
 
 from pathlib import Path
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import config_flags
 
 from metalora_jax.evaluation.protocol import experiment, films
@@ -20,9 +20,13 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for adapters, records
 _HOST = flags.DEFINE_integer("host", 0, "Number of this machine; all share the work directory.")
 _HOSTS = flags.DEFINE_integer("hosts", 1, "How many machines share the episodes.", lower_bound=1)
 
+check = Comparison.from_config  # what --print_config holds the config against
+
 
 def main(_: list[str]) -> None:
     workdir, comparison = Path(_WORKDIR.value), Comparison.from_config(_CONFIG.value.to_dict())
+    if unused := [name for name in ("demos", "scene") if getattr(comparison, name) is not None]:
+        logging.warning("the config's %s is for quickstart.py, and not used here", " and ".join(unused))
     films.check(comparison.films)
     experiment.run(comparison, workdir, Host(_HOST.value, _HOSTS.value))
     print(f"raw records: {workdir}/episodes*.jsonl")

@@ -19,6 +19,8 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for checkpoints, metr
 _TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Also write TensorBoard events to WORKDIR/tensorboard.")
 _WANDB = flags.DEFINE_string("wandb", None, "Also send metrics to this Weights & Biases project.")
 
+check = Recipe.from_config  # what --print_config holds the config against
+
 
 def main(_: list[str]) -> None:
     workdir, recipe = Path(_WORKDIR.value), Recipe.from_config(_CONFIG.value.to_dict())

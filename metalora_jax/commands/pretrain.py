@@ -25,6 +25,8 @@ from metalora_jax.training.recipe import Pretraining
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for checkpoints, metrics and the base.", required=True)
 
+check = Pretraining.from_config  # what --print_config holds the config against
+
 
 def main(_: list[str]) -> None:
     recipe, workdir = Pretraining.from_config(_CONFIG.value.to_dict()), Path(_WORKDIR.value)

@@ -21,6 +21,8 @@ _CONFIG = config_flags.DEFINE_config_file("config", "configs/quickstart.py", loc
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart/scene", "Directory for the film and the GIF.")
 _SURVEY = flags.DEFINE_bool("survey", False, "Print a table of all known tasks under two test conditions instead.")
 
+check = Comparison.from_config  # what --print_config holds the config against
+
 
 def main(_: list[str]) -> None:
     comparison = Comparison.from_config(_CONFIG.value.to_dict())

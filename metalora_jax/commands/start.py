@@ -20,14 +20,18 @@ def launch(name: str) -> None:
     for flag in flags.FLAGS.get_key_flags_for_module(module):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     sys.modules["__main__"].__doc__ = module.__doc__
-    run(module.main, getattr(module, "config", None))
+    run(module.main, getattr(module, "config", None), getattr(module, "check", None))
 
 
-def run(main: Callable[[list[str]], None], config: Callable[[], Mapping[str, Any]] | None = None) -> None:
+def run(
+    main: Callable[[list[str]], None],
+    config: Callable[[], Mapping[str, Any]] | None = None,
+    check: Callable[[Mapping[str, Any]], object] | None = None,
+) -> None:
     """`absl.app.run`, with errors that a user can fix shown as one line; `--verbosity=1` shows the traceback.
 
     A binary with a flag `--config` also gets `--print_config`, which shows the flag's value, or, where a binary
-    makes its config of several flags, what `config` returns.
+    makes its config of several flags, what `config` returns. `check` then refuses it as the command itself would.
     """
     shown = None
     if "config" in flags.FLAGS:
@@ -47,7 +51,10 @@ def run(main: Callable[[list[str]], None], config: Callable[[], Mapping[str, Any
     def show() -> None:
         if config is None and flags.FLAGS.config is None:
             raise ValueError("no config to print: --config=...")
-        print("\n".join(_lines(config() if config else flags.FLAGS.config.to_dict())))
+        values = config() if config else flags.FLAGS.config.to_dict()
+        print("\n".join(_lines(values)), flush=True)
+        if check is not None:
+            check(values)
 
     def guarded(argv: list[str]) -> None:
         try:

@@ -96,6 +96,8 @@ def reading(path: Path | str, layout: str, remedy: str) -> Iterator[None]:
     except OSError as error:
         raise unreadable(path, error, remedy) from error
     except (ValueError, TypeError, AttributeError, IndexError, EOFError) as error:
+        if lfs_pointer(path):
+            raise DemoError(f"{path}: {LFS}") from error
         raise DemoError(f"{path}: damaged or truncated, not in {layout} layout; {remedy}") from error
 
 
@@ -105,4 +107,16 @@ def unreadable(path: Path | str, error: OSError, remedy: str) -> DemoError:
         return DemoError(f"{error.filename or path}: no such file; {remedy}")
     if isinstance(error, PermissionError | IsADirectoryError):
         return DemoError(f"{path}: cannot be read ({(error.strerror or 'not permitted').lower()}); see to that first")
-    return DemoError(f"{path}: damaged or truncated; {remedy}")
+    return DemoError(f"{path}: {LFS}" if lfs_pointer(path) else f"{path}: damaged or truncated; {remedy}")
+
+
+LFS = "only a pointer of Git LFS, not the file itself; fetch it with: git lfs pull"
+
+
+def lfs_pointer(path: Path | str) -> bool:
+    """Whether a file is what Git leaves in place of a large one that was not fetched."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(24).startswith(b"version https://git-lfs")
+    except OSError:
+        return False

@@ -153,6 +153,18 @@ def count(path: Path) -> int:
     return len(libero_reader.numbers(path)) if path.exists() else 0
 
 
+def picture_side(path: Path) -> int | None:
+    """Height [px] of the pictures in a file's first demonstration; None where it has none.
+
+    Raises:
+      DemoError: if the file is damaged.
+    """
+    with reading(path, "LIBERO's", "record it again"), h5py.File(path, "r") as file:
+        demo = next(iter(file["data"].values()), None)
+        seen = [] if demo is None else [value for key, value in demo["obs"].items() if key.endswith("_rgb")]
+        return int(seen[0].shape[1]) if seen else None
+
+
 def provenance_of(path: Path) -> dict[str, Any]:
     """What `write` was told about a file's recordings: seeds, noise and conditions; {} for files of others.
 

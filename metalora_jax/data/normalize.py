@@ -115,12 +115,13 @@ def _of_data(values: np.ndarray) -> dict[str, np.ndarray]:
     return quantiles | {"min": values.min(0), "max": values.max(0), "mean": values.mean(0), "std": values.std(0)}
 
 
-def shift_and_scale(stats: Mapping[str, np.ndarray], mode: str) -> tuple[np.ndarray, np.ndarray]:
+def shift_and_scale(stats: Mapping[str, np.ndarray], mode: str, eps: float = 1e-8) -> tuple[np.ndarray, np.ndarray]:
     """Mean and scale, float32, that normalise like one of lerobot's modes.
 
     Args:
       stats: "mean", "std", "min", "max", "q01", ... -> (width,).
       mode: "MEAN_STD"; "MIN_MAX", "QUANTILES" (q01, q99) and "QUANTILE10" (q10, q90) map to [-1, 1]; "IDENTITY".
+      eps: lerobot's guard against dividing by zero: added to std, and in place of a spread that is 0.
 
     Raises:
       ValueError: the mode is unknown; or a statistic that it needs is missing, of another width, or has no positive
@@ -142,8 +143,9 @@ def shift_and_scale(stats: Mapping[str, np.ndarray], mode: str) -> tuple[np.ndar
         what = f"{high} is {second[wrong[0]]:g}" if mode == MEAN_STD else f"{high} lies below {low}"
         raise ValueError(f"{what} in dimension {wrong[0]}")
     if mode == MEAN_STD:
-        return first, second + np.float32(1e-8)  # lerobot's guard against dividing by zero
-    return (first + second) / 2, (second - first + np.float32(1e-8)) / 2
+        return first, second + np.float32(eps)
+    guard = np.where(spread == 0, np.float32(eps), np.float32(0))
+    return (first + second + guard) / 2, (spread + guard) / 2
 
 
 def held(shift: np.ndarray, scale: np.ndarray, mode: str) -> tuple[np.ndarray, np.ndarray, list[int]]:
@@ -173,6 +175,25 @@ def averaged(stats: Mapping[str, np.ndarray], mode: str) -> list[int]:
     inner = np.maximum(np.square(high - mean), np.square(low - mean))
     largest = (1 - outside) * inner + outside / 2 * (np.square(least - mean) + np.square(most - mean))
     return np.flatnonzero(np.square(std) > 1.1 * largest + 1e-12).tolist()
+
+
+def impossible(stats: Mapping[str, np.ndarray]) -> list[tuple[str, list[int]]]:
+    """What cannot be true of one set of numbers, and in which dimensions; only of statistics that are there."""
+    known = {name: value.astype(np.float64) for name, value in stats.items() if name != "count"}
+    if not {"min", "max"} <= known.keys() or len({value.shape for value in known.values()}) > 1:
+        return []
+    low, high = known["min"], known["max"]
+    room = 1e-3 * np.abs(high - low) + 1e-5 * np.maximum(np.abs(low), np.abs(high)) + 1e-6  # float32, and estimates
+    wrong = [("the smallest value is above the largest", low > high)]
+    for name in ("mean", "q01", "q10", "q90", "q99"):
+        if name in known:
+            outside = (known[name] < low - room) | (known[name] > high + room)
+            wrong.append((f"{name} lies outside the smallest and the largest value", outside))
+    if "std" in known:  # Popoviciu's bound, and Bessel's correction of few numbers
+        wrong.append(
+            ("std is too large for the smallest and the largest value", known["std"] > 0.75 * (high - low) + room)
+        )
+    return [(what, np.flatnonzero(where).tolist()) for what, where in wrong if where.any()]
 
 
 def outside(stats: Mapping[str, np.ndarray], mode: str, values: np.ndarray) -> float:

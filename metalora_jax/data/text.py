@@ -67,8 +67,13 @@ def named(value: object) -> str:
 
 
 def same(text: str) -> str:
-    """What texts share that differ only in case, white space, or how Unicode composes letters."""
-    return " ".join(unicodedata.normalize("NFC", text).lower().split())
+    """What texts share that differ only in case, white space, invisible characters, or how Unicode composes letters."""
+    return " ".join(_visible(unicodedata.normalize("NFC", text)).lower().split())
+
+
+def _visible(text: str) -> str:
+    """Without characters that show nothing, such as a byte order mark or a zero-width space."""
+    return "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
 
 
 def oddities(texts: Iterable[str]) -> list[str]:
@@ -81,6 +86,8 @@ def oddities(texts: Iterable[str]) -> list[str]:
     for text in dict.fromkeys(texts):
         if text != unicodedata.normalize("NFC", text):
             found.append(f"the instruction {text!r} has decomposed letters (Unicode NFD); write it in NFC")
+        if text != _visible(text):
+            found.append(f"the instruction {text!r} has invisible characters; remove them")
         if text != " ".join(text.split()):
             found.append(f"the instruction {text!r} has stray white space; remove it")
         if match := _IDS.search(text.replace("_", " ")):

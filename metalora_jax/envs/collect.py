@@ -132,6 +132,7 @@ def collect(jobs: Sequence[RecordingJob], workers: int) -> Iterator[Recorded]:
 
     Raises:
       ExpertFails: if the expert of a task fails; raised once all others are recorded.
+      RuntimeError: nothing can be rendered here.
       ValueError: if a task is unknown, two jobs name one file, or a file that is there was recorded otherwise.
     """
     for job in jobs:
@@ -141,6 +142,8 @@ def collect(jobs: Sequence[RecordingJob], workers: int) -> Iterator[Recorded]:
     for job in jobs:
         check_recorded(job)
     todo = [(job,) for job in jobs if libero_hdf5.count(job.path) < job.demos]
+    for name in {job.world for (job,) in todo}:
+        world(name).prepare()
     refusals = []
     for done in in_processes(_record, todo, workers, logging.set_verbosity, (logging.INFO,), jobs_each=8):
         if isinstance(done, Recorded):
@@ -163,6 +166,8 @@ def check_recorded(job: RecordingJob) -> None:
     remedy = "remove it to record it again, or choose another directory"
     if (noise := known.get("noise", job.noise)) != job.noise:
         raise ValueError(f"{job.path} was recorded with noise {noise}, the config has {job.noise}; {remedy}")
+    if (side := libero_hdf5.picture_side(job.path)) not in (None, job.image_size):
+        raise ValueError(f"{job.path} has pictures of {side} px, the config has {job.image_size}; {remedy}")
     if (first := min(known.get("seeds") or [job.first_seed])) < job.first_seed:
         raise ValueError(f"{job.path} was recorded from seed {first}, the config has {job.first_seed}; {remedy}")
 

@@ -326,4 +326,5 @@ WORLD = World(
     demo_steps,
     files.suite_of,
     files.facts,
+    gl.choose,
 )

@@ -198,4 +198,15 @@ def suite(task: str) -> str:
     return "metaworld"
 
 
-WORLD = World(tuple(CAMERAS), STATE_DIM, ACTION_DIM, tasks, instruction, MetaWorld, episode_start, demo_steps, suite)
+WORLD = World(
+    tuple(CAMERAS),
+    STATE_DIM,
+    ACTION_DIM,
+    tasks,
+    instruction,
+    MetaWorld,
+    episode_start,
+    demo_steps,
+    suite,
+    prepare=gl.choose,
+)

@@ -68,6 +68,10 @@ def _no_facts(task: str) -> Mapping[str, Sequence[str]]:
     return {}
 
 
+def _nothing() -> None:
+    """What a world without needs asks for."""
+
+
 class World(NamedTuple):
     """A simulator with its tasks and conventions. Its functions are importable: a World travels between processes."""
 
@@ -83,6 +87,9 @@ class World(NamedTuple):
     # Further facts about a task, by kind, such as {"scene": ("KITCHEN_SCENE3",)}: held-out tasks
     # can be required to share none of them with training tasks.
     facts: Callable[[str], Mapping[str, Sequence[str]]] = _no_facts
+    prepare: Callable[[], object] = (
+        _nothing  # chooses how to render, before workers start; RuntimeError where it cannot
+    )
 
 
 WORLDS = ("metaworld", "libero")

@@ -66,12 +66,14 @@ def run(jobs: Sequence[Job], base_directory: Path | None, control: Control, work
     A process that crashes, or hangs for `control.timeout`, is replaced; its episode is a failure that says why.
 
     Raises:
-      RuntimeError: if processes are lost repeatedly (see `in_processes`).
+      RuntimeError: if processes are lost repeatedly (see `in_processes`), or nothing can be rendered here.
       ValueError: if a task has no step cap.
     """
     ordered = sorted(jobs, key=lambda job: (job.turn, job.task))  # neighbours share a simulator
     for job in ordered:
         control.cap(job.task)
+    if ordered:
+        world(control.world).prepare()
     episodes = [(number, job._replace(rollouts=(each,))) for number, job in enumerate(ordered) for each in job.rollouts]
     how = base_directory, control, workers
     yield from in_processes(_run, episodes, workers, _start, how, lost=_lost, timeout=control.timeout)

@@ -36,6 +36,12 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
         staging.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """An `atomic_file` of bytes."""
+    with atomic_file(path) as staging:
+        staging.write_bytes(data)
+
+
 def write_text(path: Path, text: str) -> None:
     """An `atomic_file` of text, in UTF-8."""
     with atomic_file(path) as staging:
@@ -48,11 +54,18 @@ def write_json(path: Path, value: Any, *, indent: int = 1, sort_keys: bool = Fal
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; a ValueError that names the file where it is none."""
+    """A JSON object, in UTF-8 with or without a byte order mark; a ValueError that names the file where it is none."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable JSON file ({error})") from None
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ValueError(f"{path}: not a readable JSON file ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not a readable JSON file (it is not UTF-8 text; save it as UTF-8)") from None
+    except json.JSONDecodeError as error:
+        place = f"no valid JSON from line {error.lineno}, column {error.colno} on"
+        raise ValueError(f"{path}: not a readable JSON file (damaged or truncated, {place})") from None
+    except RecursionError:
+        raise ValueError(f"{path}: not a readable JSON file (nested too deeply)") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: holds no JSON object")
     return values

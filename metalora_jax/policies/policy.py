@@ -105,6 +105,7 @@ class Normalization(NamedTuple):
     said: tuple[str, ...] = ()  # what contradicts the source without being used, a sentence each
     wrong: tuple[str, ...] = ()  # why they cannot be used, a sentence each
     widths: Mapping[str, int] = {}  # "STATE" and "ACTION" -> dimensions in config.json
+    eps: float = 1e-8  # what the policy was trained with, added to standard deviations
 
 
 class Checkpoint(NamedTuple):

@@ -58,3 +58,5 @@ def _plugin(module: str) -> Family:
         return importlib.import_module(module.strip()).FAMILY
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{PLUGINS} names {module!r}, which is no module with a FAMILY: {error}") from None
+    except Exception as error:  # whatever another's module raises
+        raise ValueError(f"{PLUGINS} names {module!r}, which raises {type(error).__name__}: {error}") from error

@@ -15,6 +15,7 @@ from metalora_jax.adaptation.frozen_front import frozen_outputs
 from metalora_jax.adaptation.learner import Learner, loss_fn
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.frames import Frames, gather, rows_and_labels
+from metalora_jax.data.plausibility import refuse_idle
 from metalora_jax.fields import check_positive
 from metalora_jax.meta import InnerOptions
 from metalora_jax.training.methods import OPTIMIZERS
@@ -106,11 +107,12 @@ def adapt(
 
     Raises:
       ValueError: learned rates are wanted of an adapter that has none, the optimiser is unknown, there are
-        paraphrases but no variants, or earlier tasks without `options.replay_frames`, or the reverse; or theta did not
-        move.
+        paraphrases but no variants, or earlier tasks without `options.replay_frames`, or the reverse; nothing moves
+        in a demonstration; or theta did not move.
     """
     start.learner.check_base(base)
     _check(start, options, earlier)
+    refuse_idle(demos, base.statistics, "leave it out, or record it again")
     frames = gather({_TASK: list(demos)}, base.preprocessor, augment)
     old = [gather(earlier, base.preprocessor)] if earlier else []
     frozen, *old_frozen = frozen_outputs(base, [frames, *old], start.learner.stage)
@@ -166,6 +168,8 @@ def unmoved(before: PyTree, after: PyTree) -> tuple[str, ...]:
 
 def _check(start: Start, options: Options, earlier: Mapping[str, Sequence[Demo]] | None) -> None:
     check_positive(options, "options", ("learning_rate", "steps", "frames", "noise_draws", "max_norm"))
+    if options.fast is not None and not options.fast:
+        raise ValueError("options.fast names no leaf path, so nothing would move; None takes those of the start")
     if bool(earlier) != (options.replay_frames > 0):
         raise ValueError(
             f"{len(earlier or ())} earlier tasks, replay_frames is {options.replay_frames}: give both or neither"

@@ -71,6 +71,23 @@ def test_target_list_matches_last_parts(tmp_path, tensors):
     assert [rule.pattern for rule in placement] == ["head", "expert/q_proj"]
 
 
+def test_chosen_layers_and_excluded_modules(tmp_path, tensors):
+    chosen = {"target_modules": ["model.head", "q_proj", "k_proj"], "exclude_modules": ["k_proj"]}
+    layers = {"layers_to_transform": [0, 2], "layers_pattern": "layers"}
+    placement, _ = peft_format.read(save(tmp_path, tensors, **chosen, **layers), NAMES)
+    assert [rule.pattern for rule in placement] == ["head", "expert/q_proj"]
+    single = {name: value for name, value in tensors.items() if "layers" not in name}
+    placement, _ = peft_format.read(save(tmp_path, single, **chosen, layers_to_transform=[7]), NAMES)
+    assert [rule.pattern for rule in placement] == ["head"]  # a whole name is meant, whatever the layers
+
+
+def test_a_pickle_is_named_and_not_read(tmp_path, tensors):
+    save(tmp_path, tensors)
+    (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
+    with pytest.raises(ValueError, match=r"safetensors is missing; adapter_model\.bin is a pickle and not read"):
+        peft_format.read(tmp_path, NAMES)
+
+
 def test_write_then_read(tmp_path, tensors):
     placement, theta = peft_format.read(save(tmp_path, tensors), NAMES)
     out = tmp_path / "out"
@@ -93,8 +110,13 @@ def test_write_then_read(tmp_path, tensors):
         ({"modules_to_save": ["head"]}, "modules_to_save"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights = 'pissa'"),
-        ({"layers_to_transform": [0]}, "layers_to_transform"),
-        ({"layers_to_transform": 0}, "layers_to_transform = 0 is not supported"),
+        ({"layers_to_transform": [0]}, "layers_to_transform needs target_modules as a list of names"),
+        ({"layers_to_transform": "0"}, "layers_to_transform is '0'; it must be a whole number or a list"),
+        (
+            {"layers_to_transform": [9], "target_modules": ["q_proj"]},
+            r"with layers_to_transform = \[9\] names no linear",
+        ),
+        ({"layers_to_transform": 0, "target_modules": ["q_proj"]}, r"unknown tensor .*layers\.2\.q_proj"),
         ({"use_dora": "false"}, "use_dora = 'false' is not supported"),
         ({"init_lora_weights": 1}, "init_lora_weights = 1 is not supported"),
         ({"use_rslora": "false"}, r"adapter_config\.json: use_rslora is 'false'; it must be true or false, as peft"),

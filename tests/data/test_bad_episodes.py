@@ -240,3 +240,21 @@ def test_a_config_selects_and_skips(tmp_path, demos, caplog):
         read_demos(DataConfig.from_config({**config, "tasks": "turn on the stove"}))
     with pytest.raises(ValueError, match=r"data\.cameras is 'agentview'; it must be a list"):
         read_demos(DataConfig.from_config({**config, "cameras": "agentview"}))
+
+
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_a_pointer_of_git_lfs_is_not_called_damaged(tmp_path, demos, kind):
+    root = write_as(kind, tmp_path / "made", demos)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    file = next(root.rglob("*.hdf5" if kind == "hdf5" else "*.parquet"))
+    file.write_text(pointer)
+    source = sources.open(root, CAMERAS)
+    with pytest.raises(DemoError, match=rf"{file.name}: only a pointer of Git LFS, .* git lfs pull"):
+        list(source.demos(source.only()))
+
+
+@parquet
+def test_a_dataset_without_words_says_so(tmp_path, demos):
+    root = write_as("v2", tmp_path / "made", [demo._replace(instruction="") for demo in demos])
+    with pytest.raises(DemoError, match="the instruction is '', expected text"):
+        sources.open(root, CAMERAS).only()

@@ -31,6 +31,11 @@ def test_no_feature_is_suggested_where_none_fits(tmp_path):
         feature_names(tmp_path, ("index", "observation.joint_positions", "action"), (), {})
 
 
+def test_a_camera_of_a_dataset_without_pictures_is_no_vector(tmp_path):
+    with pytest.raises(DemoError, match=r"agentview .* is not there; .*; the pictures are: none"):
+        feature_names(tmp_path, ("observation.state", "action"), ("agentview",), {}, [])
+
+
 def test_what_flags_and_callers_say(tmp_path):
     assert read_keys([" state = observation.joints "]) == {"state": "observation.joints"}
     for odd in ("state", "state=", "=x"):

@@ -131,6 +131,9 @@ def test_oddities():
     assert "decomposed letters" in one
     assert "are the same words in two forms" in other
     assert "stray white space" in text.oddities([" open  the door\r"])[0]
+    hidden = text.oddities(["open the door", "open the\u200b door"])
+    assert "invisible characters" in hidden[0]
+    assert "the same words in two forms" in hidden[1]
     for ids in ("language_3", "view_1_2", "tb_9", "view 0 0 100 2 352 initstate 0", "demo (1)"):
         assert "ends like a file's name" in text.oddities([f"open the door {ids}"])[0]
 

@@ -23,13 +23,14 @@ def collect(*flags: str) -> subprocess.CompletedProcess:
     ("change", "message"),
     [
         (dict(noise=0.3), r"was recorded with noise 0\.0, the config has 0\.3; remove it"),
+        (dict(image_size=77), r"has pictures of \d+ px, the config has 77; remove it"),
         (dict(first_seed=9), "was recorded from seed 5, the config has 9; remove it"),
     ],
 )
 def test_a_file_of_other_settings_is_not_taken_as_finished(tmp_path, change, message):
     path = tmp_path / "drawer-open_demo.hdf5"
     libero_hdf5.write(path, make_demos("reach"), ("agentview",), "drawer-open", {"seeds": [5, 7], "noise": 0.0})
-    job = RecordingJob("drawer-open", path, 4, 5, 0.0, "metaworld", 64)
+    job = RecordingJob("drawer-open", path, 4, 5, 0.0, "metaworld", make_demos("reach")[0].images.shape[2])
     assert list(recorder.collect([job], workers=1)) == []  # all of it is there
     with pytest.raises(ValueError, match=message):
         list(recorder.collect([job._replace(**change)], workers=1))

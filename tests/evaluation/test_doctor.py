@@ -9,7 +9,7 @@ import pytest
 
 from metalora_jax.data import libero_hdf5, normalize
 from metalora_jax.types import Demo
-from tests.evaluation.doctor_demos import CAMERAS, DEMOS, TASK, each, examined, make_demo, put, times, wrong
+from tests.evaluation.doctor_demos import CAMERAS, DEMOS, STEPS, TASK, each, examined, make_demo, put, times, wrong
 
 
 def test_a_sound_file_passes_every_check(file, simulator):
@@ -203,3 +203,15 @@ def test_an_unknown_task_gets_the_near_ones(file, simulator):
     )
     assert "is not that of drawer-close" in wrong(examined(other, task=TASK))["instructions"]
     assert "no Meta-World task named 'drawer'; near: drawer-" in wrong(examined(other, task="drawer"))["files"]
+
+
+@pytest.mark.usefixtures("simulator")
+def test_one_episode_is_held_against_the_others_in_a_world_too(tmp_path):
+    demos = [make_demo(seed) for seed in range(8)]
+    wait = np.r_[np.zeros(30, int), 0:STEPS]  # stands still for 30 frames, then does as the others
+    late = Demo(*(part if isinstance(part, str) else part[wait] for part in demos[3][:4]))
+    late.actions[:30, :3] = 0
+    for name, made in (("sound", demos), ("late", [*demos[:3], late, *demos[4:]])):
+        libero_hdf5.write(tmp_path / f"{name}_demo.hdf5", made, CAMERAS, TASK, {})
+    assert "idle ends" not in wrong(examined(tmp_path / "sound_demo.hdf5"))
+    assert re.search(r"late_demo\.hdf5 demo_3", wrong(examined(tmp_path / "late_demo.hdf5"))["idle ends"])

@@ -229,3 +229,19 @@ def test_lines_are_plain_json(tmp_path):
     assert line["inputs"]["data"]["training"] == "d" * 64
     assert line["fingerprint"] == ADAPTED.fingerprint
     assert len(line["fingerprint"]) == provenance.DIGITS != provenance.UNLISTED_DIGITS
+
+
+@pytest.mark.parametrize(
+    ("tried", "which"), [((0.1, 1.0), "smallest"), ((0.01, 0.1), "largest"), ((0.01, 0.1, 1.0), "")]
+)
+def test_a_rate_at_the_edge_of_its_search_is_said(tmp_path, tried, which):
+    keep(tmp_path, [ADAPTED])
+    cautions = examine(tmp_path, episodes(ADAPTED), CONFIG | {"search": {"sgd": tried}}).cautions
+    assert [f"0.1 of sgd is the {which} that was tried" in line for line in cautions] == ([True] if which else [])
+
+
+def test_one_fingerprint_for_two_methods_is_refused(tmp_path):
+    keep(tmp_path, [ADAPTED])
+    two = [*episodes(ADAPTED), change(fingerprint=ADAPTED.fingerprint, method="another")]
+    problems = examine(tmp_path, two, CONFIG).problems
+    assert any("carry one fingerprint" in problem for problem in problems)

@@ -152,8 +152,8 @@ def test_what_json_cannot_say_leaves_the_old_file(file):
     ("content", "complaint"),
     [
         (None, r"not a readable JSON file \(.*No such file"),
-        (b'{"a": ', r"not a readable JSON file \(Expecting value"),
-        (b"\xff", r"not a readable JSON file \(.*utf-8"),
+        (b'{"a": ', r"not a readable JSON file \(damaged or truncated, no valid JSON from line 1, column 7 on"),
+        (b"\xff", r"not a readable JSON file \(it is not UTF-8 text"),
         (b"[1]", "holds no JSON object"),
         (b"null", "holds no JSON object"),
     ],
@@ -237,3 +237,13 @@ def test_nothing_but_the_standard_library_is_imported():
     modules = {a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
     modules |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {module.split(".")[0] for module in modules} <= sys.stdlib_module_names
+
+
+def test_json_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert files.read_json(tmp_path / "a.json") == {"a": 1}
+
+
+def test_bytes_are_written_whole(tmp_path):
+    files.write_bytes(tmp_path / "a.png", b"\x89")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.png", b"\x89")]

@@ -223,3 +223,11 @@ def test_frames_and_observations_are_the_same_thing(base):
     rows = first + np.arange(len(demo.actions))
     direct = base.preprocessor.observe(demo.images, demo.state, demo.instruction)
     jax.tree.map(np.testing.assert_array_equal, made.observe(rows), direct)
+
+
+def test_a_plugin_that_raises_is_named(tmp_path, monkeypatch):
+    (tmp_path / "broken_policy.py").write_text("FAMILY = 1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(registry.PLUGINS, "broken_policy")
+    with pytest.raises(ValueError, match="METALORA_POLICIES names 'broken_policy', which raises ZeroDivisionError"):
+        registry.family("mine")

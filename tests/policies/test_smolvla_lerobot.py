@@ -169,3 +169,23 @@ def test_without_a_network_the_message_says_which_files_to_put_where(monkeypatch
 def test_the_hub_is_asked_for_what_is_read(monkeypatch, directory):
     monkeypatch.setattr(hub, "snapshot_download", lambda name, revision, allow_patterns: str(directory))
     assert convert.load("lerobot/smolvla_base").model.config == lerobot_directory.small()
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        (
+            {"input_features": {"a": {"type": "visual", "shape": [3]}}},
+            "the type of a is 'visual'; it must be one of STATE",
+        ),
+        ({"output_features": {"a": {"type": "ACTION", "shape": "6"}}}, "output_features: the shape of a is '6'"),
+        ({"input_features": None}, "input_features is None; it must hold features by name"),
+        ({"vlm_model_name": 3}, "vlm_model_name is 3; it must be text"),
+        ({"empty_cameras": -1}, "empty_cameras is -1; it must be a whole number"),
+        ({"normalization_mapping": ["MEAN_STD"]}, r"config\.json: normalization_mapping is .*; it must name a mode"),
+    ],
+)
+def test_fields_of_another_form_are_refused(directory, fields, complaint):
+    edit(directory / "config.json", **fields)
+    with pytest.raises(ValueError, match=complaint):
+        convert.load(directory)

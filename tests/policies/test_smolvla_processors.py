@@ -166,8 +166,9 @@ def test_unsound_statistics_are_refused(directory, tensors, complaint):
 
 @pytest.mark.parametrize(("mode", "low", "high"), [("QUANTILES", "q01", "q99"), ("MIN_MAX", "min", "max")])
 def test_a_constant_dimension_is_named_and_held(directory, said, mode, low, high):
-    tensors = numbers(**{low: -1.0, high: 1.0})
-    tensors[f"action.{low}"][2] = tensors[f"action.{high}"][2] = 0.7
+    tensors = numbers(mean=0.0, std=0.5, **{low: -1.0, high: 1.0})
+    tensors[f"action.{low}"][2] = tensors[f"action.{high}"][2] = tensors["action.mean"][2] = 0.7
+    tensors["action.std"][2] = 0.0
     save_file(tensors, directory / STATE)
     in_mode(directory, mode)
     known = bases.load(directory).statistics
@@ -239,3 +240,48 @@ def test_demonstrations_of_two_robots(directory):
 def test_where_they_came_from(directory):
     assert bases.convert(directory)[1].startswith(f"the policy's own, in {STATE}: state by mean and standard deviation")
     assert scaling.Scaling(bases.load().statistics, "there").doubts == ()
+
+
+def test_the_eps_of_a_processor_is_part_of_the_scale(directory, said):
+    step(directory, PRE, config={"eps": 0.5})
+    assert bases.load(directory).statistics.state_std.tolist() == [2.5] * 6
+    assert any("eps is 0.5, 20.0% of the scale of action" in line for line in said)
+
+
+@pytest.mark.parametrize("only", [{"normalize_observation_keys": ["x"]}, {"features": {"action": {"shape": [6]}}}])
+def test_a_state_that_its_processor_leaves_alone_is_left_alone(directory, only):
+    step(directory, PRE, config={"norm_map": {"STATE": "MEAN_STD", "ACTION": "MEAN_STD"}} | only)
+    known = bases.load(directory).statistics
+    assert (known.state_mean[0], known.state_std[0], known.action_std[0]) == (0.0, 1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        ({"eps": "small"}, r"policy_preprocessor\.json: eps is 'small'; it must be a number"),
+        ({"norm_map": {"STATE": ["MEAN_STD"]}}, r"policy_preprocessor\.json: norm_map is .*; it must name a mode"),
+        ({"features": {"action": {"shape": [7]}}}, "action has 7 dimensions by the processor of .*, 6 by config.json"),
+    ],
+)
+def test_a_processor_of_another_form_is_refused(directory, config, complaint):
+    step(directory, PRE, config=config)
+    with pytest.raises(ValueError, match=complaint):
+        bases.load(directory)
+
+
+@pytest.mark.parametrize("other", [{"registry_name": "relative_actions_processor"}, {"class": "mine.Deltas"}])
+def test_steps_that_are_not_done_here_are_refused_unless_they_are_off(directory, other):
+    plain = json.loads((directory / PRE).read_text())
+    off = other | {"config": {"enabled": False}}
+    (directory / PRE).write_text(json.dumps(plain | {"steps": [off, *plain["steps"]]}))
+    assert bases.load(directory).statistics.action_mean[0] == 0.5
+    (directory / PRE).write_text(json.dumps(plain | {"steps": [other, *plain["steps"]]}))
+    with pytest.raises(ValueError, match=r"policy_preprocessor\.json: its step '.*' is not done here"):
+        bases.load(directory)
+
+
+def test_statistics_that_no_data_can_have_are_named(directory, said):
+    save_file(numbers(mean=9.0, min=0.0, max=4.0), directory / STATE)
+    bases.load(directory)
+    assert any("mean lies outside the smallest and the largest value of action, in dimensions 0, 1" in s for s in said)
+    assert not any("std is too large" in line for line in said)

@@ -138,11 +138,22 @@ def test_replay_is_asked_for_whole_or_not_at_all(start, frames, earlier):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(Options(), "no learned rates: choose the optimizer adam"), (Options("adamm", 0.1), "no optimizer named 'adamm'")],
+    [
+        (Options(), "no learned rates: choose the optimizer adam"),
+        (Options("adamm", 0.1), "no optimizer named 'adamm'"),
+        (Options("adam", 0.1, fast=()), r"options\.fast names no leaf path"),
+    ],
 )
 def test_what_cannot_be_done(start, options, message):
     with pytest.raises(ValueError, match=message):
         adapt(make_base(), start, make_demos("reach")[:1], options)
+
+
+def test_a_demonstration_in_which_nothing_moves_is_refused(start):
+    (demo,) = make_demos("reach")[:1]
+    still = demo._replace(state=demo.state[:1] + 0 * demo.state, actions=0 * demo.actions)
+    with pytest.raises(ValueError, match=r"nothing moves in demonstration 1 of 2 .*; leave it out, or record it again"):
+        adapt(make_base(), start, [demo, still], Options("adam", 0.1))
 
 
 def test_statistics_that_do_not_fit():

@@ -83,7 +83,7 @@ def feature_names(
         if len(found) == 1:
             return found[0]
         trouble = f"is ambiguous: {', '.join(found)}" if found else f"({' or '.join(wanted)}) is not there"
-        fitting = (seen if part in cameras else vectors) or plain
+        fitting = seen if part in cameras else vectors
         likely = _likely(part, found or fitting)
         say = f", such as {part}={likely}" if likely else ""
         kind = "pictures" if part in cameras and pictures is not None else "features"
@@ -122,5 +122,5 @@ def check_names(cameras: object, keys: object) -> tuple[tuple[str, ...], dict[st
         if not isinstance(feature, str):
             raise DemoError(f"keys give {named(feature)} for {part!r}, expected the name of a feature")
     if unknown := chosen.keys() - {*seen, "state", "action"}:
-        raise DemoError(f"keys name {min(unknown)!r}; known: state, action and the cameras {', '.join(seen)}")
+        raise DemoError(f"keys name {min(unknown)!r}; known: {', '.join(('state', 'action', *seen))}")
     return seen, chosen

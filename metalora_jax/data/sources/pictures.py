@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from metalora_jax.data.demos import DemoError
+from metalora_jax.data.demos import LFS, DemoError, lfs_pointer
 
 HALF = 0.5 + 1e-4  # of a frame: a time that is no further away says which frame is meant; float32 rounds it
 _NEAR = 0.25  # of a frame: a time that says it without doubt, if the video as a whole is as long as it should be
@@ -80,7 +80,8 @@ class Video:
                     raise DemoError(f"{self.path}: holds no video; {_REMEDY}")
                 yield container, container.streams.video[0]
         except (av.error.FFmpegError, IndexError) as error:
-            raise DemoError(f"{self.path}: damaged or truncated, no video can be read; {_REMEDY}") from error
+            damaged = f"damaged or truncated, no video can be read; {_REMEDY}"
+            raise DemoError(f"{self.path}: {LFS if lfs_pointer(self.path) else damaged}") from error
 
     def frames(self, where: str, first: int, count: int, fps: float, shape: Sequence[int]) -> np.ndarray:
         """Frames `first` to `first + count`: (count, H, W, 3) uint8.

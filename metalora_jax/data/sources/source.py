@@ -107,6 +107,8 @@ class Source(abc.ABC):
         if not isinstance(task, str):
             raise DemoError(f"{self.path}: a task is {text.named(task)}, expected its name or its instruction")
         names = self.names()
+        if not names:
+            raise self._nothing()
         found = [task] if task in names else [name for name in names if _same(name, task)]
         if len(found) > 1:
             raise DemoError(f"{self.path}: {task!r} is ambiguous: {' or '.join(found)}; name one of them")
@@ -120,10 +122,17 @@ class Source(abc.ABC):
         """The only task; raises DemoError if there are several."""
         names = self.names()
         if not names:
-            raise DemoError(f"{self.path}: has no demonstration that could be read; record some")
+            raise self._nothing()
         if len(names) != 1:
             raise DemoError(f"{self.path}: has {len(names)} tasks; name one, such as {names[0]!r}")
         return names[0]
+
+    def _nothing(self) -> DemoError:
+        """What to say where there is no task."""
+        first = next(self.faults(), None)
+        return DemoError(
+            first.message if first else f"{self.path}: has no demonstration that could be read; record some"
+        )
 
     def enough(self, task: str, there: int, limit: int | None) -> int:
         """How many of `there` demonstrations to read; raises DemoError if fewer than `limit` are there."""

@@ -11,6 +11,7 @@ from metalora_jax.evaluation.doctor import strips
 from metalora_jax.evaluation.doctor.findings import SEVERITIES, Finding, Outcome, to_drop
 from metalora_jax.evaluation.doctor.run import Result
 from metalora_jax.evaluation.reports import document
+from metalora_jax.machine import files
 
 _GAP = 4  # [px] between pictures
 _TITLE = "Set-up and demonstrations"
@@ -64,11 +65,11 @@ def write(directory: Path, results: Sequence[Result]) -> list[Path]:
     drawn = strips.draw(groups, outcomes)
     pictures |= {f"episode_{i}.png": (strip.title, strip.picture) for i, strip in enumerate(drawn)}
     for name, (_, data) in pictures.items():
-        (directory / name).write_bytes(data)
+        files.write_bytes(directory / name, data)
     blocks = _blocks(outcomes, drawn, {name: caption for name, (caption, _) in pictures.items()})
     html = document.to_html(_TITLE, blocks, {name: data for name, (_, data) in pictures.items()})
-    (directory / "index.html").write_text(html, encoding="utf-8")
-    (directory / "report.md").write_text(document.to_markdown(blocks), encoding="utf-8")
+    files.write_text(directory / "report.md", document.to_markdown(blocks))
+    files.write_text(directory / "index.html", html)
     return [directory / "index.html", *(directory / name for name in pictures)]
 
 

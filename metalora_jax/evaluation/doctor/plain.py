@@ -12,14 +12,14 @@ from metalora_jax.evaluation.doctor.sets import Layout
 from metalora_jax.words import listed
 
 _WHOLE: tuple[Callable[[Group], Outcome], ...] = (whole.ranges, whole.meaning, whole.gripper, whole.idle)
-_ODD: tuple[Callable[[Group], Outcome], ...] = (
+_MOTION: tuple[Callable[[Group], Outcome], ...] = (
     odd_motion.durations,
     odd_motion.idle_ends,
     odd_motion.smoothness,
     odd_motion.paths,
     odd_motion.duplicates,
-    odd_commands.commands,
 )
+_ODD = (*_MOTION, odd_commands.commands)
 _SHOWN = 3  # files whose figures a note holds
 _MOST = 1 / 3  # share of the episodes that may stand apart; where more do, there is no usual one
 
@@ -50,15 +50,34 @@ def examine(layouts: Sequence[Layout], found: Sequence[Recording]) -> Examined:
     return Examined(tuple(_merged(check, outcomes) for check, outcomes in by_check.items()), tuple(made))
 
 
+def against_others(layouts: Sequence[Layout], found: Sequence[Recording]) -> tuple[Outcome, ...]:
+    """Only how each episode moves, against the others of its file, where there are enough: for data of a known world.
+
+    Commands are left to the world's own checks: scripted ones saturate, and say little about the motion that follows.
+    """
+    by_check: dict[str, list[Outcome]] = {}
+    for layout in layouts:
+        own = [r for r in found if r.file == layout.name]
+        usual = groups.usual_widths(own) if own else ()
+        right = [r for r in own if (r.state.shape[1], r.actions.shape[1]) == usual]
+        if len(right) >= FEWEST:
+            group = groups.make(layout, right)
+            for check in _MOTION:
+                by_check.setdefault((outcome := _unusual(group, check(group))).check, []).append(outcome)
+    return tuple(_merged(check, outcomes) for check, outcomes in by_check.items())
+
+
 def _of_group(group: Group) -> Iterator[Outcome]:
     yield from (check(group) for check in _WHOLE)
+    yield from whole.explained([*_odd(group), odd_pictures.pictures(group)])
+
+
+def _odd(group: Group) -> list[Outcome]:
     if len(group) >= FEWEST:
-        odd = [_unusual(group, check(group)) for check in _ODD]
-    else:
-        few = f"{len(group)} episodes: {FEWEST} are needed to say what is usual"
-        names = ("durations", "idle ends", "smoothness", "paths", "duplicates", "commands")
-        odd = [Outcome(name, skipped=few) for name in names]
-    yield from whole.explained([*odd, odd_pictures.pictures(group)])
+        return [_unusual(group, check(group)) for check in _ODD]
+    few = f"{len(group)} episodes: {FEWEST} are needed to say what is usual"
+    names = ("durations", "idle ends", "smoothness", "paths", "duplicates", "commands")
+    return [Outcome(name, skipped=few) for name in names]
 
 
 def _unusual(group: Group, outcome: Outcome) -> Outcome:

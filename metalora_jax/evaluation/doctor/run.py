@@ -1,5 +1,6 @@
 """All checks in order. None stops the others: a failure becomes a finding, or a reason to skip the check."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -120,6 +121,7 @@ def _in_world(request: Request) -> Iterator[Result]:
         yield Result(words.instructions(found, known, request.world) if known else Outcome("instructions", skipped=why))
         yield Result(kinds_of_motion.check(found))
         yield from (Result(outcome) for outcome in _of_motion(found, request.world))
+        yield from (Result(outcome) for outcome in plain.against_others(_layouts(paths, cameras, request.keys), found))
     base, loaded = _base(request, found, cameras, paths)
     if loaded:
         yield Result(loaded)
@@ -128,6 +130,15 @@ def _in_world(request: Request) -> Iterator[Result]:
         yield Result(Outcome("simulator", skipped=why))
         return
     yield from _simulator(request, found, known, cameras)
+
+
+def _layouts(paths: Sequence[Path], cameras: Sequence[str], keys: Mapping[str, str]) -> list[sets.Layout]:
+    """Of those that can be read; why the others cannot has been said."""
+    found = []
+    for path in paths:
+        with contextlib.suppress(DemoError, ImportError):
+            found.append(sets.layout(path, cameras, keys))
+    return found
 
 
 def _known(request: Request) -> tuple[dict[str, str], str]:

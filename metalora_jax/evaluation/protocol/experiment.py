@@ -79,6 +79,7 @@ def run(comparison: Comparison, workdir: Path, host: Host = ALONE) -> Path:
     for doubt in provenance.doubts(comparison.source):
         logging.warning("a report of this run will be refused, or marked as a draft: %s", doubt)
     check_base(base, control, where)
+    where.prepare()
     checkpoint.claim(workdir, comparison.to_json())  # not before all inputs are there: it binds the directory
     train(comparison, workdir)
     arms = [arm for name in comparison.arms for arm in build_arm(comparison, name, base, workdir)]

@@ -27,7 +27,7 @@ import importlib.metadata
 import json
 import re
 import subprocess
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -194,8 +194,34 @@ def examine(run_dir: Path, episodes: Sequence[Episode], config: Mapping[str, Any
         )
     if len({line.inputs.data.get("training") for line in used.values()} - {None}) > 1:
         cautions.append("The adapters were trained on different demonstrations: this compares data as well as methods.")
+    cautions += _at_the_edge(used.values(), config.get("search", {}))
     who = Counter((e.fingerprint, e.method, e.meta_seed) for e in episodes if e.fingerprint in used)
+    problems += _two_of_one(who)
     return Standing(used, [Carrier(*key, count) for key, count in who.items()], problems, cautions)
+
+
+def _at_the_edge(lines: Iterable[Line], search: Mapping[str, Sequence[float]]) -> Iterable[str]:
+    """Chosen rates that are the smallest or the largest of those that were tried."""
+    said = {}
+    for line in lines:
+        for optimizer, rate, *_ in (line.inputs.choices or {}).values():
+            tried = sorted(search.get(optimizer, ()))
+            if len(tried) > 1 and rate in (tried[0], tried[-1]):
+                which = "smallest" if rate == tried[0] else "largest"
+                said[optimizer, rate] = f"{rate:g} of {optimizer} is the {which} that was tried"
+    if said:
+        which = listed(list(said.values()))
+        yield f"Chosen rates lie at the edge of the search, and better ones may lie beyond: {which}."
+
+
+def _two_of_one(carriers: Iterable[tuple[str, str, int]]) -> Iterable[str]:
+    """Fingerprints that two methods carry: what is said of one of them is not what it was run with."""
+    known: dict[str, set[str]] = defaultdict(set)
+    for mark, method, seed in carriers:
+        known[mark].add(f"{method} of seed {seed}")
+    for mark, names in known.items():
+        if len(names) > 1:
+            yield f"{' and '.join(sorted(names))} carry one fingerprint, {mark}: restore the episodes"
 
 
 def checkout(root: Path) -> tuple[str | None, list[str]]:

@@ -77,13 +77,13 @@ def write_report(run_dir: str | os.PathLike, *, reference: str | None = None, dr
     drawn = [figures.section_figures(section, settings) for section in summary.sections]
     pictures = {name: _png(figure) for section in drawn for name, figure in section.items()}
     for name, data in pictures.items():
-        (out / name).write_bytes(data)
+        files.write_bytes(out / name, data)
     blocks = list(document(summary, [list(section) for section in drawn], videos, config, digests, standing))
-    (out / "report.md").write_text(to_markdown(blocks))
+    files.write_text(out / "report.md", to_markdown(blocks))
     numbers = {"logs": digests, "unpinned": list(standing.problems), **dataclasses.asdict(summary)}
     files.write_json(out / "summary.json", numbers, allow_nan=False)
     index = out / "index.html"
-    index.write_text(to_html(settings.title, blocks, pictures))
+    files.write_text(index, to_html(settings.title, blocks, pictures))
     return index
 
 

@@ -84,9 +84,9 @@ def load_lerobot_tensors(
     shapes = {path: leaf.shape for path, leaf in _flat(state).items()}
     table = tensor_names(config)
     if missing := sorted(set(table) - set(tensors)):
-        raise ValueError(f"SmolVLA weights: {listed(missing)} missing; does config.json describe these weights?")
+        raise ValueError(f"{listed(missing)} missing; does config.json describe these weights?")
     if extra := sorted(set(tensors) - set(table) - set(UNUSED)):
-        raise ValueError(f"SmolVLA weights: {listed(extra)} unknown; does config.json describe these weights?")
+        raise ValueError(f"{listed(extra)} unknown; does config.json describe these weights?")
     parts: dict[ModulePath, dict[str, int | None]] = defaultdict(dict)
     for name, (path, layer) in table.items():
         parts[path][name] = layer
@@ -104,9 +104,9 @@ def _checked(name: str, tensor: np.ndarray, path: ModulePath, expected: tuple[in
     """One tensor in our layout."""
     tensor = np.asarray(tensor)
     if tensor.shape != expected:
-        raise ValueError(f"SmolVLA weights: {name} has shape {tensor.shape}, the config requires {expected}")
+        raise ValueError(f"{name} has shape {tensor.shape}, the config requires {expected}")
     if not np.isfinite(tensor).all():
-        raise ValueError(f"SmolVLA weights: {name} holds NaN or infinity; the file is damaged")
+        raise ValueError(f"{name} holds NaN or infinity; the file is damaged")
     return _from_torch(path, tensor)
 
 
@@ -124,7 +124,7 @@ def state_to_tensors(config: SmolVLAConfig, state: nnx.State) -> dict[str, np.nd
     values = {path: np.asarray(leaf) for path, leaf in _flat(state).items()}
     table = tensor_names(config)
     if unknown := sorted(".".join(p) for p in set(values) - {slot.path for slot in table.values()}):
-        raise ValueError(f"SmolVLA weights: {listed(unknown)} have no lerobot name; fuse or detach the adapters first")
+        raise ValueError(f"{listed(unknown)} have no lerobot name; fuse or detach the adapters first")
     return {
         name: np.ascontiguousarray(_to_torch(path, values[path][() if layer is None else (layer,)], config))
         for name, (path, layer) in table.items()
@@ -200,7 +200,7 @@ def load(
         found = lerobot.find_tokenizer(source, values.get("vlm_model_name"), tokenizer)
         config = lerobot.read_config(values, source / CONFIG, found, **overrides)
         sets, normalization = processors.read(source, {k: file[k] for k in file if lerobot.is_statistic(k)}, values)
-        model = load_lerobot_tensors(config, lerobot.Weights(file), progress)
+        model = _model(source, config, lerobot.Weights(file), progress)
         return Checkpoint(model, found, sets, values, normalization)
     try:
         sizes = {name: value for name, value in values.items() if name != "type"}
@@ -209,7 +209,14 @@ def load(
         raise ValueError(f"{source / CONFIG}: {error}") from error
     given = tokenizer is not None or (source / TOKENIZER).is_file()
     found_here = lerobot.find_tokenizer(source, None, tokenizer) if given else None
-    return Checkpoint(load_lerobot_tensors(config, file, progress), found_here, {}, None)
+    return Checkpoint(_model(source, config, file, progress), found_here, {}, None)
+
+
+def _model(source: Path, config: SmolVLAConfig, tensors: Mapping[str, np.ndarray], progress: Progress) -> SmolVLA:
+    try:
+        return load_lerobot_tensors(config, tensors, progress)
+    except ValueError as error:
+        raise ValueError(f"{source / WEIGHTS}: {error}") from None
 
 
 def _names(config: SmolVLAConfig, path: ModulePath) -> Iterator[tuple[str, Slot]]:

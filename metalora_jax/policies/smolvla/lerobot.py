@@ -75,7 +75,7 @@ _VISION = {
 
 def is_policy(values: Mapping[str, Any]) -> bool:
     """Whether a config.json is lerobot's."""
-    return "input_features" in values
+    return not values.keys().isdisjoint(("input_features", "output_features", "normalization_mapping"))
 
 
 def read_config(values: Mapping[str, Any], source: Path, tokenizer: Tokenizer, **overrides: Any) -> SmolVLAConfig:
@@ -94,11 +94,13 @@ def read_config(values: Mapping[str, Any], source: Path, tokenizer: Tokenizer, *
         if values.get(key, allowed[0]) not in allowed:
             raise ValueError(f"{source}: {key} = {values[key]!r} is not supported, only {allowed[0]!r}")
     name = values.get("vlm_model_name", next(iter(_PUBLIC)))
+    if not isinstance(name, str):
+        raise ValueError(f"{source}: vlm_model_name is {name!r}; it must be text")
     fields = _sizes(name, source) | {key: values[key] for key in _SAME if key in values}
     fields |= {ours: values[theirs] for theirs, ours in _OURS.items() if theirs in values}
     experts = values.get("num_expert_layers", -1)
     for key, value in (("num_expert_layers", experts), ("empty_cameras", values.get("empty_cameras", 0))):
-        if type(value) is not int:
+        if type(value) is not int or value < (-1 if key == "num_expert_layers" else 0):
             raise ValueError(f"{source}: {key} is {value!r}; it must be a whole number")
     if experts > 0 and experts != fields.get("layers"):
         raise ValueError(f"{source}: num_expert_layers = {experts} is not supported, only as many as num_vlm_layers")
@@ -107,10 +109,9 @@ def read_config(values: Mapping[str, Any], source: Path, tokenizer: Tokenizer, *
     size = fields.get("image_size", SmolVLAConfig.image_size)
     if values.get("resize_imgs_with_padding", [size, size]) not in ([size, size], None):
         raise ValueError(f"{source}: resize_imgs_with_padding must be [{size}, {size}], the vision tower's image size")
-    features = values.get("input_features") or {}
-    if not isinstance(features, Mapping) or not all(isinstance(feature, Mapping) for feature in features.values()):
-        raise ValueError(f"{source}: input_features is {features!r}; it must hold features by name")
-    pictures = sum(feature.get("type") == "VISUAL" for feature in features.values())
+    for key in ("input_features", "output_features"):
+        _check_features(f"{source}: {key}", values.get(key))
+    pictures = sum(feature["type"] == "VISUAL" for feature in values["input_features"].values())
     fields["cameras"] = max(1, pictures + values.get("empty_cameras", 0))
     if fields.get("add_image_special_tokens") is True:
         fields |= _image_tokens(tokenizer, source)
@@ -118,6 +119,21 @@ def read_config(values: Mapping[str, Any], source: Path, tokenizer: Tokenizer, *
         return SmolVLAConfig(**(fields | overrides))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
+
+
+def _check_features(where: str, features: Any) -> None:
+    """Refuses features of another form than lerobot writes, from which cameras and widths would be read wrongly."""
+    if not isinstance(features, Mapping) or not all(isinstance(feature, Mapping) for feature in features.values()):
+        raise ValueError(f"{where} is {features!r}; it must hold features by name")
+    for name, feature in features.items():
+        kind, shape = feature.get("type"), feature.get("shape")
+        if kind not in _KINDS:
+            raise ValueError(f"{where}: the type of {name} is {kind!r}; it must be one of {', '.join(_KINDS)}")
+        if not isinstance(shape, list) or not all(type(side) is int for side in shape):
+            raise ValueError(f"{where}: the shape of {name} is {shape!r}; it must be a list of whole numbers")
+
+
+_KINDS = ("STATE", "VISUAL", "ENV", "ACTION", "REWARD", "LANGUAGE")  # lerobot's
 
 
 # As in "action.mean"; "so100.buffer.action.mean"; "normalize_inputs.so100-red_buffer_observation_state.mean".
@@ -155,7 +171,7 @@ def find_tokenizer(directory: Path, vlm_name: str | None, path: str | Path | Non
     Raises:
       ValueError: if it is in none of these places; the message says where to put it.
     """
-    places = [Path(path)] if path else [directory, Path(vlm_name or directory)]
+    places = [Path(path)] if path else [directory, Path(vlm_name) if isinstance(vlm_name, str) else directory]
     for place in places:
         file = place / TOKENIZER if place.is_dir() else place
         if file.is_file():

@@ -19,7 +19,18 @@ from metalora_jax.policies.smolvla.lerobot import STATISTIC
 PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
 _STEPS = {PREPROCESSOR: "normalizer_processor", POSTPROCESSOR: "unnormalizer_processor"}
 _FEATURES = {"STATE": "observation.state", "ACTION": "action"}
+EPS, IDENTITY = 1e-8, "IDENTITY"  # lerobot's own
 _STRAY = "*normalizer_processor*.safetensors"
+
+# What policies of this type do besides, and what is done here in its own way.
+_KNOWN = {
+    "rename_observations_processor",
+    "to_batch_processor",
+    "smolvla_new_line_processor",
+    "tokenizer_processor",
+    "device_processor",
+    *_STEPS.values(),
+}
 
 Key = tuple[str, str, str]  # data set, feature, statistic
 
@@ -30,6 +41,8 @@ class _Place(NamedTuple):
     name: str
     numbers: Mapping[Key, np.ndarray]
     modes: Mapping[str, str] | None = None  # by which they are used there, if it says
+    eps: float = EPS  # added to standard deviations
+    widths: Mapping[str, int] = {}  # "STATE" and "ACTION" -> dimensions, if it says
 
 
 def read(
@@ -43,8 +56,8 @@ def read(
       config: the policy's config.json.
 
     Raises:
-      ValueError: a processor file is no such file, or names a state file that is missing, damaged or outside
-        `directory`; or actions are undone by another mode than they were normalised by.
+      ValueError: a processor file is no such file, has a step that is not done here, or names a state file that is
+        missing, damaged or outside `directory`; or actions are undone by another mode than they were normalised by.
     """
     pre, post = (_pipeline(directory, file) for file in _STEPS)
     named = {place.name for place in (pre, post) if place}
@@ -58,14 +71,14 @@ def read(
     merged: dict[Key, np.ndarray] = {}
     for place in reversed([*in_force, *buffers]):  # the first one counts
         merged |= place.numbers
-    wrong = [*_apart(in_force), *_unsound(merged)]
+    wrong = [*_apart(in_force), *_unsound(merged), *_other_widths(in_force, _widths(config))]
     ignored = [place for place in (*buffers, *stray) if place not in in_force]
     said = [f"{line}; the former counts, as in lerobot" for other in ignored for line in _apart([*in_force[:1], other])]
 
-    stated = {kind: str(mode) for kind, mode in _mapping(config.get("normalization_mapping")).items()}
+    stated = _modes(directory / "config.json", "normalization_mapping", config.get("normalization_mapping")) or {}
     modes, of_modes = {kind: stated.get(kind, "MEAN_STD") for kind in _FEATURES}, []
     if pre and pre.modes:
-        own = {kind: pre.modes.get(kind, "IDENTITY") for kind in _FEATURES}
+        own = {kind: pre.modes.get(kind, IDENTITY) for kind in _FEATURES}
         of_modes = [
             f"{PREPROCESSOR} normalises {kind} by {own[kind]}, config.json says {modes[kind]}; the former counts, as "
             "in lerobot"
@@ -73,7 +86,7 @@ def read(
             if kind in stated and own[kind] != modes[kind]
         ]
         modes = own
-    if post and post.modes and (undone := post.modes.get("ACTION", "IDENTITY")) != modes["ACTION"]:
+    if post and post.modes and (undone := post.modes.get("ACTION", IDENTITY)) != modes["ACTION"]:
         raise ValueError(
             f"{directory}: actions are normalised by {modes['ACTION']}, but {POSTPROCESSOR} undoes {undone}; make the "
             "two agree, as the policy was trained"
@@ -84,7 +97,8 @@ def read(
         sets[data][feature][statistic] = value
     files_used = " and ".join(dict.fromkeys(place.name.split(" (")[0] for place in in_force))
     plain = {data: {feature: dict(stats) for feature, stats in each.items()} for data, each in sets.items()}
-    return plain, Normalization(modes, files_used, (*of_modes, *said), tuple(wrong), _widths(config))
+    eps = pre.eps if pre else EPS
+    return plain, Normalization(modes, files_used, (*of_modes, *said), tuple(wrong), _widths(config), eps)
 
 
 def _pipeline(directory: Path, file: str) -> _Place | None:
@@ -95,6 +109,13 @@ def _pipeline(directory: Path, file: str) -> _Place | None:
     steps = files.read_json(path).get("steps", [])
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise ValueError(f"{path}: `steps` is no list of objects; save the policy again")
+    for step in steps:
+        name = step.get("registry_name", step.get("class"))
+        if name not in _KNOWN and _mapping(step.get("config")).get("enabled") is not False:
+            raise ValueError(
+                f"{path}: its step {name!r} is not done here, and may change state, pictures or actions; remove it if "
+                "the policy works without it"
+            )
     found = [step for step in steps if step.get("registry_name") == _STEPS[file]]
     if len(found) > 1:
         raise ValueError(
@@ -102,14 +123,38 @@ def _pipeline(directory: Path, file: str) -> _Place | None:
         )
     if not found:
         return None
-    modes = _mapping(_mapping(found[0].get("config")).get("norm_map"))
+    options = _mapping(found[0].get("config"))
+    modes = _modes(path, "norm_map", options.get("norm_map")) or {}
+    eps = options.get("eps", EPS)
+    if type(eps) not in (int, float) or not 0 <= eps < float("inf"):
+        raise ValueError(f"{path}: eps is {eps!r}; it must be a number, such as {EPS:g}")
+    if modes and not _normalises_state(options):
+        modes = {**modes, "STATE": IDENTITY}
+    place = _Place(file, {}, modes, eps, _shapes(_mapping(options.get("features"))))
     if "state_file" not in found[0]:
-        return _Place(file, {}, modes)
+        return place
     name = found[0]["state_file"]
     inside = isinstance(name, str) and name and not {"..", "/"} & set(PurePosixPath(name).parts)
     if not inside or "\\" in name or ":" in name:
         raise ValueError(f"{path}: state_file is {name!r}; it must name a file in {directory}")
-    return _Place(name, _numbers(tensor_file.TensorFile(directory / name)), modes)
+    return place._replace(name=name, numbers=_numbers(tensor_file.TensorFile(directory / name)))
+
+
+def _modes(file: Path, field: str, value: Any) -> dict[str, str] | None:
+    """The modes that a file states; None where it states none."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or not all(isinstance(mode, str) for mode in value.values()):
+        raise ValueError(
+            f'{file}: {field} is {value!r}; it must name a mode for each kind, such as "STATE": "MEAN_STD"'
+        )
+    return dict(value)
+
+
+def _normalises_state(options: Mapping[str, Any]) -> bool:
+    """Whether the step normalises the state: only the features that it lists, and of those the chosen ones."""
+    listed, chosen = options.get("features") or None, options.get("normalize_observation_keys")
+    return all(names is None or _FEATURES["STATE"] in names for names in (listed, chosen))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -170,12 +215,25 @@ def _unsound(numbers: Mapping[Key, np.ndarray]) -> Iterator[str]:
 
 def _widths(config: Mapping[str, Any]) -> dict[str, int]:
     """Dimensions of the state and of an action, where config.json says."""
+    return _shapes({**_mapping(config.get("input_features")), **_mapping(config.get("output_features"))})
+
+
+def _shapes(features: Mapping[str, Any]) -> dict[str, int]:
     found = {}
-    for part, kind in (("input_features", "STATE"), ("output_features", "ACTION")):
-        shape = _mapping(_mapping(config.get(part)).get(_FEATURES[kind])).get("shape")
+    for kind, feature in _FEATURES.items():
+        shape = _mapping(features.get(feature)).get("shape")
         if isinstance(shape, list) and len(shape) == 1 and type(shape[0]) is int:
             found[kind] = shape[0]
     return found
+
+
+def _other_widths(places: list[_Place], stated: Mapping[str, int]) -> Iterator[str]:
+    """Widths that a processor declares and config.json contradicts."""
+    for place in places:
+        for kind, width in place.widths.items():
+            if width != stated.get(kind, width):
+                theirs = f"{width} dimensions by the processor of {place.name}"
+                yield f"{_FEATURES[kind]} has {theirs}, {stated[kind]} by config.json"
 
 
 def _figures(values: np.ndarray) -> str:

@@ -28,6 +28,8 @@ class TensorFile(Mapping[str, np.ndarray]):
             raise ValueError(f"{path} is missing{instead}")
         with path.open("rb") as file:
             start = file.read(9)
+        if start == b"version h":
+            raise ValueError(f"{path} is only a pointer of Git LFS, not the file itself; fetch it with: git lfs pull")
         # A safetensors file begins with the length of its header in 8 bytes, then the header, JSON.
         if start[8:] != b"{" and start.startswith((_ZIP, _PICKLE)):
             raise ValueError(f"{path} is a renamed PyTorch pickle, and could run any code; convert it first")
