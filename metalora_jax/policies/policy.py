@@ -115,6 +115,7 @@ class Checkpoint(NamedTuple):
     statistics: StatisticsSets  # those of a lerobot policy, by data set; {} for a base directory
     lerobot_config: dict[str, Any] | None  # config.json of a lerobot policy, as it is
     normalization: Normalization | None = None  # of a lerobot policy
+    cameras: tuple[str, ...] | None = None  # names that the robot has for its cameras, in order; None where not said
 
 
 class Operations(NamedTuple):
