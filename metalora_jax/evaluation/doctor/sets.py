@@ -12,6 +12,7 @@ import numpy as np
 
 from metalora_jax.data import sources
 from metalora_jax.data.demos import DemoError, reading
+from metalora_jax.data.sources.embodiment import Embodiment, recorded_cameras
 from metalora_jax.data.sources.lerobot_info import INFO, REMEDY, Info
 from metalora_jax.data.sources.lerobot_meta import LAYOUT, parquet
 from metalora_jax.data.sources.names import feature_names
@@ -73,6 +74,12 @@ def layout(path: Path, cameras: Sequence[str], keys: Mapping[str, str]) -> Layou
         info.robot_type or "",
         _times(path),
     )
+
+
+def embodiment(found: Layout, cameras: Sequence[str]) -> Embodiment:
+    """What a layout says of the robot, with some of its cameras."""
+    seen = recorded_cameras(cameras, found.cameras)
+    return Embodiment(seen or None, found.state or None, found.action or None, fps=found.fps)
 
 
 def reader_keys(found: Layout, keys: Mapping[str, str]) -> dict[str, str]:
