@@ -201,16 +201,17 @@ def _base(
     except (ValueError, OSError) as error:
         return None, Outcome("base", (recordings.finding(where, error),))
     sizes, findings = base.sizes, []
-    if not request.cameras and {*(own := [part_of(name) for name in base.embodiment.cameras or ()])} <= {*cameras}:
-        cameras = own or cameras
+    own = [part_of(name) for name in base.embodiment.cameras or ()]
+    if own and not request.cameras and {*own} <= {*cameras}:
+        cameras = own
     if sizes.cameras < len(request.cameras):
         what = f"it uses {sizes.cameras} cameras, but --cameras names {len(request.cameras)}"
         findings.append(Finding(where, what, "name the cameras that it was trained with, in its order"))
-    elif not base.embodiment.cameras and sizes.cameras < len(cameras) and request.world == choice.NONE:
+    elif not own and sizes.cameras < len(cameras) and request.world == choice.NONE:
         what = f"it uses {sizes.cameras} of the {len(cameras)} cameras: {', '.join(cameras[: sizes.cameras])}"
         remedy = "name those that it was trained with, in its order, with --cameras"
         findings.append(Finding(where, what, remedy, "info"))
-    if sizes.cameras > len(cameras):
+    if sizes.cameras > len(cameras) and not own:
         what = f"it uses {sizes.cameras} cameras, but there are {len(cameras)}"
         findings.append(Finding(where, what, "missing cameras are filled with -1; check that it was trained that way"))
     widths = len(base.statistics.state_mean), len(base.statistics.action_mean)
@@ -221,7 +222,8 @@ def _base(
             f"it has {widths[0]} state and {widths[1]} action dimensions, the demonstrations {there[0]} and {there[1]}"
         )
         findings.append(Finding(where, what, "use a base for this robot"))
-    findings += _robots(where, base, layouts, found, cameras[: sizes.cameras])
+    if fit:
+        findings += _robots(where, base, layouts, found, cameras[: sizes.cameras])
     findings += words.lengths(found, base.encode_text)
     if fit and all(finding.severity != "error" for finding in findings):
         shown = cameras[: sizes.cameras]

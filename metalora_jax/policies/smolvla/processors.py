@@ -20,9 +20,9 @@ from metalora_jax.policies.smolvla.lerobot import STATISTIC
 PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
 _STEPS = {PREPROCESSOR: "normalizer_processor", POSTPROCESSOR: "unnormalizer_processor"}
 _FEATURES = {"STATE": "observation.state", "ACTION": "action"}
-_PICTURES = "observation.images."
-_EMPTY, _NUMBERED = f"{_PICTURES}empty_camera", re.compile(r"(camera|image)_?\d+")
-RENAMES = "rename_observations_processor"
+PICTURES = "observation.images."
+_EMPTY, _NUMBERED = f"{PICTURES}empty_camera", re.compile(r"(camera|image)_?\d+")
+_RENAMES = "rename_observations_processor"
 _STRAY = "*normalizer_processor*.safetensors"
 
 Key = tuple[str, str, str]  # data set, feature, statistic
@@ -105,11 +105,11 @@ def cameras(directory: Path, config: Mapping[str, Any]) -> tuple[str, ...] | Non
     steps = files.read_json(path).get("steps", []) if path.is_file() else []
     renamed: dict[str, str] = {}
     for step in steps if isinstance(steps, list) else []:
-        if _mapping(step).get("registry_name") == RENAMES:
+        if _mapping(step).get("registry_name") == _RENAMES:
             renamed |= _mapping(_mapping(step.get("config")).get("rename_map"))
     robots = {theirs: own for own, theirs in renamed.items() if isinstance(theirs, str)}
     seen = [key for key, feature in _mapping(config.get("input_features")).items() if is_camera(key, feature)]
-    names = tuple(robots.get(key, key).removeprefix(_PICTURES) for key in seen)
+    names = tuple(robots.get(key, key).removeprefix(PICTURES) for key in seen)
     return None if not names or any(_NUMBERED.fullmatch(name) for name in names) else names
 
 
