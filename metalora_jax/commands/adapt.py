@@ -9,8 +9,8 @@ layout; or, with --task, a directory of such files, a LeRobot dataset or an RLDS
 --variants=4 learns from each frame in four variants: itself, and three that are cropped, moved and coloured (see
 `data.augment`). With --paraphrases=configs/paraphrases/metaworld.json, those three are reworded, too.
 
-The cameras are those that the adapter was learned with, by their names, unless --cameras says otherwise. Cameras, joints
-and rate of the demonstrations are held against those that it was learned with, as far as base and adapter record them.
+The cameras are those that the adapter was learned with, by name, unless --cameras says otherwise. Cameras, joints and
+rate of the demonstrations are held against those that it was learned with, as far as base and adapter record them.
 
 Before it begins, demonstrations are held against the base and against each other, and what looks wrong is logged: other
 units or scales, idle ends (which --trim_idle leaves out), switches in another convention, two kinds of motion.
