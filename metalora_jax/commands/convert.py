@@ -13,7 +13,7 @@ later is held against them.
 import dataclasses
 import glob
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from absl import flags, logging
@@ -24,8 +24,9 @@ from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.base import Base
 from metalora_jax.data import plausibility, sources
 from metalora_jax.data.sources import embodiment as embodiments
-from metalora_jax.data.sources.embodiment import Embodiment
+from metalora_jax.data.sources.embodiment import Embodiment, recorded_cameras
 from metalora_jax.data.sources.names import part_of
+from metalora_jax.fields import meant
 from metalora_jax.machine.progress import progress
 from metalora_jax.types import Demo
 
@@ -54,14 +55,25 @@ def _demonstrations() -> tuple[dict[str, list[Demo]], Embodiment]:
     found: dict[str, list[Demo]] = defaultdict(list)
     robots = []
     for path in progress(paths, description="reading demonstrations"):
-        robots.append(sources.open(path, _CAMERAS.value or tuple(sources.cameras_of(path, keys)), keys).embodiment)
         source = sources.open(path, (), vectors, drop=_DROP.value, skip_bad=_SKIP_BAD.value)
+        robots.append(dataclasses.replace(source.embodiment, cameras=_cameras(path, keys)))
         for task in source.names():
             found[task] += source.demos(task)
     robot, doubts = embodiments.common(robots)
     for doubt in doubts:
         logging.warning("%s", doubt)
     return found, robot
+
+
+def _cameras(path: str, keys: Mapping[str, str]) -> tuple[str, ...] | None:
+    """The data's names of the cameras that --cameras names, or of all; pictures and videos are not looked at."""
+    there = sources.cameras_of(path, keys)
+    asked = [camera if camera in there else part_of(camera) for camera in _CAMERAS.value] or list(there)
+    if there and (missing := [camera for camera in asked if camera not in there]):
+        raise ValueError(
+            f"{path}: no camera {missing[0]!r}, there are {', '.join(there)}{meant(missing[0], there)}; see --cameras"
+        )
+    return recorded_cameras(asked, there) or None
 
 
 def _with_cameras(base: Base, there: Sequence[str] | None) -> Base:

@@ -104,6 +104,8 @@ def choose_cameras(
     """
     if known:
         return tuple(part_of(camera) for camera in known)
+    if not Path(path).exists():
+        open(path, ())  # says what is wrong with the path
     there = tuple(cameras_of(path, keys))
     if len(there) == 1:
         return there

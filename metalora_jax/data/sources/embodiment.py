@@ -124,7 +124,9 @@ def common(found: Iterable[Embodiment]) -> tuple[Embodiment, list[str]]:
 
 def recorded_cameras(cameras: Sequence[str], keys: Mapping[str, str] | None) -> tuple[str, ...]:
     """The data's own names of cameras that a recipe names, with the `keys` of `sources.open`."""
-    return tuple(plain_camera((keys or {}).get(camera, camera)) for camera in cameras)
+    features = ((camera, (keys or {}).get(camera, camera)) for camera in cameras)
+    in_hdf5 = "_rgb"  # follows every camera's name there
+    return tuple(camera if feature == camera + in_hdf5 else plain_camera(feature) for camera, feature in features)
 
 
 def _plain(names: Sequence[str]) -> list[str]:

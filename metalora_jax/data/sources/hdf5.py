@@ -9,7 +9,7 @@ from absl import logging
 
 from metalora_jax.data import libero_reader, text
 from metalora_jax.data.demos import DemoError
-from metalora_jax.data.sources.embodiment import Embodiment
+from metalora_jax.data.sources.embodiment import Embodiment, recorded_cameras
 from metalora_jax.data.sources.selection import EVERYTHING, Episode, Selection, check
 from metalora_jax.data.sources.source import Source
 from metalora_jax.types import Demo
@@ -44,7 +44,7 @@ class Hdf5(Source):
         """See `Source`; the rate is that of the first file, where it says."""
         file = next(iter(self._files.values()), None)
         rate = None if file is None else libero_reader.control_rate(file)
-        return Embodiment(tuple(libero_reader.camera(self._keys.get(c, c)) for c in self._cameras) or None, fps=rate)
+        return Embodiment(recorded_cameras(self._cameras, self._keys) or None, fps=rate)
 
     def names(self) -> tuple[str, ...]:
         """See `Source`; from the names of the files."""
