@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,12 +17,14 @@ from metalora_jax.policies.smolvla.presets import preset
 from metalora_jax.types import Demo
 from tests import lerobot_directory
 
+ROOT = Path(__file__).parents[2]
 JOINTS = ("pan.pos", "lift.pos", "elbow.pos", "flex.pos", "roll.pos", "gripper.pos")
 
 
 def run(where, command, *options):
     program = [sys.executable, "-m", "metalora_jax.commands", command, *options]
-    done = subprocess.run(program, capture_output=True, text=True, cwd=where, check=False)
+    known = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(program, capture_output=True, text=True, cwd=where, env=known, check=False)
     return done.stdout + done.stderr if done.returncode else done.stdout
 
 
