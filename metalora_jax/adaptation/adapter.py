@@ -16,6 +16,7 @@ from metalora_jax.adaptation.learner import Learner, learner
 from metalora_jax.adapters import Placement, directory, peft_format
 from metalora_jax.adapters.placement import from_json as rules_from
 from metalora_jax.adapters.placement import to_json as rules_of
+from metalora_jax.data.sources.embodiment import UNKNOWN, Embodiment, recorded_cameras
 from metalora_jax.types import Observation, PyTree
 
 NANO = Path(__file__).parents[1] / "policies" / "smolvla" / "nano_adapter"
@@ -30,6 +31,7 @@ class Start(NamedTuple):
     digest: str  # of meta_params
     head: tuple[str, ...] | None  # leaf paths that its inner loop moves, where it was learned with ANIL
     data: str | None = None  # digest of the demonstrations that it was learned from, where that is known
+    embodiment: Embodiment = UNKNOWN  # of the robot that it was learned on: its own record, else the base's
 
 
 def fresh(base: Base, placement: Placement, seed: int = 0) -> Start:
@@ -40,7 +42,7 @@ def fresh(base: Base, placement: Placement, seed: int = 0) -> Start:
     """
     start = learner(base, placement, jax.random.key(seed))
     meta_params = {"theta": start.theta}
-    return Start(start, placement, meta_params, trees.digest(meta_params), None)
+    return Start(start, placement, meta_params, trees.digest(meta_params), None, embodiment=base.embodiment)
 
 
 def load(path: str | Path | None, base: Base) -> Start:
@@ -68,7 +70,21 @@ def load(path: str | Path | None, base: Base) -> Start:
     head = manifest["config"].get("meta", {}).get("head")
     fast = None if head is None else tuple(head)
     start = learn.replace(theta=adapter.theta["theta"])
-    return Start(start, rules, adapter.theta, manifest["tree_digest"], fast, manifest.get("data"))
+    known = _embodiment(path, manifest).over(base.embodiment)
+    return Start(start, rules, adapter.theta, manifest["tree_digest"], fast, manifest.get("data"), known)
+
+
+def _embodiment(path: Path, manifest: Mapping[str, Any]) -> Embodiment:
+    """What a manifest records; of one without a record, the cameras of its recipe."""
+    if "embodiment" in manifest:
+        try:
+            return Embodiment.from_json(manifest["embodiment"])
+        except ValueError as error:
+            raise directory.AdapterError(f"{path}: {error}; save the adapter again") from None
+    data = manifest["config"].get("data")
+    if not isinstance(data, Mapping) or not data.get("cameras"):
+        return UNKNOWN
+    return Embodiment(recorded_cameras(data["cameras"], data.get("keys")))
 
 
 def manifest_of(path: str | Path) -> dict[str, Any] | None:
@@ -88,6 +104,7 @@ def save(
     *,
     config: Mapping[str, Any],
     data: str | None = None,
+    embodiment: Embodiment = UNKNOWN,
 ) -> None:
     """Writes an adapter directory that `load` reads, on `base` alone.
 
@@ -98,6 +115,7 @@ def save(
       meta_params: {"theta": ...} and, where they were learned, {"log_rates": ...}.
       config: JSON, the recipe.
       data: digest of the demonstrations that it was learned from, see `data.content`; None if unknown.
+      embodiment: of the robot whose demonstrations those were.
 
     Raises:
       AdapterError: see `directory.save`.
@@ -113,6 +131,7 @@ def save(
         config=json.loads(json.dumps(dict(config))),
         probe=probe(base, learner(base, placement, jax.random.key(0))),
         data=data,
+        embodiment=embodiment.to_json(),
     )
 
 
@@ -135,7 +154,8 @@ def _of_peft(path: Path, base: Base) -> Start:
         count = trees.count({name: theta[name] for name in dead})
         logging.warning("%d parameters of %s have no effect: nothing reads %s", count, path, ", ".join(dead))
     meta_params = {"theta": theta}
-    return Start(learn.replace(theta=theta), rules, meta_params, trees.digest(meta_params), None)
+    digest = trees.digest(meta_params)
+    return Start(learn.replace(theta=theta), rules, meta_params, digest, None, embodiment=base.embodiment)
 
 
 def probe(base: Base, learner: Learner) -> directory.Probe:

@@ -2,6 +2,7 @@
 
 config.json  model.safetensors  tokenizer.json     the policy, as its family writes it
 normalization.json                                 statistics of the tasks it was trained on
+embodiment.json                                    names of cameras and joints, rate and units, where they are known
 README.md                                          its card
 """
 
@@ -21,6 +22,8 @@ from metalora_jax import trees
 from metalora_jax.adaptation import scaling
 from metalora_jax.data.normalize import Statistics
 from metalora_jax.data.preprocessor import Preprocessor
+from metalora_jax.data.sources import embodiment as embodiments
+from metalora_jax.data.sources.embodiment import UNKNOWN, Embodiment
 from metalora_jax.machine import files
 from metalora_jax.machine.progress import progress
 from metalora_jax.policies import hub, registry
@@ -28,7 +31,7 @@ from metalora_jax.policies.policy import Checkpoint, Family, Policy
 from metalora_jax.types import Demo, Sizes
 
 NANO = Path(__file__).parents[1] / "policies" / "smolvla" / "nano"
-_STATISTICS = "normalization.json"
+_STATISTICS, _EMBODIMENT = "normalization.json", "embodiment.json"
 _LARGE = 50_000_000  # parameters
 
 
@@ -39,6 +42,7 @@ class Base(NamedTuple):
     tokenizer: Tokenizer
     statistics: Statistics
     fingerprint: str  # of weights, config and statistics; adapters name the base that they fit by it
+    embodiment: Embodiment = UNKNOWN  # of the robot whose data it was trained on; no part of the fingerprint
 
     @property
     def family(self) -> Family:
@@ -91,7 +95,7 @@ def preprocessor(family: Family, model: Policy, tokenizer: Tokenizer, statistics
     )
 
 
-def make(model: Policy, tokenizer: Tokenizer, statistics: Statistics) -> Base:
+def make(model: Policy, tokenizer: Tokenizer, statistics: Statistics, embodiment: Embodiment = UNKNOWN) -> Base:
     """Puts a base together and fingerprints it.
 
     Raises:
@@ -109,7 +113,8 @@ def make(model: Policy, tokenizer: Tokenizer, statistics: Statistics) -> Base:
         json.dumps(model.config.to_dict(), sort_keys=True),
         statistics.digest(),
     )
-    return Base(model, tokenizer, statistics, hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16])
+    fingerprint = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return Base(model, tokenizer, statistics, fingerprint, embodiment)
 
 
 def load(
@@ -135,12 +140,19 @@ def load(
     """
     source, found = _found(directory, tokenizer, overrides)
     if statistics is None and found.lerobot_config is not None:
-        return _made(directory or source, found, scaling.of_policy(directory or source, found))
-    return make(found.model, _tokenizer(source, found), statistics or _statistics(source))
+        return _made(
+            directory or source, found, scaling.of_policy(directory or source, found), _embodiment(source, found)
+        )
+    known = statistics or _statistics(source)
+    return make(found.model, _tokenizer(source, found), known, _embodiment(source, found))
 
 
 def convert(
-    policy: str | Path, demos: Sequence[Demo] = (), tokenizer: str | Path | None = None, **overrides: Any
+    policy: str | Path,
+    demos: Sequence[Demo] = (),
+    tokenizer: str | Path | None = None,
+    embodiment: Embodiment = UNKNOWN,
+    **overrides: Any,
 ) -> tuple[Base, str]:
     """A base of a lerobot policy, and where its statistics came from, in words. Doubts about them are logged.
 
@@ -148,6 +160,7 @@ def convert(
       policy: a directory, or a name on the hub; a base directory is taken as one that normalises by mean and deviation.
       demos: of training tasks; statistics are computed of them in the policy's own modes. None keeps the policy's own.
       tokenizer: see `Family.load`.
+      embodiment: of the robot that recorded `demos`.
       overrides: of the policy's config.
 
     Raises:
@@ -160,7 +173,11 @@ def convert(
         known = scaling.Scaling(_statistics(source), f"those of {source / _STATISTICS}")
     else:
         known = scaling.of_policy(policy, found)
-    return _made(policy, found, known), known.source
+    own = _embodiment(source, found)
+    for doubt in embodiments.check(embodiment, own, "the policy"):
+        logging.warning("%s: %s", policy, doubt)
+    here = embodiment.measured(demos) if demos else embodiment
+    return _made(policy, found, known, here.over(own)), known.source
 
 
 def _found(
@@ -171,10 +188,21 @@ def _found(
     return source, family.load(source, tokenizer, partial(progress, description="reading weights, arrays"), **overrides)
 
 
-def _made(source: str | Path, found: Checkpoint, known: scaling.Scaling) -> Base:
+def _made(source: str | Path, found: Checkpoint, known: scaling.Scaling, embodiment: Embodiment) -> Base:
     for doubt in known.doubts:
         logging.warning("%s: %s", source, doubt)
-    return make(found.model, _tokenizer(source, found), known.statistics)
+    return make(found.model, _tokenizer(source, found), known.statistics, embodiment)
+
+
+def _embodiment(directory: Path, found: Checkpoint) -> Embodiment:
+    """As written beside a base; of a lerobot policy, the cameras that it names."""
+    file = directory / _EMBODIMENT
+    if not file.is_file():
+        return Embodiment(found.cameras)
+    try:
+        return Embodiment.from_json(files.read_json(file))
+    except ValueError as error:
+        raise ValueError(f"{file}: {str(error).removeprefix(f'{file}: ')}") from None
 
 
 def _tokenizer(source: str | Path, found: Checkpoint) -> Tokenizer:
@@ -199,3 +227,5 @@ def save(directory: str | Path, base: Base) -> None:
     """Writes a base directory (without its card)."""
     base.family.save(Path(directory), base.model, base.tokenizer)
     files.write_json(Path(directory) / _STATISTICS, base.statistics.to_json())
+    if base.embodiment != UNKNOWN:
+        files.write_json(Path(directory) / _EMBODIMENT, base.embodiment.to_json())

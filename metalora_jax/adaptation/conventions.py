@@ -61,6 +61,8 @@ def quick(base: Base, demos: Mapping[str, Sequence[Demo]]) -> list[str]:
         said = plausibility.doubts(recorded, base.statistics)
         found += said if task == _TASK else [f"{task}: {line}" for line in said]
     cameras = {demo.images.shape[1] for recorded in demos.values() for demo in recorded}
+    if base.embodiment.cameras:  # which are missing is said by name, see `embodiment.check`
+        return found
     if fewer := widths.fewer_cameras("the data", max(cameras, default=0), base.sizes):
         found.append(fewer)
     return found

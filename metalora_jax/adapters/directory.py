@@ -63,6 +63,7 @@ def save(
     config: Mapping[str, Any],
     probe: Probe | None,
     data: str | None = None,
+    embodiment: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Writes an adapter directory, atomically: readers see the whole old one or the whole new one, after a crash too.
@@ -75,6 +76,7 @@ def save(
       normalisation: JSON value, the statistics that theta was learned under.
       config: JSON value, the recipe.
       data: digest of the demonstrations' content that theta was learned from, see `data.content`; None is unknown.
+      embodiment: JSON value, names of cameras and joints, rate and units that theta was learned with, where known.
       probe: run once here, and again by every `load`; None leaves the adapter without one, and `load` then says so.
       overwrite: replace an existing adapter.
 
@@ -103,6 +105,8 @@ def save(
         "tree_digest": trees.digest(theta),
         "probe": None if probe is None else _answer(probe, theta),
     }
+    if embodiment:
+        manifest["embodiment"] = embodiment
     manifest["manifest_digest"] = _json_digest(manifest)
     with files.atomic_directory(path, overwrite=overwrite) as staging:
         (staging / _TENSORS).write_bytes(payload)

@@ -114,6 +114,7 @@ def write(
     theta: Theta,
     names: Names,
     base_model: str | None = None,
+    revision: str | None = None,
     manifest: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes an adapter that PEFT loads, and that `read` turns back into the same theta.
@@ -124,6 +125,7 @@ def write(
       theta: as `split` gives it.
       names: the policy's table of linear maps.
       base_model: name or path of the base checkpoint (lerobot refuses an adapter without one).
+      revision: commit of the base checkpoint on the hub.
       manifest: JSON that travels along in the header of the weights' file, where PEFT does not look.
 
     Raises:
@@ -157,6 +159,7 @@ def write(
     config = {
         "peft_type": "LORA",
         "base_model_name_or_path": base_model,
+        "revision": revision,
         "task_type": None,
         "inference_mode": True,
         "r": rank,

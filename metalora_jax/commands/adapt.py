@@ -9,6 +9,9 @@ layout; or, with --task, a directory of such files, a LeRobot dataset or an RLDS
 --variants=4 learns from each frame in four variants: itself, and three that are cropped, moved and coloured (see
 `data.augment`). With --paraphrases=configs/paraphrases/metaworld.json, those three are reworded, too.
 
+The cameras are those that the adapter was learned with, by name, unless --cameras says otherwise. Cameras, joints and
+rate of the demonstrations are held against those that it was learned with, as far as base and adapter record them.
+
 Before it begins, demonstrations are held against the base and against each other, and what looks wrong is logged: other
 units or scales, idle ends (which --trim_idle leaves out), switches in another convention, two kinds of motion.
 
@@ -16,6 +19,7 @@ units or scales, idle ends (which --trim_idle leaves out), switches in another c
 those of the new task, so that the adapted policy can still do them.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags, logging
@@ -27,6 +31,8 @@ from metalora_jax.adapters import count
 from metalora_jax.data import instructions, sources, widths
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.plausibility import refuse_idle, trimmed
+from metalora_jax.data.sources import embodiment as embodiments
+from metalora_jax.data.sources.embodiment import Embodiment
 from metalora_jax.training.adapt import HOLD_OUT, JUDGED, Adapted, Options, adapt
 from metalora_jax.types import Demo
 from metalora_jax.words import listed
@@ -41,7 +47,7 @@ _SKIP_BAD = flags.DEFINE_bool("skip_bad", False, "Leave out demonstrations that 
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write the adapter to.", required=True)
 _BASE = flags.DEFINE_string("base", "", "Base directory; empty is the nano SmolVLA in the package.")
 _SHOTS = flags.DEFINE_integer("shots", 1, "Number of demonstrations; the first ones are used.", lower_bound=1)
-_CAMERAS = flags.DEFINE_list("cameras", ["agentview"], "Cameras, in the order of the base.")
+_CAMERAS = flags.DEFINE_list("cameras", [], "Cameras, in the order of the base; empty: those of the adapter.")
 _OPTIMIZER = flags.DEFINE_string("optimizer", _DEFAULT.optimizer, "learned, sgd or adam.")
 _LEARNING_RATE = flags.DEFINE_float(
     "learning_rate", _DEFAULT.learning_rate, "Of sgd and adam; a factor on learned rates.", lower_bound=0.0
@@ -56,14 +62,22 @@ _REPLAY_FRAMES = flags.DEFINE_integer("replay_frames", 32, "Frames of earlier ta
 _SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Seed of minibatches, flow noise and variants.")
 
 
-def _earlier(instruction: str, keys: dict[str, str]) -> dict[str, list[Demo]]:
-    source = sources.open(_REPLAY.value, _CAMERAS.value, keys, skip_bad=_SKIP_BAD.value)
+def _earlier(
+    instruction: str, cameras: Sequence[str], keys: dict[str, str], known: Embodiment
+) -> dict[str, list[Demo]]:
+    source = sources.open(_REPLAY.value, cameras, keys, skip_bad=_SKIP_BAD.value)
+    _hold(source, known)
     found = sources.read(source, source.names(), 1)
     return {task: demos for task, demos in found.items() if demos[0].instruction != instruction}
 
 
-def _demonstrations(keys: dict[str, str]) -> list[Demo]:
-    source = sources.open(_DEMOS.value, _CAMERAS.value, keys, drop=_DROP.value, skip_bad=_SKIP_BAD.value)
+def _hold(source: sources.Source, known: Embodiment) -> None:
+    """Refuses data of a robot that the adapter cannot act on, and says what else differs, before pictures are read."""
+    for doubt in embodiments.check(source.embodiment, known, "the adapter"):
+        logging.warning("%s: %s", source.path, doubt)
+
+
+def _demonstrations(source: sources.Source) -> list[Demo]:
     task = _TASK.value or source.only()
     demos = list(source.demos(task, _SHOTS.value))
     if _PARAPHRASES.value:
@@ -109,12 +123,17 @@ def main(_: list[str]) -> None:
     base = bases.load(_BASE.value or None)
     start = adapter.load(_ADAPTER.value or None, base)
     keys = sources.read_keys(_KEYS.value)
-    demos = _demonstrations(keys)
+    known = start.embodiment
+    cameras = tuple(_CAMERAS.value) or sources.choose_cameras(_DEMOS.value, known.cameras, keys)
+    source = sources.open(_DEMOS.value, cameras, keys, drop=_DROP.value, skip_bad=_SKIP_BAD.value)
+    _hold(source, known)
+    demos = _demonstrations(source)
     widths.check({demos[0].instruction: demos}, base.statistics, base.sizes)
     refuse_idle(demos, base.statistics, "leave it out, or record it again")
     if _TRIM_IDLE.value:
         demos = [trimmed(demo, base.statistics) for demo in demos]
-    for doubt in doubts(base, demos):
+    robot = source.embodiment.measured(demos)
+    for doubt in [*embodiments.check_units(robot, known, "the adapter"), *doubts(base, demos)]:
         logging.warning("%s", doubt)
     options = _DEFAULT._replace(
         optimizer=_OPTIMIZER.value,
@@ -125,12 +144,13 @@ def main(_: list[str]) -> None:
         replay_frames=_REPLAY_FRAMES.value if _REPLAY.value else 0,
     )
     augment = ImageAugmentation(variants=_VARIANTS.value, seed=_SEED.value)
-    earlier = _earlier(demos[0].instruction, keys) if _REPLAY.value else None
+    earlier = _earlier(demos[0].instruction, cameras, keys, known) if _REPLAY.value else None
     result = adapt(base, start, demos, options, augment, earlier)
     recipe = {
         "from": start.digest,
         "demos": _DEMOS.value,
         "task": _TASK.value,
+        "cameras": cameras,
         "shots": _SHOTS.value,
         "drop": _DROP.value,
         "skip_bad": _SKIP_BAD.value,
@@ -140,5 +160,6 @@ def main(_: list[str]) -> None:
         "trim_idle": _TRIM_IDLE.value,
         "replay": sorted(earlier or ()),
     }
-    adapter.save(output, base, start.placement, {"theta": result.theta}, config=recipe)
+    robot = robot.over(known)
+    adapter.save(output, base, start.placement, {"theta": result.theta}, config=recipe, embodiment=robot)
     _report(demos, start, result, len(earlier or ()))

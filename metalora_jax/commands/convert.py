@@ -5,10 +5,15 @@
 Everything else then takes the result as `--base` or `config.base`. A policy that was fine-tuned on one data set brings
 its own statistics: omit --demos to keep them. lerobot/smolvla_base has none that are used. Statistics are computed in
 the modes that the policy normalises by (mean and deviation, smallest and largest value, or quantiles).
+
+The base records the names of cameras and joints, the rate and the units of the demonstrations. Whatever it is used on
+later is held against them.
 """
 
+import dataclasses
 import glob
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from absl import flags, logging
@@ -16,7 +21,12 @@ from flax import nnx
 
 from metalora_jax import trees
 from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.base import Base
 from metalora_jax.data import plausibility, sources
+from metalora_jax.data.sources import embodiment as embodiments
+from metalora_jax.data.sources.embodiment import Embodiment, recorded_cameras
+from metalora_jax.data.sources.names import part_of
+from metalora_jax.fields import meant
 from metalora_jax.machine.progress import progress
 from metalora_jax.types import Demo
 
@@ -25,35 +35,75 @@ _OUTPUT = flags.DEFINE_string("output", None, "Directory to write the base to.",
 _DEMOS = flags.DEFINE_string(
     "demos", "", "Pattern of HDF5 files or dataset directories of training tasks; empty keeps the policy's own."
 )
-_KEYS = flags.DEFINE_list("keys", [], "state=FEATURE, action=FEATURE, of a dataset with other names.")
+_CAMERAS = flags.DEFINE_list(
+    "cameras", [], "The demonstrations' cameras, in the order of the base; empty: the policy's, else the dataset's."
+)
+_KEYS = flags.DEFINE_list("keys", [], "camera=FEATURE, state=FEATURE or action=FEATURE, of a dataset with other names.")
 _DROP = flags.DEFINE_list("drop", [], "Demonstrations not to read, by the dataset's own numbers: 3,7; or task:3.")
 _SKIP_BAD = flags.DEFINE_bool("skip_bad", False, "Leave out demonstrations that cannot be used, and say which.")
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "tokenizer.json, if it is not with the policy or on the hub.")
 _DTYPE = flags.DEFINE_enum("param_dtype", "float32", ["float32", "bfloat16"], "Type of weights on disk and in memory.")
 
 
-def _demonstrations() -> dict[str, list[Demo]]:
+def _demonstrations() -> tuple[dict[str, list[Demo]], Embodiment]:
+    """By task; and the robot that recorded them."""
     paths = sorted(glob.glob(_DEMOS.value))
     if not paths:
         raise ValueError(f"no file matches --demos={_DEMOS.value}")
     keys = sources.read_keys(_KEYS.value)
+    vectors = {part: feature for part, feature in keys.items() if part in ("state", "action")}
     found: dict[str, list[Demo]] = defaultdict(list)
+    robots = []
     for path in progress(paths, description="reading demonstrations"):
-        source = sources.open(path, (), keys, drop=_DROP.value, skip_bad=_SKIP_BAD.value)
+        source = sources.open(path, (), vectors, drop=_DROP.value, skip_bad=_SKIP_BAD.value)
+        robots.append(dataclasses.replace(source.embodiment, cameras=_cameras(path, keys)))
         for task in source.names():
             found[task] += source.demos(task)
     if not found:
         raise ValueError(f"no demonstration of --demos={_DEMOS.value} is left to compute statistics of")
-    return found
+    robot, doubts = embodiments.common(robots)
+    for doubt in doubts:
+        logging.warning("%s", doubt)
+    return found, robot
+
+
+def _cameras(path: str, keys: Mapping[str, str]) -> tuple[str, ...] | None:
+    """The data's names of the cameras that --cameras names, or of all; pictures and videos are not looked at."""
+    there = sources.cameras_of(path, keys)
+    asked = [camera if camera in there else part_of(camera) for camera in _CAMERAS.value] or list(there)
+    if there and (missing := [camera for camera in asked if camera not in there]):
+        raise ValueError(
+            f"{path}: no camera {missing[0]!r}, there are {', '.join(there)}{meant(missing[0], there)}; see --cameras"
+        )
+    return recorded_cameras(asked, there) or None
+
+
+def _with_cameras(base: Base, there: Sequence[str] | None) -> Base:
+    """With the cameras of the demonstrations, unless the policy's own are among them and none were asked for."""
+    own, asked = base.embodiment.cameras, bool(_CAMERAS.value)
+    if not there or (own and not asked and {*map(part_of, own)} <= {*map(part_of, there)}):
+        return base
+    if len(there) > base.sizes.cameras:
+        what = f"{len(there)} cameras ({', '.join(there)}), and the policy takes {base.sizes.cameras}"
+        if asked:
+            raise ValueError(f"--cameras names {what}; leave some out")
+        logging.warning("the demonstrations have %s: none are recorded; name those to use with --cameras", what)
+        return base
+    for doubt in embodiments.check(Embodiment(tuple(there)), Embodiment(own), "the policy"):
+        logging.warning("%s", doubt)
+    return base._replace(embodiment=dataclasses.replace(base.embodiment, cameras=tuple(there)))
 
 
 def main(_: list[str]) -> None:
     output = Path(_OUTPUT.value)
     if output.exists():
         raise ValueError(f"{output} exists; choose another --output")
-    demos = _demonstrations() if _DEMOS.value else {}
+    demos, robot = _demonstrations() if _DEMOS.value else ({}, Embodiment())
     every = [demo for recorded in demos.values() for demo in recorded]
-    base, source = bases.convert(_POLICY.value, every, _TOKENIZER.value, param_dtype=_DTYPE.value)
+    base, source = bases.convert(
+        _POLICY.value, every, _TOKENIZER.value, dataclasses.replace(robot, cameras=None), param_dtype=_DTYPE.value
+    )
+    base = _with_cameras(base, robot.cameras)
     for task, recorded in demos.items():
         for doubt in plausibility.doubts(recorded):
             logging.warning("%s: %s", task, doubt)
@@ -64,5 +114,9 @@ def main(_: list[str]) -> None:
     print(f"statistics:  {source}{f' in {_DEMOS.value}' if demos else ''}")
     print(f"state:       {len(base.statistics.state_mean)} of {sizes.state} dimensions in use")
     print(f"action:      {len(base.statistics.action_mean)} of {sizes.action}, chunks of {sizes.chunk}")
+    robot = base.embodiment
+    print(f"cameras:     {', '.join(robot.cameras or ()) or 'not known; name them with --cameras'}")
+    print(f"joints:      {', '.join(robot.action or ()) or 'not named in the data'}")
+    print(f"rate:        {'not known' if robot.fps is None else f'{robot.fps:g} frames per second'}")
     print(f"fingerprint: {base.fingerprint}")
     print(f"base:        {output}")

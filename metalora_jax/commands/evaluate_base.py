@@ -31,6 +31,8 @@ _ALTERED = flags.DEFINE_list("altered", ["all"], "Inputs to replace, such as noi
 _ALTERED_EPISODES = flags.DEFINE_integer("altered_episodes", 3, "Of them, with each input replaced.", lower_bound=0)
 _WORKERS = flags.DEFINE_integer("workers", 2, "Processes.", lower_bound=1)
 
+check = Pretraining.from_config  # what --print_config holds the config against
+
 
 def main(_: list[str]) -> None:
     config = Pretraining.from_config(_CONFIG.value.to_dict())

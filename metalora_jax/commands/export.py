@@ -5,8 +5,12 @@
 `--format=merged` makes a policy directory of its own (1.8 GB in float32); `--format=peft` a few megabytes that name
 --policy as their base. `--dtype=base` stores each tensor in the type it has in --policy (bfloat16, in the public one),
 and says what that costs. The adapter may be a directory of peft's, too.
+
+The policy takes its pictures by the robot's own names of its cameras, as base and adapter record them. A --policy that
+is a directory is named by its path from --output, so that the two can be moved together.
 """
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +23,7 @@ from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.adapter import probe
 from metalora_jax.adaptation.learner import learner, zeros
+from metalora_jax.data.sources.embodiment import Embodiment
 from metalora_jax.policies import hub
 
 DROWNED = 0.05  # share of what the adapter changes that rounding may take, before it is warned of
@@ -44,6 +49,8 @@ def main(_: list[str]) -> None:
         "action.mean": known.action_mean,
         "action.std": known.action_std,
     }
+    robot = start.embodiment
+    cameras = robot.cameras
     velocity = probe(base, learn).run
     before, exact = (np.asarray(velocity({"theta": each})) for each in (zeros(theta), theta))
     if not (changed := adapter.effect(before, exact)):
@@ -53,14 +60,18 @@ def main(_: list[str]) -> None:
     print(f"effect:   the adapter changes the velocity on a fixed input by {100 * changed:.3g} % (rms)")
     if _FORMAT.value == "peft":
         manifest = adapter.manifest_of(_ADAPTER.value)
-        family.export_peft(output, start.placement, theta, base.model, _POLICY.value, policy, statistics, manifest)
-        print(f"peft adapter: {output}  ({adapters.count(theta).total} parameters, base {_POLICY.value})")
+        name = _POLICY.value if policy != Path(_POLICY.value) else os.path.relpath(policy.resolve(), output.resolve())
+        about = statistics, manifest, cameras
+        family.export_peft(output, start.placement, theta, base.model, name, policy, *about)
+        print(f"peft adapter: {output}  ({adapters.count(theta).total} parameters, base {name})")
+        inside = policy == Path(_POLICY.value)  # the base is found from where lerobot runs
+        print(lerobot_command(robot, "." if inside else str(output), f"cd {output} && " if inside else ""))
         return
     tokenizer = _tokenizer(policy)
     dtype: Literal["float32", "base"] = "base" if _DTYPE.value == "base" else "float32"
-    family.export_merged(output, adapters.fuse(learn.model(theta)), policy, statistics, dtype)
+    family.export_merged(output, adapters.fuse(learn.model(theta)), policy, statistics, dtype, cameras)
     read_back = bases.make(family.load(output, tokenizer, iter).model, base.tokenizer, known)
-    written = probe(read_back, learner(read_back, (), jax.random.key(0))).run({"theta": {}})
+    written = probe(base, learner(read_back, (), jax.random.key(0))).run({"theta": {}})
     largest, share = adapter.rounding(before, exact, np.asarray(written))
     print(
         f"rounding: the velocity is off by {largest:.2g} at most, {100 * share:.2g} % of what the adapter changes (rms)"
@@ -68,6 +79,26 @@ def main(_: list[str]) -> None:
     if share > DROWNED:
         print(f"          more than {100 * DROWNED:.0f} %: the adapter is drowned in rounding; use --dtype=float32")
     print(f"policy:   {output}")
+    print(lerobot_command(robot, str(output)))
+
+
+def lerobot_command(robot: Embodiment, path: str, before: str = "") -> str:
+    """What to type to run a policy with lerobot; what data do not say of the robot stands in capitals.
+
+    Args:
+      robot: what the policy was trained on.
+      path: of the policy.
+      before: commands that come first.
+    """
+    seen = [f"{name}: {{type: opencv, index_or_path: {i}}}" for i, name in enumerate(robot.cameras or ())]
+    given = {"policy.path": path, "robot.type": robot.robot_type or "ROBOT", "robot.port": "PORT"}
+    given["robot.cameras"] = f"'{{{', '.join(seen) or 'CAMERAS'}}}'"
+    if robot.fps:
+        given["fps"] = f"{robot.fps:g}"
+    command = " ".join(f"--{name}={value}" for name, value in (given | {"task": "'TASK'"}).items())
+    mapped = '--rename_map=\'{"observation.images.YOURS": "observation.images.camera1"}\''
+    note = "" if seen else f"\n          the robot's names of its cameras are not recorded: add {mapped}, one for each"
+    return f"run:      {before}lerobot-rollout {command}{note}"
 
 
 def _tokenizer(policy: Path) -> Path | None:

@@ -34,7 +34,8 @@ def main(_: list[str]) -> None:
     family, sizes = registry.of_model(model), model.sizes
     checkpoint.claim(workdir, to_fields(recipe))
     demos = pretrain.read(recipe)
-    statistics = normalize.compute([demo for recorded in demos.values() for demo in recorded])
+    every = [demo for recorded in demos.values() for demo in recorded]
+    statistics, robot = normalize.compute(every), pretrain.embodiment(recipe, every)
     where = world(recipe.control.world)
     instructions = [where.instruction(task) for task in where.tasks()]
     tokenizer = pretrain.train_tokenizer(instructions, sizes.vocabulary)
@@ -59,5 +60,5 @@ def main(_: list[str]) -> None:
         checkpoint_every=recipe.checkpoint_every,
         learning_rate=schedule,
     )
-    base.save(workdir / "base", base.make(nnx.merge(graph, state.params), tokenizer, statistics))
+    base.save(workdir / "base", base.make(nnx.merge(graph, state.params), tokenizer, statistics, robot))
     print(f"base: {workdir / 'base'}")

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from metalora_jax.data import content, sources
+from metalora_jax.data.sources.embodiment import Embodiment
 from metalora_jax.fields import from_fields
 from metalora_jax.types import Demo
 
@@ -14,7 +15,7 @@ class DataConfig(NamedTuple):
     directory: str  # of <task>_demo.hdf5, a LeRobot dataset or a TFDS dataset; see `data.sources`
     tasks: Sequence[str]  # by name, or by instruction
     demos: int  # the first so many of each task
-    cameras: Sequence[str]  # in the order of the base
+    cameras: Sequence[str] = ()  # in the order of the base; empty: those that the base was trained with
     digest: str = ""  # of their content, which must then be this one, see `data.content`; empty takes what is there
     keys: Mapping[str, str] | None = None  # camera, state or action -> its name in a dataset of one's own
     frames: int | None = None  # of each demonstration, spread evenly; few make a large base's front cheap. None: all
@@ -26,6 +27,15 @@ class DataConfig(NamedTuple):
     def from_config(cls, fields: Mapping[str, Any]) -> "DataConfig":
         """Reads the section `data`; see `fields.from_fields`."""
         return from_fields(cls, fields, "data")
+
+    def with_cameras(self, known: Sequence[str] | None) -> "DataConfig":
+        """With those of a base where none are named; raises what `sources.choose_cameras` raises."""
+        return self if self.cameras else self._replace(cameras=sources.choose_cameras(self.directory, known, self.keys))
+
+    @property
+    def embodiment(self) -> Embodiment:
+        """What the data say of the robot; raises what `data.sources` raises."""
+        return self.open().embodiment
 
     def open(self) -> sources.Source:
         """The demonstrations at `directory`; raises what `data.sources.open` raises."""

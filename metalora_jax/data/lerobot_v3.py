@@ -52,6 +52,7 @@ def write(
     robot_type: str | None = None,
     pictures: str = "png",
     keys: Mapping[str, str] | None = None,
+    joints: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Writes a dataset directory atomically; one demonstration is in memory at a time.
 
@@ -63,6 +64,7 @@ def write(
       robot_type: recorded in lerobot's metadata.
       pictures: one of PICTURES; "h264" needs even side lengths, and is slightly lossy.
       keys: camera, "state" or "action" -> its feature's name, if it is not the first of `source.known_names`.
+      joints: "state" or "action" -> names of its dimensions.
 
     Raises:
       DemoError: if there is no demonstration, shapes differ, or `root` exists or cannot be written.
@@ -76,7 +78,7 @@ def write(
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with files.atomic_directory(root) as staging:
-            writer = _Writer(staging, names, cameras, fps, PICTURES[pictures])
+            writer = _Writer(staging, names, cameras, fps, PICTURES[pictures], joints or {})
             for demo in demos:
                 writer.add(demo)
             writer.finish(robot_type)
@@ -89,10 +91,19 @@ def write(
 class _Writer:
     """Writes episodes one after another: one row group each, frames appended to each camera's video."""
 
-    def __init__(self, root: Path, names: Mapping[str, str], cameras: Sequence[str], fps: int, codec: Codec | None):
+    def __init__(
+        self,
+        root: Path,
+        names: Mapping[str, str],
+        cameras: Sequence[str],
+        fps: int,
+        codec: Codec | None,
+        joints: Mapping[str, Sequence[str]],
+    ):
         self._root, self._fps, self._codec = root, fps, codec
         self._state, self._action = names["state"], names["action"]
         self._cameras = [names[camera] for camera in cameras]
+        self._joints = {names[part]: list(each) for part, each in joints.items()}
         self._tasks: dict[str, int] = {}
         self._episodes: list[dict[str, Any]] = []
         self._features: dict[str, dict[str, Any]] = {}
@@ -181,7 +192,8 @@ class _Writer:
                 kind = {"video.codec": "h264", "video.pix_fmt": self._codec.pixels, "video.is_depth_map": False}
                 found[key]["info"] = {**sides, **kind, "video.fps": self._fps, "has_audio": False}
         for key, values in ((self._state, demo.state), (self._action, demo.actions)):
-            found[key] = {"dtype": "float32", "shape": [values.shape[1]], "names": [key.split(".")[-1]]}
+            own = self._joints.get(key, [key.split(".")[-1]])
+            found[key] = {"dtype": "float32", "shape": [values.shape[1]], "names": own}
         found["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
         return found | {key: {"dtype": "int64", "shape": [1], "names": None} for key in _COUNTERS}
 

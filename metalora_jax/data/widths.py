@@ -21,7 +21,7 @@ def check(demos: Mapping[str, Sequence[Demo]], statistics: Statistics, sizes: Si
                 statistics,
                 sizes,
                 "take demonstrations of the robot and the cameras that the base is for (--cameras, --keys), or make a "
-                "base with statistics of this robot (experiments/convert.py)",
+                "base with statistics of this robot (metalora convert)",
             )
 
 

@@ -12,6 +12,15 @@ WANTED = ("config.json", "model.safetensors", "policy_*", TOKENIZER, "README.md"
 FAILURES = (OSError, HTTPError, EntryNotFoundError)  # no network, no such name, no permission, not in the local cache
 
 
+_NAME = re.compile(r"([\w.-]+/[\w.-]+?)(?:@([0-9a-f]{40}))?")
+
+
+def name_and_commit(hub_id: str) -> tuple[str, str | None]:
+    """Of "owner/name@<40 hex digits>", or without a commit; anything else is a name as it is."""
+    named = _NAME.fullmatch(hub_id)
+    return (named[1], named[2]) if named else (hub_id, None)
+
+
 def local_directory(path_or_hub_id: str | Path) -> Path:
     """The directory itself, or the hub's files in its local cache, fetched where there is a network.
 
@@ -24,7 +33,7 @@ def local_directory(path_or_hub_id: str | Path) -> Path:
     path = Path(path_or_hub_id)
     if path.is_dir():
         return path
-    if not (named := re.fullmatch(r"([\w.-]+/[\w.-]+?)(?:@([0-9a-f]{40}))?", str(path_or_hub_id))):
+    if not (named := _NAME.fullmatch(str(path_or_hub_id))):
         raise ValueError(f"{path} is neither a directory nor a name on the hub (owner/name or owner/name@commit)")
     try:
         logging.info("fetching %s from the hub, or its local cache", path_or_hub_id)

@@ -8,7 +8,7 @@ that raises a ValueError naming the method to implement.
 """
 
 import abc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, Protocol
 
@@ -116,6 +116,7 @@ class Checkpoint(NamedTuple):
     statistics: StatisticsSets  # those of a lerobot policy, by data set; {} for a base directory
     lerobot_config: dict[str, Any] | None  # config.json of a lerobot policy, as it is
     normalization: Normalization | None = None  # of a lerobot policy
+    cameras: tuple[str, ...] | None = None  # names that the robot has for its cameras, in order; None where not said
 
 
 class Operations(NamedTuple):
@@ -227,7 +228,13 @@ class Family(abc.ABC):
         self._lacks("pretrained from scratch", "prepare_float_images")
 
     def export_merged(
-        self, directory: Path, model: Any, source: Path, statistics: Mapping[str, np.ndarray], dtype: ExportDtype
+        self,
+        directory: Path,
+        model: Any,
+        source: Path,
+        statistics: Mapping[str, np.ndarray],
+        dtype: ExportDtype,
+        cameras: Sequence[str] | None = None,
     ) -> None:
         """Writes a policy in the public format of its type, one that `load` reads. Optional.
 
@@ -238,6 +245,7 @@ class Family(abc.ABC):
           statistics: that the policy normalises by: the keys "observation.state.mean", "observation.state.std",
             "action.mean" and "action.std", each (width,).
           dtype: "float32", or "base" for each tensor in the type that it has in `source`.
+          cameras: what the robot calls its cameras, in the policy's order; None keeps the names of `source`.
 
         Raises:
           ValueError: `directory` exists; `source` is of another format; or the family does not implement this.
@@ -254,6 +262,7 @@ class Family(abc.ABC):
         source: Path,
         statistics: Mapping[str, np.ndarray],
         manifest: Mapping[str, Any] | None,
+        cameras: Sequence[str] | None = None,
     ) -> None:
         """Writes an adapter in PEFT's format, with what the policy's public format asks beside it. Optional.
 
@@ -266,6 +275,7 @@ class Family(abc.ABC):
           statistics: see `export_merged`.
           manifest: JSON that travels along in the header of the weights, where PEFT does not look; None for an adapter
             that has none.
+          cameras: see `export_merged`.
 
         Raises:
           ValueError: as for `export_merged`; or the adapter is more than plain LoRA.

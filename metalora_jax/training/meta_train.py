@@ -21,6 +21,8 @@ from metalora_jax.data import content
 from metalora_jax.data.config import read_demos
 from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
 from metalora_jax.data.normalize import normalize_actions
+from metalora_jax.data.sources import embodiment as embodiments
+from metalora_jax.data.sources.embodiment import Embodiment
 from metalora_jax.data.tasks import draw_tasks
 from metalora_jax.envs.conditions import Condition, command_labels
 from metalora_jax.machine.memory import sparing
@@ -41,6 +43,7 @@ class Setting(NamedTuple):
     learner: Learner
     frames: Frames
     data: str  # digest of the demonstrations
+    embodiment: Embodiment  # of the robot that recorded them, and what the base knows besides
 
 
 def setting(recipe: Recipe) -> Setting:
@@ -50,8 +53,14 @@ def setting(recipe: Recipe) -> Setting:
       ValueError: the placement does not fit the base, or the data have not what the recipe asks for.
     """
     base = bases.load(recipe.base or None)
-    demos = augmented(read_demos(recipe.data), recipe.data.cameras, recipe.symmetries, recipe.paraphrases)
-    for doubt in quick(base, demos):
+    data = recipe.data.with_cameras(base.embodiment.cameras)
+    robot = data.embodiment
+    for doubt in embodiments.check(robot, base.embodiment):
+        logging.warning("%s: %s", data.directory, doubt)
+    read = read_demos(data)
+    robot = robot.measured([demo for recorded in read.values() for demo in recorded])
+    demos = augmented(read, data.cameras, recipe.symmetries, recipe.paraphrases)
+    for doubt in [*embodiments.check_units(robot, base.embodiment), *quick(base, demos)]:
         logging.warning("%s", doubt)
     frames = gather(demos, base.preprocessor, recipe.augment, recipe.data.frames)
     check_retained(recipe.batch.retained_tasks, frames.demos)
@@ -61,7 +70,8 @@ def setting(recipe: Recipe) -> Setting:
             "normalised, in brackets); leave them out, or take a base with statistics of them too: %s",
             *(len(found), len(frames.demos), ", ".join(found)),
         )
-    return Setting(base, learner(base, recipe.placement, jax.random.key(recipe.seed)), frames, content.digest(demos))
+    start = learner(base, recipe.placement, jax.random.key(recipe.seed))
+    return Setting(base, start, frames, content.digest(demos), robot.over(base.embodiment))
 
 
 def check_retained(retained: Collection[str], tasks: Collection[str]) -> None:
@@ -226,5 +236,6 @@ def meta_train(recipe: Recipe, workdir: str | Path, sinks: Callable[[int], list]
         learning_rate=outer_schedule(recipe.outer, recipe.outer.learning_rate),
     )
     check_moved(before, state.params["theta"])
-    save(target, known.base, recipe.placement, state.params, config=recipe.to_json(), data=known.data)
+    robot = known.embodiment
+    save(target, known.base, recipe.placement, state.params, config=claimed, data=known.data, embodiment=robot)
     return target

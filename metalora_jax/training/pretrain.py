@@ -7,11 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from absl import logging
 from flax import nnx
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from metalora_jax.data.config import read_demos
 from metalora_jax.data.frames import Frames, rows_and_labels
+from metalora_jax.data.sources import embodiment as embodiments
+from metalora_jax.data.sources.embodiment import Embodiment
 from metalora_jax.policies import registry, stages
 from metalora_jax.policies.policy import Policy
 from metalora_jax.training.augmentation import augmented
@@ -44,6 +47,18 @@ def read(recipe: Pretraining) -> dict[str, list[Demo]]:
     known = [read_demos(part) for part in recipe.data.values()]
     demos = {task: [demo for part in known for demo in part.get(task, [])] for task in known[0]}
     return augmented(demos, recipe.learned.cameras, recipe.symmetries, recipe.paraphrases)
+
+
+def embodiment(recipe: Pretraining, demos: Sequence[Demo]) -> Embodiment:
+    """The robot that recorded what `recipe` trains on, as far as all parts agree; where they do not, it is logged.
+
+    Raises:
+      ValueError: two parts have the same joints in another order.
+    """
+    robot, doubts = embodiments.common(part.embodiment for part in recipe.data.values())
+    for doubt in doubts:
+        logging.warning("%s", doubt)
+    return robot.measured(demos)
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:

@@ -164,6 +164,8 @@ class Pretraining(NamedTuple):
         if not data:
             raise ValueError("config.data has no part: name the demonstrations to learn from")
         (first, whole), *others = data.items()
+        if not whole.cameras:
+            raise ValueError(f"data.{first}.cameras is empty: name the cameras that the policy is to see, in order")
         for name, part in others:
             if tuple(part.cameras) != tuple(whole.cameras):
                 raise ValueError(f"data.{name}.cameras = {part.cameras} must be data.{first}.cameras = {whole.cameras}")

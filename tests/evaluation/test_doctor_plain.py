@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from metalora_jax.data import libero_hdf5, normalize
-from metalora_jax.evaluation.doctor import choice, page, robust, scales, units, whole
+from metalora_jax.data import libero_hdf5, normalize, units
+from metalora_jax.evaluation.doctor import choice, page, robust, scales, whole
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome, failing, to_drop
 from metalora_jax.evaluation.doctor.sets import Layout
 from tests.evaluation.doctor_demos import CAMERAS as ROOM

@@ -1,6 +1,7 @@
 """Exports for lerobot: what is written is read back, with what rounding costs."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from metalora_jax import adapters
+from metalora_jax.adaptation import base as bases
 from metalora_jax.adapters import peft_format
 from metalora_jax.policies.smolvla import convert, export
 from metalora_jax.policies.smolvla.presets import preset
@@ -62,6 +64,30 @@ def test_a_peft_export_is_an_adapter_with_its_manifest(base, adapted, tmp_path):
     _, found = peft_format.read(tmp_path / "out", convert.module_names(model.config))
     jax.tree.map(np.testing.assert_array_equal, found, theta)
     assert peft_format.read_manifest(tmp_path / "out") == {"a": [1]}
+
+
+@pytest.mark.parametrize("kind", ["merged", "peft"])
+def test_pictures_are_taken_by_the_robots_names_in_the_policys_order(base, adapted, tmp_path, kind):
+    placement, model = adapted
+    config = json.loads((base / convert.CONFIG).read_text()) | {
+        "pretrained_path": "/home/me/policy",
+        "empty_cameras": 1,
+    }
+    config["input_features"]["observation.images.empty_camera_0"] = {"type": "VISUAL", "shape": [3, 64, 64]}
+    (base / convert.CONFIG).write_text(json.dumps(config))
+    cameras = ("wrist", "top")
+    if kind == "merged":
+        export.merged(tmp_path / "out", adapters.fuse(model), base, STATISTICS, "float32", cameras)
+        assert bases.load(tmp_path / "out").embodiment.cameras == cameras
+    else:
+        theta = adapters.split(model).theta
+        name = f"me/base@{'0' * 40}"
+        export.peft(tmp_path / "out", placement, theta, convert.load(base).model, name, base, STATISTICS, {}, cameras)
+        written = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+        assert (written["base_model_name_or_path"], written["revision"]) == ("me/base", "0" * 40)
+    written = json.loads((tmp_path / "out" / convert.CONFIG).read_text())
+    assert list(written["input_features"]) == ["observation.state", *(f"observation.images.{name}" for name in cameras)]
+    assert (written["empty_cameras"], written["pretrained_path"]) == (0, None)
 
 
 def test_nothing_is_overwritten_and_only_lerobots_policies_are_built_on(base, adapted, tmp_path):

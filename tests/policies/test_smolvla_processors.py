@@ -8,6 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation import scaling
+from metalora_jax.policies.smolvla import processors
 from tests import lerobot_directory
 
 PRE, POST = "policy_preprocessor.json", "policy_postprocessor.json"
@@ -285,3 +286,20 @@ def test_statistics_that_no_data_can_have_are_named(directory, said):
     bases.load(directory)
     assert any("mean lies outside the smallest and the largest value of action, in dimensions 0, 1" in s for s in said)
     assert not any("std is too large" in line for line in said)
+
+
+def test_names_of_cameras_are_the_robots_where_the_policy_tells_them(tmp_path):
+    def features(*names):
+        seen = {f"observation.images.{name}": {"type": "VISUAL", "shape": [3, 64, 64]} for name in names}
+        return {"input_features": {"observation.state": {"type": "STATE", "shape": [6]}} | seen}
+
+    assert processors.cameras(tmp_path, features("top", "wrist", "empty_camera_0")) == ("top", "wrist")
+    assert processors.cameras(tmp_path, features("camera1", "camera2")) is None
+    renamed = {
+        "observation.images.top": "observation.images.camera2",
+        "observation.images.arm": "observation.images.camera1",
+    }
+    step = {"registry_name": "rename_observations_processor", "config": {"rename_map": renamed}}
+    (tmp_path / processors.PREPROCESSOR).write_text(json.dumps({"steps": [step]}))
+    assert processors.cameras(tmp_path, features("camera1", "camera2")) == ("arm", "top")
+    assert processors.cameras(tmp_path, features("camera1", "camera2", "camera3")) is None

@@ -15,6 +15,7 @@ from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.learner import learner
 from metalora_jax.adapters import LoRA, Rule, peft_format
+from metalora_jax.data.sources.embodiment import UNKNOWN, Embodiment
 from metalora_jax.policies.smolvla import convert
 from metalora_jax.policies.smolvla.model import SmolVLA
 from metalora_jax.policies.smolvla.presets import preset
@@ -44,6 +45,24 @@ def test_pefts_files_become_the_adapter_that_was_written(tmp_path, warnings_logg
     assert adapters.count(found.learner.theta) == adapters.count(theta)
     assert any("does not say which weights it was learned on" in line for line in warnings_logged)
     assert not any("no effect" in line for line in warnings_logged)
+
+
+def test_an_adapter_records_the_robot_and_the_base_fills_in(tmp_path):
+    base = make_base()._replace(embodiment=Embodiment(("front",), fps=30.0))
+    start = adapter.fresh(base, preset("head", b_std=0.1))
+    assert start.embodiment == base.embodiment
+    for name, robot in (("own", Embodiment(("top", "wrist"))), ("none", UNKNOWN)):
+        adapter.save(tmp_path / name, base, start.placement, start.meta_params, config={}, embodiment=robot)
+        assert adapter.load(tmp_path / name, base).embodiment == robot.over(base.embodiment)
+    assert "embodiment" not in adapter.manifest_of(tmp_path / "none")
+
+
+def test_cameras_of_an_adapter_without_a_record_are_those_of_its_recipe(tmp_path):
+    base = make_base()
+    start = adapter.fresh(base, preset("head", b_std=0.1))
+    data = {"cameras": ["agentview", "wrist"], "keys": {"agentview": "observation.images.top"}}
+    adapter.save(tmp_path / "old", base, start.placement, start.meta_params, config={"data": data})
+    assert adapter.load(tmp_path / "old", base).embodiment == Embodiment(("top", "wrist"))
 
 
 def test_what_has_no_effect_is_reported(tmp_path, warnings_logged):

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from metalora_jax.adaptation import base as bases
+from metalora_jax.data.sources.embodiment import UNKNOWN, Embodiment
 from metalora_jax.envs.metaworld import INSTRUCTIONS
 from tests.tiny_base import make_base
 
@@ -24,6 +25,21 @@ def test_what_is_saved_is_loaded(directory):
     assert loaded.statistics.digest() == base.statistics.digest()
     for got, wanted in zip(loaded.encode_text("push the puck"), base.encode_text("push the puck"), strict=True):
         assert got.tolist() == wanted.tolist()
+
+
+def test_what_is_known_of_the_robot_travels_without_changing_the_fingerprint(tmp_path):
+    robot = Embodiment(("top", "wrist"), ("pan", "lift"), fps=30.0)
+    bases.save(tmp_path / "base", make_base()._replace(embodiment=robot))
+    loaded = bases.load(tmp_path / "base")
+    assert (loaded.embodiment, loaded.fingerprint) == (robot, make_base().fingerprint)
+    (tmp_path / "base" / "embodiment.json").write_text('{"cameras": "top"}')
+    with pytest.raises(ValueError, match=r"embodiment\.json: embodiment\.cameras is 'top'; it must be"):
+        bases.load(tmp_path / "base")
+
+
+def test_a_base_without_a_record_is_of_an_unknown_robot(directory):
+    assert not (directory / "embodiment.json").exists()
+    assert bases.load(directory).embodiment == UNKNOWN
 
 
 def test_fingerprint_sees_weights_config_and_statistics():

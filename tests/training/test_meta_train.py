@@ -12,6 +12,8 @@ from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.adapter import load as load_adapter
 from metalora_jax.adapters.directory import AdapterError
 from metalora_jax.data import libero_hdf5
+from metalora_jax.data.demos import DemoError
+from metalora_jax.data.sources.embodiment import Embodiment
 from metalora_jax.training import meta_train as module
 from metalora_jax.training import task_batches
 from metalora_jax.training.meta_train import meta_train
@@ -69,6 +71,19 @@ def test_adapter_holds_what_was_learned(config, trained):
     [record] = read_metrics(trained.parent / "metrics.jsonl")
     assert record["step"] == 3
     assert {"loss", "distance", "support_loss_first", "support_loss_last", "gradient_norm"} <= set(record)
+
+
+def test_the_robot_is_recorded_and_held_against_the_base(config, trained, tmp_path, monkeypatch):
+    assert load_adapter(trained, make_base()).embodiment.cameras == ("agentview",)
+    said = []
+    monkeypatch.setattr(module.logging, "warning", lambda text, *args: said.append(text % args))
+    bases.save(tmp_path / "base", make_base()._replace(embodiment=Embodiment(("agentview", "wrist"), fps=30.0)))
+    data = config["data"] | {"cameras": ()}
+    with pytest.raises(DemoError, match="wrist"):  # by default the base's, both
+        read(config | {"base": str(tmp_path / "base"), "data": data})
+    known = read(config | {"base": str(tmp_path / "base")})
+    assert any("it never sees wrist, which it was trained with" in line for line in said)
+    assert (known.embodiment.cameras, known.embodiment.fps) == (("agentview",), 30.0)
 
 
 def test_finished_training_is_not_repeated(config, trained, monkeypatch):

@@ -9,6 +9,7 @@ from absl import logging
 
 from metalora_jax.data import libero_reader, text
 from metalora_jax.data.demos import DemoError
+from metalora_jax.data.sources.embodiment import Embodiment, recorded_cameras
 from metalora_jax.data.sources.selection import EVERYTHING, Episode, Selection, check
 from metalora_jax.data.sources.source import Source
 from metalora_jax.types import Demo
@@ -37,6 +38,13 @@ class Hdf5(Source):
     def _files(self) -> dict[str, Path]:
         files = [self.path] if self.path.is_file() else sorted(self.path.glob("*.hdf5"))
         return {file.stem.removesuffix("_demo"): file for file in files}
+
+    @property
+    def embodiment(self) -> Embodiment:
+        """See `Source`; the rate is that of the first file, where it says."""
+        file = next(iter(self._files.values()), None)
+        rate = None if file is None else libero_reader.control_rate(file)
+        return Embodiment(recorded_cameras(self._cameras, self._keys) or None, fps=rate)
 
     def names(self) -> tuple[str, ...]:
         """See `Source`; from the names of the files."""

@@ -14,6 +14,7 @@ from absl import logging
 from metalora_jax.data import text
 from metalora_jax.data.demos import DemoError, checked, stack_cameras
 from metalora_jax.data.sources import pictures
+from metalora_jax.data.sources.embodiment import Embodiment, recorded_cameras
 from metalora_jax.data.sources.lerobot_info import REMEDY, Info
 from metalora_jax.data.sources.lerobot_meta import Row, load
 from metalora_jax.data.sources.lerobot_tables import Tables, check_counters, vectors
@@ -48,6 +49,18 @@ class LeRobot(Source):
                 logging.info("%s: left out %s: %s", path, why, ", ".join(left_out))
         for oddity in text.oddities(row.task for row in self._rows if row.task):
             logging.warning("%s: %s", path, oddity)
+
+    @property
+    def embodiment(self) -> Embodiment:
+        """See `Source`; from info.json."""
+        cameras, state, action = self._features
+        return Embodiment(
+            recorded_cameras(cameras, None) or None,
+            self._info.names(state),
+            self._info.names(action),
+            fps=self._info.fps,
+            robot_type=self._info.robot_type,
+        )
 
     def listing(self, task: str | None = None) -> list[Episode]:
         """See `Source`."""

@@ -23,6 +23,7 @@ from absl import logging
 
 from metalora_jax.data import text
 from metalora_jax.data.demos import DemoError, checked, few, reading, stack_cameras
+from metalora_jax.data.sources.embodiment import Embodiment, recorded_cameras
 from metalora_jax.data.sources.names import feature_names
 from metalora_jax.data.sources.selection import EVERYTHING, Episode, Selection, check
 from metalora_jax.data.sources.source import Source
@@ -51,6 +52,11 @@ class Rlds(Source):
             if _TEXT not in there:
                 raise DemoError(f"{path}: key missing (steps/{_TEXT}), not in {_LAYOUT} layout of LIBERO; {_REMEDY}")
         self._features = feature_names(path, there, cameras, keys)
+
+    @property
+    def embodiment(self) -> Embodiment:
+        """See `Source`; TFDS keeps neither joints' names nor a rate."""
+        return Embodiment(recorded_cameras(self._features.cameras, None) or None)
 
     def listing(self, task: str | None = None) -> list[Episode]:
         """See `Source`; the first call reads every record."""

@@ -11,6 +11,7 @@ from absl import logging
 from metalora_jax.data import text
 from metalora_jax.data.demos import DemoError
 from metalora_jax.data.libero_words import spoken
+from metalora_jax.data.sources.embodiment import UNKNOWN, Embodiment
 from metalora_jax.data.sources.selection import Episode, Fault, Selection, leave_out, listed
 from metalora_jax.types import Demo
 
@@ -32,6 +33,11 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def stream(self, episodes: Sequence[Episode]) -> Iterator[Demo | DemoError]:
         """Each of these, of `listing` and in its order, or what is wrong with it."""
+
+    @property
+    def embodiment(self) -> Embodiment:
+        """What the data say of the robot, with the cameras that were asked for; no number is read."""
+        return UNKNOWN
 
     def tasks(self) -> dict[str, int]:
         """Task -> number of demonstrations, sound or not; no picture is decoded.

@@ -9,7 +9,6 @@ from metalora_jax.evaluation.doctor import signals
 
 EXPLAINS = 0.5  # correlation below which an action and a state have nothing to do with each other
 BETTER = 0.1  # of correlation by which another dimension must fit better than the one of the same number
-GRIPPERS = ("grip", "finger", "jaw", "claw")  # in the names of such dimensions
 _SECONDS = 0.25  # over which differences are averaged: noise of one frame hides slow motion
 _UNKNOWN_RATE = 20.0  # [frames/s] assumed only to choose windows, where a file says none
 
@@ -41,12 +40,6 @@ class Convention(NamedTuple):
     def relative(self) -> bool:
         """Whether most of the arm's actions are differences."""
         return 2 * sum(pair.relative for pair in self.arm) > len(self.arm)
-
-
-def gripper_dimensions(names: Sequence[str], width: int) -> tuple[int, ...]:
-    """Those that are named so; the last where nothing is named."""
-    named = tuple(i for i, name in enumerate(names) if any(word in name.lower() for word in GRIPPERS))
-    return named if names else (width - 1,)
 
 
 def find(

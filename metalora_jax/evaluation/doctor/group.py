@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from metalora_jax.data.units import gripper_dimensions
 from metalora_jax.evaluation.doctor import convention, signals
 from metalora_jax.evaluation.doctor.convention import Convention, Pair
 from metalora_jax.evaluation.doctor.findings import Finding
@@ -54,7 +55,7 @@ class Group(NamedTuple):
     def arm(self) -> np.ndarray:
         """(active dimensions,) bool: not a gripper, which may snap from one frame to the next."""
         grippers = {p.state for p in self.convention.pairs if p.gripper}
-        named = convention.gripper_dimensions(self.layout.state, len(self.state.active)) if self.layout.state else ()
+        named = gripper_dimensions(self.layout.state, len(self.state.active)) if self.layout.state else ()
         return np.array([i not in {*grippers, *named} for i in np.flatnonzero(self.state.active)], bool)
 
     def tasks(self) -> Iterator[np.ndarray]:
@@ -89,7 +90,7 @@ def make(layout: Layout, recordings: Sequence[Recording]) -> Group:
     """Of recordings of equal widths."""
     states, actions = [r.state for r in recordings], [r.actions for r in recordings]
     state, action = signals.scale(states), signals.scale(actions)
-    grippers = convention.gripper_dimensions(layout.action, actions[0].shape[1])
+    grippers = gripper_dimensions(layout.action, actions[0].shape[1])
     meaning = convention.find(states, actions, layout.fps, grippers)
     paths = [state.unit(values) for values in states]
     return Group(layout, recordings, state, action, meaning, paths, [signals.idle(path) for path in paths])

@@ -5,10 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.conventions import doubts
 from metalora_jax.data.demos import DemoError
+from metalora_jax.data.sources import embodiment as embodiments
+from metalora_jax.data.sources.names import part_of
 from metalora_jax.envs.world import world as world_named
 from metalora_jax.evaluation.doctor import (
     choice,
@@ -29,6 +33,7 @@ from metalora_jax.evaluation.doctor.group import Group
 from metalora_jax.evaluation.doctor.recordings import Recording
 from metalora_jax.evaluation.doctor.visits import Seen
 from metalora_jax.machine.progress import progress
+from metalora_jax.types import Demo
 from metalora_jax.words import listed
 
 SHOTS = 4  # demonstrations that a base is tested on
@@ -90,7 +95,7 @@ def _without_world(request: Request) -> Iterator[Result]:
     yield from map(Result, examined.outcomes)
     cameras = tuple(layouts[0].cameras) if layouts else ()
     known = request._replace(keys=sets.reader_keys(layouts[0], request.keys)) if layouts else request
-    base, loaded = _base(known, found, cameras, paths)
+    base, loaded = _base(known, found, cameras, paths, layouts)
     if loaded:
         yield Result(loaded)
     yield from map(Result, _statistics(request, found, base))
@@ -193,7 +198,11 @@ def _of_motion(found: Sequence[Recording], world: str) -> Iterator[Outcome]:
 
 
 def _base(
-    request: Request, found: Sequence[Recording], cameras: Sequence[str], paths: Sequence[Path]
+    request: Request,
+    found: Sequence[Recording],
+    cameras: Sequence[str],
+    paths: Sequence[Path],
+    layouts: Sequence[sets.Layout] = (),
 ) -> tuple[Base | None, Outcome | None]:
     if request.base is None:
         return None, None
@@ -203,14 +212,17 @@ def _base(
     except (ValueError, OSError) as error:
         return None, Outcome("base", (recordings.finding(where, error),))
     sizes, findings = base.sizes, []
+    own = [part_of(name) for name in base.embodiment.cameras or ()]
+    if own and not request.cameras and {*own} <= {*cameras}:
+        cameras = own
     if sizes.cameras < len(request.cameras):
         what = f"it uses {sizes.cameras} cameras, but --cameras names {len(request.cameras)}"
         findings.append(Finding(where, what, "name the cameras that it was trained with, in its order"))
-    elif sizes.cameras < len(cameras) and request.world == choice.NONE:
+    elif not own and sizes.cameras < len(cameras) and request.world == choice.NONE:
         what = f"it uses {sizes.cameras} of the {len(cameras)} cameras: {', '.join(cameras[: sizes.cameras])}"
         remedy = "name those that it was trained with, in its order, with --cameras"
         findings.append(Finding(where, what, remedy, "info"))
-    if sizes.cameras > len(cameras):
+    if sizes.cameras > len(cameras) and not own:
         what = f"it uses {sizes.cameras} cameras, but there are {len(cameras)}"
         findings.append(Finding(where, what, "missing cameras are filled with -1; check that it was trained that way"))
     widths = len(base.statistics.state_mean), len(base.statistics.action_mean)
@@ -221,8 +233,10 @@ def _base(
             f"it has {widths[0]} state and {widths[1]} action dimensions, the demonstrations {there[0]} and {there[1]}"
         )
         findings.append(Finding(where, what, "use a base for this robot"))
+    if fit:
+        findings += _robots(where, base, layouts, found, cameras[: sizes.cameras])
     findings += words.lengths(found, base.encode_text)
-    if fit and all(finding.severity == "info" for finding in findings):
+    if fit and all(finding.severity != "error" for finding in findings):
         shown = cameras[: sizes.cameras]
         for path in paths:
             demos = recordings.demos(path, shown, request.keys, SHOTS)
@@ -231,6 +245,25 @@ def _base(
                 Finding(path.name, doubt, "convert the demonstrations to the base's conventions") for doubt in said
             ]
     return base, Outcome("base", tuple(findings), f"{where}, {sizes.cameras} cameras, {widths[0]} + {widths[1]} wide")
+
+
+def _robots(
+    where: str, base: Base, layouts: Sequence[sets.Layout], found: Sequence[Recording], cameras: Sequence[str]
+) -> Iterator[Finding]:
+    """Names, rate and units of each data set, held against those that the base records."""
+    for layout in layouts:
+        here = sets.embodiment(layout, cameras)
+        own = [r for r in found if r.file == layout.name]
+        try:
+            said = embodiments.check(here, base.embodiment)
+        except ValueError as error:
+            yield recordings.finding(layout.name, error)._replace(file=layout.name)
+            continue
+        if own:
+            values = [Demo(r.told, np.empty((len(r.actions), 0, 0, 0, 3), np.uint8), r.state, r.actions) for r in own]
+            said += embodiments.check_units(here.measured(values), base.embodiment)
+        for what in said:
+            yield Finding(layout.name, what, f"make them agree, or use a base of this robot ({where})", "warning")
 
 
 def _statistics(request: Request, found: Sequence[Recording], base: Base | None) -> Iterator[Outcome]:

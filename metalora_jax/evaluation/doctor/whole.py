@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from metalora_jax.evaluation.doctor import odd_commands, robust, units
-from metalora_jax.evaluation.doctor.convention import gripper_dimensions
+from metalora_jax.data import units
+from metalora_jax.data.units import gripper_dimensions
+from metalora_jax.evaluation.doctor import odd_commands, robust
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome
 from metalora_jax.evaluation.doctor.group import Group
 from metalora_jax.evaluation.doctor.recordings import Recording

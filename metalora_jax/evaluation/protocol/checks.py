@@ -8,6 +8,7 @@ from absl import logging
 from metalora_jax.adaptation.base import Base
 from metalora_jax.data import widths
 from metalora_jax.data.config import DataConfig, read_demos, unpictured
+from metalora_jax.data.sources.embodiment import Embodiment, check
 from metalora_jax.data.tasks import Splits, check_disjoint
 from metalora_jax.envs.control import Control
 from metalora_jax.envs.world import World
@@ -52,8 +53,10 @@ def check_base(base: Base, control: Control, where: World) -> None:
     wide = {"state": where.state_dim, "action": where.action_dim, "camera": len(control.cameras)}
     remedy = "evaluate it in the world and with the cameras that it was trained for, or choose another base"
     widths.against(f"the world {control.world}", wide, base.statistics, base.sizes, remedy)
-    if said := widths.fewer_cameras(f"the world {control.world}", len(control.cameras), base.sizes):
-        logging.warning("%s", said)
+    said = check(Embodiment(control.cameras), base.embodiment)
+    for doubt in (*said, widths.fewer_cameras(f"the world {control.world}", len(control.cameras), base.sizes)):
+        if doubt:
+            logging.warning("%s", doubt)
     execution.check(control.execute, control.ensemble, base.sizes.chunk)
 
 

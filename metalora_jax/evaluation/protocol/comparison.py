@@ -91,6 +91,8 @@ class Comparison(NamedTuple):
             message names it.
         """
         test = DataConfig.from_config(config.get("test", {}))
+        if not test.cameras:
+            raise ValueError("test.cameras is empty: name the cameras that the simulator is to render, in order")
         self = from_fields(
             cls,
             config,

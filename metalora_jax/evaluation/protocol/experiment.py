@@ -18,6 +18,7 @@ from metalora_jax.adaptation.learner import learner
 from metalora_jax.data import content
 from metalora_jax.data.config import read_demos, unpictured
 from metalora_jax.data.frames import gather
+from metalora_jax.data.sources import embodiment as embodiments
 from metalora_jax.envs.control import Control
 from metalora_jax.envs.world import world
 from metalora_jax.evaluation import rollout
@@ -155,7 +156,10 @@ def convert(comparison: Comparison) -> None:
         for recorded in read_demos(part).values()
         for demo in recorded
     ]
-    base, source = bases.convert(comparison.convert.policy, demos, comparison.convert.tokenizer)
+    robot, doubts = embodiments.common(part.embodiment for part in parts)
+    for doubt in doubts:
+        logging.warning("%s", doubt)
+    base, source = bases.convert(comparison.convert.policy, demos, comparison.convert.tokenizer, robot)
     logging.info("statistics of %s: %s", directory, source)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic_directory(directory) as staging:
@@ -211,8 +215,10 @@ def data_sets(
     protocol = comparison.protocol
     parts = [getattr(comparison, split) for split in splits]
     parts += [comparison.replay] if comparison.replay else []
+    said = [line for part in parts for line in embodiments.check(part.embodiment, base.embodiment)]
     demos = [read_demos(part) for part in parts]
-    for doubt in dict.fromkeys(doubt for each in demos for doubt in quick(base, each)):
+    said += [line for each in demos for line in quick(base, each)]
+    for doubt in dict.fromkeys(said):
         logging.warning("%s", doubt)
     frames = [gather(each, base.preprocessor, each=part.frames) for each, part in zip(demos, parts, strict=True)]
     fronts = {stage: frozen_outputs(base, frames, stage) for stage in stages}

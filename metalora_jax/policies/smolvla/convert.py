@@ -201,7 +201,7 @@ def load(
         config = lerobot.read_config(values, source / CONFIG, found, **overrides)
         sets, normalization = processors.read(source, {k: file[k] for k in file if lerobot.is_statistic(k)}, values)
         model = _model(source, config, lerobot.Weights(file), progress)
-        return Checkpoint(model, found, sets, values, normalization)
+        return Checkpoint(model, found, sets, values, normalization, processors.cameras(source, values))
     try:
         sizes = {name: value for name, value in values.items() if name != "type"}
         config = dataclasses.replace(SmolVLAConfig.from_dict(sizes), **overrides)

@@ -3,7 +3,7 @@ beside it."""
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from metalora_jax.adapters import peft_format
 from metalora_jax.adapters.attach import Theta
 from metalora_jax.adapters.placement import Placement
 from metalora_jax.machine import files
+from metalora_jax.policies import hub
 from metalora_jax.policies.policy import ExportDtype
-from metalora_jax.policies.smolvla import convert, lerobot, tensor_file
+from metalora_jax.policies.smolvla import convert, lerobot, processors, tensor_file
 from metalora_jax.policies.smolvla.model import SmolVLA
 
 _PRE = "policy_preprocessor_step_5_normalizer_processor.safetensors"
@@ -23,7 +24,12 @@ _MODES = {"VISUAL": "IDENTITY", "STATE": "MEAN_STD", "ACTION": "MEAN_STD"}
 
 
 def merged(
-    directory: Path, model: SmolVLA, base: Path, statistics: Mapping[str, np.ndarray], dtype: ExportDtype
+    directory: Path,
+    model: SmolVLA,
+    base: Path,
+    statistics: Mapping[str, np.ndarray],
+    dtype: ExportDtype,
+    cameras: Sequence[str] | None = None,
 ) -> None:
     """Writes a lerobot policy directory whose weights are the model's.
 
@@ -33,11 +39,12 @@ def merged(
       base: the lerobot policy that it came from; gives config.json and the tensors that no output depends on.
       statistics: "observation.state.mean", ".std", "action.mean", ".std" -> (width,), that the policy normalises by.
       dtype: "float32", or "base" for each tensor in the type that the base's file has (the public one: bfloat16).
+      cameras: what the robot calls its cameras, in the policy's order; None keeps the base's names for them.
 
     Raises:
       ValueError: if the directory exists, or the base is not a lerobot policy.
     """
-    config = _lerobot_config(base)
+    config = _lerobot_config(base, cameras)
     original = lerobot.Weights(tensor_file.TensorFile(base / convert.WEIGHTS))
     tensors = convert.to_lerobot_tensors(model) | {name: original[name] for name in convert.UNUSED if name in original}
     for name, value in tensors.items():
@@ -56,6 +63,7 @@ def peft(
     base: Path,
     statistics: Mapping[str, np.ndarray],
     manifest: Mapping[str, Any] | None,
+    cameras: Sequence[str] | None = None,
 ) -> None:
     """Writes an adapter that lerobot's `make_policy` loads through peft.
 
@@ -68,19 +76,34 @@ def peft(
       statistics: see `merged`.
       manifest: JSON that travels along in the header of the weights, where peft does not look; None for an adapter that
         has none.
+      cameras: see `merged`.
     """
-    config = _lerobot_config(base)
+    config = _lerobot_config(base, cameras)
     names = convert.module_names(model.config)
     with _whole_or_not_at_all(directory) as staging:
-        peft_format.write(staging, placement, theta, names, base_model=base_name, manifest=manifest)
+        name, commit = hub.name_and_commit(base_name)
+        peft_format.write(staging, placement, theta, names, base_model=name, revision=commit, manifest=manifest)
         _write_around(staging, config | {"use_peft": True}, base, statistics)
 
 
-def _lerobot_config(base: Path) -> dict[str, Any]:
+def _lerobot_config(base: Path, cameras: Sequence[str] | None) -> dict[str, Any]:
+    """The base's, with the robot's own names of its cameras.
+
+    lerobot reads pictures by these names, in this order. A renaming step in the preprocessor would not do: lerobot's
+    programs replace its map by their own --rename_map, which is empty unless the user writes one.
+    """
     values = files.read_json(base / convert.CONFIG)
     if not lerobot.is_policy(values):
         raise ValueError(f"{base} is not a lerobot policy, so lerobot cannot load what is built on it")
-    return values
+    if "pretrained_path" in values:  # where lerobot last loaded it from, on another machine perhaps
+        values["pretrained_path"] = None
+    if not cameras:
+        return values
+    features = values["input_features"]
+    shape = next((f["shape"] for key, f in features.items() if processors.is_camera(key, f)), [3, 256, 256])
+    others = {key: feature for key, feature in features.items() if feature.get("type") != "VISUAL"}
+    named = {processors.PICTURES + camera: {"type": "VISUAL", "shape": shape} for camera in cameras}
+    return values | {"input_features": others | named, "empty_cameras": 0}
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """SmolVLA to the rest of the package, see `policies.policy`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -70,10 +70,16 @@ class SmolVLAFamily(Family):
         return preprocess.prepare_image(images, size)
 
     def export_merged(
-        self, directory: Path, model: Any, source: Path, statistics: Mapping[str, np.ndarray], dtype: ExportDtype
+        self,
+        directory: Path,
+        model: Any,
+        source: Path,
+        statistics: Mapping[str, np.ndarray],
+        dtype: ExportDtype,
+        cameras: Sequence[str] | None = None,
     ) -> None:
         """See `export.merged`."""
-        export.merged(directory, model, source, statistics, dtype)
+        export.merged(directory, model, source, statistics, dtype, cameras)
 
     def export_peft(
         self,
@@ -85,9 +91,10 @@ class SmolVLAFamily(Family):
         source: Path,
         statistics: Mapping[str, np.ndarray],
         manifest: Mapping[str, Any] | None,
+        cameras: Sequence[str] | None = None,
     ) -> None:
         """See `export.peft`."""
-        export.peft(directory, placement, theta, model, source_name, source, statistics, manifest)
+        export.peft(directory, placement, theta, model, source_name, source, statistics, manifest, cameras)
 
     def operations(self, config: Any, cameras: int) -> Operations:
         """See `operations.operations`."""

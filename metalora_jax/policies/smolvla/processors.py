@@ -4,6 +4,7 @@ lerobot 0.4 normalises by policy_preprocessor.json and undoes it by policy_postp
 Before, the statistics stood among the weights, as buffers. Old policies that were saved again can hold both.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -20,11 +21,14 @@ PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.
 _STEPS = {PREPROCESSOR: "normalizer_processor", POSTPROCESSOR: "unnormalizer_processor"}
 _FEATURES = {"STATE": "observation.state", "ACTION": "action"}
 EPS, IDENTITY = 1e-8, "IDENTITY"  # lerobot's own
+PICTURES = "observation.images."
+_EMPTY, _NUMBERED = f"{PICTURES}empty_camera", re.compile(r"(camera|image)_?\d+")
+_RENAMES = "rename_observations_processor"
 _STRAY = "*normalizer_processor*.safetensors"
 
 # What policies of this type do besides, and what is done here in its own way.
 _KNOWN = {
-    "rename_observations_processor",
+    _RENAMES,
     "to_batch_processor",
     "smolvla_new_line_processor",
     "tokenizer_processor",
@@ -99,6 +103,33 @@ def read(
     plain = {data: {feature: dict(stats) for feature, stats in each.items()} for data, each in sets.items()}
     eps = pre.eps if pre else EPS
     return plain, Normalization(modes, files_used, (*of_modes, *said), tuple(wrong), _widths(config), eps)
+
+
+def cameras(directory: Path, config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """What the robot calls the policy's cameras, in the policy's order; None where any has no name but a number.
+
+    Policies that were fine-tuned from the public one call theirs camera1 to camera3. Where their names were mapped, the
+    preprocessor still says how.
+
+    Args:
+      directory: of the policy.
+      config: its config.json.
+    """
+    path = directory / PREPROCESSOR
+    steps = files.read_json(path).get("steps", []) if path.is_file() else []
+    renamed: dict[str, str] = {}
+    for step in steps if isinstance(steps, list) else []:
+        if _mapping(step).get("registry_name") == _RENAMES:
+            renamed |= _mapping(_mapping(step.get("config")).get("rename_map"))
+    robots = {theirs: own for own, theirs in renamed.items() if isinstance(theirs, str)}
+    seen = [key for key, feature in _mapping(config.get("input_features")).items() if is_camera(key, feature)]
+    names = tuple(robots.get(key, key).removeprefix(PICTURES) for key in seen)
+    return None if not names or any(_NUMBERED.fullmatch(name) for name in names) else names
+
+
+def is_camera(key: str, feature: Any) -> bool:
+    """Whether an entry of input_features is a camera, and not a stand-in for one that is absent."""
+    return _mapping(feature).get("type") == "VISUAL" and not key.startswith(_EMPTY)
 
 
 def _pipeline(directory: Path, file: str) -> _Place | None:

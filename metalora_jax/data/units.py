@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metalora_jax.evaluation.doctor.convention import GRIPPERS
-
+GRIPPERS = ("grip", "finger", "jaw", "claw")  # in the names of such dimensions
 TICKS = 400.0  # beyond any joint's degrees; servos count 4096 to a turn
 DEGREES = 7.0  # beyond any joint's radians
 NORMALISED = 100.5  # lerobot's other convention for joints: -100 to 100
@@ -20,6 +19,12 @@ class Guess(NamedTuple):
 
     unit: str
     sure: float  # in [0, 1]
+
+
+def gripper_dimensions(names: Sequence[str], width: int) -> tuple[int, ...]:
+    """Those that are named so; the last where nothing is named."""
+    named = tuple(i for i, name in enumerate(names) if any(word in name.lower() for word in GRIPPERS))
+    return named if names else (width - 1,)
 
 
 def guess(names: Sequence[str], low: np.ndarray, high: np.ndarray, grippers: Sequence[int]) -> list[Guess]:

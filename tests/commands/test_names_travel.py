@@ -1,0 +1,70 @@
+"""The programs from a dataset to a policy that lerobot runs: what the data say of the robot arrives there."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from metalora_jax.adaptation import adapter
+from metalora_jax.adaptation import base as bases
+from metalora_jax.data import lerobot_v3
+from metalora_jax.policies.smolvla.presets import preset
+from metalora_jax.types import Demo
+from tests import lerobot_directory
+
+ROOT = Path(__file__).parents[2]
+JOINTS = ("pan.pos", "lift.pos", "elbow.pos", "flex.pos", "roll.pos", "gripper.pos")
+
+
+def run(where, command, *options):
+    program = [sys.executable, "-m", "metalora_jax.commands", command, *options]
+    known = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(program, capture_output=True, text=True, cwd=where, env=known, check=False)
+    return done.stdout + done.stderr if done.returncode else done.stdout
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """A dataset `set` of 10 frames per second, whose cameras are wrist and top."""
+    rng = np.random.default_rng(0)
+    state, actions = np.cumsum(rng.normal(size=(2, 30, 6)), axis=1).astype(np.float32) * 10
+    demo = Demo("lift the cube", rng.integers(0, 256, (30, 2, 16, 16, 3), np.uint8), state, actions)
+    joints = {"state": JOINTS, "action": JOINTS}
+    lerobot_v3.write(tmp_path / "set", [demo, demo], ("wrist", "top"), 10, "so101_follower", joints=joints)
+    return tmp_path
+
+
+def test_to_lerobot_keeps_joints_rate_and_robot(directory):
+    assert "dataset: copy" in run(directory, "to_lerobot", "--demos=set", "--output=copy")
+    there, copy = (json.loads((directory / name / "meta" / "info.json").read_text()) for name in ("set", "copy"))
+    assert copy == there
+    assert copy["features"]["action"]["names"] == list(JOINTS)
+    said = run(directory, "to_lerobot", "--demos=set", "--fps=30", "--output=other")
+    assert "error: --fps=30, but set has 10 frames per second; leave --fps out" in said
+    assert not (directory / "other").exists()
+
+
+def test_convert_records_them_and_export_hands_them_to_lerobot(directory):
+    lerobot_directory.write(directory / "policy", dataclasses.replace(lerobot_directory.small(), cameras=3))
+    said = run(directory, "convert", "--policy=policy", "--demos=set", "--cameras=top,wrist", "--output=base")
+    assert "cameras:     top, wrist\n" in said
+    assert "rate:        10 frames per second\n" in said
+    base = bases.load(directory / "base")
+    assert base.embodiment.action == JOINTS
+    start = adapter.fresh(base, preset("head", b_std=0.1))
+    adapter.save(directory / "adapter", base, start.placement, start.meta_params, config={})
+    options = "--adapter=adapter", "--base=base", f"--policy={directory / 'policy'}", "--output=out", "--format=peft"
+    said = run(directory, "export", *options)
+    assert "run:      cd out && lerobot-rollout --policy.path=. --robot.type=so101_follower " in said
+    assert "{top: {type: opencv, index_or_path: 0}, wrist: {type: opencv, index_or_path: 1}}' --fps=10 " in said
+    config, peft = (
+        json.loads((directory / "out" / f"{name}.json").read_text()) for name in ("config", "adapter_config")
+    )
+    seen = [key for key, feature in config["input_features"].items() if feature["type"] == "VISUAL"]
+    assert seen == ["observation.images.top", "observation.images.wrist"]
+    assert peft["base_model_name_or_path"] == "../policy"
