@@ -15,7 +15,14 @@ from metalora_jax.adaptation.base import Base
 from metalora_jax.machine import files
 
 
-def write(directory: Path, base: Base, adapter: Path, cameras: Sequence[str], base_name: str = "") -> None:
+def write(
+    directory: Path,
+    base: Base,
+    adapter: Path,
+    cameras: Sequence[str],
+    picture: tuple[int, int] = (480, 640),
+    base_name: str = "",
+) -> None:
     """Writes it, as a whole or not at all.
 
     Args:
@@ -23,6 +30,7 @@ def write(directory: Path, base: Base, adapter: Path, cameras: Sequence[str], ba
       base: what the adapter was learned on.
       adapter: its directory, which `adapter.load` reads.
       cameras: the robot's names of them, in the order of the base.
+      picture: height and width [px] of what they show; others work, after a moment at the first frame.
       base_name: how the plugin is to find the base: a directory, by its path from `directory`; or a name on the hub.
         "" puts the base into `directory`.
 
@@ -37,7 +45,7 @@ def write(directory: Path, base: Base, adapter: Path, cameras: Sequence[str], ba
             f"the cameras are {shown}, the base takes 1 to {base.sizes.cameras}, each once; name those of the robot in "
             "the order of the base"
         )
-    config = _config(base, cameras, base_name or "base")
+    config = _config(base, cameras, picture, base_name or "base")
     directory.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic_directory(directory) as staging:
         if not base_name:
@@ -54,21 +62,21 @@ def write(directory: Path, base: Base, adapter: Path, cameras: Sequence[str], ba
         files.write_json(staging / "config.json", config, indent=2)
 
 
-def _config(base: Base, cameras: Sequence[str], base_name: str) -> dict[str, Any]:
-    sizes, statistics = base.sizes, base.statistics
-    picture = {"type": "VISUAL", "shape": [3, sizes.image, sizes.image]}
+def _config(base: Base, cameras: Sequence[str], picture: tuple[int, int], base_name: str) -> dict[str, Any]:
+    statistics = base.statistics
+    shown = {"type": "VISUAL", "shape": [3, *picture]}
     return {
         "type": "metalora",
         "device": "cpu",  # of torch; JAX chooses its own
         "input_features": {
             "observation.state": {"type": "STATE", "shape": [len(statistics.state_mean)]},
-            **{f"observation.images.{camera}": picture for camera in cameras},
+            **{f"observation.images.{camera}": shown for camera in cameras},
         },
         "output_features": {"action": {"type": "ACTION", "shape": [len(statistics.action_mean)]}},
         "base": base_name,
         "adapter": "adapter",
         "cameras": list(cameras),
-        "chunk_size": sizes.chunk,
+        "chunk_size": base.sizes.chunk,
         "n_action_steps": 0,
     }
 

@@ -15,6 +15,7 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.policies.rtc.modeling_rtc import RTCProcessor
 from lerobot.utils.constants import OBS_IMAGES, OBS_STATE
 from metalora_jax.adaptation.agent import Executing
+from metalora_jax.machine import caches
 from torch import Tensor
 
 from lerobot_policy_metalora.configuration_metalora import MetaloraConfig
@@ -35,6 +36,7 @@ class MetaloraPolicy(PreTrainedPolicy):
         super().__init__(config)
         if directory is None:
             raise ValueError("a metalora policy comes from a directory that export.py wrote; pass --policy.path")
+        caches.keep_compiled()
         directory = Path(directory)
         base = directory / config.base
         self._base = ml.load_base(base if base.is_dir() else config.base)
@@ -68,8 +70,11 @@ class MetaloraPolicy(PreTrainedPolicy):
 
     def _compile(self, executing: Executing | None) -> None:
         """The first frame would else take seconds, with the robot waiting."""
-        begun, size = time.perf_counter(), self._base.sizes.image
-        pictures = np.zeros((len(self.config.cameras), size, size, 3), np.uint8)
+        begun = time.perf_counter()
+        known = self.config.image_features.get(_PICTURES + self.config.cameras[0])
+        size = self._base.sizes.image
+        height, width = known.shape[1:] if known else (size, size)
+        pictures = np.zeros((len(self.config.cameras), height, width, 3), np.uint8)
         self._agent.act(pictures, self._base.statistics.state_mean, "", self._key, executing)
         what = "its sampler" if executing is None else "its sampler for real-time chunking"
         logger.info("metalora: compiled %s in %.1f s on %s", what, time.perf_counter() - begun, jax.default_backend())
