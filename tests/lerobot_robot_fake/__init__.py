@@ -1,7 +1,7 @@
 """A robot for lerobot's programs that shows made-up pictures and writes down what it is told to do.
 
-lerobot imports what is installed under a name that begins with lerobot_robot_; the test that uses this one puts a folder
-with the metadata of such a distribution beside it.
+lerobot imports what is installed under a name that begins with lerobot_robot_; the test that uses this one puts the
+metadata of such a distribution beside it.
 """
 
 import json

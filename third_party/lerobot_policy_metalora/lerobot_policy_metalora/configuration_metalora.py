@@ -1,4 +1,4 @@
-"""config.json of a policy directory. lerobot finds `modeling_metalora` and `processor_metalora` by this module's name."""
+"""config.json of a policy directory; lerobot finds the modules of policy and processors by the name of this one."""
 
 from dataclasses import dataclass, field
 
@@ -33,8 +33,8 @@ class MetaloraConfig(PreTrainedConfig):
         super().__post_init__()
         if not 0 <= self.n_action_steps <= self.chunk_size:
             raise ValueError(
-                f"n_action_steps is {self.n_action_steps}, but the policy's chunks have {self.chunk_size} steps; set it "
-                f"from 1 to {self.chunk_size}, or to 0 for all"
+                f"n_action_steps is {self.n_action_steps}, but the policy's chunks have {self.chunk_size} steps; "
+                f"set it from 1 to {self.chunk_size}, or to 0 for all"
             )
 
     def validate_features(self) -> None:
@@ -42,7 +42,7 @@ class MetaloraConfig(PreTrainedConfig):
 
     def get_optimizer_preset(self):
         """Not trained here."""
-        raise NotImplementedError("a metalora policy is not trained by lerobot; adapt it with experiments/adapt.py")
+        raise NotImplementedError("a metalora policy is not trained by lerobot; adapt it with metalora adapt")
 
     def get_scheduler_preset(self) -> None:
         """Not trained here."""

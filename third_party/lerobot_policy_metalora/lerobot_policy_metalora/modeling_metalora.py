@@ -7,22 +7,22 @@ from collections import deque
 from pathlib import Path
 
 import jax
-import metalora_jax as ml
 import numpy as np
 import torch
 from huggingface_hub import snapshot_download
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.policies.rtc.modeling_rtc import RTCProcessor
 from lerobot.utils.constants import OBS_IMAGES, OBS_STATE
-from metalora_jax.adaptation.agent import Executing
-from metalora_jax.machine import caches
 from torch import Tensor
 
+import metalora_jax as ml
 from lerobot_policy_metalora.configuration_metalora import MetaloraConfig
+from metalora_jax.adaptation.agent import Executing
+from metalora_jax.machine import caches
 
 logger = logging.getLogger(__name__)
 _PICTURES = f"{OBS_IMAGES}."
-_NOT_TRAINED = "a metalora policy runs in lerobot and is not trained or saved there; adapt it with experiments/adapt.py"
+_NOT_TRAINED = "a metalora policy runs in lerobot and is not trained or saved there; adapt it with metalora adapt"
 
 
 class MetaloraPolicy(PreTrainedPolicy):
@@ -35,7 +35,7 @@ class MetaloraPolicy(PreTrainedPolicy):
         """Loads and compiles; `directory` holds config.json, and what it names beside it."""
         super().__init__(config)
         if directory is None:
-            raise ValueError("a metalora policy comes from a directory that export.py wrote; pass --policy.path")
+            raise ValueError("a metalora policy comes from a directory that metalora export wrote; pass --policy.path")
         caches.keep_compiled()
         directory = Path(directory)
         base = directory / config.base
