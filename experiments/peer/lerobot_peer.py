@@ -1,13 +1,14 @@
 """lerobot's SmolVLA with peft, as a process that is asked questions: for comparison, in an environment of its own.
 
-It reads one JSON object a line on standard input, and answers with one on standard output. It imports neither JAX nor
-metalora_jax. `experiments/benchmark.py` and `tests/policies/test_against_lerobot.py` start it; `make peer` makes its
-environment.
+lerobot 0.4.4 is there with what SmolVLA uses of it; 0.6.1 as it is installed from the registry. The process reads one
+JSON object a line on standard input, and answers with one on standard output. It imports neither JAX nor metalora_jax.
+`experiments/benchmark.py` and the tests marked `lerobot` start it; `make peer` makes its environments.
 """
 
 import contextlib
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import json
 import sys
 import time
@@ -17,10 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-_UNUSED = (  # what lerobot imports for data sets and other policies
+_OPTIONAL = (  # what lerobot imports for data sets and other policies
     *("torchvision", "datasets", "jsonlines", "pyarrow", "av", "deepdiff", "wandb", "imageio", "cv2", "gymnasium"),
     *("serial", "diffusers", "pandas"),
 )
+_UNUSED = {name for name in _OPTIONAL if importlib.util.find_spec(name) is None}
 
 
 class _Nothing(type):
@@ -100,15 +102,17 @@ class Peer:
         """
         self.device = device
         modeling, towers = _import_lerobot()
+        import transformers
         from lerobot.configs.policies import PreTrainedConfig
         from transformers.models.smolvlm import modeling_smolvlm
 
         def embed(self, pixel_values, patch_attention_mask):
-            # transformers computes other position ids in float32 than in bfloat16, off by one along each axis.
+            # transformers 4 computes other position ids in float32 than in bfloat16, off by one along each axis.
             patches = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
             return patches + self.position_embedding(torch.arange(patches.shape[1]))[None]
 
-        modeling_smolvlm.SmolVLMVisionEmbeddings.forward = embed
+        if transformers.__version__.startswith("4."):
+            modeling_smolvlm.SmolVLMVisionEmbeddings.forward = embed
         tokenizer = types.SimpleNamespace(fake_image_token_id=49189, global_image_token_id=49152)
         towers.AutoProcessor = types.SimpleNamespace(
             from_pretrained=lambda _: types.SimpleNamespace(tokenizer=tokenizer)
@@ -205,22 +209,25 @@ class Peer:
 
     def read_dataset(self, root, file):
         """Every frame of a dataset, as lerobot's own class gives it."""
-        import datasets  # noqa: F401  the real one, before there are stand-ins
-
         _import_lerobot()
-        from lerobot.datasets import utils, video_utils
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-        # What lerobot takes from torchvision, whose wheels fit one build of torch only.
-        utils.transforms.ToTensor = lambda: lambda image: torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
-        video = types.SimpleNamespace(VideoReader=_Reader)
-        video_utils.torchvision = types.SimpleNamespace(io=video, set_video_backend=lambda backend: None)
+        if "torchvision" in _UNUSED:
+            self._without_torchvision()
         dataset = LeRobotDataset("local/dataset", root=root, video_backend="pyav")
         frames = [dataset[i] for i in range(len(dataset))]
         keys = [key for key, value in frames[0].items() if torch.is_tensor(value)]
         np.savez(file, **{key: torch.stack([frame[key] for frame in frames]).numpy() for key in keys})
         told = {"episodes": dataset.num_episodes, "fps": dataset.fps, "robot": dataset.meta.robot_type}
         return told | {"tasks": [frame["task"] for frame in frames]}
+
+    def _without_torchvision(self):
+        """What lerobot 0.4.4 takes from torchvision, whose wheels fit one build of torch only."""
+        from lerobot.datasets import utils, video_utils
+
+        utils.transforms.ToTensor = lambda: lambda image: torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+        video = types.SimpleNamespace(VideoReader=_Reader)
+        video_utils.torchvision = types.SimpleNamespace(io=video, set_video_backend=lambda backend: None)
 
     def timed(self, work, **options):
         """Seconds of a piece of work, on the wall and of the processor; the device's highest memory meanwhile."""

@@ -130,7 +130,8 @@ def trimmed(demo: Demo, statistics: Statistics) -> Demo:
     if idle.whole:
         return demo
     kept = slice(idle.before, len(demo.actions) - idle.after)
-    return demo._replace(images=demo.images[kept], state=demo.state[kept], actions=demo.actions[kept])
+    steps = later(demo.steps, idle.before)
+    return demo._replace(images=demo.images[kept], state=demo.state[kept], actions=demo.actions[kept], steps=steps)
 
 
 def _noise(moves: np.ndarray) -> np.ndarray:

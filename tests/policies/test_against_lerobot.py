@@ -1,14 +1,13 @@
 """Side by side with lerobot and peft, which run in an environment of their own."""
 
 import dataclasses
-import os
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.peer.client import PYTHON, Peer
+from experiments.peer.client import VERSIONS, Peer
 from metalora_jax import adapters
 from metalora_jax.adapters import peft_format
 from metalora_jax.policies import flow
@@ -58,9 +57,9 @@ def batch(model, tmp_path_factory):
     return file, {name: jnp.asarray(value) for name, value in arrays.items()}
 
 
-@pytest.fixture
-def peer():
-    with Peer(os.environ[PYTHON]) as running:
+@pytest.fixture(scope="module", params=VERSIONS)
+def peer(request, lerobot_python):
+    with Peer(lerobot_python(request.param)) as running:
         yield running
 
 
