@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from metalora_jax.data.instructions import later
 from metalora_jax.data.motions import unlike
 from metalora_jax.data.normalize import FLOOR, Statistics, compute
 from metalora_jax.types import Demo
