@@ -222,6 +222,17 @@ class Peer:
         told = {"episodes": dataset.num_episodes, "fps": dataset.fps, "robot": dataset.meta.robot_type}
         return told | {"tasks": [frame["task"] for frame in frames]}
 
+    def record(self, root, source, how):
+        """A dataset as lerobot writes it, see `recording.write`; the numbers of the episodes that are left."""
+        _import_lerobot()
+        import lerobot
+        import recording
+
+        if "torchvision" in _UNUSED:
+            self._without_torchvision()
+        with contextlib.redirect_stdout(sys.stderr):
+            return {"left": recording.write(root, source, how, not lerobot.__version__.startswith("0.4."))}
+
     def _without_torchvision(self):
         """What lerobot 0.4.4 takes from torchvision, whose wheels fit one build of torch only."""
         from lerobot.datasets import utils, video_utils
