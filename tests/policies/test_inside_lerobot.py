@@ -59,8 +59,8 @@ def seen(look):
 
 
 def test_rollouts_are_the_agents_own(python, tmp_path, policy, agent):
-    told = rollout(python, tmp_path, policy, "--duration=1.5", "--fps=20")
-    assert len(told) > 2 * CHUNK
+    told = rollout(python, tmp_path, policy, "--duration=3", "--fps=10")
+    assert len(told) > CHUNK  # 30 on an idle machine
     for number, first in enumerate(range(0, len(told), CHUNK)):
         part = told[first : first + CHUNK]
         expected = agent.act(*seen(part[0][0]), TASK, jax.random.fold_in(KEY, number))
