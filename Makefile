@@ -61,14 +61,25 @@ docs: setup
 	@$(PY) -c 'import material, mkdocstrings' 2>/dev/null || $(PY) -m pip install --quiet --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
-# lerobot with peft, for comparison: it pins an older PyTorch and much that SmolVLA does not use, hence --no-deps.
-peer: .venv-peer/.done
+# lerobot with peft, for comparison, in an environment for each version. 0.4.4 pins an older PyTorch and much that SmolVLA
+# does not use, hence --no-deps; 0.6.1 (Python 3.12) is what people install today, and runs this package as its plugin.
+PEER_OLD := .venv-peer-0.4.4
+PEER_NEW := .venv-peer-0.6.1
+PYTHON_NEW ?= python3.12
 
-.venv-peer/.done: experiments/peer/requirements.txt
-	$(PYTHON) -m venv .venv-peer
-	.venv-peer/bin/pip install --quiet torch==2.13.0
-	.venv-peer/bin/pip install --quiet --no-deps lerobot==0.4.4
-	.venv-peer/bin/pip install --quiet -r $<
+peer: $(PEER_OLD)/.done $(PEER_NEW)/.done
+
+$(PEER_OLD)/.done: experiments/peer/requirements-0.4.4.txt
+	$(PYTHON) -m venv $(PEER_OLD)
+	$(PEER_OLD)/bin/pip install --quiet torch==2.13.0
+	$(PEER_OLD)/bin/pip install --quiet --no-deps lerobot==0.4.4
+	$(PEER_OLD)/bin/pip install --quiet -r $<
+	@touch $@
+
+$(PEER_NEW)/.done: experiments/peer/requirements-0.6.1.txt pyproject.toml third_party/lerobot_policy_metalora/pyproject.toml
+	@$(PYTHON_NEW) -c 'import sys; sys.exit(sys.version_info < (3, 12) and "lerobot 0.6.1 needs Python 3.12: make peer PYTHON_NEW=...")'
+	$(PYTHON_NEW) -m venv $(PEER_NEW)
+	$(PEER_NEW)/bin/pip install --quiet -r $< --editable . --editable third_party/lerobot_policy_metalora
 	@touch $@
 
 report: setup

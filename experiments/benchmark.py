@@ -2,7 +2,8 @@
 
     python -m tests.lerobot_directory runs/smolvla_random    (random weights cost what the public ones do)
     make peer
-    python experiments/benchmark.py --policy=runs/smolvla_random --peer=.venv-peer/bin/python --output=runs/benchmark
+    python experiments/benchmark.py --policy=runs/smolvla_random --output=runs/benchmark \
+      --peer=.venv-peer-0.4.4/bin/python
 
 Both do the same work on the same frames, alternating, in float32. On an accelerator, in bfloat16, with the largest
 meta-batch that fits: the same command with --dtype=bfloat16 (--peer_device=cuda, or no --peer for ours alone).

@@ -69,3 +69,4 @@ class Demo(NamedTuple):
     state: np.ndarray
     actions: np.ndarray  # (T, action_dim) float32, in the simulator's units, each in [-1, 1]
     paraphrases: tuple[str, ...] = ()  # other wordings of the instruction, see `data.instructions`
+    steps: tuple[tuple[int, str], ...] = ()  # (first frame, text) of what is said in its place from there on, in order

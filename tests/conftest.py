@@ -18,7 +18,7 @@ if _FIRST := "PYTEST_XDIST_WORKER" not in os.environ:
 import jax
 import pytest
 
-from experiments.peer.client import HOW, PYTHON
+from experiments.peer.client import HOW, PYTHON, interpreters
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -55,6 +55,18 @@ def _libero() -> str | None:
 
 def _lerobot() -> str | None:
     return None if os.environ.get(PYTHON) else f"no environment with lerobot is named; enable with: {HOW} pytest"
+
+
+@pytest.fixture(scope="session")
+def lerobot_python():
+    """lerobot's version -> the interpreter of its environment; skips, with the remedy, where it is not named."""
+
+    def of(version: str) -> str:
+        if version not in interpreters():
+            pytest.skip(f"no environment with lerobot {version} is named; enable with: {HOW} pytest")
+        return interpreters()[version]
+
+    return of
 
 
 def _parquet() -> str | None:

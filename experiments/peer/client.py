@@ -6,8 +6,20 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-PYTHON = "METALORA_PEER"  # environment variable: the interpreter of lerobot's environment
-HOW = f"make peer, then {PYTHON}=.venv-peer/bin/python"
+PYTHON = "METALORA_PEER"  # environment variable: interpreters of lerobot's environments, with colons between them
+VERSIONS = ("0.4.4", "0.6.1")
+HOW = f"make peer, then {PYTHON}={':'.join(f'.venv-peer-{version}/bin/python' for version in VERSIONS)}"
+
+
+def interpreters() -> dict[str, str]:
+    """lerobot's version -> the interpreter of its environment, for those that METALORA_PEER names."""
+    found = {}
+    for python in filter(None, os.environ.get(PYTHON, "").split(os.pathsep)):
+        installed = sorted(Path(python).parent.parent.glob("lib/python*/site-packages/lerobot-*.dist-info"))
+        if not installed:
+            raise ValueError(f"{PYTHON} names {python}, whose environment has no lerobot; {HOW}")
+        found[installed[0].name.split("-")[1].removesuffix(".dist")] = python
+    return found
 
 
 class Peer:

@@ -1,13 +1,15 @@
 """lerobot's SmolVLA with peft, as a process that is asked questions: for comparison, in an environment of its own.
 
-It reads one JSON object a line on standard input, and answers with one on standard output. It imports neither JAX nor
-metalora_jax. `experiments/benchmark.py` and `tests/policies/test_against_lerobot.py` start it; `make peer` makes its
-environment.
+lerobot 0.4.4 is there with what SmolVLA uses of it; 0.6.1 as it is installed from the registry. The process reads one
+JSON object a line on standard input, and answers with one on standard output. But for the plugin, it imports neither
+JAX nor metalora_jax. `experiments/benchmark.py` and the tests marked `lerobot` start it; `make peer` makes its
+environments.
 """
 
 import contextlib
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import json
 import sys
 import time
@@ -17,10 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-_UNUSED = (  # what lerobot imports for data sets and other policies
+_OPTIONAL = (  # what lerobot imports for data sets and other policies
     *("torchvision", "datasets", "jsonlines", "pyarrow", "av", "deepdiff", "wandb", "imageio", "cv2", "gymnasium"),
     *("serial", "diffusers", "pandas"),
 )
+_UNUSED = {name for name in _OPTIONAL if importlib.util.find_spec(name) is None}
 
 
 class _Nothing(type):
@@ -100,15 +103,17 @@ class Peer:
         """
         self.device = device
         modeling, towers = _import_lerobot()
+        import transformers
         from lerobot.configs.policies import PreTrainedConfig
         from transformers.models.smolvlm import modeling_smolvlm
 
         def embed(self, pixel_values, patch_attention_mask):
-            # transformers computes other position ids in float32 than in bfloat16, off by one along each axis.
+            # transformers 4 computes other position ids in float32 than in bfloat16, off by one along each axis.
             patches = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
             return patches + self.position_embedding(torch.arange(patches.shape[1]))[None]
 
-        modeling_smolvlm.SmolVLMVisionEmbeddings.forward = embed
+        if transformers.__version__.startswith("4."):
+            modeling_smolvlm.SmolVLMVisionEmbeddings.forward = embed
         tokenizer = types.SimpleNamespace(fake_image_token_id=49189, global_image_token_id=49152)
         towers.AutoProcessor = types.SimpleNamespace(
             from_pretrained=lambda _: types.SimpleNamespace(tokenizer=tokenizer)
@@ -205,22 +210,87 @@ class Peer:
 
     def read_dataset(self, root, file):
         """Every frame of a dataset, as lerobot's own class gives it."""
-        import datasets  # noqa: F401  the real one, before there are stand-ins
-
         _import_lerobot()
-        from lerobot.datasets import utils, video_utils
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-        # What lerobot takes from torchvision, whose wheels fit one build of torch only.
-        utils.transforms.ToTensor = lambda: lambda image: torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
-        video = types.SimpleNamespace(VideoReader=_Reader)
-        video_utils.torchvision = types.SimpleNamespace(io=video, set_video_backend=lambda backend: None)
+        if "torchvision" in _UNUSED:
+            self._without_torchvision()
         dataset = LeRobotDataset("local/dataset", root=root, video_backend="pyav")
         frames = [dataset[i] for i in range(len(dataset))]
         keys = [key for key, value in frames[0].items() if torch.is_tensor(value)]
         np.savez(file, **{key: torch.stack([frame[key] for frame in frames]).numpy() for key in keys})
         told = {"episodes": dataset.num_episodes, "fps": dataset.fps, "robot": dataset.meta.robot_type}
         return told | {"tasks": [frame["task"] for frame in frames]}
+
+    def record(self, root, source, how):
+        """A dataset as lerobot writes it, see `recording.write`; the numbers of the episodes that are left."""
+        _import_lerobot()
+        import lerobot
+        import recording
+
+        if "torchvision" in _UNUSED:
+            self._without_torchvision()
+        with contextlib.redirect_stdout(sys.stderr):
+            return {"left": recording.write(root, source, how, not lerobot.__version__.startswith("0.4."))}
+
+    def _without_torchvision(self):
+        """What lerobot 0.4.4 takes from torchvision, whose wheels fit one build of torch only."""
+        from lerobot.datasets import utils, video_utils
+
+        utils.transforms.ToTensor = lambda: lambda image: torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+        video = types.SimpleNamespace(VideoReader=_Reader)
+        video_utils.torchvision = types.SimpleNamespace(io=video, set_video_backend=lambda backend: None)
+
+    def plugin(self, policy, file, task, delay, horizon):
+        """The plugin's chunks, free and going on from another, and what it refuses; lerobot's guidance beside ours."""
+        from lerobot.policies.factory import get_policy_class
+        from lerobot.policies.rtc.configuration_rtc import RTCConfig
+        from lerobot.utils.import_utils import register_third_party_plugins
+
+        register_third_party_plugins()
+        with contextlib.redirect_stdout(sys.stderr):
+            loaded = get_policy_class("metalora").from_pretrained(policy)
+        data = np.load(file)
+        batch = {key: torch.from_numpy(np.moveaxis(data[key], -1, 1) / np.float32(255)) for key in data if "im" in key}
+        batch |= {"observation.state": torch.from_numpy(data["observation.state"][None]), "task": [task]}
+        free = loaded.predict_action_chunk(batch)
+        loaded.config.rtc_config = RTCConfig(execution_horizon=horizon)
+        loaded.init_rtc_processor()
+        left = torch.from_numpy(data["left"])
+        padded = torch.cat([left, torch.zeros(3, left.shape[1])])  # as lerobot fills up what is left
+        bound = loaded.predict_action_chunk(batch, inference_delay=delay, prev_chunk_left_over=padded)
+        answer = {"free": free[0].tolist(), "bound": bound[0].tolist(), "constant": self._constant(loaded.config)}
+        picture = batch.pop("observation.images.front")
+        others = {f"observation.images.{name}": picture for name in ("frontal", "side")}
+        for name, work in (
+            ("absent", lambda: loaded.predict_action_chunk(batch | others)),
+            ("training", lambda: loaded.forward(batch)),
+        ):
+            try:
+                work()
+            except (ValueError, NotImplementedError) as error:
+                answer[name] = str(error)
+        return answer
+
+    def _constant(self, config):
+        """A velocity that does not depend on the actions, guided by lerobot and by us."""
+        import jax.numpy as jnp
+        from lerobot.policies.rtc.modeling_rtc import RTCProcessor
+
+        from metalora_jax.policies import flow
+
+        rng = np.random.default_rng(0)
+        x, before, v = rng.normal(size=(3, 1, 10, 4)).astype(np.float32)
+        processor, out = RTCProcessor(config.rtc_config), {"ours": [], "theirs": []}
+        weights = jnp.asarray(processor.get_prefix_weights(2, 5, 10).numpy())
+        for t in (1.0, 0.6, 0.1):
+            guided = processor.denoise_step(
+                torch.from_numpy(x), torch.from_numpy(before), 2, t, lambda x_t: torch.from_numpy(v)
+            )
+            steered = flow.guided(lambda x_t, t: jnp.asarray(v), jnp.asarray(before), weights, 10.0)
+            out["theirs"].append(guided.tolist())
+            out["ours"].append(np.asarray(steered(jnp.asarray(x), jnp.array([t]))).tolist())
+        return out
 
     def timed(self, work, **options):
         """Seconds of a piece of work, on the wall and of the processor; the device's highest memory meanwhile."""

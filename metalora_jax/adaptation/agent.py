@@ -1,5 +1,7 @@
 """One way to act: from camera frames and an instruction to a chunk of commands in the robot's own units."""
 
+from typing import NamedTuple
+
 import jax
 import numpy as np
 
@@ -7,8 +9,17 @@ from metalora_jax import adapters, trees
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.learner import Learner, learner
 from metalora_jax.adapters import Theta
+from metalora_jax.data.normalize import normalize_actions
 from metalora_jax.policies import stages
 from metalora_jax.types import Observation
+
+
+class Executing(NamedTuple):
+    """The commands that a robot executes while the next chunk is computed: real-time chunking, see `flow.guided`."""
+
+    commands: np.ndarray  # (n, action_dim) in the robot's units, from the step at which the next chunk begins; n >= 1
+    weights: np.ndarray  # (n,) in [0, 1]: 1 on those that will be executed anyway, falling to 0 where it may deviate
+    limit: float = 10.0  # the strongest pull
 
 
 class Agent:
@@ -58,7 +69,14 @@ class Agent:
         phi = adapters.split(adapters.fuse(adapted.model(theta))).phi
         self._learner = self._plain.replace(phi=phi)
 
-    def act(self, images: np.ndarray, state: np.ndarray, instruction: str, key: jax.Array) -> np.ndarray:
+    def act(
+        self,
+        images: np.ndarray,
+        state: np.ndarray,
+        instruction: str,
+        key: jax.Array,
+        executing: Executing | None = None,
+    ) -> np.ndarray:
         """Chunks of commands for B frames.
 
         Args:
@@ -66,18 +84,21 @@ class Agent:
           state: (B, state_dim) in the robot's units; or (state_dim,).
           instruction: what the robot is told.
           key: of the flow's noise.
+          executing: of every frame; what the chunk is to go on from. None is nothing.
 
         Returns:
           (B, chunk, action_dim) in the robot's units; (chunk, action_dim) for one frame.
 
         Raises:
-          ValueError: see `Preprocessor.observe`; or the commands are not finite.
+          ValueError: see `Preprocessor.observe`; `executing` is of other widths; or the commands are not finite.
         """
         single = np.ndim(images) == 4
         if single:
             images, state = np.asarray(images)[None], np.asarray(state)[None]
         observation = self._base.preprocessor.observe(images, state, instruction)
-        commands = self._base.preprocessor.commands(np.asarray(self.sample(observation, key)))
+        previous = None if executing is None else self._previous(executing, len(observation.state))
+        chunk = _sample(self._learner, observation, key, previous)
+        commands = self._base.preprocessor.commands(np.asarray(chunk))
         if not np.isfinite(commands).all():
             raise ValueError("the commands are not finite: the adapter's training diverged, or the base is damaged")
         return commands[0] if single else commands
@@ -92,12 +113,28 @@ class Agent:
         Returns:
           (B, chunk, max_action_dim), normalised.
         """
-        return _sample(self._learner, observation, key)
+        return _sample(self._learner, observation, key, None)
+
+    def _previous(self, executing: Executing, frames: int) -> stages.Previous:
+        """As the sampler takes it: one shape whatever is left, so that nothing is compiled anew."""
+        sizes, statistics = self._base.sizes, self._base.statistics
+        left, weights = np.asarray(executing.commands), np.asarray(executing.weights)
+        if left.shape != (len(weights), len(statistics.action_mean)):
+            raise ValueError(
+                f"the commands that are executed have shape {left.shape}, expected ({len(weights)}, "
+                f"{len(statistics.action_mean)}): a row for each weight"
+            )
+        kept = min(len(left), sizes.chunk)
+        actions = np.zeros((frames, sizes.chunk, sizes.action), np.float32)
+        actions[:, :kept] = normalize_actions(statistics, left[:kept], sizes.action)
+        padded = np.zeros(sizes.chunk, np.float32)
+        padded[:kept] = weights[:kept]
+        return stages.Previous(actions, padded, np.float32(executing.limit))
 
 
 @jax.jit
-def _sample(adapted: Learner, observation: Observation, key: jax.Array) -> jax.Array:
+def _sample(adapted: Learner, observation: Observation, key: jax.Array, previous: stages.Previous | None) -> jax.Array:
     model = adapted.model()
     sizes = model.sizes
     noise = jax.random.normal(key, (observation.state.shape[0], sizes.chunk, sizes.action))
-    return stages.sample(model, observation, noise)
+    return stages.sample(model, observation, noise, previous)

@@ -89,9 +89,17 @@ def of_demos(found: Checkpoint, demos: Sequence[Demo]) -> Scaling:
     """Statistics of demonstrations, in the modes that the policy normalises by.
 
     Raises:
-      ValueError: see `normalize.compute`.
+      ValueError: the policy's own are those of relative actions, see `normalize.relative`; or see `normalize.compute`.
     """
     known = _of(found)
+    own = found.statistics.get("", {}).get(_FEATURES["ACTION"], {})
+    if normalize.relative(own, *_together(demos)):
+        raise ValueError(
+            f"the policy's statistics of actions, in {known.source}, are those of actions relative to the state, the "
+            "demonstrations' actions are absolute: it was trained on relative actions, which are not supported, or "
+            "under statistics that lerobot's recompute_stats(relative_action=True) wrote; train it again under those "
+            "of absolute actions"
+        )
     statistics = normalize.compute(demos, modes=known.modes)
     doubts = []
     for kind, name in (("STATE", "state"), ("ACTION", "action")):
@@ -116,6 +124,13 @@ def of_demos(found: Checkpoint, demos: Sequence[Demo]) -> Scaling:
     frames = sum(len(demo.actions) for demo in demos)
     source = f"of {len(demos)} demonstrations, {frames} frames: {_by(known)}"
     return Scaling(statistics, source, tuple(doubts))
+
+
+def _together(demos: Sequence[Demo]) -> tuple[np.ndarray, np.ndarray]:
+    """State and actions of all frames; empty where demonstrations differ in width, which `compute` refuses."""
+    if len({(demo.state.shape[1], demo.actions.shape[1]) for demo in demos}) != 1:
+        return np.empty((0, 0)), np.empty((0, 0))
+    return np.concatenate([demo.state for demo in demos]), np.concatenate([demo.actions for demo in demos])
 
 
 def _of(found: Checkpoint) -> Normalization:

@@ -1,15 +1,21 @@
-"""Writes an adapter in its policy's public format (lerobot's, for SmolVLA): folded into the base, or as peft's files.
+"""Writes an adapter for other programs: folded into its policy, as peft's files, or to run in JAX inside lerobot.
 
     metalora export --adapter=runs/drawer --base=runs/base --policy=lerobot/smolvla_base --output=runs/out
 
-`--format=merged` makes a policy directory of its own (1.8 GB in float32); `--format=peft` a few megabytes that name
---policy as their base. `--dtype=base` stores each tensor in the type it has in --policy (bfloat16, in the public one),
-and says what that costs. The adapter may be a directory of peft's, too.
+`--format=merged` makes a policy directory of its own (1.8 GB in float32) in the policy's public format, lerobot's for
+SmolVLA; `--format=peft` a few megabytes that name --policy as their base. `--dtype=base` stores each tensor in the type
+it has in --policy (bfloat16, in the public one), and says what that costs. The adapter may be a directory of peft's.
 
 The policy takes its pictures by the robot's own names of its cameras, as base and adapter record them. A --policy that
 is a directory is named by its path from --output, so that the two can be moved together.
+
+    metalora export --format=lerobot_plugin --adapter=runs/drawer --base=runs/base --output=runs/out
+
+`--format=lerobot_plugin` needs no --policy: lerobot runs base and adapter in JAX, where third_party/
+lerobot_policy_metalora is installed. The base is copied into --output, unless --base_name says how to find it there.
 """
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Literal
@@ -19,7 +25,7 @@ import numpy as np
 from absl import flags
 
 from metalora_jax import adapters
-from metalora_jax.adaptation import adapter
+from metalora_jax.adaptation import adapter, lerobot_policy
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.adapter import probe
 from metalora_jax.adaptation.learner import learner, zeros
@@ -29,19 +35,27 @@ from metalora_jax.policies import hub
 DROWNED = 0.05  # share of what the adapter changes that rounding may take, before it is warned of
 _ADAPTER = flags.DEFINE_string("adapter", None, "Adapter directory.", required=True)
 _BASE = flags.DEFINE_string("base", None, "The base that the adapter was trained on.", required=True)
-_POLICY = flags.DEFINE_string("policy", None, "The public policy that the base was made from.", required=True)
+_POLICY = flags.DEFINE_string("policy", "", "The public policy that the base was made from; for merged and peft.")
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write to.", required=True)
-_FORMAT = flags.DEFINE_enum("format", "merged", ["merged", "peft"], "What to write.")
+_FORMAT = flags.DEFINE_enum("format", "merged", ["merged", "peft", "lerobot_plugin"], "What to write.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "base"], "Type of merged weights.")
+_CAMERAS = flags.DEFINE_list("cameras", [], "For lerobot_plugin: cameras, in the base's order; empty: as recorded.")
+_PICTURE = flags.DEFINE_list("picture", ["480", "640"], "For lerobot_plugin: height,width of the pictures [px].")
+_BASE_NAME = flags.DEFINE_string(
+    "base_name", "", "For lerobot_plugin: the base's path from --output, or its name on the hub; empty copies the base."
+)
 
 
 def main(_: list[str]) -> None:
-    output = Path(_OUTPUT.value)
+    output, plugin = Path(_OUTPUT.value), _FORMAT.value == "lerobot_plugin"
+    if output.exists():
+        raise ValueError(f"{output} exists; choose another --output")
+    if not plugin and not _POLICY.value:
+        raise ValueError(f"--format={_FORMAT.value} needs --policy, the public policy that the base was made from")
     base = bases.load(_BASE.value)
     family = base.family
     start = adapter.load(Path(_ADAPTER.value), base)
     learn, theta = start.learner, start.meta_params["theta"]
-    policy = hub.local_directory(_POLICY.value)
     known = base.statistics
     statistics = {
         "observation.state.mean": known.state_mean,
@@ -58,6 +72,13 @@ def main(_: list[str]) -> None:
             f"{_ADAPTER.value} changes nothing: the base alone answers the same; adapt it before exporting"
         )
     print(f"effect:   the adapter changes the velocity on a fixed input by {100 * changed:.3g} % (rms)")
+    if plugin:
+        seen = _CAMERAS.value or list(cameras or ())
+        lerobot_policy.write(output, base, Path(_ADAPTER.value), seen, _picture(), _BASE_NAME.value)
+        print(f"policy:   {output}  (cameras {', '.join(seen)}; base {_BASE_NAME.value or 'inside'})")
+        print(lerobot_command(dataclasses.replace(robot, cameras=tuple(seen)), str(output)))
+        return
+    policy = hub.local_directory(_POLICY.value)
     if _FORMAT.value == "peft":
         manifest = adapter.manifest_of(_ADAPTER.value)
         name = _POLICY.value if policy != Path(_POLICY.value) else os.path.relpath(policy.resolve(), output.resolve())
@@ -99,6 +120,13 @@ def lerobot_command(robot: Embodiment, path: str, before: str = "") -> str:
     mapped = '--rename_map=\'{"observation.images.YOURS": "observation.images.camera1"}\''
     note = "" if seen else f"\n          the robot's names of its cameras are not recorded: add {mapped}, one for each"
     return f"run:      {before}lerobot-rollout {command}{note}"
+
+
+def _picture() -> tuple[int, int]:
+    sides = [int(side) for side in _PICTURE.value if side.isdecimal()]
+    if len(sides) != 2 or len(_PICTURE.value) != 2 or 0 in sides:
+        raise ValueError(f"--picture={','.join(_PICTURE.value)}: expected height,width in pixels, such as 480,640")
+    return sides[0], sides[1]
 
 
 def _tokenizer(policy: Path) -> Path | None:

@@ -14,5 +14,6 @@ def digest(demos: Mapping[str, Sequence[Demo]]) -> str:
         sha.update(f"{task}\0{len(recorded)}\0".encode())
         for demo in recorded:
             arrays = {"images": demo.images, "state": demo.state, "actions": demo.actions}
-            sha.update(f"{demo.instruction}\0{trees.digest(arrays)}\0".encode())
+            said = "".join(f"{first}\0{text}\0" for first, text in demo.steps)
+            sha.update(f"{demo.instruction}\0{said}{trees.digest(arrays)}\0".encode())
     return sha.hexdigest()

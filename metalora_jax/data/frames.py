@@ -8,7 +8,7 @@ import numpy as np
 from metalora_jax.data import widths
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.chunks import chunk_actions
-from metalora_jax.data.instructions import wording
+from metalora_jax.data.instructions import said
 from metalora_jax.data.normalize import normalize_actions
 from metalora_jax.data.preprocessor import Preprocessor
 from metalora_jax.types import ActionChunk, Demo, Observation
@@ -139,7 +139,7 @@ def _words(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens and mask of all frames: of every variant if there are paraphrases, else of the frames alone."""
     known = [
-        (demo, row, len(chosen))
+        (demo, row, chosen)
         for task, rows in first_row.items()
         for demo, row, chosen in zip(demos[task], rows, moments[task], strict=True)
     ]
@@ -150,9 +150,11 @@ def _words(
         variants = augment.variants
     tokens, masks = [], []
     for variant in range(variants):
-        for demo, row, count in known:
-            said = wording(demo, augment.seed if augment else 0, row, variant)
-            ids, mask = preprocessor.text(said, states[row : row + count])
+        for demo, row, chosen in known:
+            parts = said(demo, augment.seed if augment else 0, row, variant, chosen)
+            order = np.argsort(np.concatenate([where for _, where in parts]))
+            made = [preprocessor.text(text, states[row + where]) for text, where in parts]
+            ids, mask = (np.concatenate(each)[order] for each in zip(*made, strict=True))
             tokens.append(ids)
             masks.append(mask)
     return np.concatenate(tokens), np.concatenate(masks)

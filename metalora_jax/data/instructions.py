@@ -1,7 +1,7 @@
-"""The same instruction in other words: a table of paraphrases, and the choice of one for each variant of a frame.
+"""What is said at a frame: the instruction, one of its paraphrases, or the step of the task that is under way.
 
 A table lists texts for each task, without the instruction itself. The frozen front is cached for a fixed number of
-variants of every frame, so a paraphrase belongs to a variant: the first one keeps the instruction.
+variants of every frame, so a paraphrase belongs to a variant: the first one keeps the instruction, or its steps.
 """
 
 import json
@@ -81,16 +81,29 @@ def paraphrased(demos: Mapping[str, Sequence[Demo]], table: Table) -> dict[str, 
     return out
 
 
-def wording(demo: Demo, seed: int, row: int, variant: int) -> str:
-    """The text for one variant of a demonstration's frames: 0 gets the instruction, the others a paraphrase each.
+def said(demo: Demo, seed: int, row: int, variant: int, moments: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """The texts for one variant of a demonstration's frames: 0 gets what was said there, the others a paraphrase each.
 
     Args:
       demo: the demonstration.
       seed: of the augmentation.
       row: of the demonstration's first frame; every demonstration uses its paraphrases in a different order.
       variant: of the frames; if there are more variants than texts, texts repeat.
+      moments: (n,) the frames that are used.
+
+    Returns:
+      Each text with the positions in `moments` that it belongs to.
     """
-    if variant == 0 or not demo.paraphrases:
-        return demo.instruction
-    order = np.random.default_rng([seed, row]).permutation(len(demo.paraphrases))
-    return demo.paraphrases[order[variant % len(order)]]
+    if variant > 0 and demo.paraphrases:
+        order = np.random.default_rng([seed, row]).permutation(len(demo.paraphrases))
+        return [(demo.paraphrases[order[variant % len(order)]], np.arange(len(moments)))]
+    texts = demo.instruction, *(text for _, text in demo.steps)
+    which = np.searchsorted([first for first, _ in demo.steps], moments, side="right")
+    return [(texts[i], np.flatnonzero(which == i)) for i in np.unique(which)]
+
+
+def later(steps: Sequence[tuple[int, str]], before: int) -> tuple[tuple[int, str], ...]:
+    """The steps of a demonstration whose first `before` frames are cut off."""
+    begun = [text for first, text in steps if first <= before]
+    kept = ((first - before, text) for first, text in steps if first > before)
+    return (*(((0, begun[-1]),) if begun else ()), *kept)

@@ -202,6 +202,30 @@ def outside(stats: Mapping[str, np.ndarray], mode: str, values: np.ndarray) -> f
     return float(((values < low) | (values > high)).mean())
 
 
+def relative(stats: Mapping[str, np.ndarray], state: np.ndarray, actions: np.ndarray) -> bool:
+    """Whether statistics of actions are those of actions minus the state, while the recorded actions are absolute.
+
+    lerobot's `recompute_stats(relative_action=True)` puts such ones in the place of a data set's own, without a mark.
+
+    Args:
+      stats: of the action: "min" and "max" or "mean" and "std" -> (width,).
+      state, actions: (T, width) recorded ones.
+    """
+    if state.shape != actions.shape or any(len(values) != actions.shape[1] for values in stats.values()):
+        return False
+    if {"min", "max"} <= stats.keys():
+        low, high = stats["min"], stats["max"]
+    elif {"mean", "std"} <= stats.keys():
+        low, high = stats["mean"] - 4 * stats["std"], stats["mean"] + 4 * stats["std"]
+    else:
+        return False
+
+    def beyond(values: np.ndarray) -> float:
+        return float(((values < low - TINY) | (values > high + TINY)).mean())
+
+    return beyond(actions) > 0.25 and beyond(actions - state) < 0.02
+
+
 def normalize_state(statistics: Statistics, state: np.ndarray, width: int) -> np.ndarray:
     """(..., state_dim) in robot units -> (..., width), zero beyond state_dim."""
     _same_width("state", state, statistics.state_mean)

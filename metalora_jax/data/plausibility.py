@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from metalora_jax.data.instructions import later
 from metalora_jax.data.motions import unlike
 from metalora_jax.data.normalize import FLOOR, Statistics, compute
 from metalora_jax.types import Demo
@@ -130,7 +131,8 @@ def trimmed(demo: Demo, statistics: Statistics) -> Demo:
     if idle.whole:
         return demo
     kept = slice(idle.before, len(demo.actions) - idle.after)
-    return demo._replace(images=demo.images[kept], state=demo.state[kept], actions=demo.actions[kept])
+    steps = later(demo.steps, idle.before)
+    return demo._replace(images=demo.images[kept], state=demo.state[kept], actions=demo.actions[kept], steps=steps)
 
 
 def _noise(moves: np.ndarray) -> np.ndarray:

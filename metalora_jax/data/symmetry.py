@@ -78,6 +78,7 @@ class Symmetry(NamedTuple):
             self._state(demo.state).astype(np.float32),
             self._command(demo.actions).astype(np.float32),
             tuple(say(self.name, text) for text in demo.paraphrases),
+            tuple((first, say(self.name, text)) for first, text in demo.steps),
         )
 
     def _state(self, state: np.ndarray) -> np.ndarray:

@@ -111,3 +111,32 @@ def sample(velocity: Velocity, noise: jax.Array, num_steps: int) -> jax.Array:
 
     times = 1.0 - jnp.arange(num_steps, dtype=jnp.float32) / num_steps
     return jax.lax.scan(step, noise, times)[0]
+
+
+def guided(velocity: Velocity, previous: jax.Array, weights: jax.Array, limit: jax.Array | float) -> Velocity:
+    """A velocity that leads to a chunk which goes on from the one that is being executed.
+
+    Real-time chunking (Black, Galliker and Levine, arXiv:2506.07339): at every step of the sampler, the actions that
+    the flow now leads to are pulled towards the previous chunk, through the policy's own Jacobian.
+
+    Args:
+      velocity: of the policy.
+      previous: (B, T, D) the previous chunk from the new one's first step on, normalised; anything where it has ended.
+      weights: (T,) in [0, 1]: 1 on steps that must stay as they are, 0 on free ones.
+      limit: the strongest pull, beta in the paper; it is what acts at the noisy end, where the formula has no bound.
+    """
+
+    shares = weights[None, :, None]
+
+    def steered(x_t: jax.Array, t: jax.Array) -> jax.Array:
+        def end(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+            v = velocity(x, t)
+            return x - t[:, None, None] * v, v
+
+        actions, back, v = jax.vjp(end, x_t, has_aux=True)
+        error = jnp.where(shares > 0, shares * (previous - actions), 0.0)
+        [pull] = back(error.astype(actions.dtype))
+        strength = (jnp.square(t) + jnp.square(1 - t)) / (t * (1 - t))  # infinite at t = 1
+        return v - jnp.minimum(strength, limit)[:, None, None] * pull
+
+    return steered

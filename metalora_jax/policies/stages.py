@@ -48,7 +48,20 @@ def loss(
     return flow.draws_loss(lambda x_t, t: model.velocity(context, x_t, t), target, key, draws, action_dim)
 
 
-def sample(model: Policy, inputs: PyTree, noise: jax.Array) -> jax.Array:
+class Previous(NamedTuple):
+    """The chunk that is being executed, which a new one is to go on from; see `flow.guided`."""
+
+    actions: Array  # (B, chunk, max_action_dim), normalised, from the new chunk's first step on
+    weights: Array  # (chunk,) in [0, 1]
+    limit: Array | float
+
+
+def sample(model: Policy, inputs: PyTree, noise: jax.Array, previous: Previous | None = None) -> jax.Array:
     """Normalised action chunks (B, chunk, max_action_dim) from noise of that shape, by the policy's own sampler."""
     context = context_of(model, inputs)
-    return flow.sample(lambda x_t, t: model.velocity(context, x_t, t), noise, model.num_steps)
+
+    def velocity(x_t: jax.Array, t: jax.Array) -> jax.Array:
+        return model.velocity(context, x_t, t)
+
+    steered = velocity if previous is None else flow.guided(velocity, *previous)
+    return flow.sample(steered, noise, model.num_steps)

@@ -1,11 +1,9 @@
 """What we write, read by lerobot, which runs in an environment of its own."""
 
-import os
-
 import numpy as np
 import pytest
 
-from experiments.peer.client import PYTHON, Peer
+from experiments.peer.client import VERSIONS, Peer
 from metalora_jax.data import lerobot_v3
 from tests.demo_formats import CAMERAS, FPS, TASKS, make_libero_demos
 
@@ -13,10 +11,11 @@ pytestmark = [pytest.mark.lerobot, pytest.mark.parquet]
 
 
 @pytest.mark.parametrize("pictures", ["png", "h264-lossless"])
-def test_lerobot_reads_the_same(tmp_path, pictures):
+@pytest.mark.parametrize("version", VERSIONS)
+def test_lerobot_reads_the_same(tmp_path, lerobot_python, version, pictures):
     demos = make_libero_demos(TASKS[0], 3) + make_libero_demos(TASKS[1])
     lerobot_v3.write(tmp_path / "made", demos, CAMERAS, FPS, "panda", pictures)
-    with Peer(os.environ[PYTHON]) as peer:
+    with Peer(lerobot_python(version)) as peer:
         answer = peer.read_dataset(root=str(tmp_path / "made"), file=str(tmp_path / "frames.npz"))
     lengths = [len(demo.actions) for demo in demos]
     assert (answer["episodes"], answer["fps"], answer["robot"]) == (5, FPS, "panda")

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from metalora_jax.data import instructions
@@ -58,12 +59,30 @@ def test_tables_that_do_not_fit_the_tasks():
 def test_words_of_variants():
     demo = make_demos("reach", count=1)[0]._replace(paraphrases=TOLD)
 
-    def said(seed, row, variants=range(1, 4)):
-        return [instructions.wording(demo, seed, row, variant) for variant in variants]
+    def said(seed, row, variants=range(1, 4), demo=demo):
+        found = [instructions.said(demo, seed, row, variant, np.arange(5)) for variant in variants]
+        assert all(len(parts) == 1 and list(parts[0][1]) == [0, 1, 2, 3, 4] for parts in found)
+        return [parts[0][0] for parts in found]
 
-    assert instructions.wording(demo, 0, 7, 0) == demo.instruction
+    assert said(0, 7, [0]) == [demo.instruction]
     assert said(0, 7) == said(0, 7) == said(0, 7, range(4, 7))  # after the last, the first
     assert sorted(said(0, 7)) == sorted(TOLD)
     assert len({tuple(said(0, row)) for row in range(20)}) > 1
     assert len({tuple(said(seed, 7)) for seed in range(20)}) > 1
-    assert instructions.wording(demo._replace(paraphrases=()), 0, 7, 2) == demo.instruction
+    assert said(0, 7, [2], demo._replace(paraphrases=())) == [demo.instruction]
+
+
+def test_steps_are_said_from_their_frame_on():
+    demo = make_demos("reach", count=1)[0]._replace(steps=((3, "go there"), (6, "stay")))
+
+    def said(variant, demo=demo, moments=(0, 2, 3, 5, 6, 9)):
+        found = instructions.said(demo, 0, 0, variant, np.array(moments))
+        return {text: [moments[i] for i in where] for text, where in found}
+
+    assert said(0) == {demo.instruction: [0, 2], "go there": [3, 5], "stay": [6, 9]}
+    assert said(0, moments=(7, 3)) == {"go there": [3], "stay": [7]}
+    [(text, where)] = said(1, demo._replace(paraphrases=TOLD[:1])).items()
+    assert (text, where) == (TOLD[0], [0, 2, 3, 5, 6, 9])
+    assert instructions.later(demo.steps, 4) == ((0, "go there"), (2, "stay"))
+    assert instructions.later(demo.steps, 2) == ((1, "go there"), (4, "stay"))
+    assert instructions.later((), 2) == ()

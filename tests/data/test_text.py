@@ -254,7 +254,7 @@ class TestDatasetsAsPeopleHaveThem:
         edit_info(v3, features={**features, **more})
         assert_same(read_all(v3, CAMERAS), demos)
         assert "left out depth: observation.images.depth" in caplog.text
-        assert "left out annotations in words: language_persistent" in caplog.text
+        assert "left out annotations in words (keys use them: instruction=subtask" in caplog.text
         with pytest.raises(
             DemoError, match=r"observation\.images\.depth holds depth, not colours; name another camera"
         ):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from metalora_jax.evaluation.doctor import scales
+from tests.evaluation import faulty_sets, written_sets
 
 GOOD = {
     "observation.state": {"mean": [0.0, 0.0], "std": [1.0, 1.0]},
@@ -32,6 +33,25 @@ def read(tmp_path, action):
 def test_what_is_no_statistic_is_named(tmp_path, action, message):
     with pytest.raises(ValueError, match=message):
         read(tmp_path, action)
+
+
+def test_statistics_of_relative_actions_are_told_by_the_actions(tmp_path):
+    demos = faulty_sets.make_set(faulty_sets.Kind(human=False, fps=10), 0, 3)
+    root = written_sets.write_lerobot(tmp_path / "set", demos, faulty_sets.Kind(human=False, fps=10), "png")
+
+    def found(values):
+        stats = {"mean": values.mean(0), "std": values.std(0), "min": values.min(0), "max": values.max(0)}
+        state = {"mean": [0.0] * 6, "std": [1.0] * 6}
+        fields = {"action": {name: value.tolist() for name, value in stats.items()}, "observation.state": state}
+        (root / "meta" / "stats.json").write_text(json.dumps(fields))
+        outcomes = [result.outcome for result in written_sets.examined(root)]
+        return written_sets.above_info(outcomes), [o for o in outcomes if o.check == "data set's statistics"]
+
+    findings, [own] = found(np.concatenate([demo.actions for demo in demos]))
+    assert (findings, own.findings) == ([], ())
+    findings, _ = found(np.concatenate([demo.actions - demo.state for demo in demos]))
+    [one] = [str(finding) for finding in findings]
+    assert one.startswith("set/meta/stats.json: its statistics of actions are those of actions relative to the state")
 
 
 def test_averaged_quantiles_are_told_by_the_share_of_numbers_outside():

@@ -1,14 +1,13 @@
 """Side by side with lerobot and peft, which run in an environment of their own."""
 
 import dataclasses
-import os
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.peer.client import PYTHON, Peer
+from experiments.peer.client import VERSIONS, Peer
 from metalora_jax import adapters
 from metalora_jax.adapters import peft_format
 from metalora_jax.policies import flow
@@ -58,10 +57,15 @@ def batch(model, tmp_path_factory):
     return file, {name: jnp.asarray(value) for name, value in arrays.items()}
 
 
-@pytest.fixture
-def peer():
-    with Peer(os.environ[PYTHON]) as running:
+@pytest.fixture(scope="module", params=VERSIONS)
+def peer(request, lerobot_python):
+    with Peer(lerobot_python(request.param)) as running:
         yield running
+
+
+def without_dropout(name):
+    rules = preset(name, b_std=0.1)
+    return tuple(dataclasses.replace(rule, kind=dataclasses.replace(rule.kind, dropout=0.0)) for rule in rules)
 
 
 def loss_of(model, arrays):
@@ -84,7 +88,7 @@ def test_the_base_has_the_same_loss(peer, policy, model, batch):
 
 @pytest.mark.parametrize("name", ["plan", "lerobot"])
 def test_our_adapter_has_the_same_loss_and_gradient_there(peer, policy, model, batch, tmp_path, name):
-    placement = tuple(dataclasses.replace(rule, dropout=0.0) for rule in preset(name, b_std=0.1))
+    placement = without_dropout(name)
     graph, theta, phi = adapters.split(adapters.attach(model, placement, jax.random.key(0)))
     names = convert.module_names(model.config)
     peft_format.write(tmp_path / "adapter", placement, theta, names, base_model=str(policy))
@@ -117,7 +121,7 @@ def test_their_adapter_has_the_same_loss_here(peer, policy, model, batch, tmp_pa
 
 
 def test_exports_load_there_with_the_same_loss(peer, policy, model, batch, tmp_path):
-    placement = tuple(dataclasses.replace(rule, dropout=0.0) for rule in preset("plan", b_std=0.1))
+    placement = without_dropout("plan")
     adapted = adapters.attach(model, placement, jax.random.key(0))
     expected = pytest.approx(float(loss_of(adapted, batch[1])), rel=1e-5)
     statistics = {

@@ -109,6 +109,38 @@ def test_sampler_visits_times_from_one_downwards():
     np.testing.assert_allclose(times[0, 0, 0], (1 + 0.75 + 0.5 + 0.25) / 4)
 
 
+def test_guidance_keeps_what_is_executed_and_leaves_the_rest_alone():
+    actions, noise, before = normal(0, 2, 3, 4), normal(1, 2, 3, 4), 3 * normal(2, 2, 3, 4)
+
+    def towards_data(x, t):
+        return (x - actions) / t[:, None, None]
+
+    def sampled(weights, previous=before, velocity=towards_data):
+        return flow.sample(flow.guided(velocity, previous, jnp.array(weights), 10.0), noise, 10)
+
+    free = sampled([0.0, 0.0, 0.0], jnp.full_like(before, jnp.nan))  # where nothing is left, anything may stand
+    np.testing.assert_allclose(free, flow.sample(towards_data, noise, 10), atol=1e-6)
+
+    def still(x, t):
+        return jnp.zeros_like(x)
+
+    out = sampled([1.0, 0.5, 0.0], velocity=still)
+    np.testing.assert_array_equal(out[:, 2], noise[:, 2])
+    away = [np.abs(out - before)[:, step] / np.abs(noise - before)[:, step] for step in (0, 1)]
+    assert away[0].max() < 0.01
+    assert 0.02 < away[1].min() <= away[1].max() < 0.5
+
+
+def test_guidance_goes_through_the_jacobian_of_the_policy():
+    # v = x m at t: the flow leads to x (1 - t m), whose transposed Jacobian turns an error into a pull.
+    m, x, before, t = 0.3 * normal(0, 4, 4), normal(1, 1, 3, 4), normal(2, 1, 3, 4), 0.25
+    weights = jnp.array([1.0, 0.7, 0.0])
+    found = flow.guided(lambda x, t: x @ m, before, weights, 10.0)(x, jnp.array([t]))
+    jacobian = jnp.eye(4) - t * m
+    pull = (weights[None, :, None] * (before - x @ jacobian)) @ jacobian.T
+    np.testing.assert_allclose(found, x @ m - (t**2 + (1 - t) ** 2) / (t * (1 - t)) * pull, rtol=1e-4)
+
+
 def test_counts_below_one_are_refused():
     with pytest.raises(ValueError, match="draws=0"):
         flow.draws_loss(lambda x, t: x, chunk(), jax.random.key(0), 0, 2)

@@ -58,10 +58,10 @@ def test_fields_without_effect_are_named(directory, monkeypatch):
     monkeypatch.setattr(lerobot.logging, "warning", lambda text, *args: said.append(text % args))
     convert.load(directory)
     assert not said
-    edit(directory / "config.json", optimizer_lr=1e-3, device="cuda", new_attention="flash")
+    edit(directory / "config.json", optimizer_lr=1e-3, device="cuda", pretrained_revision=None, new_attention="flash")
     convert.load(directory)
     (line,) = said
-    assert "new_attention: unknown to this version, and ignored" in line
+    assert "config.json: new_attention: unknown to this version, and ignored" in line
 
 
 def test_old_statistics_among_the_weights_are_no_weights(directory):

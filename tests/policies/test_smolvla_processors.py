@@ -238,6 +238,19 @@ def test_demonstrations_of_two_robots(directory):
         bases.convert(directory, [one, other._replace(actions=other.actions[:, :4])])
 
 
+def test_statistics_of_relative_actions_are_refused(directory, said):
+    ahead = [demo._replace(actions=demo.state + 50 + np.roll(demo.state, -1, 0) / 10) for demo in smooth((1.0, 2.0))]
+    demos = [demo._replace(state=demo.state + 50) for demo in ahead]
+    kept = {name: value for name, value in quantiles(demos, False).items() if "q" not in name}
+    save_file(kept, directory / STATE)
+    bases.convert(directory, demos)
+    apart = np.concatenate([demo.actions - demo.state for demo in demos])
+    stats = {"mean": apart.mean(0), "std": apart.std(0), "min": apart.min(0), "max": apart.max(0)}
+    save_file(kept | {f"action.{name}": value for name, value in stats.items()}, directory / STATE)
+    with pytest.raises(ValueError, match=r"statistics of actions, in .*, are those of actions relative to the state"):
+        bases.convert(directory, demos)
+
+
 def test_where_they_came_from(directory):
     assert bases.convert(directory)[1].startswith(f"the policy's own, in {STATE}: state by mean and standard deviation")
     assert scaling.Scaling(bases.load().statistics, "there").doubts == ()

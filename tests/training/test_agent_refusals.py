@@ -6,7 +6,7 @@ import pytest
 
 from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
-from metalora_jax.adaptation.agent import Agent
+from metalora_jax.adaptation.agent import Agent, Executing
 from metalora_jax.adapters import placement
 from metalora_jax.training.adapt import Options, adapt
 from tests.tiny_base import EXPERT, make_base, make_demos
@@ -72,3 +72,17 @@ def test_what_cannot_be_seen_is_refused(change, message):
     images, state = change(demo.images[0], demo.state[0])
     with pytest.raises(ValueError, match=message):
         Agent(make_base()).act(images, state, demo.instruction, KEY)
+
+
+def test_a_chunk_goes_on_from_what_is_executed(start):
+    base, demo = make_base(), make_demos("reach")[0]
+    agent = Agent(base, start.learner)
+    seen = demo.images[0], demo.state[0], demo.instruction, KEY
+    free = agent.act(*seen)
+    left = free[2:4] + base.statistics.action_std
+    bound = agent.act(*seen, Executing(left, np.ones(2)))
+    assert np.abs(bound[:2] - left).max() < 0.1 * np.abs(free[:2] - left).mean()
+    np.testing.assert_allclose(agent.act(*seen, Executing(left, np.zeros(2))), free, atol=1e-5)
+    for wrong in (Executing(left[:, :-1], np.ones(2)), Executing(left, np.ones(3))):
+        with pytest.raises(ValueError, match=r"the commands that are executed have shape .*a row for each weight"):
+            agent.act(*seen, wrong)

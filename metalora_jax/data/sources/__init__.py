@@ -14,7 +14,7 @@ from metalora_jax.data.sources.embodiment import Embodiment
 from metalora_jax.data.sources.hdf5 import Hdf5
 from metalora_jax.data.sources.lerobot import LeRobot
 from metalora_jax.data.sources.lerobot_info import INFO, Info
-from metalora_jax.data.sources.names import check_names, part_of, plain_camera, read_keys
+from metalora_jax.data.sources.names import WORDS, check_names, part_of, plain_camera, read_keys
 from metalora_jax.data.sources.rlds import Rlds
 from metalora_jax.data.sources.selection import Episode, Fault, Selection, selection
 from metalora_jax.data.sources.source import Source
@@ -45,7 +45,9 @@ def open(
     Args:
       path: an HDF5 file, a directory of `<task>_demo.hdf5`, a LeRobot dataset, or a TFDS dataset or version of one.
       cameras: which go into `Demo.images`, in this order; with none, pictures are not read.
-      keys: camera, "state" or "action" -> its name in the dataset, if `names.KNOWN` does not list it.
+      keys: camera, "state" or "action" -> its name in the dataset, if `names.KNOWN` does not list it. In an annotated
+        LeRobot dataset "instruction" -> the style of the remarks that are said in its place, frame by frame
+        ("subtask"), and "paraphrases" -> that of its other wordings ("task_aug").
       episodes: the only ones to read, by the dataset's own numbers; "task:3" where every task counts anew. None: all.
       drop: those not to read, in the same way.
       skip_bad: leave out demonstrations that cannot be used, with a warning that names them; else they are errors.
@@ -60,6 +62,8 @@ def open(
         near = difflib.get_close_matches(path.name, sorted(other.name for other in path.parent.glob("*")))
         hint = f" (did you mean {', '.join(near)}?)" if near else ""
         raise DemoError(f"{path}: no such demonstration file or directory{hint}; record it with metalora collect")
+    if (asked := [part for part in WORDS if part in keys]) and not (path / "meta" / "info.json").is_file():
+        raise DemoError(f"{path}: keys name {asked[0]}, which only annotated LeRobot datasets give; leave it out")
     if path.is_file():
         return Hdf5(path, cameras, keys, selected)
     for pattern, kind in _KINDS.items():

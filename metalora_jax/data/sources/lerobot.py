@@ -13,13 +13,13 @@ from absl import logging
 
 from metalora_jax.data import text
 from metalora_jax.data.demos import DemoError, checked, stack_cameras
-from metalora_jax.data.sources import pictures
+from metalora_jax.data.sources import lerobot_language, pictures
 from metalora_jax.data.sources.embodiment import Embodiment, recorded_cameras
-from metalora_jax.data.sources.lerobot_info import REMEDY, Info
+from metalora_jax.data.sources.lerobot_info import ANNOTATIONS, REMEDY, Info
 from metalora_jax.data.sources.lerobot_meta import Row, load
 from metalora_jax.data.sources.lerobot_tables import Tables, check_counters, vectors
 from metalora_jax.data.sources.lerobot_videos import Videos
-from metalora_jax.data.sources.names import feature_names
+from metalora_jax.data.sources.names import WORDS, feature_names
 from metalora_jax.data.sources.selection import EVERYTHING, Episode, Selection, check, listed
 from metalora_jax.data.sources.source import Source
 from metalora_jax.types import Demo
@@ -32,7 +32,7 @@ class LeRobot(Source):
 
     def __init__(self, path: Path, cameras: Sequence[str], keys: Mapping[str, str], selection: Selection = EVERYTHING):
         """Reads the metadata; of the features only those that are requested."""
-        self.path, self.selection = path, selection
+        self.path, self.selection, self._keys = path, selection, keys
         self._cameras = tuple(cameras)
         self._info = info = Info(path)
         self._features = feature_names(info.path, info.features, cameras, keys, info.pictures())
@@ -44,8 +44,9 @@ class LeRobot(Source):
         check(path, selection, [(None, row.number) for row in self._rows])
         self._tables = Tables(self._rows)
         self._videos = {key: Videos(key, self._rows, info.fps, self._counted) for key in videos}
+        self._spoken = lerobot_language.COLUMNS if any(part in keys for part in WORDS) else ()
         for why, left_out in info.left_out().items():
-            if left_out:
+            if left_out and not (why == ANNOTATIONS and self._spoken):
                 logging.info("%s: left out %s: %s", path, why, ", ".join(left_out))
         for oddity in text.oddities(row.task for row in self._rows if row.task):
             logging.warning("%s: %s", path, oddity)
@@ -142,7 +143,7 @@ class LeRobot(Source):
         where = f"{row.data}: episode {row.number}"
         _, state, action = self._features
         stored = [key for key in self._features.cameras if self._declared[key].dtype == "image"]
-        table = self._tables.read(row, [state, action, *stored, *_NUMBERS], ["index"])
+        table = self._tables.read(row, [state, action, *stored, *_NUMBERS], ["index", *self._spoken])
         if self._info.version == 2 and self._begins_elsewhere(row, table):
             before = self._rows[: self._rows.index(row)]  # a wrong length there is no fault of this one's
             row = row._replace(first=sum(self._counted(before)))
@@ -150,7 +151,8 @@ class LeRobot(Source):
         seen = [self._pictures(where, row, key, table) for key in self._features.cameras]
         images = stack_cameras(where, self._cameras, seen, row.length)
         parts = (vectors(where, key, self._declared[key], table) for key in (state, action))
-        return checked(where, row.task, images, *parts)
+        demo = checked(where, row.task, images, *parts)
+        return lerobot_language.add(where, demo, self._keys, table, self._info.fps)
 
     @staticmethod
     def _begins_elsewhere(row: Row, table: Any) -> bool:

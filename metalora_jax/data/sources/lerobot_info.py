@@ -11,11 +11,12 @@ import numpy as np
 
 from metalora_jax.data import text
 from metalora_jax.data.demos import DemoError
+from metalora_jax.data.sources.lerobot_language import COLUMNS, HINT
 from metalora_jax.data.text import named
 
 REMEDY = "download or write the dataset again"
 INFO = "meta/info.json"
-LANGUAGE = ("language_persistent", "language_events", "task_aug")  # columns of annotations, which are not read
+ANNOTATIONS = f"annotations in words ({HINT})"
 _FIELD = re.compile(r"\{([^{}!:.\[]*)(?::0?\d*d?)?\}")
 
 
@@ -73,8 +74,8 @@ class Info:
 
     def left_out(self) -> dict[str, list[str]]:
         """Features that are never read, by why."""
-        spoken = [key for key in self.features if self._dtype(key) == "language" or key in LANGUAGE]
-        return {"depth": [key for key in self.features if self.is_depth(key)], "annotations in words": spoken}
+        spoken = [key for key in self.features if self._dtype(key) == "language" or key in COLUMNS]
+        return {"depth": [key for key in self.features if self.is_depth(key)], ANNOTATIONS: spoken}
 
     def _dtype(self, key: str) -> Any:
         return feature.get("dtype") if isinstance(feature := self.features[key], dict) else None

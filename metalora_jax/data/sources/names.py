@@ -34,6 +34,7 @@ _LIKE = {  # words in other people's names of a part, the likeliest first
     "state": ("state", "proprio", "qpos", "joint", "pose"),
     "action": ("action", "command", "target"),
 }
+WORDS = ("instruction", "paraphrases")  # parts that annotations of a LeRobot dataset may give, by their style
 _COUNTERS = ("timestamp", "index", "frame_index", "episode_index", "task_index", "language_instruction")
 
 
@@ -135,6 +136,7 @@ def check_names(cameras: object, keys: object) -> tuple[tuple[str, ...], dict[st
     for part, feature in chosen.items():
         if not isinstance(feature, str):
             raise DemoError(f"keys give {named(feature)} for {part!r}, expected the name of a feature")
-    if unknown := chosen.keys() - {*seen, "state", "action"}:
-        raise DemoError(f"keys name {min(unknown)!r}; known: {', '.join(('state', 'action', *seen))}")
+    if unknown := chosen.keys() - {*seen, "state", "action", *WORDS}:
+        known = f"state, action, {', '.join(WORDS)} and the cameras {', '.join(seen)}"
+        raise DemoError(f"keys name {min(unknown)!r}; known: {known}")
     return seen, chosen

@@ -99,6 +99,20 @@ def _without_world(request: Request) -> Iterator[Result]:
     if loaded:
         yield Result(loaded)
     yield from map(Result, _statistics(request, found, base))
+    yield from map(Result, _own_statistics(paths, found))
+
+
+def _own_statistics(paths: Sequence[Path], found: Sequence[Recording]) -> Iterator[Outcome]:
+    """Those that a LeRobot data set brings. Nothing here is computed from them, but lerobot trains under them."""
+    for path in paths:
+        if not (file := path / "meta" / "stats.json").is_file():
+            continue
+        try:
+            given = scales.read(file)
+        except ValueError:
+            continue  # older versions have none of the whole
+        wrong = scales.relative(f"{path.name}/meta/stats.json", given.action, [r for r in found if r.file == path.name])
+        yield Outcome("data set's statistics", (wrong,) if wrong else (), "of the actions as they are recorded")
 
 
 def _read(

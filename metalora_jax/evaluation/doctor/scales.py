@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metalora_jax.adaptation.conventions import FAR_ACTION, FAR_STATE
+from metalora_jax.data import normalize
 from metalora_jax.data.normalize import Statistics
 from metalora_jax.data.text import named
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome
@@ -104,6 +105,9 @@ def statistics(given: Scales, where: str, recordings: Sequence[Recording], bound
             what = f"{kind} has {len(own['mean'])} dimensions, the demonstrations have {data[0].shape[1]}"
             found.append(Finding(where, what, "use the statistics of this robot and of this state"))
             continue
+        if kind == "action" and (wrong := relative(where, own, recordings)):
+            found.append(wrong)
+            continue
         found += _degenerate(where, kind, own, data)
         found += _uncovered(where, kind, own, data)
         found += _narrow_quantiles(where, kind, own, data)
@@ -113,6 +117,21 @@ def statistics(given: Scales, where: str, recordings: Sequence[Recording], bound
         found.insert(0, Finding(where, said, _REMEDY))
     note = f"standard deviations: state {_figures(given.state['std'])}, action {_figures(given.action['std'])}"
     return Outcome("statistics", tuple(found), note)
+
+
+def relative(where: str, own: Mapping[str, np.ndarray], recordings: Sequence[Recording]) -> Finding | None:
+    """What there is to say about action statistics that are those of relative actions, of absolute recorded ones."""
+    if len({(r.state.shape[1], r.actions.shape[1]) for r in recordings}) != 1:
+        return None
+    state, actions = (np.concatenate([getattr(r, part) for r in recordings]) for part in ("state", "actions"))
+    if not normalize.relative(own, state, actions):
+        return None
+    return Finding(
+        where,
+        "its statistics of actions are those of actions relative to the state, the recorded actions are absolute",
+        "lerobot's recompute_stats(relative_action=True) leaves no mark: recompute them without it before a policy is "
+        "trained under them",
+    )
 
 
 def against(given: Scales, where: str, base: Scales) -> list[Finding]:

@@ -47,6 +47,7 @@ _FIXED: dict[str, tuple[Any, ...]] = {
 # How lerobot trains, saves and executes; nothing that its networks compute.
 _ELSEWHERE = (
     r"(optimizer|scheduler)_\w+|compile_\w+|device|use_amp|push_to_hub|repo_id|private|tags|license|pretrained_path|"
+    r"pretrained_revision|"
     r"n_action_steps|use_cache|freeze_vision_encoder|train_expert_only|train_state_proj|load_vlm_weights|rtc_config|"
     r"use_peft|output_features|normalization_mapping|pad_language_to"
 )
