@@ -50,7 +50,7 @@ class Embodiment:
 
     def measured(self, demos: Sequence[Demo]) -> "Embodiment":
         """With the units that the numbers of demonstrations look like; grippers are left out."""
-        found = {}
+        found: dict[str, Any] = {}
         for kind in ("state", "action"):
             values = np.concatenate([demo.state if kind == "state" else demo.actions for demo in demos])
             low, high = np.quantile(values, (0.02, 0.98), axis=0)
