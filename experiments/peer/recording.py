@@ -43,7 +43,7 @@ def write(root, source, how, new):
     elif how == "split":
         left = left[: count // 2]
         dataset_tools.split_dataset(made, {"a": left, "b": list(range(len(left), count))}, output_dir=root.parent)
-        next(path for path in (root.parent / "a", Path(f"{root.parent}/first_a")) if path.is_dir()).rename(root)
+        (root.parent / "a").rename(root)
     elif how == "merged":
         dataset_tools.merge_datasets(made, "local/merged", output_dir=root)
     elif how == "retold":

@@ -220,10 +220,13 @@ def relative(stats: Mapping[str, np.ndarray], state: np.ndarray, actions: np.nda
     else:
         return False
 
-    def beyond(values: np.ndarray) -> float:
-        return float(((values < low - TINY) | (values > high + TINY)).mean())
+    def beyond(values: np.ndarray) -> np.ndarray:
+        return ((values < low - TINY) | (values > high + TINY)).mean(axis=0)
 
-    return beyond(actions) > 0.25 and beyond(actions - state) < 0.02
+    absolute, apart = beyond(actions), beyond(actions - state)
+    fits = (absolute < 0.02) | (apart < 0.02)  # lerobot keeps the gripper's absolute; around 0 both fit
+    only_apart = (absolute > 0.25) & (apart < 0.02)
+    return bool(fits.all() and only_apart.sum() >= min(2, len(fits)))
 
 
 def normalize_state(statistics: Statistics, state: np.ndarray, width: int) -> np.ndarray:
