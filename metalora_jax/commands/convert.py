@@ -23,7 +23,7 @@ from metalora_jax.types import Demo
 _POLICY = flags.DEFINE_string("policy", None, "lerobot policy: a directory, or a name on the hub.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write the base to.", required=True)
 _DEMOS = flags.DEFINE_string(
-    "demos", "", "Pattern of HDF5 files or dataset directories of training tasks; empty keeps the policy's own."
+    "demos", "", "HDF5 files or dataset directories of training tasks, by pattern; or owner/name@revision on the hub."
 )
 _KEYS = flags.DEFINE_list("keys", [], "state=FEATURE, action=FEATURE, of a dataset with other names.")
 _DROP = flags.DEFINE_list("drop", [], "Demonstrations not to read, by the dataset's own numbers: 3,7; or task:3.")
@@ -33,8 +33,8 @@ _DTYPE = flags.DEFINE_enum("param_dtype", "float32", ["float32", "bfloat16"], "T
 
 
 def _demonstrations() -> dict[str, list[Demo]]:
-    paths = sorted(glob.glob(_DEMOS.value))
-    if not paths:
+    paths = sorted(glob.glob(_DEMOS.value)) or [str(sources.local(_DEMOS.value))]
+    if not Path(paths[0]).exists():
         raise ValueError(f"no file matches --demos={_DEMOS.value}")
     keys = sources.read_keys(_KEYS.value)
     found: dict[str, list[Demo]] = defaultdict(list)

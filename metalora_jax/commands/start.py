@@ -4,14 +4,18 @@ import importlib
 import json
 import logging as python_logging
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import app, flags, logging
+from ml_collections import ConfigDict
 
 from metalora_jax.commands import recipes
 from metalora_jax.machine import caches
+
+_NONE = re.compile(r"--?config\.([\w.]+)=None")
 
 
 def launch(name: str) -> None:
@@ -35,7 +39,15 @@ def run(main: Callable[[list[str]], None], config: Callable[[], Mapping[str, Any
 
     def parse(argv: list[str]) -> list[str]:
         try:
-            return flags.FLAGS(recipes.resolve(argv))
+            words = recipes.resolve(argv)
+            sys.argv = [word for word in words if not _NONE.fullmatch(word)]  # where config flags look for overrides
+            try:
+                return flags.FLAGS(sys.argv)
+            finally:
+                if flags.FLAGS.is_parsed() and (
+                    none := [match[1] for word in words if (match := _NONE.fullmatch(word))]
+                ):
+                    _set_to_none(flags.FLAGS.config, none)
         except flags.Error as error:
             # All flags are read, and one that is required is missing: to show the config, none but its own are needed.
             if shown is not None and flags.FLAGS.is_parsed() and shown.value:
@@ -68,6 +80,19 @@ def run(main: Callable[[list[str]], None], config: Callable[[], Mapping[str, Any
     python_logging.getLogger("jax._src.xla_bridge").setLevel(python_logging.WARNING)
     caches.keep_compiled()
     app.run(guarded, flags_parser=parse)
+
+
+def _set_to_none(config: ConfigDict, fields: Sequence[str]) -> None:
+    """What `--config.conditions=None` asks for: ml_collections itself cannot parse None where there is a section."""
+    for name in fields:
+        *above, last = name.split(".")
+        section = config
+        for part in above:
+            section = section[part]
+        if last not in section:
+            raise AttributeError(f"no field {name}; known: {', '.join(section)}")
+        with section.unlocked(), section.ignore_type():
+            section[last] = None
 
 
 def _last_line(error: Exception) -> str:

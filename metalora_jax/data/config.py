@@ -1,60 +1,182 @@
 """Which demonstrations a recipe learns from: the section `data` of a config, and reading what it names."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from metalora_jax.data import content, sources
-from metalora_jax.fields import from_fields
+from metalora_jax.fields import check_positive, each, from_fields
 from metalora_jax.types import Demo
 
 
 class DataConfig(NamedTuple):
-    """Which demonstrations are learned from."""
+    """Which demonstrations are learned from; what is empty is read from the data, see `resolved`."""
 
-    directory: str  # of <task>_demo.hdf5, a LeRobot dataset or a TFDS dataset; see `data.sources`
-    tasks: Sequence[str]  # by name, or by instruction
-    demos: int  # the first so many of each task
-    cameras: Sequence[str]  # in the order of the base
+    directory: str  # of <task>_demo.hdf5, a LeRobot dataset or a TFDS dataset; or owner/name@revision on the hub
+    tasks: Sequence[str] = ()  # by name, or by instruction. Empty: all
+    demos: int | None = None  # the first so many of each task. None: all
+    cameras: Sequence[str] = ()  # in the order of the base. Empty: all, in the data's order
     digest: str = ""  # of their content, which must then be this one, see `data.content`; empty takes what is there
     keys: Mapping[str, str] | None = None  # camera, state or action -> its name in a dataset of one's own
     frames: int | None = None  # of each demonstration, spread evenly; few make a large base's front cheap. None: all
     episodes: Sequence[int | str] | None = None  # the only ones to read, by the dataset's own numbers. None: all
     drop: Sequence[int | str] = ()  # those not to read; "task:3" in a directory of HDF5 files, which all count from 0
     skip_bad: bool = False  # leave out what cannot be used, with a warning that names it; else it is an error
+    held_out_tasks: float = 0.0  # share of the tasks, the last ones, that is not read; only where `tasks` is empty
+    held_out_episodes: float = 0.0  # share of each task's episodes, the last ones, that is not read
+    weight: float = 1.0  # how often a task of this dataset is drawn, in proportion to the weights of `others`
+    others: Mapping[str, "DataConfig"] = {}
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "DataConfig":
-        """Reads the section `data`; see `fields.from_fields`."""
-        return from_fields(cls, fields, "data")
+        """Reads the section `data`; see `fields.from_fields`.
 
-    def open(self) -> sources.Source:
+        Raises:
+          ValueError: a share is outside [0, 1), tasks are held out of a list, or a weight is not positive.
+        """
+        self = from_fields(cls, fields, "data", {"others": each(cls.from_config), "keys": _keys})
+        check_positive(self, "data", ("demos", "weight"))
+        for name in ("held_out_tasks", "held_out_episodes"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"data.{name} is {getattr(self, name)}; it is a share, from 0 to below 1")
+        if self.tasks and self.held_out_tasks:
+            raise ValueError("data.held_out_tasks is a share of all tasks, and data.tasks names some: set one of them")
+        if odd := [name for name in self.others if "/" in name or not name]:
+            raise ValueError(f"data.others has {odd[0]!r}; it names tasks as name/task: choose a name without a slash")
+        return self
+
+    def open(self, pictures: bool = True) -> sources.Source:
         """The demonstrations at `directory`; raises what `data.sources.open` raises."""
-        return sources.open(
-            self.directory, self.cameras, self.keys, episodes=self.episodes, drop=self.drop, skip_bad=self.skip_bad
-        )
+        seen = (self.cameras or sources.cameras(self.directory, self.keys)) if pictures else ()
+        keys = dict(self.keys or {})
+        if not pictures:
+            keys = {part: name for part, name in keys.items() if part in ("state", "action")}
+        return sources.open(self.directory, seen, keys, episodes=self.episodes, drop=self.drop, skip_bad=self.skip_bad)
 
 
-def read_demos(data: DataConfig) -> dict[str, list[Demo]]:
-    """The demonstrations that `data` names.
+def _keys(value: Any) -> Any:
+    """Keys as a mapping, or as the "part=feature" pairs of a flag."""
+    return sources.read_keys(value) if isinstance(value, list | tuple) else value
+
+
+class HeldOut(NamedTuple):
+    """What `resolved` leaves for judging."""
+
+    tasks: tuple[str, ...]
+    episodes: tuple[int | str, ...]  # of the tasks that are learned, by the dataset's own numbers
+
+
+def resolved(data: DataConfig) -> tuple[DataConfig, HeldOut]:
+    """The section with tasks, cameras and episodes named, and what its shares hold out; no picture is decoded.
+
+    The rule: of n tasks, and of each task's n episodes, the last floor(share n), in the dataset's order. Those recorded
+    last are the nearest to those that a robot will meet; nothing is drawn, so that anyone finds the same.
 
     Raises:
-      ValueError: they are not those of `data.digest`; or see `data.sources`.
+      DemoError: see `data.sources`.
     """
-    demos = sources.read(data.open(), data.tasks, data.demos)
-    if data.digest and (found := content.digest(demos)) != data.digest:
+    if not data.directory:
+        raise ValueError("data.directory is not set; --config.data.directory=PATH, or owner/name@revision on the hub")
+    others = {name: resolved(other)[0] for name, other in data.others.items()}
+    cameras = tuple(data.cameras) or sources.cameras(data.directory, data.keys)
+    if data.tasks and not data.held_out_episodes:
+        return data._replace(cameras=cameras, others=others), HeldOut((), ())
+    source = data.open(pictures=False)
+    tasks, apart = _split(tuple(data.tasks) or source.names(), data.held_out_tasks)
+    learned, judged = list[int | str](), list[int | str]()
+    for task in tasks:
+        name = source.find(task)
+        numbers = [episode.number for episode in source.listing(name) if episode.number is not None]
+        for known, part in zip((learned, judged), _split(tuple(numbers), data.held_out_episodes), strict=True):
+            known += [f"{name}:{number}" for number in part] if source.several else part
+    plain = data._replace(tasks=tasks, cameras=cameras, held_out_tasks=0.0, held_out_episodes=0.0, others=others)
+    return plain._replace(episodes=tuple(learned)) if judged else plain, HeldOut(apart, tuple(judged))
+
+
+def _split(values: tuple, share: float) -> tuple[tuple, tuple]:
+    """All but the last floor(share n), and those."""
+    first = len(values) - math.floor(share * len(values) + 1e-9)  # a tenth of ten is one
+    return values[:first], values[first:]
+
+
+def described(data: DataConfig, held: HeldOut) -> str:
+    """One line: what is learned from, and what is kept for judging."""
+    tasks = len(data.tasks) + sum(len(other.tasks) for other in data.others.values())
+    words = f"learning from {tasks} task{'s' * (tasks != 1)}, cameras {', '.join(data.cameras)}"
+    if held.tasks:
+        words += f"; held out: {', '.join(map(repr, held.tasks))}"
+    if held.episodes:
+        words += f"; held-out episodes: {','.join(map(str, held.episodes))}"
+    return words
+
+
+def read_demos(data: DataConfig, pictures: bool = True) -> dict[str, list[Demo]]:
+    """The demonstrations that `data` names; a task of one of `others` is called `name/task`.
+
+    Raises:
+      ValueError: they are not those of `data.digest`; datasets differ in widths or cameras; or see `data.sources`.
+    """
+    data, _ = resolved(data)
+    demos = sources.read(data.open(pictures), data.tasks, data.demos)
+    if data.digest and pictures and (found := content.digest(demos)) != data.digest:
         raise ValueError(
             f"the demonstrations in {data.directory} have digest {found}, the config wants {data.digest}: get those "
             "that it was written for, or set `digest` to '' to learn from these"
         )
+    for name, other in data.others.items():
+        if tuple(other.cameras) != tuple(data.cameras):
+            raise ValueError(
+                f"data.others.{name} has cameras {', '.join(other.cameras)}, data {', '.join(data.cameras)}: name the same "
+                "ones in both, and map them to features with keys"
+            )
+        more = read_demos(other, pictures)
+        _check_alike(data.directory, demos, other.directory, more)
+        demos |= {f"{name}/{task}": recorded for task, recorded in more.items()}
     return demos
 
 
+def _check_alike(where: str, demos: Mapping[str, list[Demo]], elsewhere: str, more: Mapping[str, list[Demo]]) -> None:
+    one, other = ((d.images.shape[1:], d.state.shape[1], d.actions.shape[1]) for d in (_any(demos), _any(more)))
+    if one != other:
+        raise ValueError(
+            f"(cameras, height, width, 3), state and action differ: {where}: {one}; {elsewhere}: {other}; bring both "
+            "to one size of pictures, and learn from robots with the same joints"
+        )
+
+
+def _any(demos: Mapping[str, list[Demo]]) -> Demo:
+    return next(iter(demos.values()))[0]
+
+
+def weights(data: DataConfig, tasks: Sequence[str]) -> list[float] | None:
+    """How likely each of `tasks` is drawn, adding up to 1; None where there is one dataset, and all are alike.
+
+    Datasets are drawn in proportion to their weights, and the tasks of each evenly.
+    """
+    if not data.others:
+        return None
+    owners = [owner if (owner := task.partition("/")[0]) in data.others else "" for task in tasks]
+    shares = {"": data.weight} | {name: other.weight for name, other in data.others.items()}
+    total = sum(shares[owner] for owner in set(owners))
+    return [shares[owner] / total / owners.count(owner) for owner in owners]
+
+
 def unpictured(parts: Iterable[DataConfig]) -> list[DataConfig]:
-    """What several sections ask for, each once, all of every demonstration but its pictures."""
+    """What several sections ask for, each once, for `read_demos` without pictures."""
     found: list[DataConfig] = []
     for part in parts:
-        keys = {name: feature for name, feature in (part.keys or {}).items() if name not in part.cameras}
-        plain = part._replace(cameras=(), digest="", frames=None, keys=keys)
+        plain = part._replace(cameras=(), digest="", frames=None)
         if plain not in found:  # keys cannot be hashed
             found.append(plain)
     return found
+
+
+def check_named(data: DataConfig, section: str) -> None:
+    """Refuses a section that leaves its tasks or cameras to the data.
+
+    Raises:
+      ValueError: the field is named.
+    """
+    for name in ("tasks", "cameras"):
+        if not getattr(data, name):
+            raise ValueError(f"{section}.{name} is not set; only meta_train reads it from the data: name it here")

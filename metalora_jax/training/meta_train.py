@@ -17,8 +17,8 @@ from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.conventions import quick
 from metalora_jax.adaptation.frozen_front import frozen_outputs
 from metalora_jax.adaptation.learner import Learner, learner, loss_fn
-from metalora_jax.data import content
-from metalora_jax.data.config import read_demos
+from metalora_jax.data import content, sources
+from metalora_jax.data.config import described, read_demos, resolved, weights
 from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
 from metalora_jax.data.normalize import normalize_actions
 from metalora_jax.data.tasks import draw_tasks
@@ -30,7 +30,9 @@ from metalora_jax.training.adapt import unmoved as check_moved
 from metalora_jax.training.augmentation import augmented
 from metalora_jax.training.recipe import OuterConfig, Recipe
 from metalora_jax.types import ActionChunk, Array, Batch, PyTree
+from metalora_jax.words import listed
 
+CARTESIAN = (4, 7)  # numbers of an action that conditions fit
 OUTWEIGHS = 5.0  # mean square of a task's normalised actions; it is about 1 over all data behind the statistics
 
 
@@ -49,8 +51,11 @@ def setting(recipe: Recipe) -> Setting:
     Raises:
       ValueError: the placement does not fit the base, or the data have not what the recipe asks for.
     """
+    data, _ = resolved(recipe.data)
     base = bases.load(recipe.base or None)
-    demos = augmented(read_demos(recipe.data), recipe.data.cameras, recipe.symmetries, recipe.paraphrases)
+    check_fits(recipe._replace(data=data), base)
+    extended = recipe.symmetries, recipe.paraphrases, recipe.deployments
+    demos = augmented(read_demos(data), data.cameras, *extended)
     for doubt in quick(base, demos):
         logging.warning("%s", doubt)
     frames = gather(demos, base.preprocessor, recipe.augment, recipe.data.frames)
@@ -62,6 +67,39 @@ def setting(recipe: Recipe) -> Setting:
             *(len(found), len(frames.demos), ", ".join(found)),
         )
     return Setting(base, learner(base, recipe.placement, jax.random.key(recipe.seed)), frames, content.digest(demos))
+
+
+def check_fits(recipe: Recipe, base: Base) -> None:
+    """Refuses, before demonstrations are read, what does not fit the base and its robot; the data are resolved.
+
+    Raises:
+      ValueError: conditions are not of these actions; the data have more cameras than the base takes, or a task fewer
+        demonstrations than a meta-step draws.
+    """
+    width, names = len(base.statistics.action_mean), sources.action_names(recipe.data.directory, recipe.data.keys)
+    joints = [name for name in names if name.endswith(".pos")]  # as lerobot calls positions of joints
+    if recipe.conditions is not None and (width not in CARTESIAN or joints):
+        what = f"are joint positions ({listed(joints)})" if joints else f"have {width} numbers"
+        raise ValueError(
+            "conditions turn and scale Cartesian actions (x, y, z, perhaps axis-angle, gripper: 4 or 7 numbers), and "
+            f"those of this robot {what}: set --config.conditions=None; `deployments` shifts joints"
+        )
+    cameras = recipe.data.cameras
+    if len(cameras) > base.sizes.cameras:
+        raise ValueError(
+            f"{recipe.data.directory}: {len(cameras)} cameras ({', '.join(cameras)}), and the base takes "
+            f"{base.sizes.cameras}: choose some, in the base's order, with --config.data.cameras"
+        )
+    least = recipe.batch.shots + recipe.batch.query_demos
+    for part in (recipe.data, *recipe.data.others.values()):
+        if part.demos is None:
+            source = part.open(pictures=False)
+            for task in part.tasks:
+                if (there := len(source.listing(source.find(task)))) < least:
+                    raise ValueError(
+                        f"{part.directory}: {task!r} has {there} demonstrations to learn from, and batch.shots + "
+                        f"batch.query_demos are {least}: record more, lower those, or leave the task out"
+                    )
 
 
 def check_retained(retained: Collection[str], tasks: Collection[str]) -> None:
@@ -160,7 +198,7 @@ def batches(recipe: Recipe, frames: Frames) -> Callable[[int], task_batches.Task
 
     def of(step: int) -> task_batches.TaskRows:
         counts = batch.meta_batch, tasks, frames.demos, batch.shots, batch.query_demos
-        draws = draw_tasks(recipe.seed, step, *counts, condition)
+        draws = draw_tasks(recipe.seed, step, *counts, condition, weights(recipe.data, tasks))
         sizes = recipe.meta.inner_steps, batch.frames, batch.query_frames
         others = retained, batch.retained_frames, batch.replay_frames
         return task_batches.task_batch(frames, draws, relabel_of, *sizes, *others)
@@ -207,6 +245,9 @@ def meta_train(recipe: Recipe, workdir: str | Path, sinks: Callable[[int], list]
     target = workdir / "adapter"
     if target.exists():
         return target
+    data, held_out = resolved(recipe.data)
+    logging.info("%s", described(data, held_out))
+    recipe = recipe._replace(data=data)
     known = setting(recipe)
     checkpoint.claim(workdir, claimed)  # not before the inputs are there: a mistyped path would bind the directory
     optimizer = outer_optimizer(recipe.outer)

@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from metalora_jax.data.demos import DemoError
+from metalora_jax.data.sources.described import action_names, cameras
 from metalora_jax.data.sources.hdf5 import Hdf5
+from metalora_jax.data.sources.hub import local
 from metalora_jax.data.sources.lerobot import LeRobot
+from metalora_jax.data.sources.lerobot_info import INFO
 from metalora_jax.data.sources.names import check_names, read_keys
 from metalora_jax.data.sources.rlds import Rlds
 from metalora_jax.data.sources.selection import Episode, Fault, Selection, selection
@@ -18,11 +21,11 @@ from metalora_jax.data.sources.source import Source
 from metalora_jax.data.text import named
 from metalora_jax.types import Demo
 
-__all__ = ["Episode", "Fault", "Source", "open", "read", "read_keys"]
+__all__ = ["Episode", "Fault", "Source", "action_names", "cameras", "local", "open", "read", "read_keys"]
 
 _KINDS: dict[str, Callable[[Path, tuple[str, ...], dict[str, str], Selection], Source]] = {
     "*.hdf5": Hdf5,
-    "meta/info.json": LeRobot,
+    INFO: LeRobot,
     "dataset_info.json": Rlds,
     "*/dataset_info.json": Rlds,
 }
@@ -40,7 +43,8 @@ def open(
     """The demonstrations at `path`.
 
     Args:
-      path: an HDF5 file, a directory of `<task>_demo.hdf5`, a LeRobot dataset, or a TFDS dataset or version of one.
+      path: an HDF5 file, a directory of `<task>_demo.hdf5`, a LeRobot dataset, a TFDS dataset or version of one; or the
+        name of a LeRobot dataset on the hub, see `local`.
       cameras: which go into `Demo.images`, in this order; with none, pictures are not read.
       keys: camera, "state" or "action" -> its name in the dataset, if `names.KNOWN` does not list it.
       episodes: the only ones to read, by the dataset's own numbers; "task:3" where every task counts anew. None: all.
@@ -52,7 +56,7 @@ def open(
     """
     if not isinstance(path, str | Path):
         raise DemoError(f"the demonstrations are at {named(path)}, expected a path")
-    path, (cameras, keys), selected = Path(path), check_names(cameras, keys), selection(episodes, drop, skip_bad)
+    path, (cameras, keys), selected = local(path), check_names(cameras, keys), selection(episodes, drop, skip_bad)
     if not path.exists():
         near = difflib.get_close_matches(path.name, sorted(other.name for other in path.parent.glob("*")))
         hint = f" (did you mean {', '.join(near)}?)" if near else ""

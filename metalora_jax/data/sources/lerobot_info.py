@@ -132,6 +132,16 @@ class Info:
                 raise DemoError(f"{self.path}: {what}; {REMEDY}")
         return found
 
+    def dimensions(self, key: str) -> tuple[str, ...]:
+        """Names of a vector's dimensions, such as "shoulder_pan.pos"; none where they are not given, or do not fit."""
+        names: Any = self.features[key].get("names")  # a list, a list of lists, or one under some key
+        while isinstance(names, dict | list) and len(names) == 1:
+            names = next(iter(names.values())) if isinstance(names, dict) else names[0]
+        if isinstance(names, dict):
+            names = list(names)
+        fits = isinstance(names, list) and len(names) == self.feature(key).shape[-1]
+        return tuple(map(str, names)) if fits else ()
+
     def place(self, name: str, fields: Mapping[str, Any]) -> Path:
         """A file, by the pattern `name`: patterns come from the dataset, and must not lead out of it."""
         known = name, *fields.values()  # many episodes share a file

@@ -42,6 +42,13 @@ def known_names(part: str) -> tuple[str, ...]:
     return KNOWN.get(part, (f"observation.images.{part}", part))
 
 
+def camera_name(feature: str, keys: Mapping[str, str]) -> str:
+    """What a feature that holds pictures is called here: as `keys` say, by KNOWN, or by the last part of its name."""
+    given = [camera for camera, named in keys.items() if named == feature]
+    known = [camera for camera, features in KNOWN.items() if feature in features]
+    return (given or known or [feature.removeprefix("observation.images.").rpartition(".")[2]])[0]
+
+
 def read_keys(pairs: Iterable[str]) -> dict[str, str]:
     """The keys of `sources.open`, from a flag's "part=feature" pairs; raises DemoError for anything else."""
     keys: dict[str, str] = {}
