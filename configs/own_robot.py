@@ -1,11 +1,11 @@
-"""Meta-learns adapters for a robot of one's own, from a LeRobot dataset: no simulator, and nothing to fill in but paths.
+"""Meta-learns adapters for a robot of one's own, from a LeRobot dataset: no simulator, nothing to fill in but paths.
 
-    metalora convert --policy=lerobot/smolvla_base@COMMIT --demos=my_dataset --output=runs/base
+    metalora convert --policy=lerobot/smolvla_base --demos=my_dataset --output=runs/base
     metalora meta_train --config=own_robot --config.data.directory=my_dataset --config.base=runs/base --workdir=runs/meta
 
-`directory` may be a name on the hub with a revision, `lerobot/svla_so100_pickplace@main`. Tasks, cameras and episodes
-are read from the data. Of five tasks the last is held out, and of five episodes of a task the last: they are named when
-the run starts, for judging afterwards. A placement follows a colon, `--config=own_robot:expert`: plan (the default),
+The directory may be a name on the hub with a revision, `lerobot/svla_so100_pickplace@main`. Tasks, cameras and episodes
+are read from the data. Of five tasks the last is held out, and of each task the last episode: they are named when the
+run starts, for judging afterwards. A placement follows a colon, `--config=own_robot:expert`: plan (the default),
 expert, decoder, head, lerobot, all_linear.
 
 With one or two tasks there is little to learn about adapting. Copies of each on other robots of the same kind, whose
@@ -13,8 +13,8 @@ joints are calibrated otherwise and whose cameras stand otherwise, make more tas
 
     --config.deployments.copies=3 --config.deployments.offset=5 --config.deployments.gain=0.03
 
-`--config.data.frames=8` takes so few frames of each demonstration instead of all: the frozen front takes seconds a frame
-on a CPU, once.
+`--config.data.frames=8` takes so few frames of each demonstration instead of all: the frozen front takes seconds a
+frame on a CPU, once.
 """
 
 from pathlib import Path
@@ -44,7 +44,7 @@ def get_config(placement: str = "plan") -> ConfigDict:
         skip_bad=False,
         frames=placeholder(int),  # all
         held_out_tasks=0.2,
-        held_out_episodes=0.2,
+        held_out_episodes=("last:1",),
     )
     config = common.training("fomaml_rates", data, None, steps=300)
     config.base = "runs/base"

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from metalora_jax.data import content, sources
+from metalora_jax.data.demos import DemoError
+from metalora_jax.data.sources.held_out import held_out
 from metalora_jax.fields import check_positive, each, from_fields
 from metalora_jax.types import Demo
 
@@ -22,8 +24,10 @@ class DataConfig(NamedTuple):
     episodes: Sequence[int | str] | None = None  # the only ones to read, by the dataset's own numbers. None: all
     drop: Sequence[int | str] = ()  # those not to read; "task:3" in a directory of HDF5 files, which all count from 0
     skip_bad: bool = False  # leave out what cannot be used, with a warning that names it; else it is an error
-    held_out_tasks: float = 0.0  # share of the tasks, the last ones, that is not read; only where `tasks` is empty
-    held_out_episodes: float = 0.0  # share of each task's episodes, the last ones, that is not read
+    held_out_tasks: float = 0.0  # share of all tasks, the last ones, rounded down, that is not read
+    held_out_episodes: Sequence[
+        int | str
+    ] = ()  # not read either, see `data.sources.held_out`: ("last:1",) of each task
     weight: float = 1.0  # how often a task of this dataset is drawn, in proportion to the weights of `others`
     others: Mapping[str, "DataConfig"] = {}
 
@@ -32,13 +36,12 @@ class DataConfig(NamedTuple):
         """Reads the section `data`; see `fields.from_fields`.
 
         Raises:
-          ValueError: a share is outside [0, 1), tasks are held out of a list, or a weight is not positive.
+          ValueError: the share is outside [0, 1), tasks are held out of a list, or a weight is not positive.
         """
         self = from_fields(cls, fields, "data", {"others": each(cls.from_config), "keys": _keys})
         check_positive(self, "data", ("demos", "weight"))
-        for name in ("held_out_tasks", "held_out_episodes"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"data.{name} is {getattr(self, name)}; it is a share, from 0 to below 1")
+        if not 0 <= self.held_out_tasks < 1:
+            raise ValueError(f"data.held_out_tasks is {self.held_out_tasks}; it is a share, from 0 to below 1")
         if self.tasks and self.held_out_tasks:
             raise ValueError("data.held_out_tasks is a share of all tasks, and data.tasks names some: set one of them")
         if odd := [name for name in self.others if "/" in name or not name]:
@@ -47,7 +50,7 @@ class DataConfig(NamedTuple):
 
     def open(self, pictures: bool = True) -> sources.Source:
         """The demonstrations at `directory`; raises what `data.sources.open` raises."""
-        seen = (self.cameras or sources.cameras(self.directory, self.keys)) if pictures else ()
+        seen = _cameras(self) if pictures else ()
         keys = dict(self.keys or {})
         if not pictures:
             keys = {part: name for part, name in keys.items() if part in ("state", "action")}
@@ -66,37 +69,32 @@ class HeldOut(NamedTuple):
     episodes: tuple[int | str, ...]  # of the tasks that are learned, by the dataset's own numbers
 
 
-def resolved(data: DataConfig) -> tuple[DataConfig, HeldOut]:
-    """The section with tasks, cameras and episodes named, and what its shares hold out; no picture is decoded.
-
-    The rule: of n tasks, and of each task's n episodes, the last floor(share n), in the dataset's order. Those recorded
-    last are the nearest to those that a robot will meet; nothing is drawn, so that anyone finds the same.
+def resolved(data: DataConfig, pictures: bool = True) -> tuple[DataConfig, HeldOut]:
+    """The section with tasks, cameras and held-out episodes named, and what is held out; nothing is decoded for it.
 
     Raises:
-      DemoError: see `data.sources`.
+      DemoError: the dataset does not list its cameras; see `data.sources` and `data.sources.held_out`.
     """
     if not data.directory:
         raise ValueError("data.directory is not set; --config.data.directory=PATH, or owner/name@revision on the hub")
-    others = {name: resolved(other)[0] for name, other in data.others.items()}
-    cameras = tuple(data.cameras) or sources.cameras(data.directory, data.keys)
+    others = {name: resolved(other, pictures)[0] for name, other in data.others.items()}
+    data = data._replace(cameras=_cameras(data) if pictures else (), others=others)
     if data.tasks and not data.held_out_episodes:
-        return data._replace(cameras=cameras, others=others), HeldOut((), ())
+        return data, HeldOut((), ())
     source = data.open(pictures=False)
-    tasks, apart = _split(tuple(data.tasks) or source.names(), data.held_out_tasks)
-    learned, judged = list[int | str](), list[int | str]()
-    for task in tasks:
-        name = source.find(task)
-        numbers = [episode.number for episode in source.listing(name) if episode.number is not None]
-        for known, part in zip((learned, judged), _split(tuple(numbers), data.held_out_episodes), strict=True):
-            known += [f"{name}:{number}" for number in part] if source.several else part
-    plain = data._replace(tasks=tasks, cameras=cameras, held_out_tasks=0.0, held_out_episodes=0.0, others=others)
-    return plain._replace(episodes=tuple(learned)) if judged else plain, HeldOut(apart, tuple(judged))
+    there = tuple(data.tasks) or source.names()
+    count = len(there) - math.floor(data.held_out_tasks * len(there) + 1e-9)  # a tenth of ten is one
+    data = data._replace(tasks=there[:count], held_out_tasks=0.0)
+    if not data.held_out_episodes:
+        return data, HeldOut(there[count:], ())
+    apart = held_out(source, data.tasks, data.held_out_episodes)
+    return data._replace(drop=(*data.drop, *apart), held_out_episodes=()), HeldOut(there[count:], apart)
 
 
-def _split(values: tuple, share: float) -> tuple[tuple, tuple]:
-    """All but the last floor(share n), and those."""
-    first = len(values) - math.floor(share * len(values) + 1e-9)  # a tenth of ten is one
-    return values[:first], values[first:]
+def _cameras(data: DataConfig) -> tuple[str, ...]:
+    if found := tuple(data.cameras) or tuple(sources.cameras_of(data.directory, data.keys)):
+        return found
+    raise DemoError(f"{data.directory}: the metadata list no cameras; name them, in the base's order, in data.cameras")
 
 
 def described(data: DataConfig, held: HeldOut) -> str:
@@ -116,7 +114,7 @@ def read_demos(data: DataConfig, pictures: bool = True) -> dict[str, list[Demo]]
     Raises:
       ValueError: they are not those of `data.digest`; datasets differ in widths or cameras; or see `data.sources`.
     """
-    data, _ = resolved(data)
+    data, _ = resolved(data, pictures)
     demos = sources.read(data.open(pictures), data.tasks, data.demos)
     if data.digest and pictures and (found := content.digest(demos)) != data.digest:
         raise ValueError(
@@ -126,8 +124,8 @@ def read_demos(data: DataConfig, pictures: bool = True) -> dict[str, list[Demo]]
     for name, other in data.others.items():
         if tuple(other.cameras) != tuple(data.cameras):
             raise ValueError(
-                f"data.others.{name} has cameras {', '.join(other.cameras)}, data {', '.join(data.cameras)}: name the same "
-                "ones in both, and map them to features with keys"
+                f"data.others.{name} has cameras {', '.join(other.cameras)}, data {', '.join(data.cameras)}: name the "
+                "same ones in both, and map them to features with keys"
             )
         more = read_demos(other, pictures)
         _check_alike(data.directory, demos, other.directory, more)

@@ -52,6 +52,30 @@ def numbers(path: Path) -> tuple[int, ...]:
     return head(path).numbers
 
 
+_SUFFIX = "_rgb"
+
+
+def camera(key: str) -> str:
+    """A camera's name, from its key below obs."""
+    return key.removesuffix(_SUFFIX)
+
+
+def cameras(path: Path) -> tuple[str, ...]:
+    """The cameras of a file's first demonstration; raises DemoError if there is none, or the file cannot be read."""
+    with reading(path, LAYOUT, REMEDY), h5py.File(path, "r") as file:
+        return tuple(camera(key) for key in file["data/demo_0/obs"] if key.endswith(_SUFFIX))
+
+
+def control_rate(path: Path) -> float | None:
+    """Steps per second, where a file of LIBERO's own says (`control_freq` of env_args); else None."""
+    try:
+        with h5py.File(path, "r") as file:
+            said = json.loads(file["data"].attrs["env_args"])["env_kwargs"]["control_freq"]
+    except (OSError, KeyError, ValueError, TypeError):  # what is wrong with the file is said where it is read
+        return None
+    return float(said) if type(said) in (int, float) and said > 0 else None
+
+
 def _numbers(path: Path, data: h5py.Group) -> tuple[int, ...]:
     names = list(data)
     there = tuple(sorted(int(match[1]) for name in names if (match := _DEMO.fullmatch(name))))
@@ -72,7 +96,7 @@ def each(
       DemoError: if the file as a whole cannot be read, or all are read and `total` is not their sum.
     """
     _exists(path)
-    keys = {camera: keys.get(camera, f"{camera}_rgb") for camera in cameras}
+    keys = {camera: keys.get(camera, camera + _SUFFIX) for camera in cameras}
     with reading(path, LAYOUT, REMEDY), h5py.File(path, "r") as file:
         data = _group(path, file)
         instruction, view = _words(path, data).instruction, _view(path, data)

@@ -17,7 +17,7 @@ from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.conventions import quick
 from metalora_jax.adaptation.frozen_front import frozen_outputs
 from metalora_jax.adaptation.learner import Learner, learner, loss_fn
-from metalora_jax.data import content, sources
+from metalora_jax.data import content
 from metalora_jax.data.config import described, read_demos, resolved, weights
 from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
 from metalora_jax.data.normalize import normalize_actions
@@ -30,7 +30,6 @@ from metalora_jax.training.adapt import unmoved as check_moved
 from metalora_jax.training.augmentation import augmented
 from metalora_jax.training.recipe import OuterConfig, Recipe
 from metalora_jax.types import ActionChunk, Array, Batch, PyTree
-from metalora_jax.words import listed
 
 CARTESIAN = (4, 7)  # numbers of an action that conditions fit
 OUTWEIGHS = 5.0  # mean square of a task's normalised actions; it is about 1 over all data behind the statistics
@@ -76,13 +75,11 @@ def check_fits(recipe: Recipe, base: Base) -> None:
       ValueError: conditions are not of these actions; the data have more cameras than the base takes, or a task fewer
         demonstrations than a meta-step draws.
     """
-    width, names = len(base.statistics.action_mean), sources.action_names(recipe.data.directory, recipe.data.keys)
-    joints = [name for name in names if name.endswith(".pos")]  # as lerobot calls positions of joints
-    if recipe.conditions is not None and (width not in CARTESIAN or joints):
-        what = f"are joint positions ({listed(joints)})" if joints else f"have {width} numbers"
+    width = len(base.statistics.action_mean)
+    if recipe.conditions is not None and width not in CARTESIAN:
         raise ValueError(
             "conditions turn and scale Cartesian actions (x, y, z, perhaps axis-angle, gripper: 4 or 7 numbers), and "
-            f"those of this robot {what}: set --config.conditions=None; `deployments` shifts joints"
+            f"those of the base have {width}: set --config.conditions=None; `deployments` shifts joints"
         )
     cameras = recipe.data.cameras
     if len(cameras) > base.sizes.cameras:

@@ -8,20 +8,20 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from metalora_jax.data import libero_reader
 from metalora_jax.data.demos import DemoError
-from metalora_jax.data.sources.described import action_names, cameras
 from metalora_jax.data.sources.hdf5 import Hdf5
 from metalora_jax.data.sources.hub import local
 from metalora_jax.data.sources.lerobot import LeRobot
-from metalora_jax.data.sources.lerobot_info import INFO
-from metalora_jax.data.sources.names import check_names, read_keys
+from metalora_jax.data.sources.lerobot_info import INFO, Info
+from metalora_jax.data.sources.names import check_names, part_of, plain_camera, read_keys
 from metalora_jax.data.sources.rlds import Rlds
 from metalora_jax.data.sources.selection import Episode, Fault, Selection, selection
 from metalora_jax.data.sources.source import Source
 from metalora_jax.data.text import named
 from metalora_jax.types import Demo
 
-__all__ = ["Episode", "Fault", "Source", "action_names", "cameras", "local", "open", "read", "read_keys"]
+__all__ = ["Episode", "Fault", "Source", "cameras_of", "local", "open", "read", "read_keys"]
 
 _KINDS: dict[str, Callable[[Path, tuple[str, ...], dict[str, str], Selection], Source]] = {
     "*.hdf5": Hdf5,
@@ -71,6 +71,23 @@ def open(
         f"{path}: not a known demonstration format; looked for *.hdf5 (LIBERO), meta/info.json (LeRobot) and "
         "dataset_info.json (TFDS)" + (f"; did you mean {' or '.join(inner[:4])}" if inner else "")
     )
+
+
+def cameras_of(path: str | Path, keys: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Camera, as `open` takes it -> its feature, of all cameras at `path`, in its order; {} where it does not say.
+
+    Raises:
+      DemoError: the metadata cannot be read.
+    """
+    path, given = local(path), {feature: camera for camera, feature in (keys or {}).items()}
+    file = path if path.is_file() else next(iter(sorted(path.glob("*.hdf5"))), None)
+    if file is not None:
+        features = {f"{camera}_rgb": camera for camera in libero_reader.cameras(file)}
+    elif (path / INFO).exists():
+        features = {key: part_of(plain_camera(key)) for key in Info(path).pictures()}
+    else:
+        features = {}
+    return {given.get(feature, camera): feature for feature, camera in features.items()}
 
 
 def read(source: Source, tasks: Sequence[str], limit: int | None = None) -> dict[str, list[Demo]]:

@@ -114,6 +114,22 @@ class Info:
             raise DemoError(f"{self.path}: {key} is of dtype {found.dtype}, expected numbers such as float32; {REMEDY}")
         return found
 
+    def names(self, key: str) -> tuple[str, ...] | None:
+        """Of a vector's dimensions: a list, a list of lists, or one under some key; None where they do not fit."""
+        names: Any = self.features[key].get("names")
+        while isinstance(names, dict | list) and len(names) == 1:
+            names = next(iter(names.values())) if isinstance(names, dict) else names[0]
+        if isinstance(names, dict):
+            names = list(names)
+        fit = isinstance(names, list) and len(names) == self.feature(key).shape[-1]
+        return tuple(map(str, names)) if fit else None
+
+    @property
+    def robot_type(self) -> str | None:
+        """Of the robot, as lerobot calls it; None where it is not said."""
+        said = self.fields.get("robot_type")
+        return said if isinstance(said, str) and said not in ("", "unknown") else None
+
     def picture(self, key: str) -> Feature:
         """A feature that holds colour pictures; what is declared about its video must agree."""
         found = self.feature(key)
@@ -131,16 +147,6 @@ class Info:
                 what = f"video.{name} of {key} is {details[name]}, but {source} {wanted:g}"
                 raise DemoError(f"{self.path}: {what}; {REMEDY}")
         return found
-
-    def dimensions(self, key: str) -> tuple[str, ...]:
-        """Names of a vector's dimensions, such as "shoulder_pan.pos"; none where they are not given, or do not fit."""
-        names: Any = self.features[key].get("names")  # a list, a list of lists, or one under some key
-        while isinstance(names, dict | list) and len(names) == 1:
-            names = next(iter(names.values())) if isinstance(names, dict) else names[0]
-        if isinstance(names, dict):
-            names = list(names)
-        fits = isinstance(names, list) and len(names) == self.feature(key).shape[-1]
-        return tuple(map(str, names)) if fits else ()
 
     def place(self, name: str, fields: Mapping[str, Any]) -> Path:
         """A file, by the pattern `name`: patterns come from the dataset, and must not lead out of it."""

@@ -37,16 +37,23 @@ _LIKE = {  # words in other people's names of a part, the likeliest first
 _COUNTERS = ("timestamp", "index", "frame_index", "episode_index", "task_index", "language_instruction")
 
 
+PICTURES = "observation.images."  # what LeRobot's names of cameras begin with
+
+
+def plain_camera(feature: str) -> str:
+    """A camera's name in the data: what follows LeRobot's prefix, or the whole name of a feature without it."""
+    return feature.removeprefix(PICTURES)
+
+
+def part_of(camera: str) -> str:
+    """This package's name of a camera that data call so; most have no other."""
+    known = (part for part, features in KNOWN.items() if {camera, PICTURES + camera} & set(features))
+    return next(known, camera)
+
+
 def known_names(part: str) -> tuple[str, ...]:
     """Names of a camera, the state or the action in datasets; the first is the one that our writer uses."""
-    return KNOWN.get(part, (f"observation.images.{part}", part))
-
-
-def camera_name(feature: str, keys: Mapping[str, str]) -> str:
-    """What a feature that holds pictures is called here: as `keys` say, by KNOWN, or by the last part of its name."""
-    given = [camera for camera, named in keys.items() if named == feature]
-    known = [camera for camera, features in KNOWN.items() if feature in features]
-    return (given or known or [feature.removeprefix("observation.images.").rpartition(".")[2]])[0]
+    return KNOWN.get(part, (PICTURES + part, part))
 
 
 def read_keys(pairs: Iterable[str]) -> dict[str, str]:

@@ -6,18 +6,20 @@ This is the one place that knows how LeRobot's and LIBERO's files are read.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 
 from metalora_jax.data import sources
 from metalora_jax.data.demos import DemoError, reading
-from metalora_jax.data.sources.lerobot_info import INFO, REMEDY, Info
+from metalora_jax.data.sources.lerobot_info import INFO, REMEDY, Feature, Info
 from metalora_jax.data.sources.lerobot_meta import LAYOUT, parquet
-from metalora_jax.data.sources.names import camera_name, feature_names
+from metalora_jax.data.sources.names import KNOWN, feature_names
 from metalora_jax.types import Demo
 
-_SUFFIX = "_rgb"
+_PREFIX, _SUFFIX = "observation.images.", "_rgb"
+_USUAL = ("agentview", "eye_in_hand")  # in RLDS, as modified_libero_rlds has them
 
 
 class Layout(NamedTuple):
@@ -45,15 +47,9 @@ def layout(path: Path, cameras: Sequence[str], keys: Mapping[str, str]) -> Layou
       DemoError: if its metadata cannot be read.
     """
     if path.suffix in (".hdf5", ".h5"):
-        return Layout(
-            path.name,
-            {c: keys.get(c, c + _SUFFIX) for c in cameras}
-            or {c: keys.get(c, c + _SUFFIX) for c in sources.cameras(path, keys)},
-        )
+        return Layout(path.name, {c: keys.get(c, c + _SUFFIX) for c in cameras} or _in_hdf5(path))
     if not (path / INFO).exists():
-        return Layout(
-            path.name, {camera: keys.get(camera, camera) for camera in cameras or sources.cameras(path, keys)}
-        )
+        return Layout(path.name, {camera: keys.get(camera, camera) for camera in cameras or _USUAL})
     info = Info(path)
     seen = info.pictures()
     shapes = {key: info.feature(key).shape for key in seen}
@@ -63,16 +59,16 @@ def layout(path: Path, cameras: Sequence[str], keys: Mapping[str, str]) -> Layou
     else:
         sizes = Counter(shapes.values())
         size = max(sizes, key=lambda shape: sizes[shape]) if sizes else ()
-        found = {camera_name(key, keys): key for key in seen if shapes[key] == size}
-        left = [camera_name(key, keys) for key in seen if shapes[key] != size]
+        found = {_camera(key, keys): key for key in seen if shapes[key] == size}
+        left = [_camera(key, keys) for key in seen if shapes[key] != size]
     vectors = {part: value for part, value in keys.items() if part in ("state", "action")}
     named = feature_names(info.path, info.features, (), vectors, seen)
     return Layout(
         path.name,
         found,
         tuple(left),
-        info.dimensions(named.state),
-        info.dimensions(named.action),
+        _names(info.features[named.state], info.feature(named.state)),
+        _names(info.features[named.action], info.feature(named.action)),
         info.fps,
         str(info.fields.get("robot_type") or ""),
         _times(path),
@@ -107,6 +103,30 @@ def widths_and_texts(path: Path, keys: Mapping[str, str]) -> tuple[tuple[int, in
     names = source.names()
     demo = next(iter(source.demos(names[0], 1)))
     return (demo.state.shape[1], demo.actions.shape[1]), names, demo.instruction
+
+
+def _in_hdf5(path: Path) -> dict[str, str]:
+    with reading(path, "LIBERO's", "record it again"), h5py.File(path, "r") as file:
+        keys = [key for key in file["data/demo_0/obs"] if key.endswith(_SUFFIX)]
+    return {key.removesuffix(_SUFFIX): key for key in keys}
+
+
+def _camera(key: str, keys: Mapping[str, str]) -> str:
+    """Its name: as --keys says, as this package calls it, or the last part of the feature's."""
+    given = [camera for camera, feature in keys.items() if feature == key]
+    known = [camera for camera, features in KNOWN.items() if key in features]
+    return (given or known or [key.removeprefix(_PREFIX).rpartition(".")[2]])[0]
+
+
+def _names(declared: Mapping[str, Any], feature: Feature) -> tuple[str, ...]:
+    """Names of a vector's dimensions: a list, a list of lists, or one under some key; none if they do not fit."""
+    names: Any = declared.get("names")
+    while isinstance(names, dict | list) and len(names) == 1:
+        names = next(iter(names.values())) if isinstance(names, dict) else names[0]
+    if isinstance(names, dict):
+        names = list(names)
+    width = feature.shape[-1]
+    return tuple(map(str, names)) if isinstance(names, list) and len(names) == width else ()
 
 
 def _times(root: Path) -> dict[int, np.ndarray]:
