@@ -1,7 +1,8 @@
 """Meta-learns adapters for a robot of one's own, from a LeRobot dataset: no simulator, nothing to fill in but paths.
 
     metalora convert --policy=lerobot/smolvla_base --demos=my_dataset --output=runs/base
-    metalora meta_train --config=own_robot --config.data.directory=my_dataset --config.base=runs/base --workdir=runs/meta
+    metalora meta_train --config=own_robot --config.data.directory=my_dataset --config.base=runs/base \\
+        --workdir=runs/meta
 
 The directory may be a name on the hub with a revision, `lerobot/svla_so100_pickplace@main`. Tasks, cameras and episodes
 are read from the data. Of five tasks the last is held out, and of each task the last episode: they are named when the

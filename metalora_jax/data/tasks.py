@@ -72,7 +72,7 @@ def draw_tasks(
     sample_shift: Callable[[np.random.Generator], Shift],
     weights: Sequence[float] | None = None,
 ) -> list[Draw[Shift]]:
-    """The `count` tasks of meta-step `step`, pure in (seed, step); `weights` are the tasks' shares, None for equal ones.
+    """The `count` tasks of meta-step `step`, pure in (seed, step); `weights`: the tasks' shares, None: equal.
 
     Raises:
       ValueError: if a task has fewer than shots + queries demonstrations.
