@@ -1,8 +1,10 @@
 """How commands start: a user's mistake ends in one line that names it, not in a traceback."""
 
+import functools
 import importlib
 import json
 import logging as python_logging
+import operator
 import os
 import re
 import sys
@@ -39,15 +41,7 @@ def run(main: Callable[[list[str]], None], config: Callable[[], Mapping[str, Any
 
     def parse(argv: list[str]) -> list[str]:
         try:
-            words = recipes.resolve(argv)
-            sys.argv = [word for word in words if not _NONE.fullmatch(word)]  # where config flags look for overrides
-            try:
-                return flags.FLAGS(sys.argv)
-            finally:
-                if flags.FLAGS.is_parsed() and (
-                    none := [match[1] for word in words if (match := _NONE.fullmatch(word))]
-                ):
-                    _set_to_none(flags.FLAGS.config, none)
+            return _parsed(recipes.resolve(argv))
         except flags.Error as error:
             # All flags are read, and one that is required is missing: to show the config, none but its own are needed.
             if shown is not None and flags.FLAGS.is_parsed() and shown.value:
@@ -82,17 +76,23 @@ def run(main: Callable[[list[str]], None], config: Callable[[], Mapping[str, Any
     app.run(guarded, flags_parser=parse)
 
 
-def _set_to_none(config: ConfigDict, fields: Sequence[str]) -> None:
-    """What `--config.conditions=None` asks for: ml_collections itself cannot parse None where there is a section."""
-    for name in fields:
-        *above, last = name.split(".")
-        section = config
-        for part in above:
-            section = section[part]
-        if last not in section:
-            raise AttributeError(f"no field {name}; known: {', '.join(section)}")
-        with section.unlocked(), section.ignore_type():
-            section[last] = None
+def _parsed(words: Sequence[str]) -> list[str]:
+    """`flags.FLAGS`, and `--config.conditions=None`: ml_collections cannot parse None where there is a section."""
+    none = [match[1].split(".") for word in words if (match := _NONE.fullmatch(word))]
+    sys.argv = [word for word in words if not _NONE.fullmatch(word)]  # where config flags look for overrides, too
+    try:
+        return flags.FLAGS(sys.argv)
+    finally:
+        if flags.FLAGS.is_parsed():
+            for *above, field in none:
+                _set_to_none(functools.reduce(operator.getitem, above, flags.FLAGS.config), field)
+
+
+def _set_to_none(section: ConfigDict, field: str) -> None:
+    if field not in section:
+        raise AttributeError(f"no field {field}; known: {', '.join(section)}")
+    with section.unlocked(), section.ignore_type():
+        section[field] = None
 
 
 def _last_line(error: Exception) -> str:

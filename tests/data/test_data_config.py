@@ -100,7 +100,7 @@ def test_sections_that_cannot_be_are_refused(fields, message):
 def test_what_does_not_fit_together_is_refused(dataset, tmp_path):
     with pytest.raises(ValueError, match=r"data\.directory is not set; --config\.data\.directory=PATH"):
         resolved(section(Path("x"))._replace(directory=""))
-    with pytest.raises(ValueError, match="test.tasks is not set; only meta_train reads it from the data"):
+    with pytest.raises(ValueError, match=r"test\.tasks is not set; only meta_train reads it from the data"):
         check_named(section(dataset), "test")
     with pytest.raises(DemoError, match="all 3 episodes of 'lift the cube' would be held out"):
         resolved(section(dataset, held_out_episodes=("last:3",)))
