@@ -108,7 +108,7 @@ def test_what_does_not_fit_together_is_refused(dataset, tmp_path):
     with pytest.raises(ValueError, match=r"state and action differ: .*set: .*6, 6\); .*narrow: .*5, 5\)"):
         read_demos(section(dataset, others={"arm": dict(directory=str(narrow))}))
     apart = write(tmp_path / "apart", demos(), ("top", "side"))
-    with pytest.raises(ValueError, match="others.arm has cameras top, side, data top, wrist: name the same"):
+    with pytest.raises(ValueError, match=r"others\.arm has cameras top, side, data top, wrist: name the same"):
         read_demos(section(dataset, others={"arm": dict(directory=str(apart))}))
 
 
