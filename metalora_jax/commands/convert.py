@@ -33,7 +33,7 @@ from metalora_jax.types import Demo
 _POLICY = flags.DEFINE_string("policy", None, "lerobot policy: a directory, or a name on the hub.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write the base to.", required=True)
 _DEMOS = flags.DEFINE_string(
-    "demos", "", "Pattern of HDF5 files or dataset directories of training tasks; empty keeps the policy's own."
+    "demos", "", "HDF5 files or dataset directories of training tasks, by pattern; or owner/name@revision on the hub."
 )
 _CAMERAS = flags.DEFINE_list(
     "cameras", [], "The demonstrations' cameras, in the order of the base; empty: the policy's, else the dataset's."
@@ -47,8 +47,8 @@ _DTYPE = flags.DEFINE_enum("param_dtype", "float32", ["float32", "bfloat16"], "T
 
 def _demonstrations() -> tuple[dict[str, list[Demo]], Embodiment]:
     """By task; and the robot that recorded them."""
-    paths = sorted(glob.glob(_DEMOS.value))
-    if not paths:
+    paths = sorted(glob.glob(_DEMOS.value)) or [str(sources.local(_DEMOS.value))]
+    if not Path(paths[0]).exists():
         raise ValueError(f"no file matches --demos={_DEMOS.value}")
     keys = sources.read_keys(_KEYS.value)
     vectors = {part: feature for part, feature in keys.items() if part in ("state", "action")}

@@ -1,17 +1,23 @@
 """How commands start: a user's mistake ends in one line that names it, not in a traceback."""
 
+import functools
 import importlib
 import json
 import logging as python_logging
+import operator
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import app, flags, logging
+from ml_collections import ConfigDict
 
 from metalora_jax.commands import recipes
 from metalora_jax.machine import caches
+
+_NONE = re.compile(r"--?config\.([\w.]+)=None")
 
 
 def launch(name: str) -> None:
@@ -39,7 +45,7 @@ def run(
 
     def parse(argv: list[str]) -> list[str]:
         try:
-            return flags.FLAGS(recipes.resolve(argv))
+            return _parsed(recipes.resolve(argv))
         except flags.Error as error:
             # All flags are read, and one that is required is missing: to show the config, none but its own are needed.
             if shown is not None and flags.FLAGS.is_parsed() and shown.value:
@@ -75,6 +81,25 @@ def run(
     python_logging.getLogger("jax._src.xla_bridge").setLevel(python_logging.WARNING)
     caches.keep_compiled()
     app.run(guarded, flags_parser=parse)
+
+
+def _parsed(words: Sequence[str]) -> list[str]:
+    """`flags.FLAGS`, and `--config.conditions=None`: ml_collections cannot parse None where there is a section."""
+    none = [match[1].split(".") for word in words if (match := _NONE.fullmatch(word))]
+    sys.argv = [word for word in words if not _NONE.fullmatch(word)]  # where config flags look for overrides, too
+    try:
+        return flags.FLAGS(sys.argv)
+    finally:
+        if flags.FLAGS.is_parsed():
+            for *above, field in none:
+                _set_to_none(functools.reduce(operator.getitem, above, flags.FLAGS.config), field)
+
+
+def _set_to_none(section: ConfigDict, field: str) -> None:
+    if field not in section:
+        raise AttributeError(f"no field {field}; known: {', '.join(section)}")
+    with section.unlocked(), section.ignore_type():
+        section[field] = None
 
 
 def _last_line(error: Exception) -> str:

@@ -55,10 +55,15 @@ def numbers(path: Path) -> tuple[int, ...]:
 _SUFFIX = "_rgb"
 
 
+def camera(key: str) -> str:
+    """A camera's name, from its key below obs."""
+    return key.removesuffix(_SUFFIX)
+
+
 def cameras(path: Path) -> tuple[str, ...]:
     """The cameras of a file's first demonstration; raises DemoError if there is none, or the file cannot be read."""
     with reading(path, LAYOUT, REMEDY), h5py.File(path, "r") as file:
-        return tuple(key.removesuffix(_SUFFIX) for key in file["data/demo_0/obs"] if key.endswith(_SUFFIX))
+        return tuple(camera(key) for key in file["data/demo_0/obs"] if key.endswith(_SUFFIX))
 
 
 def control_rate(path: Path) -> float | None:

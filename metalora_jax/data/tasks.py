@@ -70,8 +70,9 @@ def draw_tasks(
     shots: int,
     queries: int,
     sample_shift: Callable[[np.random.Generator], Shift],
+    weights: Sequence[float] | None = None,
 ) -> list[Draw[Shift]]:
-    """The `count` tasks of meta-step `step`, pure in (seed, step).
+    """The `count` tasks of meta-step `step`, pure in (seed, step); `weights`: the tasks' shares, None: equal.
 
     Raises:
       ValueError: if a task has fewer than shots + queries demonstrations.
@@ -79,7 +80,7 @@ def draw_tasks(
     draws = []
     for i in range(count):
         rng = np.random.default_rng([seed, step, i])
-        task = tasks[int(rng.integers(len(tasks)))]
+        task = tasks[int(rng.integers(len(tasks)) if weights is None else rng.choice(len(tasks), p=weights))]
         if demos[task] < shots + queries:
             raise ValueError(
                 f"{task} has {demos[task]} demonstrations; {shots} shots and {queries} query demonstrations need "

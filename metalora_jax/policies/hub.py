@@ -5,11 +5,11 @@ from pathlib import Path
 
 from absl import logging
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import EntryNotFoundError, HTTPError
+
+from metalora_jax.machine.hub import FAILURES, short
 
 TOKENIZER = "tokenizer.json"
 WANTED = ("config.json", "model.safetensors", "policy_*", TOKENIZER, "README.md")
-FAILURES = (OSError, HTTPError, EntryNotFoundError)  # no network, no such name, no permission, not in the local cache
 
 
 _NAME = re.compile(r"([\w.-]+/[\w.-]+?)(?:@([0-9a-f]{40}))?")
@@ -43,9 +43,3 @@ def local_directory(path_or_hub_id: str | Path) -> Path:
             f"{path_or_hub_id} is not a directory, nor available from the hub ({short(error)}). Without a network: "
             f"put {', '.join(WANTED)} of {path_or_hub_id} into a directory and pass it"
         ) from error
-
-
-def short(error: Exception) -> str:
-    """An exception's type and the first line of its message."""
-    first = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {first[0]}" if first else type(error).__name__

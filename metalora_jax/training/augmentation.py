@@ -1,9 +1,10 @@
-"""How a recipe extends its demonstrations before training: paraphrases and symmetries."""
+"""How a recipe extends its demonstrations before training: paraphrases, symmetries and other deployments."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from metalora_jax.data import instructions, symmetry
+from metalora_jax.data.deployments import DeploymentRange, deployed
 from metalora_jax.data.symmetry import Symmetry
 from metalora_jax.envs.symmetries import symmetries
 from metalora_jax.fields import from_fields
@@ -31,6 +32,7 @@ def augmented(
     cameras: Sequence[str],
     wanted: SymmetryConfig | None,
     paraphrases: instructions.Table,
+    deployments: DeploymentRange | None = None,
 ) -> dict[str, list[Demo]]:
     """The demonstrations that are trained on, made from those that were read.
 
@@ -39,6 +41,7 @@ def augmented(
       cameras: of the demonstrations.
       wanted: symmetries; None for none.
       paraphrases: task -> texts; {} for none.
+      deployments: on which each task, and each of its mirror images, is learned too; None for none.
 
     Raises:
       ValueError: if a table, a task or a camera does not allow the requested changes.
@@ -47,7 +50,8 @@ def augmented(
     if paraphrases:
         out = instructions.paraphrased(out, paraphrases)
     moves, tasks = _moves(cameras, wanted)
-    return symmetry.enlarged(out, moves, tasks)
+    out = symmetry.enlarged(out, moves, tasks)
+    return out if deployments is None else deployed(out, deployments)
 
 
 def other_texts(

@@ -18,7 +18,7 @@ from metalora_jax.adaptation.conventions import quick
 from metalora_jax.adaptation.frozen_front import frozen_outputs
 from metalora_jax.adaptation.learner import Learner, learner, loss_fn
 from metalora_jax.data import content
-from metalora_jax.data.config import read_demos
+from metalora_jax.data.config import described, read_demos, resolved, weights
 from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
 from metalora_jax.data.normalize import normalize_actions
 from metalora_jax.data.sources import embodiment as embodiments
@@ -33,12 +33,14 @@ from metalora_jax.training.augmentation import augmented
 from metalora_jax.training.recipe import OuterConfig, Recipe
 from metalora_jax.types import ActionChunk, Array, Batch, PyTree
 
+CARTESIAN = (4, 7)  # numbers of an action that conditions fit
 OUTWEIGHS = 5.0  # mean square of a task's normalised actions; it is about 1 over all data behind the statistics
 
 
 class Setting(NamedTuple):
     """What a recipe names, read and checked; everything that meta-training needs that is not a number on the way."""
 
+    recipe: Recipe  # with its tasks, cameras and held-out episodes named
     base: Base
     learner: Learner
     frames: Frames
@@ -53,13 +55,17 @@ def setting(recipe: Recipe) -> Setting:
       ValueError: the placement does not fit the base, or the data have not what the recipe asks for.
     """
     base = bases.load(recipe.base or None)
-    data = recipe.data.with_cameras(base.embodiment.cameras)
+    data, held_out = resolved(recipe.data.with_cameras(base.embodiment.cameras))
+    recipe = recipe._replace(data=data)
+    logging.info("%s", described(data, held_out))
+    check_fits(recipe, base)
     robot = data.embodiment
     for doubt in embodiments.check(robot, base.embodiment):
         logging.warning("%s: %s", data.directory, doubt)
     read = read_demos(data)
     robot = robot.measured([demo for recorded in read.values() for demo in recorded])
-    demos = augmented(read, data.cameras, recipe.symmetries, recipe.paraphrases)
+    extended = recipe.symmetries, recipe.paraphrases, recipe.deployments
+    demos = augmented(read, data.cameras, *extended)
     for doubt in [*embodiments.check_units(robot, base.embodiment), *quick(base, demos)]:
         logging.warning("%s", doubt)
     frames = gather(demos, base.preprocessor, recipe.augment, recipe.data.frames)
@@ -71,7 +77,38 @@ def setting(recipe: Recipe) -> Setting:
             *(len(found), len(frames.demos), ", ".join(found)),
         )
     start = learner(base, recipe.placement, jax.random.key(recipe.seed))
-    return Setting(base, start, frames, content.digest(demos), robot.over(base.embodiment))
+    return Setting(recipe, base, start, frames, content.digest(demos), robot.over(base.embodiment))
+
+
+def check_fits(recipe: Recipe, base: Base) -> None:
+    """Refuses, before demonstrations are read, what does not fit the base and its robot; the data are resolved.
+
+    Raises:
+      ValueError: conditions are not of these actions; the data have more cameras than the base takes, or a task fewer
+        demonstrations than a meta-step draws.
+    """
+    width = len(base.statistics.action_mean)
+    if recipe.conditions is not None and width not in CARTESIAN:
+        raise ValueError(
+            "conditions turn and scale Cartesian actions (x, y, z, perhaps axis-angle, gripper: 4 or 7 numbers), and "
+            f"those of the base have {width}: set --config.conditions=None; `deployments` shifts joints"
+        )
+    cameras = recipe.data.cameras
+    if len(cameras) > base.sizes.cameras:
+        raise ValueError(
+            f"{recipe.data.directory}: {len(cameras)} cameras ({', '.join(cameras)}), and the base takes "
+            f"{base.sizes.cameras}: choose some, in the base's order, with --config.data.cameras"
+        )
+    least = recipe.batch.shots + recipe.batch.query_demos
+    for part in (recipe.data, *recipe.data.others.values()):
+        if part.demos is None:
+            source = part.open(pictures=False)
+            for task in part.tasks:
+                if (there := len(source.listing(source.find(task)))) < least:
+                    raise ValueError(
+                        f"{part.directory}: {task!r} has {there} demonstrations to learn from, and batch.shots + "
+                        f"batch.query_demos are {least}: record more, lower those, or leave the task out"
+                    )
 
 
 def check_retained(retained: Collection[str], tasks: Collection[str]) -> None:
@@ -170,7 +207,7 @@ def batches(recipe: Recipe, frames: Frames) -> Callable[[int], task_batches.Task
 
     def of(step: int) -> task_batches.TaskRows:
         counts = batch.meta_batch, tasks, frames.demos, batch.shots, batch.query_demos
-        draws = draw_tasks(recipe.seed, step, *counts, condition)
+        draws = draw_tasks(recipe.seed, step, *counts, condition, weights(recipe.data, tasks))
         sizes = recipe.meta.inner_steps, batch.frames, batch.query_frames
         others = retained, batch.retained_frames, batch.replay_frames
         return task_batches.task_batch(frames, draws, relabel_of, *sizes, *others)
@@ -218,6 +255,7 @@ def meta_train(recipe: Recipe, workdir: str | Path, sinks: Callable[[int], list]
     if target.exists():
         return target
     known = setting(recipe)
+    recipe = known.recipe
     checkpoint.claim(workdir, claimed)  # not before the inputs are there: a mistyped path would bind the directory
     optimizer = outer_optimizer(recipe.outer)
     [frozen] = frozen_outputs(known.base, [known.frames], known.learner.stage)

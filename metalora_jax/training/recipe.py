@@ -8,7 +8,8 @@ import jax
 from metalora_jax.adapters import Placement, placement
 from metalora_jax.data import instructions
 from metalora_jax.data.augment import ImageAugmentation
-from metalora_jax.data.config import DataConfig
+from metalora_jax.data.config import DataConfig, check_named
+from metalora_jax.data.deployments import DeploymentRange
 from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.envs.control import Control
 from metalora_jax.fields import check_positive, each, from_fields, optional, to_fields
@@ -85,6 +86,7 @@ class Recipe(NamedTuple):
     augment: ImageAugmentation | None = None
     symmetries: SymmetryConfig | None = None
     paraphrases: instructions.Table = {}  # noqa: RUF012 - never written to
+    deployments: DeploymentRange | None = None  # copies of each task on other robots of the same kind
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Recipe":
@@ -107,6 +109,7 @@ class Recipe(NamedTuple):
                 "augment": optional(ImageAugmentation.from_config),
                 "symmetries": optional(SymmetryConfig.from_config),
                 "paraphrases": instructions.checked,
+                "deployments": optional(DeploymentRange.from_config),
             },
         )
         check_positive(self, "config", ("checkpoint_every",))
@@ -164,8 +167,8 @@ class Pretraining(NamedTuple):
         if not data:
             raise ValueError("config.data has no part: name the demonstrations to learn from")
         (first, whole), *others = data.items()
-        if not whole.cameras:
-            raise ValueError(f"data.{first}.cameras is empty: name the cameras that the policy is to see, in order")
+        for name, part in data.items():
+            check_named(part, f"data.{name}")
         for name, part in others:
             if tuple(part.cameras) != tuple(whole.cameras):
                 raise ValueError(f"data.{name}.cameras = {part.cameras} must be data.{first}.cameras = {whole.cameras}")

@@ -46,6 +46,17 @@ def test_print_config_shows_overrides_and_does_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_section_is_set_to_none(tmp_path):
+    recipe = f"--config={ROOT}/configs/smolvla.py"
+    done = run(
+        tmp_path, "meta_train.py", recipe, "--config.conditions=None", "--config.meta.head=None", "--print_config"
+    )
+    assert done.returncode == 0, done.stderr
+    shown = yaml.safe_load(done.stdout)
+    assert shown["conditions"] is None
+    assert shown["symmetries"]["world"] == "metaworld"
+
+
 def test_print_config_shows_what_other_flags_make_of_it(tmp_path):
     done = run(tmp_path, "collect.py", "--suite=libero_goal", "--demos=3", "--print_config")
     assert done.returncode == 0, done.stderr
@@ -62,6 +73,10 @@ def test_print_config_shows_what_other_flags_make_of_it(tmp_path):
             "error: flag --config.seed=a",
         ),
         ([f"--config={ROOT}/configs/quickstart.py"], "error: flag --workdir=None"),
+        (
+            ["--workdir=w", f"--config={ROOT}/configs/smolvla.py", "--config.condition=None"],
+            "error: --config: no field",
+        ),
     ],
 )
 def test_wrong_flags_are_one_line(tmp_path, flags, complaint):

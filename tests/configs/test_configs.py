@@ -58,6 +58,7 @@ def choices(name: str, get_config: Callable) -> tuple:
         return (None,)
     own = {
         "smolvla": presets.NAMES,
+        "own_robot": presets.NAMES,
         "libero_demos": ("picking",),
         "libero_randomised": ("picking",),
         "libero_small": tuple(COMMON["SPLITS"]),
@@ -87,7 +88,8 @@ def check_data(data: DataConfig, known=metaworld.WORLD) -> None:
 
 def check_training(recipe: Recipe, known=metaworld.WORLD) -> None:
     check_data(recipe.data, known)
-    assert recipe.batch.shots + recipe.batch.query_demos <= recipe.data.demos
+    if recipe.data.demos is not None:
+        assert recipe.batch.shots + recipe.batch.query_demos <= recipe.data.demos
     outer_optimizer(recipe.outer)
     told = recipe.data.tasks, recipe.data.cameras, recipe.symmetries, recipe.paraphrases
     other_texts(*told, known.instruction)
@@ -194,7 +196,7 @@ def test_what_is_read_is_recorded():
     known = (NAMES["metaworld_demos"]["get_config"](), NAMES["libero_demos"]["get_config"]("picking"))
     recorded = {job.path: job.demos for config in known for job in Collection.from_config(config.to_dict()).jobs()}
     for name, config in all_configs():
-        if name.startswith("smolvla_libero"):  # the official demonstrations
+        if name.startswith(("smolvla_libero", "own_robot")):  # the official demonstrations; the user's
             continue
         if name == "quickstart":
             own = {job.path: job.demos for job in Collection.from_config(config["demos"]).jobs()}

@@ -12,6 +12,7 @@ from metalora_jax.data import libero_reader
 from metalora_jax.data.demos import DemoError
 from metalora_jax.data.sources.embodiment import Embodiment
 from metalora_jax.data.sources.hdf5 import Hdf5
+from metalora_jax.data.sources.hub import local
 from metalora_jax.data.sources.lerobot import LeRobot
 from metalora_jax.data.sources.lerobot_info import INFO, Info
 from metalora_jax.data.sources.names import WORDS, check_names, part_of, plain_camera, read_keys
@@ -21,11 +22,22 @@ from metalora_jax.data.sources.source import Source
 from metalora_jax.data.text import named
 from metalora_jax.types import Demo
 
-__all__ = ["Embodiment", "Episode", "Fault", "Source", "cameras_of", "choose_cameras", "open", "read", "read_keys"]
+__all__ = [
+    "Embodiment",
+    "Episode",
+    "Fault",
+    "Source",
+    "cameras_of",
+    "choose_cameras",
+    "local",
+    "open",
+    "read",
+    "read_keys",
+]
 
 _KINDS: dict[str, Callable[[Path, tuple[str, ...], dict[str, str], Selection], Source]] = {
     "*.hdf5": Hdf5,
-    "meta/info.json": LeRobot,
+    INFO: LeRobot,
     "dataset_info.json": Rlds,
     "*/dataset_info.json": Rlds,
 }
@@ -43,7 +55,8 @@ def open(
     """The demonstrations at `path`.
 
     Args:
-      path: an HDF5 file, a directory of `<task>_demo.hdf5`, a LeRobot dataset, or a TFDS dataset or version of one.
+      path: an HDF5 file, a directory of `<task>_demo.hdf5`, a LeRobot dataset, a TFDS dataset or version of one; or the
+        name of a LeRobot dataset on the hub, see `local`.
       cameras: which go into `Demo.images`, in this order; with none, pictures are not read.
       keys: camera, "state" or "action" -> its name in the dataset, if `names.KNOWN` does not list it. In an annotated
         LeRobot dataset "instruction" -> the style of the remarks that are said in its place, frame by frame
@@ -57,7 +70,7 @@ def open(
     """
     if not isinstance(path, str | Path):
         raise DemoError(f"the demonstrations are at {named(path)}, expected a path")
-    path, (cameras, keys), selected = Path(path), check_names(cameras, keys), selection(episodes, drop, skip_bad)
+    path, (cameras, keys), selected = local(path), check_names(cameras, keys), selection(episodes, drop, skip_bad)
     if not path.exists():
         near = difflib.get_close_matches(path.name, sorted(other.name for other in path.parent.glob("*")))
         hint = f" (did you mean {', '.join(near)}?)" if near else ""
@@ -82,7 +95,7 @@ def cameras_of(path: str | Path, keys: Mapping[str, str] | None = None) -> dict[
     Raises:
       DemoError: the metadata cannot be read.
     """
-    path, given = Path(path), {feature: camera for camera, feature in (keys or {}).items()}
+    path, given = local(path), {feature: camera for camera, feature in (keys or {}).items()}
     file = path if path.is_file() else next(iter(sorted(path.glob("*.hdf5"))), None)
     if file is not None:
         features = {f"{camera}_rgb": camera for camera in libero_reader.cameras(file)}
@@ -108,7 +121,7 @@ def choose_cameras(
     """
     if known:
         return tuple(part_of(camera) for camera in known)
-    if not Path(path).exists():
+    if not (path := local(path)).exists():
         open(path, ())  # says what is wrong with the path
     there = tuple(cameras_of(path, keys))
     if len(there) == 1:

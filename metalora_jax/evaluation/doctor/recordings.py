@@ -82,7 +82,11 @@ def files(patterns: Sequence[str]) -> tuple[list[Path], list[Finding]]:
     found: list[Path] = []
     missing = []
     for pattern in patterns:
-        path = Path(pattern).expanduser()
+        try:
+            path = sources.local(Path(pattern).expanduser())
+        except DemoError as error:
+            missing.append(finding(pattern, error))
+            continue
         if path.exists():
             inner = sorted(path.rglob("*.hdf5")) if path.is_dir() else []
             found += inner or [path]

@@ -93,7 +93,7 @@ def check_demos(parts: Sequence[DataConfig]) -> None:
       ValueError: see `data.sources`.
     """
     for part in progress(unpictured(parts), description="demonstrations, without pictures"):
-        read_demos(part)
+        read_demos(part, pictures=False)
 
 
 def check_replay(comparison: Comparison) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metalora_jax.adapters import Placement, placement
-from metalora_jax.data.config import DataConfig
+from metalora_jax.data.config import DataConfig, check_named
 from metalora_jax.envs.collect import Collection
 from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.envs.control import Control
@@ -162,6 +162,8 @@ def _check(self: Comparison) -> None:
         if not values or len(set(values)) < len(values):
             raise ValueError(f"{name} is {values}; name at least one, and none twice")
     check_positive(self, "config", ("workers",))
+    for part in self.data:
+        check_named(part, "data")
     _check_steps(self)
     if bool(self.protocol.altered) != bool(self.protocol.altered_steps):
         raise ValueError(

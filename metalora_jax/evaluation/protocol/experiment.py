@@ -153,7 +153,7 @@ def convert(comparison: Comparison) -> None:
     demos = [
         demo
         for part in progress(singly, description="statistics, demonstration files")
-        for recorded in read_demos(part).values()
+        for recorded in read_demos(part, pictures=False).values()
         for demo in recorded
     ]
     robot, doubts = embodiments.common(part.embodiment for part in parts)
