@@ -75,9 +75,14 @@ class Condition:
                 raise ValueError(f"condition {name} {getattr(self, name)} must be in [0, 1], and its seed not negative")
 
     @property
+    def of_the_scene(self) -> "Condition":
+        """This condition without what relabelling recorded actions and readings of joints makes up for."""
+        return dataclasses.replace(self, yaw=0.0, gain=(1.0, 1.0, 1.0), latency=0, joint_offset=(), joint_gain=())
+
+    @property
     def changes_scene(self) -> bool:
         """Whether this condition needs demonstrations of its own."""
-        return dataclasses.replace(self, yaw=0.0, gain=(1.0, 1.0, 1.0), latency=0) != Condition()
+        return self.of_the_scene != Condition()
 
     def to_json(self) -> dict[str, Any]:
         """Only what differs from the default, so that records stay readable."""
@@ -117,11 +122,14 @@ def command_labels(executed: np.ndarray, condition: Condition) -> np.ndarray:
 
     Under latency the command for step t is the action of step t + latency; the last ones repeat the final action.
     """
-    ahead = np.minimum(np.arange(len(executed)) + condition.latency, len(executed) - 1)
-    wanted = executed[ahead]
+    wanted = _ahead(executed, condition.latency)
     rotation = _rotation(condition.yaw)
     moved = wanted[:, :3] @ rotation / np.asarray(condition.gain)
     return np.concatenate([moved, _turned(wanted, rotation), wanted[:, -1:]], axis=-1).astype(np.float32)
+
+
+def _ahead(executed: np.ndarray, latency: int) -> np.ndarray:
+    return executed[np.minimum(np.arange(len(executed)) + latency, len(executed) - 1)]
 
 
 def execute_joints(said: np.ndarray, condition: Condition) -> np.ndarray:
@@ -131,12 +139,14 @@ def execute_joints(said: np.ndarray, condition: Condition) -> np.ndarray:
 
 
 def read_joints(physical: np.ndarray, condition: Condition) -> np.ndarray:
-    """What such a robot says of joints (..., joints): the inverse, so that it stands where it is told to, and says so.
-
-    It also makes recorded targets the ones that lead the shifted robot the same way.
-    """
+    """What such a robot says of joints (..., joints): the inverse, so that it stands where it is told to, and says so."""
     gain, offset = _calibration(physical, condition)
     return (physical - offset) / gain
+
+
+def joint_labels(executed: np.ndarray, condition: Condition) -> np.ndarray:
+    """As `command_labels`, for joint targets (T, joints)."""
+    return read_joints(_ahead(executed, condition.latency), condition).astype(np.float32)
 
 
 def _calibration(values: np.ndarray, condition: Condition) -> tuple[np.ndarray, np.ndarray]:
