@@ -1,6 +1,8 @@
 """Closed-loop success of a base on its own tasks, without any shift; raw records and one line for each task.
 
-python experiments/evaluate_base.py --base=runs/nano/base --config=configs/nano_smolvla.py --workdir=runs/nano_eval
+    python experiments/evaluate_base.py --base=runs/nano/base --config=configs/nano_smolvla.py --workdir=runs/nano_eval
+
+With --pictures=noise (or grey, or first) the cameras' pictures are replaced: what it still solves, it solves blindly.
 """
 
 from pathlib import Path
@@ -11,6 +13,7 @@ from ml_collections import config_flags
 
 from metalora_jax.adaptation import base as bases
 from metalora_jax.envs.world import world
+from metalora_jax.evaluation import rollout
 from metalora_jax.evaluation.protocol import experiment
 from metalora_jax.evaluation.protocol.checks import check_base, check_outcomes
 from metalora_jax.evaluation.protocol.plan import base_job
@@ -24,6 +27,7 @@ _BASE = flags.DEFINE_string("base", "", "Base directory; empty is the nano SmolV
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for episodes.jsonl.", required=True)
 _EPISODES = flags.DEFINE_integer("episodes", 20, "Episodes for each task.", lower_bound=1)
 _WORKERS = flags.DEFINE_integer("workers", 2, "Processes.", lower_bound=1)
+_PICTURES = flags.DEFINE_enum("pictures", "true", rollout.PICTURES, "What the base is shown; see rollout.PICTURES.")
 
 
 def main(_: list[str]) -> None:
@@ -33,10 +37,12 @@ def main(_: list[str]) -> None:
     where = world(control.world)
     check_base(base, control, where)
     workdir, judged = Path(_WORKDIR.value), {"control": control._asdict(), "tasks": list(part.tasks)}
+    judged |= {} if _PICTURES.value == "true" else {"pictures": _PICTURES.value}
     checkpoint.claim(workdir, judged)
     inputs = provenance.inputs(judged, base.fingerprint, _BASE.value, base.statistics.digest(), {})
     stamp = inputs.fingerprint
-    jobs = [base_job(task, number, where, stamp) for task in part.tasks for number in range(_EPISODES.value)]
+    numbers, shown = range(_EPISODES.value), _PICTURES.value
+    jobs = [base_job(task, number, where, stamp, shown) for task in part.tasks for number in numbers]
     file = workdir / "episodes.jsonl"
     with EpisodeLog(file) as log:
         provenance.keep(workdir, [inputs])

@@ -52,6 +52,7 @@ def write(
     robot_type: str | None = None,
     pictures: str = "png",
     keys: Mapping[str, str] | None = None,
+    joints: Sequence[str] = (),
 ) -> None:
     """Writes a dataset directory atomically; one demonstration is in memory at a time.
 
@@ -62,6 +63,7 @@ def write(
       fps: frames per second.
       robot_type: recorded in lerobot's metadata.
       pictures: one of PICTURES; "h264" needs even side lengths, and is slightly lossy.
+      joints: names of the dimensions of state and actions, where both are joint positions, such as shoulder_pan.pos.
       keys: camera, "state" or "action" -> its feature's name, if it is not the first of `source.known_names`.
 
     Raises:
@@ -76,7 +78,7 @@ def write(
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with files.atomic_directory(root) as staging:
-            writer = _Writer(staging, names, cameras, fps, PICTURES[pictures])
+            writer = _Writer(staging, names, cameras, fps, PICTURES[pictures], joints)
             for demo in demos:
                 writer.add(demo)
             writer.finish(robot_type)
@@ -89,7 +91,16 @@ def write(
 class _Writer:
     """Writes episodes one after another: one row group each, frames appended to each camera's video."""
 
-    def __init__(self, root: Path, names: Mapping[str, str], cameras: Sequence[str], fps: int, codec: Codec | None):
+    def __init__(
+        self,
+        root: Path,
+        names: Mapping[str, str],
+        cameras: Sequence[str],
+        fps: int,
+        codec: Codec | None,
+        joints: Sequence[str],
+    ):
+        self._joints = list(joints)
         self._root, self._fps, self._codec = root, fps, codec
         self._state, self._action = names["state"], names["action"]
         self._cameras = [names[camera] for camera in cameras]
@@ -181,7 +192,10 @@ class _Writer:
                 kind = {"video.codec": "h264", "video.pix_fmt": self._codec.pixels, "video.is_depth_map": False}
                 found[key]["info"] = {**sides, **kind, "video.fps": self._fps, "has_audio": False}
         for key, values in ((self._state, demo.state), (self._action, demo.actions)):
-            found[key] = {"dtype": "float32", "shape": [values.shape[1]], "names": [key.split(".")[-1]]}
+            if self._joints and len(self._joints) != values.shape[1]:
+                raise DemoError(f"{key} has {values.shape[1]} dimensions, and {len(self._joints)} joints are named")
+            named = self._joints or [key.split(".")[-1]]
+            found[key] = {"dtype": "float32", "shape": [values.shape[1]], "names": named}
         found["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
         return found | {key: {"dtype": "int64", "shape": [1], "names": None} for key in _COUNTERS}
 

@@ -28,7 +28,7 @@ class RecordingJob(NamedTuple):
     world: str
     image_size: int  # [px]
     conditions: ConditionRange = ConditionRange()  # every demonstration draws its own from these, by its seed
-    simulator: Mapping[str, Any] = {}  # noqa: RUF012 - never written to; what else the world's takes: so101's fps
+    simulator: Mapping[str, Any] = {}
 
 
 class Recorded(NamedTuple):
@@ -70,7 +70,7 @@ class Collection(NamedTuple):
     image_size: int  # [px]
     workers: int  # processes
     parts: Mapping[str, Part]
-    simulator: Mapping[str, Any] = {}  # noqa: RUF012 - never written to; what else the world's takes: so101's fps
+    simulator: Mapping[str, Any] = {}
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "Collection":
@@ -170,7 +170,9 @@ def check_recorded(job: RecordingJob) -> None:
     if (noise := known.get("noise", job.noise)) != job.noise:
         raise ValueError(f"{job.path} was recorded with noise {noise}, the config has {job.noise}; {remedy}")
     if (simulator := known.get("simulator", {})) != dict(job.simulator):
-        raise ValueError(f"{job.path} was recorded with simulator {simulator}, the config has {job.simulator}; {remedy}")
+        raise ValueError(
+            f"{job.path} was recorded with simulator {simulator}, the config has {job.simulator}; {remedy}"
+        )
     if (first := min(known.get("seeds") or [job.first_seed])) < job.first_seed:
         raise ValueError(f"{job.path} was recorded from seed {first}, the config has {job.first_seed}; {remedy}")
 

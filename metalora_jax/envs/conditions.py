@@ -139,7 +139,7 @@ def execute_joints(said: np.ndarray, condition: Condition) -> np.ndarray:
 
 
 def read_joints(physical: np.ndarray, condition: Condition) -> np.ndarray:
-    """What such a robot says of joints (..., joints): the inverse, so that it stands where it is told to, and says so."""
+    """What such a robot says of joints (..., joints): the inverse, so that it says to stand where it is told to."""
     gain, offset = _calibration(physical, condition)
     return (physical - offset) / gain
 

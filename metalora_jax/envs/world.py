@@ -124,7 +124,9 @@ def check_shift(shift: Condition | ConditionRange | None, name: str, where: Worl
                 + ", ".join(where.joints)
             )
     if unknown := set(shift.moved) - set(where.cameras):
-        raise ValueError(f"condition moved names no camera of {name}: {min(unknown)!r}; known: {', '.join(where.cameras)}")
+        raise ValueError(
+            f"condition moved names no camera of {name}: {min(unknown)!r}; known: {', '.join(where.cameras)}"
+        )
 
 
 def world(name: str) -> World:

@@ -25,6 +25,9 @@ from metalora_jax.evaluation import execution
 from metalora_jax.evaluation.execution import Chunk, covering
 from metalora_jax.machine.processes import in_processes
 
+PICTURES = ("true", "noise", "grey", "first")
+"""What a policy is shown: what the cameras see; noise, new in each look; an even grey; or its first look for good."""
+
 
 class Rollout(NamedTuple):
     """One episode to run."""
@@ -33,6 +36,7 @@ class Rollout(NamedTuple):
     condition: Condition
     start: int  # which of the task's starts; the policy's noise is drawn from it, too
     told: str | None = None  # another task's instruction in place of the task's own
+    pictures: str = "true"  # one of PICTURES; what success is left without the true ones was not seen
 
 
 class Job(NamedTuple):
@@ -162,12 +166,15 @@ def episode(env: Simulator, agent: Agent, control: Control, rollout: Rollout) ->
     chunks: list[Chunk] = []
     cap = control.cap(env.task)
     total, success, error = 0.0, False, None
+    first: np.ndarray | None = None
     try:
         env.reset(rollout.start, rollout.condition)
         while (now := len(commands)) < cap and not success:
             if now % control.execute == 0:
                 frame = env.observe()
-                planned = agent.act(frame.images, frame.state, instruction, jax.random.fold_in(key, now))
+                first = frame.images if first is None else first
+                images = pictures(rollout.pictures, frame.images, first, [rollout.start, now])
+                planned = agent.act(images, frame.state, instruction, jax.random.fold_in(key, now))
                 newest = Chunk(now, planned)
                 chunks = [*covering(chunks, now), newest]
             command = execution.command(chunks, now, control.ensemble)
@@ -179,3 +186,22 @@ def episode(env: Simulator, agent: Agent, control: Control, rollout: Rollout) ->
         error, success = f"{type(problem).__name__}: {problem}", False
     done = np.array(commands, np.float32).reshape(-1, world(control.world).action_dim)
     return Outcome(rollout.key, success, total, len(commands), done, error)
+
+
+def pictures(kind: str, true: np.ndarray, first: np.ndarray, seed: Sequence[int]) -> np.ndarray:
+    """What a policy is shown in place of `true` (C, H, W, 3) uint8.
+
+    Args:
+      kind: one of PICTURES.
+      true: what the cameras see now.
+      first: what they saw when the episode began.
+      seed: of the noise.
+
+    Raises:
+      ValueError: there is no such kind.
+    """
+    if kind not in PICTURES:
+        raise ValueError(f"pictures = {kind!r} is unknown; choose from {', '.join(PICTURES)}")
+    if kind == "noise":
+        return np.random.default_rng(seed).integers(0, 256, true.shape, np.uint8)
+    return {"true": true, "first": first, "grey": np.full_like(true, 128)}[kind]

@@ -21,7 +21,11 @@ TIMESTEP = 1 / 600  # [s]; whole numbers of it make a control step at 10 Hz and 
 GRID = 0.003  # [m] within which vertices are drawn as one
 MARKER = 0.03  # [m] half the side of a marker
 FRONT = ((0.62, 0.0, 0.52), (0.2, 0.0, 0.02), 30.0)  # eye [m], what it looks at [m], vertical field of view [degrees]
-_WRIST = ((0.0, 0.06, -0.02), -25.0, 70.0)  # place in the gripper's frame [m], turn about its x [degrees], field of view
+_WRIST = (
+    (0.0, 0.06, -0.02),
+    -25.0,
+    70.0,
+)  # place in the gripper's frame [m], turn about its x [degrees], field of view
 _DRAWN, _COLLIDING = 2, 3  # groups of geometries
 
 
@@ -70,9 +74,7 @@ def build(source: Path) -> Any:
         pad.friction = [1.5, 0.02, 0.0001]
     world = spec.worldbody
     world.add_light(pos=[0.3, -0.3, 1.5], dir=[0.0, 0.2, -1.0], diffuse=[0.6] * 3, castshadow=False)
-    world.add_geom(
-        name="table", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[2.0, 2.0, 0.01], rgba=[0.42, 0.4, 0.38, 1.0]
-    )
+    world.add_geom(name="table", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[2.0, 2.0, 0.01], rgba=[0.42, 0.4, 0.38, 1.0])
     for colour, rgb in MARKERS.items():  # nothing but a picture: moved at every reset
         body = world.add_body(name=f"{colour} marker", mocap=True, pos=[0.0, 0.0, 0.0])
         size = [MARKER, MARKER, 0.0005]
@@ -86,7 +88,9 @@ def build(source: Path) -> Any:
     world.add_camera(name="front", pos=eye, quat=_looking(eye, target), fovy=fovy)
     place, turn, fovy = _WRIST
     half_turn = np.radians(turn) / 2
-    spec.body("gripper").add_camera(name="wrist", pos=place, quat=[np.cos(half_turn), np.sin(half_turn), 0, 0], fovy=fovy)
+    spec.body("gripper").add_camera(
+        name="wrist", pos=place, quat=[np.cos(half_turn), np.sin(half_turn), 0, 0], fovy=fovy
+    )
     return spec
 
 
@@ -130,7 +134,9 @@ def read_stl(path: Path) -> np.ndarray:
     content = path.read_bytes()
     count = int.from_bytes(content[80:84], "little")
     if len(content) != 84 + count * record.itemsize:
-        raise ValueError(f"{path}: {len(content)} bytes are no binary STL of {count} triangles; install its package again")
+        raise ValueError(
+            f"{path}: {len(content)} bytes are no binary STL of {count} triangles; install its package again"
+        )
     return np.frombuffer(content, record, count, 84)["corners"]
 
 

@@ -115,11 +115,11 @@ def _batches(work: Iterable[Work]) -> Iterator[list[Work]]:
         yield batch
 
 
-def base_job(task: str, number: int, where: World, stamp: str) -> Job:
-    """One episode of the plain base without a shift, for judging the base itself."""
+def base_job(task: str, number: int, where: World, stamp: str, pictures: str = "true") -> Job:
+    """One episode of the plain base without a shift, for judging the base itself; see `rollout.PICTURES`."""
     start = where.episode_start(task, 99, number)  # a draw that no comparison uses
     record = dataclasses.replace(_blank(task, Condition(), start), adapter_on=False, fingerprint=stamp)
-    return Job(task, (), None, (_rollout(record, 0.0, None),))
+    return Job(task, (), None, (_rollout(record, 0.0, None)._replace(pictures=pictures),))
 
 
 def _own(cell: Cell, step: int, protocol: Protocol, where: World) -> list[Episode]:
