@@ -231,13 +231,6 @@ class ConditionRange:
     def _further(self, rng: np.random.Generator, arc: int) -> dict[str, Any]:
         """The fields that are drawn only if requested, so that draws without them stay the same."""
         drawn: dict[str, Any] = {"moved": self.moved} if self.moved else {}
-        for name, middle in (("joint_offset", 0.0), ("joint_gain", 1.0)):
-            largest = np.asarray(getattr(self, name))
-            if largest.any():
-                share = rng.uniform(-1.0, 1.0, size=len(largest))
-                if not drawn.keys() & {"joint_offset"}:  # of the first that varies, an arc as of yaw
-                    share[np.flatnonzero(largest)[0]] = 2 * (arc + rng.uniform()) / _ARC_COUNT - 1
-                drawn[name] = tuple((middle + largest * share).tolist())
         if self.camera_turn:
             drawn["camera_turn"] = tuple((self.camera_turn * rng.uniform(-1.0, 1.0, size=3)).tolist())
         if self.colour:
@@ -247,6 +240,17 @@ class ConditionRange:
                 drawn[name] = float(rng.uniform(*interval))
         if self.texture:
             drawn |= {"texture": self.texture, "texture_seed": int(rng.integers(1 << 31))}
+        return drawn | self._of_joints(rng, arc)
+
+    def _of_joints(self, rng: np.random.Generator, arc: int) -> dict[str, Any]:
+        drawn: dict[str, Any] = {}
+        for name, middle in (("joint_offset", 0.0), ("joint_gain", 1.0)):
+            largest = np.asarray(getattr(self, name))
+            if largest.any():
+                share = rng.uniform(-1.0, 1.0, size=len(largest))
+                if not drawn:
+                    share[np.flatnonzero(largest)[0]] = 2 * (arc + rng.uniform()) / _ARC_COUNT - 1
+                drawn[name] = tuple((middle + largest * share).tolist())
         return drawn
 
 

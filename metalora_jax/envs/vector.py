@@ -31,7 +31,7 @@ Observation = dict[str, np.ndarray]
 
 
 class SimulatorEnv(gymnasium.Env):
-    """One simulator as a gymnasium environment. Actions are chunks (execute, action_dim) of commands in `World.bounds`."""
+    """One simulator as a gymnasium environment. Actions are chunks (execute, action_dim), within `World.bounds`."""
 
     metadata = {"render_modes": []}  # noqa: RUF012 (gymnasium's)
 
