@@ -16,25 +16,22 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from metalora_jax.data.augment import ImageAugmentation
-from metalora_jax.envs.world import world
 from metalora_jax.training.augmentation import SymmetryConfig
 
 common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
-CAMERAS = ("front", "wrist")
 
 
 def get_config() -> ConfigDict:
     """As configs/nano_smolvla.py, with the SO-101's two cameras and six joints."""
-    tasks = world("so101").tasks()
     config = ConfigDict()
     config.seed = 0
     config.data = dict(
-        clean=common.data("runs/so101/demos/clean", tasks, 40, CAMERAS),
-        noisy=common.data("runs/so101/demos/noisy", tasks, 60, CAMERAS),
+        clean=common.data("runs/so101/demos/clean", common.SO101_TASKS, 40, common.SO101_CAMERAS),
+        noisy=common.data("runs/so101/demos/noisy", common.SO101_TASKS, 60, common.SO101_CAMERAS),
     )
     config.model = dict(
         type="smolvla",
-        cameras=len(CAMERAS),
+        cameras=len(common.SO101_CAMERAS),
         max_state_dim=6,
         max_action_dim=6,
         vision_hidden=64,

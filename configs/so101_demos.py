@@ -8,14 +8,17 @@ Cameras: front and wrist. Control at 10 Hz; --config.simulator.fps=30 records at
 The second command makes a LeRobot dataset of them, with LeRobot's names of the joints.
 """
 
+from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
+
 from ml_collections import ConfigDict
 
-from metalora_jax.envs.world import world
+common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
 
 
 def get_config() -> ConfigDict:
     """Parts differ in their seeds, and in whether the joints are pushed (`noise`, in degrees)."""
-    tasks = world("so101").tasks()
     config = ConfigDict()
     config.directory = "runs/so101/demos"
     config.world = "so101"
@@ -23,7 +26,7 @@ def get_config() -> ConfigDict:
     config.workers = 2
     config.simulator = dict(fps=10)
     config.parts = dict(
-        clean=dict(tasks=tasks, demos=40, first_seed=10_000, noise=0.0),
-        noisy=dict(tasks=tasks, demos=60, first_seed=20_000, noise=1.5),
+        clean=dict(tasks=common.SO101_TASKS, demos=40, first_seed=10_000, noise=0.0),
+        noisy=dict(tasks=common.SO101_TASKS, demos=60, first_seed=20_000, noise=1.5),
     )
     return config

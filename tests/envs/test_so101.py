@@ -42,27 +42,27 @@ def test_every_instruction_is_its_own_and_names_what_is_in_the_scene():
         instruction("lift-redd")
 
 
-HERE, THERE = np.array([0.2, 0.0, SIDE / 2]), np.array([0.2, 0.1, 0.0])
+HERE, THERE = np.array([0.2, 0.0, SIDE / 2]), np.array([0.2, 0.1, SIDE / 2])
 
 
 @pytest.mark.parametrize(
-    ("task", "change", "done"),
+    ("task", "at", "moved", "change", "done"),
     [
-        ("lift-red", {"cube": HERE + [0, 0, 0.051]}, True),
-        ("lift-red", {"cube": HERE + [0, 0, 0.049]}, False),
-        ("place-red-white", {"cube": THERE + [0.02, 0, SIDE / 2]}, True),
-        ("place-red-white", {"cube": THERE + [0.03, 0, SIDE / 2]}, False),
-        ("place-red-white", {"cube": THERE + [0, 0, 0.03]}, False),
-        ("place-red-white", {"cube": THERE + [0, 0, SIDE / 2], "touched": True}, False),
-        ("place-red-white", {"cube": THERE + [0, 0, SIDE / 2], "speed": 0.1}, False),
-        ("push-red", {"cube": HERE + [0.051, 0, 0]}, True),
-        ("push-red", {"cube": HERE + [0.051, 0, 0.01]}, False),
-        ("push-red", {"cube": HERE + [0, 0.1, 0]}, False),  # aside is not away
-        ("push-red", {"cube": HERE + [0.06, 0, 0], "speed": 0.1}, False),
+        ("lift-red", HERE, (0, 0, 0.051), {}, True),
+        ("lift-red", HERE, (0, 0, 0.049), {}, False),
+        ("place-red-white", THERE, (0.02, 0, 0), {}, True),
+        ("place-red-white", THERE, (0.03, 0, 0), {}, False),
+        ("place-red-white", THERE, (0, 0, 0.01), {}, False),
+        ("place-red-white", THERE, (0, 0, 0), {"touched": True}, False),
+        ("place-red-white", THERE, (0, 0, 0), {"speed": 0.1}, False),
+        ("push-red", HERE, (0.051, 0, 0), {}, True),
+        ("push-red", HERE, (0.051, 0, 0.01), {}, False),
+        ("push-red", HERE, (0, 0.1, 0), {}, False),  # aside is not away
+        ("push-red", HERE, (0.06, 0, 0), {"speed": 0.1}, False),
     ],
 )
-def test_when_a_task_is_done(task, change, done):
-    scene = Scene(HERE, HERE, 0.0, THERE if TASKS[task].marker else None, False)._replace(**change)
+def test_when_a_task_is_done(task, at, moved, change, done):
+    scene = Scene(at + np.array(moved), HERE, 0.0, THERE if TASKS[task].marker else None, False)._replace(**change)
     assert solved(TASKS[task], scene) is done
 
 

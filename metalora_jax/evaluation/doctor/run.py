@@ -170,9 +170,11 @@ def _no_task(request: Request) -> str:
 
 def _of_motion(found: Sequence[Recording], world: str) -> Iterator[Outcome]:
     """Actions and state, if they have the world's widths."""
-    outcome, right = motion.widths(found, world_named(world))
+    outcome, right = motion.widths(found, known := world_named(world))
     yield outcome
-    if right:
+    if right and known.joints:
+        yield motion.joint_targets(right, known)
+    elif right:
         yield motion.ranges(right)
         outcome, sound = proprioception.states(right, world)
         yield outcome
@@ -224,7 +226,7 @@ def _base(
 
 def _statistics(request: Request, found: Sequence[Recording], base: Base | None) -> Iterator[Outcome]:
     known = scales.of(base.statistics) if base else None
-    bounded = request.world != choice.NONE
+    bounded = request.world != choice.NONE and not world_named(request.world).joints
     if request.statistics:
         try:
             given = scales.read(Path(request.statistics))
@@ -264,7 +266,7 @@ def _simulator(
     if found:
         pairs = {f"{task}: recorded, and in the simulator": both for task, both in _pairs(found, seen).items()}
         yield Result(visits.orientation(found, cameras, seen), pairs)
-        yield Result(visits.starts(found, seen))
+        yield Result(visits.starts(found, seen, bool(world_named(request.world).joints)))
         yield Result(visits.replay(found, seen, request.replays))
 
 
