@@ -1,9 +1,12 @@
 """The SO-101 in simulation: repeatable, told and read in LeRobot's units, shifted as a wrong calibration shifts it."""
 
+import json
+
 import numpy as np
 import pytest
 
-from metalora_jax.data import libero_hdf5
+from metalora_jax.data import lerobot_v3, libero_hdf5, sources
+from metalora_jax.data.demos import DemoError
 from metalora_jax.envs.collect import RecordingJob, record_file
 from metalora_jax.envs.conditions import Condition, ConditionRange, execute_joints
 from metalora_jax.envs.experts import record
@@ -11,6 +14,7 @@ from metalora_jax.envs.so101 import model, simulator
 from metalora_jax.envs.so101.kinematics import Arm, Pose
 from metalora_jax.envs.so101.simulator import CAMERAS, JOINTS, LIMITS, SO101, WORLD
 from metalora_jax.envs.so101.tasks import CUBES, MARKERS, SIDE, TASKS, Scene, instruction, solved
+from metalora_jax.types import Demo
 
 SEED = 11
 ENDS = np.array(LIMITS)
@@ -238,3 +242,18 @@ def test_collecting_under_conditions_says_where_it_came_from(tmp_path):
     known = libero_hdf5.provenance_of(path)
     assert known["simulator"] == {"fps": 10}
     assert all(len(drawn["joint_offset"]) == 6 for drawn in known["conditions"])
+
+
+@pytest.mark.parquet
+def test_a_lerobot_dataset_has_lerobot_s_names_of_the_joints(tmp_path):
+    demo = Demo("lift the red cube", np.zeros((3, 2, 8, 8, 3), np.uint8), np.ones((3, 6), "f"), np.ones((3, 6), "f"))
+    joints = [f"{joint}.pos" for joint in JOINTS]
+    lerobot_v3.write(tmp_path / "set", [demo], CAMERAS, fps=10, robot_type="so101_follower", joints=joints)
+    features = json.loads((tmp_path / "set" / "meta" / "info.json").read_text())["features"]
+    assert features["action"]["names"] == features["observation.state"]["names"] == joints
+    assert joints[0] == "shoulder_pan.pos"
+    assert {"observation.images.front", "observation.images.wrist"} <= set(features)
+    [back] = sources.open(tmp_path / "set", CAMERAS).demos("lift the red cube")
+    np.testing.assert_array_equal(back.actions, demo.actions)
+    with pytest.raises(DemoError, match="has 6 dimensions, and 5 joints are named"):
+        lerobot_v3.write(tmp_path / "other", [demo], CAMERAS, fps=10, joints=joints[:5])
