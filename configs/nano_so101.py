@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
         max_state_dim=6,
         max_action_dim=6,
         vision_hidden=64,
-        vision_layers=3,
+        vision_layers=2,
         vision_mlp=192,
         text_mlp=192,
         layers=3,
@@ -52,15 +52,15 @@ def get_config() -> ConfigDict:
         ensemble=placeholder(float),
         simulator=dict(fps=10),
     )
-    config.batch = 64
+    config.batch = 32
     config.noise_draws = 2
     config.augment = ImageAugmentation(variants=1)._asdict()  # the picture itself alone
     config.symmetries = SymmetryConfig("so101")._asdict()  # none
     config.shift = 0
     config.brightness = 0.1
     config.learning_rate = 1e-3
-    config.steps = 10000
+    config.steps = 8000
     config.warmup = 200
     config.weight_decay = 1e-3
-    config.checkpoint_every = 500
+    config.checkpoint_every = 250
     return config
