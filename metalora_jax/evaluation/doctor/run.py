@@ -115,7 +115,8 @@ def _in_world(request: Request) -> Iterator[Result]:
     if request.demos:
         yield Result(read)
     if found:
-        yield Result(pictures.contents(found, cameras))
+        moved = pictures.TURNED if world_named(request.world).joints else pictures.MOVED
+        yield Result(pictures.contents(found, cameras, moved))
         yield Result(pictures.one_orientation(found, cameras))
         yield Result(words.instructions(found, known, request.world) if known else Outcome("instructions", skipped=why))
         yield Result(kinds_of_motion.check(found))
