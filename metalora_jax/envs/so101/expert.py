@@ -115,7 +115,7 @@ def follow(arm: Arm, data: Any, stiffness: float, path: list[Way], fps: int) -> 
         here = arm.pose(joints, way.point)
         left = way.place - here.place
         step = way.speed * (1 / fps + _LAG)
-        towards = here.place + left * min(1.0, step / max(np.linalg.norm(left), 1e-9))
+        towards = here.place + left * min(1.0, step / max(float(np.linalg.norm(left)), 1e-9))
         target = arm.solve(Pose(towards, way.jaw), joints, way.point) + data.qfrc_bias[:ARM] / stiffness
         return np.append(target, way.gripper)
 
