@@ -1,6 +1,7 @@
 """The SO-101 in simulation: repeatable, told and read in LeRobot's units, shifted as a wrong calibration shifts it."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -108,6 +109,12 @@ def test_the_limits_are_the_model_s(lift):
     degrees = np.degrees(lift._model.jnt_range[: len(JOINTS)])
     np.testing.assert_allclose(ENDS[:-1], degrees[:-1], atol=0.01)
     assert [lift._model.jnt(k).name for k in range(len(JOINTS))] == list(JOINTS)
+
+
+@pytest.mark.so101
+def test_the_package_s_own_code_is_never_imported(lift):
+    assert lift.instruction
+    assert not {model.PACKAGE, "lerobot", "torch"} & set(sys.modules)
 
 
 @pytest.mark.so101
