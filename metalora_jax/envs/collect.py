@@ -106,7 +106,7 @@ def record_file(job: RecordingJob) -> Recorded:
     seeds, conditions, seed = [], [], job.first_seed
     known = world(job.world)
     steps = known.demo_steps(job.task)
-    limits = known.bounds if known.joints else None
+    limits = known.joint_limits
     with known.open(job.task, known.cameras, job.image_size, **job.simulator) as env:
         while len(recordings) < job.demos:
             condition = job.conditions.sample(np.random.default_rng(seed), "train")

@@ -93,6 +93,11 @@ class World(NamedTuple):
         """(action_dim, 2): the least and the largest value of each dimension of a command."""
         return np.asarray(self.limits or ((-1.0, 1.0),) * self.action_dim)
 
+    @property
+    def joint_limits(self) -> np.ndarray | None:
+        """`bounds` where commands are joint targets, else None."""
+        return self.bounds if self.joints else None
+
 
 WORLDS = ("metaworld", "libero", "so101")
 _OF_HAND, _OF_JOINTS = ("yaw", "gain"), ("joint_offset", "joint_gain")
