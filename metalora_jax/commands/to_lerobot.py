@@ -1,8 +1,10 @@
 """Writes demonstrations as a LeRobot dataset (version 3.0), from any format that the package can read.
 
     metalora to_lerobot --demos=runs/demos/clean --cameras=agentview --fps=80 --output=runs/lerobot
+    metalora to_lerobot --demos=runs/so101/demos/clean --world=so101 --fps=10 --output=runs/so101/lerobot
 
-Names of joints, the rate and the robot's type are taken from the source; --fps is needed where that has no rate.
+Names of joints, the rate and the robot's type are taken from the source; --fps is needed where that has no rate, and
+--world=so101 names joints that were recorded here.
 
 The pictures go into the tables as PNG files, exactly; or into videos with --pictures=h264.
 """
@@ -13,6 +15,7 @@ from pathlib import Path
 from absl import flags
 
 from metalora_jax.data import lerobot_v3, sources
+from metalora_jax.envs.world import WORLDS, world
 from metalora_jax.machine.progress import progress
 from metalora_jax.types import Demo
 
@@ -23,6 +26,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "Directory to write the dataset to
 _FPS = flags.DEFINE_integer("fps", None, "Frames per second, if the source does not say; Meta-World 80.", 1)
 _CAMERAS = flags.DEFINE_list("cameras", [], "Cameras, by this package's names; empty: all.")
 _KEYS = flags.DEFINE_list("keys", [], "camera=FEATURE, state=FEATURE or action=FEATURE, of a dataset with other names.")
+_WORLD = flags.DEFINE_enum("world", None, WORLDS, "Where it was recorded: names the joints that the source does not.")
 _TASKS = flags.DEFINE_list("tasks", [], "Tasks, by name or instruction; empty is all.")
 _LIMIT = flags.DEFINE_integer("limit", None, "Number of demonstrations of each task; the first ones are used.", 1)
 _DROP = flags.DEFINE_list("drop", [], "Demonstrations not to read, by the dataset's own numbers: 3,7; or task:3.")
@@ -51,6 +55,9 @@ def main(_: list[str]) -> None:
     robot = source.embodiment
     fps = _rate(robot.fps)
     joints = {part: names for part, names in (("state", robot.state), ("action", robot.action)) if names}
+    if _WORLD.value and not joints:
+        named = [f"{joint}.pos" for joint in world(_WORLD.value).joints]
+        joints = dict.fromkeys(("state", "action"), named) if named else {}
     tasks = [source.find(task) for task in _TASKS.value] or source.names()
 
     def demos() -> Iterator[Demo]:

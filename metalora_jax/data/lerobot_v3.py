@@ -193,6 +193,8 @@ class _Writer:
                 found[key]["info"] = {**sides, **kind, "video.fps": self._fps, "has_audio": False}
         for key, values in ((self._state, demo.state), (self._action, demo.actions)):
             own = self._joints.get(key, [key.split(".")[-1]])
+            if key in self._joints and len(own) != values.shape[1]:
+                raise DemoError(f"{key} has {values.shape[1]} dimensions, and {len(own)} joints are named")
             found[key] = {"dtype": "float32", "shape": [values.shape[1]], "names": own}
         found["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
         return found | {key: {"dtype": "int64", "shape": [1], "names": None} for key in _COUNTERS}

@@ -9,6 +9,7 @@
       obs/ee_pos        (T, 3) float64 [m]
       obs/ee_ori        (T, 3) float64 axis-angle [rad]; LIBERO only
       obs/gripper_states (T, state_dim - 3 or - 6) float64
+      obs/joint_states  (T, state_dim) float64, instead of these where a robot's state is its joints alone
 
 A file of LIBERO itself, official or written by `write_official`, also has
 
@@ -70,8 +71,17 @@ class Recording(NamedTuple):
     moments: tuple[Moment, ...] = ()
 
 
-def write(path: Path, demos: Sequence[Demo], cameras: Sequence[str], task: str, provenance: dict[str, Any]) -> None:
+def write(
+    path: Path,
+    demos: Sequence[Demo],
+    cameras: Sequence[str],
+    task: str,
+    provenance: dict[str, Any],
+    joints: bool = False,
+) -> None:
     """Writes `demos` of one task to `path` atomically. `provenance` (JSON) holds seeds, noise and conditions.
+
+    `joints`: the state is joint positions; else it is the hand's place, then the gripper.
 
     Raises:
       DemoError: if there is no demonstration, they do not share one instruction, or the disk is full.
@@ -79,7 +89,8 @@ def write(path: Path, demos: Sequence[Demo], cameras: Sequence[str], task: str, 
     attributes = {"env_name": task, "macros_image_convention": "opencv"}
     with _whole_file(path, demos, attributes, provenance) as data:
         for i, demo in enumerate(demos):
-            observations = {"ee_pos": demo.state[:, :3], "gripper_states": demo.state[:, 3:]}
+            hand = {"ee_pos": demo.state[:, :3], "gripper_states": demo.state[:, 3:]}
+            observations = {"joint_states": demo.state} if joints else hand
             _write_one(data, i, demo, cameras, libero_reader.AS_IT_IS, observations)
 
 

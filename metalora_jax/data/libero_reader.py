@@ -187,7 +187,9 @@ def _read_one(
             raise DemoError(f"{where}: an array, expected a group of arrays and of obs; {REMEDY}")
         actions = _array(where, group, "actions")
         turns = ("ee_ori",) if _is_libero(data) or "ee_ori" in observations else ()
-        parts = {key: _array(where, observations, key) for key in ("ee_pos", *turns, "gripper_states")}
+        alone = "joint_states" in observations and "ee_pos" not in observations
+        state = ("joint_states",) if alone else ("ee_pos", *turns, "gripper_states")
+        parts = {key: _array(where, observations, key) for key in state}
         if any(values.ndim != 2 or len(values) != len(actions) for values in parts.values()):
             shapes = ", ".join(f"obs/{key} {values.shape}" for key, values in parts.items())
             raise DemoError(f"{where}: {shapes} for actions {actions.shape}, expected as many rows; {REMEDY}")

@@ -12,7 +12,7 @@ from metalora_jax.data import libero_hdf5
 from metalora_jax.envs import libero_files
 from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.envs.experts import record_whole
-from metalora_jax.envs.world import Traced, world
+from metalora_jax.envs.world import Traced, check_shift, world
 from metalora_jax.fields import each, from_fields
 from metalora_jax.machine.processes import in_processes
 
@@ -28,6 +28,7 @@ class RecordingJob(NamedTuple):
     world: str
     image_size: int  # [px]
     conditions: ConditionRange = ConditionRange()  # every demonstration draws its own from these, by its seed
+    simulator: Mapping[str, Any] = {}
 
 
 class Recorded(NamedTuple):
@@ -46,7 +47,7 @@ class Part(NamedTuple):
 
     demos: int  # of each task
     first_seed: int
-    noise: float  # pushes on the hand [action units], 0 to record undisturbed experts
+    noise: float  # pushes on the hand, or on joints [action units], 0 to record undisturbed experts
     tasks: tuple[str, ...] = ()
     suite: str | None = None
     folder: str | None = None  # of another part, to be written to; None: one of the part's own name
@@ -69,6 +70,7 @@ class Collection(NamedTuple):
     image_size: int  # [px]
     workers: int  # processes
     parts: Mapping[str, Part]
+    simulator: Mapping[str, Any] = {}
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "Collection":
@@ -87,6 +89,7 @@ class Collection(NamedTuple):
                 self.world,
                 self.image_size,
                 part.conditions,
+                self.simulator,
             )
             for name, part in self.parts.items()
             for task in (part.tasks or libero_files.suite_tasks(str(part.suite)))
@@ -103,10 +106,11 @@ def record_file(job: RecordingJob) -> Recorded:
     seeds, conditions, seed = [], [], job.first_seed
     known = world(job.world)
     steps = known.demo_steps(job.task)
-    with known.open(job.task, known.cameras, job.image_size) as env:
+    limits = known.joint_limits
+    with known.open(job.task, known.cameras, job.image_size, **job.simulator) as env:
         while len(recordings) < job.demos:
             condition = job.conditions.sample(np.random.default_rng(seed), "train")
-            recording = record_whole(env, seed, condition, job.noise, steps)
+            recording = record_whole(env, seed, condition, job.noise, steps, limits=limits)
             if recording is not None:
                 recordings.append(recording)
                 seeds.append(seed)
@@ -117,11 +121,12 @@ def record_file(job: RecordingJob) -> Recorded:
             if failures > job.demos + 10:
                 raise ExpertFails(f"the expert of {job.task} failed {failures} times; drop the task")
     provenance = {"seeds": seeds, "noise": job.noise, "conditions": conditions, "expert": job.world}
+    provenance |= {"simulator": dict(job.simulator)} if job.simulator else {}
     if isinstance(env, Traced):
         libero_hdf5.write_official(job.path, recordings, known.cameras, provenance)
     else:
         demos = [recording.demo for recording in recordings]
-        libero_hdf5.write(job.path, demos, known.cameras, job.task, provenance)
+        libero_hdf5.write(job.path, demos, known.cameras, job.task, provenance, joints=bool(known.joints))
     return Recorded(job, seed - job.first_seed - len(recordings))
 
 
@@ -137,6 +142,7 @@ def collect(jobs: Sequence[RecordingJob], workers: int) -> Iterator[Recorded]:
     """
     for job in jobs:
         world(job.world).instruction(job.task)
+        check_shift(job.conditions, job.world, world(job.world))
     if twice := [path for path, count in Counter(job.path for job in jobs).items() if count > 1]:
         raise ValueError(f"two parts record {twice[0]}: give one of them another folder, or other tasks")
     for job in jobs:
@@ -168,6 +174,10 @@ def check_recorded(job: RecordingJob) -> None:
         raise ValueError(f"{job.path} was recorded with noise {noise}, the config has {job.noise}; {remedy}")
     if (side := libero_hdf5.picture_side(job.path)) not in (None, job.image_size):
         raise ValueError(f"{job.path} has pictures of {side} px, the config has {job.image_size}; {remedy}")
+    if (simulator := known.get("simulator", {})) != dict(job.simulator):
+        raise ValueError(
+            f"{job.path} was recorded with simulator {simulator}, the config has {job.simulator}; {remedy}"
+        )
     if (first := min(known.get("seeds") or [job.first_seed])) < job.first_seed:
         raise ValueError(f"{job.path} was recorded from seed {first}, the config has {job.first_seed}; {remedy}")
 

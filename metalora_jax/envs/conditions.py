@@ -4,6 +4,10 @@ A condition is hidden: no field of the observation names it; it shows only in wh
 sees. Action shifts act between policy and simulator, `executed[t] = clip(Rz(yaw) (gain * command[t - latency]))`, so a
 demonstration recorded without a shift becomes an exact demonstration under one by relabelling (`command_labels`);
 everything else changes what is seen or how things move, and needs new recordings.
+
+A robot that is told joint positions has no such frame; its own shift is a wrong calibration, which the reading shares:
+`executed = gain said + offset`, `observed = (physical - offset) / gain`, each joint by itself. `world.check_shift`
+refuses what does not fit a world's actions.
 """
 
 import dataclasses
@@ -12,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from metalora_jax.fields import from_fields
+from metalora_jax.fields import from_fields, to_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +38,9 @@ class Condition:
       texture: share of the textured surfaces that get another of the scene's textures, in [0, 1]; loose objects keep
         theirs, by which instructions name them.
       texture_seed: which ones, and whose.
+      joint_offset: of each joint, in its own unit: what it executes beyond what it is told; () is none.
+      joint_gain: of each joint [1], each > 0; () is none.
+      moved: the cameras that `camera` and `camera_turn` move; () is all.
     """
 
     yaw: float = 0.0
@@ -49,10 +56,15 @@ class Condition:
     damping: float = 1.0
     texture: float = 0.0
     texture_seed: int = 0
+    joint_offset: tuple[float, ...] = ()
+    joint_gain: tuple[float, ...] = ()
+    moved: tuple[str, ...] = ()
 
     def __post_init__(self):
         if min(self.gain) <= 0:
             raise ValueError(f"condition gain {self.gain} must be positive in every axis")
+        if min(self.joint_gain, default=1.0) <= 0:
+            raise ValueError(f"condition joint_gain {self.joint_gain} must be positive for every joint")
         if self.latency < 0:
             raise ValueError(f"condition latency {self.latency} must not be negative")
         for name in ("light", "friction", "mass", "damping"):
@@ -63,9 +75,14 @@ class Condition:
                 raise ValueError(f"condition {name} {getattr(self, name)} must be in [0, 1], and its seed not negative")
 
     @property
+    def of_the_scene(self) -> "Condition":
+        """This condition without what relabelling recorded actions and readings of joints makes up for."""
+        return dataclasses.replace(self, yaw=0.0, gain=(1.0, 1.0, 1.0), latency=0, joint_offset=(), joint_gain=())
+
+    @property
     def changes_scene(self) -> bool:
         """Whether this condition needs demonstrations of its own."""
-        return dataclasses.replace(self, yaw=0.0, gain=(1.0, 1.0, 1.0), latency=0) != Condition()
+        return self.of_the_scene != Condition()
 
     def to_json(self) -> dict[str, Any]:
         """Only what differs from the default, so that records stay readable."""
@@ -105,11 +122,39 @@ def command_labels(executed: np.ndarray, condition: Condition) -> np.ndarray:
 
     Under latency the command for step t is the action of step t + latency; the last ones repeat the final action.
     """
-    ahead = np.minimum(np.arange(len(executed)) + condition.latency, len(executed) - 1)
-    wanted = executed[ahead]
+    wanted = _ahead(executed, condition.latency)
     rotation = _rotation(condition.yaw)
     moved = wanted[:, :3] @ rotation / np.asarray(condition.gain)
     return np.concatenate([moved, _turned(wanted, rotation), wanted[:, -1:]], axis=-1).astype(np.float32)
+
+
+def _ahead(executed: np.ndarray, latency: int) -> np.ndarray:
+    return executed[np.minimum(np.arange(len(executed)) + latency, len(executed) - 1)]
+
+
+def execute_joints(said: np.ndarray, condition: Condition) -> np.ndarray:
+    """The joint targets (..., joints) that a robot with a wrong calibration takes for what it is told."""
+    gain, offset = _calibration(said, condition)
+    return said * gain + offset
+
+
+def read_joints(physical: np.ndarray, condition: Condition) -> np.ndarray:
+    """What such a robot says of joints (..., joints): the inverse, so that it says to stand where it is told to."""
+    gain, offset = _calibration(physical, condition)
+    return (physical - offset) / gain
+
+
+def joint_labels(executed: np.ndarray, condition: Condition) -> np.ndarray:
+    """As `command_labels`, for joint targets (T, joints)."""
+    return read_joints(_ahead(executed, condition.latency), condition).astype(np.float32)
+
+
+def _calibration(values: np.ndarray, condition: Condition) -> tuple[np.ndarray, np.ndarray]:
+    joints = values.shape[-1]
+    for name in ("joint_gain", "joint_offset"):
+        if len(given := getattr(condition, name)) not in (0, joints):
+            raise ValueError(f"condition {name} has {len(given)} numbers, the robot {joints} joints: give one for each")
+    return np.asarray(condition.joint_gain or (1.0,) * joints), np.asarray(condition.joint_offset or (0.0,) * joints)
 
 
 def _turned(command: np.ndarray, rotation: np.ndarray) -> np.ndarray:
@@ -131,6 +176,10 @@ class ConditionRange:
       camera_turn: largest turn about each axis [rad]. colour: how far surfaces are recoloured, each time, in [0, 1].
       friction, mass, damping: intervals of their factors [1]. texture: share of surfaces with another texture, always
         drawn each time, in [0, 1].
+      joint_offset: largest offset of each joint, in its own unit, to either side; () is none. joint_gain: largest
+        departure of each joint's gain from 1, to either side. Where they are set, held-out conditions are held out in
+        the first joint that varies, as in yaw.
+      moved: the cameras that are moved; () is all.
     """
 
     yaw: tuple[float, float] = (0.0, 0.0)
@@ -144,11 +193,19 @@ class ConditionRange:
     mass: tuple[float, float] = (1.0, 1.0)
     damping: tuple[float, float] = (1.0, 1.0)
     texture: float = 0.0
+    joint_offset: tuple[float, ...] = ()
+    joint_gain: tuple[float, ...] = ()
+    moved: tuple[str, ...] = ()
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "ConditionRange":
         """Reads the section `conditions`; see `fields.from_fields`."""
         return from_fields(cls, fields, "conditions")
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, but those for joints and single cameras only where they are set: older runs do not have them."""
+        values = dataclasses.asdict(self)
+        return {name: to_fields(value) for name, value in values.items() if value or name not in _LATER}
 
     @property
     def of_the_scene(self) -> list[str]:
@@ -169,11 +226,11 @@ class ConditionRange:
         gx, gy, gz = gain.tolist()
         dx, dy, dz = (camera + 0.0).tolist()  # + 0.0 turns -0.0, which would not equal the default in JSON, into 0.0
         condition = Condition(float(yaw), (gx, gy, gz), latency, (dx, dy, dz), float(light))
-        return dataclasses.replace(condition, **self._further(rng))
+        return dataclasses.replace(condition, **self._further(rng, int(arc)))
 
-    def _further(self, rng: np.random.Generator) -> dict[str, Any]:
+    def _further(self, rng: np.random.Generator, arc: int) -> dict[str, Any]:
         """The fields that are drawn only if requested, so that draws without them stay the same."""
-        drawn: dict[str, Any] = {}
+        drawn: dict[str, Any] = {"moved": self.moved} if self.moved else {}
         if self.camera_turn:
             drawn["camera_turn"] = tuple((self.camera_turn * rng.uniform(-1.0, 1.0, size=3)).tolist())
         if self.colour:
@@ -183,8 +240,20 @@ class ConditionRange:
                 drawn[name] = float(rng.uniform(*interval))
         if self.texture:
             drawn |= {"texture": self.texture, "texture_seed": int(rng.integers(1 << 31))}
+        return drawn | self._of_joints(rng, arc)
+
+    def _of_joints(self, rng: np.random.Generator, arc: int) -> dict[str, Any]:
+        drawn: dict[str, Any] = {}
+        for name, middle in (("joint_offset", 0.0), ("joint_gain", 1.0)):
+            largest = np.asarray(getattr(self, name))
+            if largest.any():
+                share = rng.uniform(-1.0, 1.0, size=len(largest))
+                if not drawn:
+                    share[np.flatnonzero(largest)[0]] = 2 * (arc + rng.uniform()) / _ARC_COUNT - 1
+                drawn[name] = tuple((middle + largest * share).tolist())
         return drawn
 
 
+_LATER = ("joint_offset", "joint_gain", "moved")
 _ARC_COUNT = 72  # 5 degrees each where yaw goes all around; held-out arcs then cover all directions evenly
 _ARCS = {"train": (0, 1, 3, 4), "validation": (2,), "test": (5,)}

@@ -23,7 +23,7 @@ from metalora_jax.envs import libero_files as files
 from metalora_jax.envs.conditions import Condition, execute
 from metalora_jax.envs.frustum import out_of_view
 from metalora_jax.envs.shifted_model import ShiftedModel
-from metalora_jax.envs.world import Frame, Step, World
+from metalora_jax.envs.world import Frame, Step, World, check_shift
 
 CAMERAS = {"agentview": "agentview", "eye_in_hand": "robot0_eye_in_hand"}  # our name -> the model's camera
 STATE_DIM = 8
@@ -91,7 +91,7 @@ class Libero:
                 f"{task}: initial states have {self._init_states.shape[1]} numbers, which does not fit its scene"
             )
         self._cameras = [self._model.camera(CAMERAS[name]).id for name in cameras]
-        self._shifted = ShiftedModel(self._model, self._cameras)
+        self._shifted = ShiftedModel(self._model, dict(zip(cameras, self._cameras, strict=True)))
         self._fixtures = [self._model.body(each.root_body).id for each in self.simulator.fixtures_dict.values()]
         self._site_colours = self._model.site_rgba.copy()
         self._renderer: Any = None
@@ -116,6 +116,7 @@ class Libero:
         Raises:
           ValueError: if `start` is not a seed (0 to 2^32 - 1), or objects find no room.
         """
+        check_shift(condition, "libero", WORLD)
         self._condition = condition
         self._queue = deque([IDLE] * condition.latency)
         self._model.site_rgba[:] = self._site_colours  # LIBERO lights the stove's flame with them

@@ -16,7 +16,7 @@ import numpy as np
 from metalora_jax.envs import gl
 from metalora_jax.envs.conditions import Condition, execute
 from metalora_jax.envs.shifted_model import ShiftedModel
-from metalora_jax.envs.world import Frame, Step, World
+from metalora_jax.envs.world import Frame, Step, World, check_shift
 
 INSTRUCTIONS = {
     "button-press": "press the red button on the yellow box from the front",
@@ -104,7 +104,7 @@ class MetaWorld:
         model.cam_pos[model.camera("corner2").id] = _LEROBOT_EYE
         self._upside_down = [CAMERAS[name] == "corner2" for name in cameras]
         self._cameras = [model.camera(CAMERAS[name]).id for name in cameras]
-        self._shifted = ShiftedModel(model, self._cameras)
+        self._shifted = ShiftedModel(model, dict(zip(cameras, self._cameras, strict=True)))
         self._flags = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION)
         self._make_renderer = functools.partial(mujoco.Renderer, model, image_size, image_size)
         self._renderer = self._make_renderer()
@@ -125,6 +125,7 @@ class MetaWorld:
 
     def reset(self, start: int, condition: Condition = Condition()) -> None:  # noqa: B008 (frozen)
         """See `world.Simulator`."""
+        check_shift(condition, "metaworld", WORLD)
         self._condition = condition
         self._queue = deque([np.zeros(ACTION_DIM)] * condition.latency)
         if self._shifted.shift(condition):

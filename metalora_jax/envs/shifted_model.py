@@ -1,6 +1,6 @@
 """What a condition does to a MuJoCo model: cameras, lights, colours, textures, contact, masses."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,9 @@ _SKYBOX = 2  # mjTEXTURE_SKYBOX, which no surface can wear
 class ShiftedModel:
     """A compiled model (`mujoco.MjModel`) that conditions change in place, each relative to the model as built."""
 
-    def __init__(self, model: Any, cameras: Sequence[int]):
-        """Stores the current state of `model`. `cameras` are the ids of the policy's cameras."""
-        self._model, self._cameras = model, list(cameras)
+    def __init__(self, model: Any, cameras: Mapping[str, int]):
+        """Stores the current state of `model`. `cameras` are the policy's: name -> id."""
+        self._model, self._cameras = model, dict(cameras)
         head = model.vis.headlight
         self._lights = (model.light_ambient, model.light_diffuse, head.ambient, head.diffuse)
         dynamics = (model.geom_friction, model.body_mass, model.body_inertia, model.dof_damping)
@@ -41,8 +41,8 @@ class ShiftedModel:
         for array, value in self._as_built:
             array[:] = value
         model = self._model
-        model.cam_pos[self._cameras] += condition.camera
-        for camera in self._cameras:
+        for camera in (self._cameras[name] for name in self._cameras if name in (condition.moved or self._cameras)):
+            model.cam_pos[camera] += condition.camera
             model.cam_quat[camera] = _turned(model.cam_quat[camera], condition.camera_turn)
         for light in self._lights:
             light *= condition.light

@@ -31,7 +31,7 @@ Observation = dict[str, np.ndarray]
 
 
 class SimulatorEnv(gymnasium.Env):
-    """One simulator as a gymnasium environment. Actions are chunks (execute, action_dim) of commands in [-1, 1]."""
+    """One simulator as a gymnasium environment. Actions are chunks (execute, action_dim), within `World.bounds`."""
 
     metadata = {"render_modes": []}  # noqa: RUF012 (gymnasium's)
 
@@ -291,7 +291,8 @@ class VectorSimulators(VectorEnv):
 def _spaces(world: World, cameras: int, image_size: int, execute: int) -> tuple[spaces.Dict, spaces.Box]:
     images = spaces.Box(0, 255, (cameras, image_size, image_size, 3), np.uint8)
     state = spaces.Box(-np.inf, np.inf, (world.state_dim,), np.float32)
-    actions = spaces.Box(-1.0, 1.0, (execute, world.action_dim), np.float32)
+    low, high = (np.tile(limit.astype(np.float32), (execute, 1)) for limit in world.bounds.T)
+    actions = spaces.Box(low, high, dtype=np.float32)
     return spaces.Dict({"images": images, "state": state}), actions
 
 

@@ -1,4 +1,4 @@
-"""The interface of every simulator, and the available worlds: Meta-World and LIBERO."""
+"""The interface of every simulator, and the available worlds: Meta-World, LIBERO and the SO-101."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from metalora_jax.data.libero_hdf5 import Moment, Origin
-from metalora_jax.envs.conditions import Condition
+from metalora_jax.envs.conditions import Condition, ConditionRange
 
 
 class Frame(NamedTuple):
@@ -44,10 +44,10 @@ class Simulator(Protocol):
         """Renders the cameras. Call it only when the images are needed: it costs far more than a physics step."""
 
     def step(self, command: np.ndarray) -> Step:
-        """Sends one command (action_dim,), nominally in [-1, 1]; ValueError if misshapen or not finite."""
+        """Sends one command (action_dim,), see `World.limits`; ValueError if misshapen or not finite."""
 
     def expert(self) -> Callable[[], np.ndarray]:
-        """A scripted expert for the current episode: returns the next action (action_dim,), in [-1, 1].
+        """A scripted expert for the current episode: returns the next action (action_dim,), see `World.limits`.
 
         It reads the full simulator state, which no policy sees.
         """
@@ -87,12 +87,56 @@ class World(NamedTuple):
     # Further facts about a task, by kind, such as {"scene": ("KITCHEN_SCENE3",)}: held-out tasks
     # can be required to share none of them with training tasks.
     facts: Callable[[str], Mapping[str, Sequence[str]]] = _no_facts
-    prepare: Callable[[], object] = (
-        _nothing  # chooses how to render, before workers start; RuntimeError where it cannot
-    )
+    prepare: Callable[[], object] = _nothing  # chooses how to render, before workers start; RuntimeError if it cannot
+    # Where state and actions are positions of joints: their names, and the range of each; commands are then absolute
+    # targets in the state's units. (): commands are displacements of the hand, and the gripper, each in [-1, 1].
+    joints: tuple[str, ...] = ()
+    limits: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def bounds(self) -> np.ndarray:
+        """(action_dim, 2): the least and the largest value of each dimension of a command."""
+        return np.asarray(self.limits or ((-1.0, 1.0),) * self.action_dim)
+
+    @property
+    def joint_limits(self) -> np.ndarray | None:
+        """`bounds` where commands are joint targets, else None."""
+        return self.bounds if self.joints else None
 
 
-WORLDS = ("metaworld", "libero")
+WORLDS = ("metaworld", "libero", "so101")
+_OF_HAND, _OF_JOINTS = ("yaw", "gain"), ("joint_offset", "joint_gain")
+
+
+def check_shift(shift: Condition | ConditionRange | None, name: str, where: World) -> None:
+    """Refuses a hidden condition that the world `name` cannot have.
+
+    Raises:
+      ValueError: a field shifts displacements of a hand where commands are joint targets, or the other way round; it
+        has not one number for each joint; or it names a camera that is not there.
+    """
+    if shift is None:
+        return
+    plain = type(shift)()
+    for field in _OF_HAND if where.joints else _OF_JOINTS:
+        if getattr(shift, field) != getattr(plain, field):
+            commands, instead = (
+                ("joint targets", " or ".join(_OF_JOINTS)) if where.joints else ("displacements", " or ".join(_OF_HAND))
+            )
+            raise ValueError(
+                f"condition {field} does not fit the world {name}, whose commands are {commands}: leave it out, or use "
+                + instead
+            )
+    for field in _OF_JOINTS:
+        if len(given := getattr(shift, field)) not in (0, len(where.joints)):
+            raise ValueError(
+                f"condition {field} has {len(given)} numbers; {name} has {len(where.joints)} joints: "
+                + ", ".join(where.joints)
+            )
+    if unknown := set(shift.moved) - set(where.cameras):
+        raise ValueError(
+            f"condition moved names no camera of {name}: {min(unknown)!r}; known: {', '.join(where.cameras)}"
+        )
 
 
 def world(name: str) -> World:

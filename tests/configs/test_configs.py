@@ -16,7 +16,7 @@ from metalora_jax.data import instructions
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.config import DataConfig
 from metalora_jax.data.tasks import Splits, check_disjoint
-from metalora_jax.envs import metaworld
+from metalora_jax.envs import metaworld, so101
 from metalora_jax.envs.collect import Collection
 from metalora_jax.envs.metaworld import INSTRUCTIONS
 from metalora_jax.evaluation.protocol.checks import check_retention, check_splits
@@ -44,6 +44,7 @@ LIBERO = make_world(
 )
 WORLDS = {
     "metaworld": metaworld.WORLD,
+    "so101": so101.WORLD,
     "libero": LIBERO._replace(cameras=("agentview", "eye_in_hand"), state_dim=8, action_dim=7),
 }
 
@@ -193,7 +194,8 @@ def test_recorded_seeds_never_meet(config):
 
 
 def test_what_is_read_is_recorded():
-    known = (NAMES["metaworld_demos"]["get_config"](), NAMES["libero_demos"]["get_config"]("picking"))
+    known = [NAMES[name]["get_config"]() for name in ("metaworld_demos", "so101_demos")]
+    known += [NAMES["libero_demos"]["get_config"]("picking")]
     recorded = {job.path: job.demos for config in known for job in Collection.from_config(config.to_dict()).jobs()}
     for name, config in all_configs():
         if name.startswith(("smolvla_libero", "own_robot")):  # the official demonstrations; the user's

@@ -8,10 +8,21 @@ import numpy as np
 import pytest
 
 from metalora_jax.envs import conditions
-from metalora_jax.envs.conditions import Condition, ConditionRange, command_labels, execute
+from metalora_jax.envs.conditions import (
+    Condition,
+    ConditionRange,
+    command_labels,
+    execute,
+    execute_joints,
+    joint_labels,
+    read_joints,
+)
+from metalora_jax.envs.world import check_shift
+from tests.evaluation.fake_world import make_world
 
 TURN = ConditionRange(yaw=(-math.pi, math.pi))
 FAR = Condition(1 / 3, (0.5, 2.0, 1.0), 2, (0.0, -0.1, 0.3), 0.7, (0.1, 0.0, 0.0), 0.5, 3, 0.5, 2.0, 1.5, 0.6, 4)
+SPLITS = ("train", "validation", "test")
 RECORDED = np.random.default_rng(0).uniform(-1, 1, (12, 4))
 
 
@@ -101,6 +112,7 @@ def test_json_round_trip(condition):
     ("make", "complaint"),
     [
         (lambda: Condition(gain=(1.0, 0.0, 1.0)), "gain .* must be positive"),
+        (lambda: Condition(joint_gain=(1.0, -1.0)), "joint_gain .* must be positive"),
         (lambda: Condition(latency=-1), "latency -1 must not be negative"),
         (lambda: Condition(light=0.0), r"light 0\.0 must be positive"),
         (lambda: Condition(mass=0.0), r"mass 0\.0 must be positive"),
@@ -118,6 +130,78 @@ def test_bad_values(make, complaint):
 
 def test_config_section():
     assert ConditionRange.from_config({"yaw": [-1.0, 1.0], "camera": 0.1}) == ConditionRange((-1.0, 1.0), camera=0.1)
+
+
+CALIBRATION = Condition(latency=1, joint_offset=(5.0, -2.0), joint_gain=(0.9, 1.1))
+
+
+def test_a_wrong_calibration_reads_what_it_was_told():
+    told = np.random.default_rng(0).uniform(-90, 90, (7, 2))
+    np.testing.assert_allclose(execute_joints(told[0], CALIBRATION), told[0] * [0.9, 1.1] + [5, -2])
+    np.testing.assert_allclose(read_joints(execute_joints(told, CALIBRATION), CALIBRATION), told)
+    ahead = execute_joints(joint_labels(told, CALIBRATION), CALIBRATION)
+    np.testing.assert_allclose(ahead, told[[1, 2, 3, 4, 5, 6, 6]], rtol=1e-5)
+    assert not CALIBRATION.changes_scene
+    with pytest.raises(ValueError, match="joint_gain has 2 numbers, the robot 6 joints: give one for each"):
+        read_joints(np.zeros(6), CALIBRATION)
+
+
+def test_joints_are_drawn_to_both_sides_with_held_out_values_of_the_first_that_varies():
+    wide = ConditionRange(joint_offset=(0.0, 4.0, 2.0), joint_gain=(0.1, 0.1, 0.0), moved=("wrist",), camera=0.1)
+    seen = {split: [wide.sample(np.random.default_rng(seed), split) for seed in range(300)] for split in SPLITS}
+    offsets = {split: np.array([c.joint_offset for c in drawn]) for split, drawn in seen.items()}
+    arcs = {
+        split: set(np.floor((o[:, 1] / 4 + 1) / 2 * conditions._ARC_COUNT).astype(int)) for split, o in offsets.items()
+    }
+    assert sum(map(len, arcs.values())) == len(set.union(*arcs.values()))
+    assert all((o[:, 0] == 0).all() and (np.abs(o) <= [0, 4, 2]).all() for o in offsets.values())
+    assert all(0.3 < (o[:, k] > 0).mean() < 0.7 for o in offsets.values() for k in (1, 2))
+    assert all(c.joint_gain[2] == 1 and 0.9 <= min(c.joint_gain) <= max(c.joint_gain) <= 1.1 for c in seen["test"])
+    plain = ConditionRange(camera=0.1).sample(np.random.default_rng(5), "train")
+    assert seen["train"][5].camera == plain.camera
+
+
+def test_a_range_is_written_as_it_was_before_there_were_joints():
+    old = {
+        "yaw",
+        "gain",
+        "latency",
+        "camera",
+        "light",
+        "camera_turn",
+        "colour",
+        "friction",
+        "mass",
+        "damping",
+        "texture",
+    }
+    assert set(TURN.to_json()) == old
+    wide = ConditionRange(joint_offset=(1.0,), joint_gain=(0.1,), moved=("front",))
+    assert ConditionRange.from_config(json.loads(json.dumps(wide.to_json()))) == wide
+
+
+ARM = make_world({"reach": "reach"})._replace(joints=("a", "b"), cameras=("front",))
+
+
+@pytest.mark.parametrize(
+    ("shift", "where", "said"),
+    [
+        (Condition(yaw=1.0), ARM, "condition yaw does not fit the world x, whose commands are joint targets"),
+        (ConditionRange(gain=(0.9, 1.1)), ARM, "condition gain does not fit .* or use joint_offset or joint_gain"),
+        (ConditionRange(joint_gain=(0.1,)), ARM, "condition joint_gain has 1 numbers; x has 2 joints: a, b"),
+        (Condition(moved=("top",)), ARM, "condition moved names no camera of x: 'top'; known: front"),
+        (CALIBRATION, ARM._replace(joints=()), "condition joint_offset does not fit .* displacements"),
+    ],
+)
+def test_shifts_that_do_not_fit_the_actions_are_refused_by_name(shift, where, said):
+    with pytest.raises(ValueError, match=said):
+        check_shift(shift, "x", where)
+
+
+def test_shifts_that_fit_are_accepted():
+    for shift in (None, CALIBRATION, Condition(latency=2, light=0.5), ConditionRange(joint_offset=(1.0, 0.0))):
+        check_shift(shift, "x", ARM)
+    check_shift(FAR, "x", ARM._replace(joints=()))
 
 
 def test_a_turn_of_the_hand_is_rotated_with_its_displacement():

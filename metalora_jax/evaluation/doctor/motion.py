@@ -27,6 +27,7 @@ ENOUGH = 0.3  # correlation under the best frame, below which motion says nothin
 SURE = 0.6  # how well the fingers answer their command, at least
 IDLE = 0.5  # share of steps that do nothing
 _AXES = "xyz"
+_RADIANS = np.pi
 
 
 class Hand(NamedTuple):
@@ -96,6 +97,23 @@ def ranges(recordings: Sequence[Recording]) -> Outcome:
         f"{(np.abs(actions[:, :3]) > 0.999).any(-1).mean():.0%} saturated, {_idle(actions):.0%} idle"
     )
     return Outcome("action range", together(found, counts(recordings)), note)
+
+
+def joint_targets(recordings: Sequence[Recording], world: World) -> Outcome:
+    """Where commands are joint targets: do they and the state lie within the joints' ranges, in the world's units?"""
+    found, (low, high) = [], world.bounds.T
+    slack = 0.1 * (high - low)  # a hidden calibration reads beyond the range
+    for r in recordings:
+        for what, values in (("actions", r.actions), ("state", r.state)):
+            if (beyond := (values < low - slack) | (values > high + slack)).any():
+                joint = int(beyond.any(axis=0).argmax())
+                said = f"{what} of {world.joints[joint]} leave {low[joint]:g} to {high[joint]:g}"
+                found.append((r.file, r.name, said, "write joints in the order and units of the world"))
+        if np.abs(r.actions).max() < _RADIANS:
+            said = f"no joint target is above {_RADIANS:.2f}: radians?"
+            found.append((r.file, r.name, said, "multiply by 180 / pi, and bring the gripper to 0 to 100"))
+    note = f"{sum(len(r.actions) for r in recordings)} steps of {', '.join(world.joints)}"
+    return Outcome("joint range", together(found, counts(recordings)), note)
 
 
 def gripper(recordings: Sequence[Recording], world: str) -> Outcome:

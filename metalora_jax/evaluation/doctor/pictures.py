@@ -13,6 +13,7 @@ SIDE = 32  # [px] to which pictures are resized before comparison
 MARGIN = 0.1  # of correlation by which another view must be better
 ALIKE = 0.3  # correlation that the best view must reach to be conclusive
 MOVED = 0.08  # [m] of the hand that must show in every camera
+TURNED = 10.0  # [degrees] of the first joints that must, where the state is joints
 DARK = 40  # [1/255] that the brightest value of a picture must reach
 OPPOSITE = -0.5  # correlation of red less blue with the simulator's, below which the two are swapped
 SAME = 1.0  # [1/255] mean difference of two cameras that are one
@@ -25,14 +26,14 @@ _REMEDY = {
 }
 
 
-def contents(recordings: Sequence[Recording], cameras: Sequence[str]) -> Outcome:
-    """Do the pictures show something, move with the robot, and differ between cameras?"""
+def contents(recordings: Sequence[Recording], cameras: Sequence[str], moved: float = MOVED) -> Outcome:
+    """Do the pictures show something, move with the robot (by `moved`), and differ between cameras?"""
     found, again = [], AGAIN
     for r in recordings:
         for c, camera in enumerate(cameras):
             if r.blank[c] > 0:
                 found.append((r.file, r.name, f"{camera} shows one even colour in some or all pictures", again))
-            elif r.frozen[c] > MOVED:
+            elif r.frozen[c] > moved:
                 found.append((r.file, r.name, f"{camera} does not change while the hand moves", again))
             if r.blank[c] < 1 and r.first[c].max() < DARK:
                 what = f"{camera} is nearly black"

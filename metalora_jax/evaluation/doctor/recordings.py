@@ -31,6 +31,7 @@ class Start(NamedTuple):
     seed: int | None = None  # the simulator's own name for the start
     state: np.ndarray | None = None  # (n,) MuJoCo's flattened state
     model: str = ""  # the scene in MuJoCo's XML, for what the state lacks
+    simulator: Mapping[str, Any] = {}  # what the world's simulator was opened with, besides cameras
 
     @property
     def known(self) -> bool:
@@ -208,7 +209,8 @@ def _start(path: Path, i: int, provenance: Mapping[str, Any]) -> Start:
         model = str(group.attrs.get("model_file", ""))
         conditions = provenance.get("conditions", ())
         condition = Condition.from_json(conditions[i] if i < len(conditions) else provenance.get("condition", {}))
-        return Start(condition, float(provenance.get("noise", 0.0)), seed, state, model)
+        noise, simulator = float(provenance.get("noise", 0.0)), provenance.get("simulator", {})
+        return Start(condition, noise, seed, state, model, simulator)
 
 
 def _first_state(where: str, group: h5py.Group) -> np.ndarray:

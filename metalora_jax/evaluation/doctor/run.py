@@ -135,7 +135,8 @@ def _in_world(request: Request) -> Iterator[Result]:
     if request.demos:
         yield Result(read)
     if found:
-        yield Result(pictures.contents(found, cameras))
+        moved = pictures.TURNED if world_named(request.world).joints else pictures.MOVED
+        yield Result(pictures.contents(found, cameras, moved))
         yield Result(pictures.one_orientation(found, cameras))
         yield Result(words.instructions(found, known, request.world) if known else Outcome("instructions", skipped=why))
         yield Result(kinds_of_motion.check(found))
@@ -200,9 +201,11 @@ def _no_task(request: Request) -> str:
 
 def _of_motion(found: Sequence[Recording], world: str) -> Iterator[Outcome]:
     """Actions and state, if they have the world's widths."""
-    outcome, right = motion.widths(found, world_named(world))
+    outcome, right = motion.widths(found, known := world_named(world))
     yield outcome
-    if right:
+    if right and known.joints:
+        yield motion.joint_targets(right, known)
+    elif right:
         yield motion.ranges(right)
         outcome, sound = proprioception.states(right, world)
         yield outcome
@@ -282,7 +285,7 @@ def _robots(
 
 def _statistics(request: Request, found: Sequence[Recording], base: Base | None) -> Iterator[Outcome]:
     known = scales.of(base.statistics) if base else None
-    bounded = request.world != choice.NONE
+    bounded = request.world != choice.NONE and not world_named(request.world).joints
     if request.statistics:
         try:
             given = scales.read(Path(request.statistics))
@@ -322,7 +325,7 @@ def _simulator(
     if found:
         pairs = {f"{task}: recorded, and in the simulator": both for task, both in _pairs(found, seen).items()}
         yield Result(visits.orientation(found, cameras, seen), pairs)
-        yield Result(visits.starts(found, seen))
+        yield Result(visits.starts(found, seen, bool(world_named(request.world).joints)))
         yield Result(visits.replay(found, seen, request.replays))
 
 

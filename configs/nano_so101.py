@@ -1,0 +1,66 @@
+"""Pretrains a nano SmolVLA for the SO-101, from pixels, on all twelve tasks of the world so101.
+
+    metalora collect --config=configs/so101_demos.py
+    metalora pretrain --config=configs/nano_so101.py --workdir=runs/so101/nano
+    metalora evaluate_base --config=configs/nano_so101.py --base=runs/so101/nano/base \\
+        --workdir=runs/so101/nano_evaluation
+
+docs/so101.md has the figures. The last command also says what is left without pictures, state or words.
+"""
+
+from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from metalora_jax.data.augment import ImageAugmentation
+from metalora_jax.training.augmentation import SymmetryConfig
+
+common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
+
+
+def get_config() -> ConfigDict:
+    """As configs/nano_smolvla.py, with the SO-101's two cameras and six joints."""
+    config = ConfigDict()
+    config.seed = 0
+    config.data = dict(
+        clean=common.data("runs/so101/demos/clean", common.SO101_TASKS, 40, common.SO101_CAMERAS),
+        noisy=common.data("runs/so101/demos/noisy", common.SO101_TASKS, 60, common.SO101_CAMERAS),
+    )
+    config.model = dict(
+        type="smolvla",
+        cameras=len(common.SO101_CAMERAS),
+        max_state_dim=6,
+        max_action_dim=6,
+        vision_hidden=64,
+        vision_layers=2,
+        vision_mlp=192,
+        text_mlp=192,
+        layers=3,
+        vocab_size=512,
+        max_tokens=14,
+        pad_token_id=0,
+        fake_image_token_id=1,
+        global_image_token_id=2,
+    )
+    config.control = dict(
+        world="so101",
+        execute=3,
+        max_steps=dict(lift=40, place=60, push=40),
+        ensemble=placeholder(float),
+        simulator=dict(fps=10),
+    )
+    config.batch = 32
+    config.noise_draws = 2
+    config.augment = ImageAugmentation(variants=1)._asdict()  # the picture itself alone
+    config.symmetries = SymmetryConfig("so101")._asdict()  # none
+    config.shift = 0
+    config.brightness = 0.1
+    config.learning_rate = 1e-3
+    config.steps = 8000
+    config.warmup = 200
+    config.weight_decay = 1e-3
+    config.checkpoint_every = 250
+    return config
