@@ -59,7 +59,8 @@ def get_config() -> ConfigDict:
     config.shift = 0
     config.brightness = 0.1
     config.learning_rate = 1e-3
-    config.steps = 8000
+    config.opening = 0.5
+    config.steps = 9500
     config.warmup = 200
     config.weight_decay = 1e-3
     config.checkpoint_every = 250

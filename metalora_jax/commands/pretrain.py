@@ -53,7 +53,7 @@ def main(_: list[str]) -> None:
         workdir,
         loop.init(nnx.to_pure_dict(params), optimizer),
         jax.jit(lambda state, batch, key: loop.update(state, batch, key, gradient, optimizer), donate_argnums=0),
-        lambda step: pretrain.draw_batch(frames, labelled, recipe.seed, step, recipe.batch),
+        lambda step: pretrain.draw_batch(frames, labelled, recipe.seed, step, recipe.batch, opening=recipe.opening),
         steps=recipe.steps,
         seed=recipe.seed,
         description="pretrain",

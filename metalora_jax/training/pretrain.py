@@ -76,27 +76,45 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
+OPENING = 0.2  # of a demonstration: its opening, in which no state tells yet where it leads
+
+
 class Labelled(NamedTuple):
     """Every frame of every task with its action chunk, tasks in a fixed order."""
 
     rows: list[np.ndarray]  # per task (n,)
     labels: list[ActionChunk]  # per task (n, chunk, action)
+    openings: list[np.ndarray]  # per task (m,): which of the n are in the opening of their demonstration
 
 
 def label(frames: Frames) -> Labelled:
     """Action chunks for all frames, as recorded."""
     pairs = [rows_and_labels(frames, task, range(count)) for task, count in sorted(frames.demos.items())]
-    return Labelled([rows for rows, _ in pairs], [labels for _, labels in pairs])
+    share = [
+        np.concatenate([at / len(acts) for at, acts in zip(frames.moments[task], frames.actions[task], strict=True)])
+        for task in sorted(frames.demos)
+    ]
+    openings = [np.flatnonzero(each < OPENING) for each in share]
+    return Labelled([rows for rows, _ in pairs], [labels for _, labels in pairs], openings)
 
 
-def draw_batch(frames: Frames, labelled: Labelled, seed: int, step: int, size: int) -> Batch:
+def draw_batch(
+    frames: Frames, labelled: Labelled, seed: int, step: int, size: int, *, opening: float = 0.0
+) -> Batch:
     """`size` frames, tasks equally likely whatever their number of frames, each in one of its variants.
 
-    Pure in (seed, step). Images stay uint8.
+    About a share `opening` of them is from the openings of demonstrations, the rest from anywhere. Pure in (seed,
+    step). Images stay uint8.
     """
     rng = np.random.default_rng([seed, step])
     tasks = rng.integers(len(labelled.rows), size=size)
     picks = [rng.integers(len(labelled.rows[task])) for task in tasks]
+    if opening:
+        early = rng.random(size) < opening
+        picks = [
+            rng.choice(labelled.openings[task]) if first else i
+            for task, i, first in zip(tasks, picks, early, strict=True)
+        ]
     rows = frames.vary(rng, np.array([labelled.rows[task][i] for task, i in zip(tasks, picks, strict=True)]))
     target = ActionChunk(
         np.stack([labelled.labels[task].actions[i] for task, i in zip(tasks, picks, strict=True)]),

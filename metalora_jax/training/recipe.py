@@ -154,6 +154,7 @@ class Pretraining(NamedTuple):
     weight_decay: float
     checkpoint_every: int  # steps
     paraphrases: instructions.Table = {}  # noqa: RUF012 - never written to
+    opening: float = 0.0  # share of a batch from demonstrations' openings, where only pictures tell where to go
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Pretraining":
@@ -186,6 +187,8 @@ class Pretraining(NamedTuple):
                 "paraphrases": instructions.checked,
             },
         )
+        if not 0 <= self.opening <= 1:
+            raise ValueError(f"opening = {self.opening} is a share of a batch: choose it from 0 to 1")
         if not 0 <= self.warmup < self.steps:
             raise ValueError(
                 f"warmup = {self.warmup} must be at least 0 and below steps = {self.steps}: shorten it, or train longer"
