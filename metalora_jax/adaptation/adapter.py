@@ -88,6 +88,7 @@ def save(
     *,
     config: Mapping[str, Any],
     data: str | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Writes an adapter directory that `load` reads, on `base` alone.
 
@@ -98,6 +99,7 @@ def save(
       meta_params: {"theta": ...} and, where they were learned, {"log_rates": ...}.
       config: JSON, the recipe.
       data: digest of the demonstrations that it was learned from, see `data.content`; None if unknown.
+      overwrite: replace an adapter that is there.
 
     Raises:
       AdapterError: see `directory.save`.
@@ -113,6 +115,7 @@ def save(
         config=json.loads(json.dumps(dict(config))),
         probe=probe(base, learner(base, placement, jax.random.key(0))),
         data=data,
+        overwrite=overwrite,
     )
 
 

@@ -15,7 +15,7 @@ from metalora_jax.adaptation.adapter import Start
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.frozen_front import frozen_outputs
 from metalora_jax.adaptation.learner import Learner, loss_fn
-from metalora_jax.adaptation.prediction import Recorded, predict, recorded
+from metalora_jax.adaptation.prediction import recorded
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.frames import Frames, gather, rows_and_labels
 from metalora_jax.fields import check_positive
@@ -23,13 +23,12 @@ from metalora_jax.machine.progress import progress
 from metalora_jax.meta import InnerOptions
 from metalora_jax.training.methods import OPTIMIZERS
 from metalora_jax.training.task_batches import Replay, Rows, behind, drawn, fill, replay_of
+from metalora_jax.training.validation import FEW, MANY, Validated, validated
 from metalora_jax.types import Batch, Demo, PyTree
 
 STILL = 2.0**-23  # of all of theta: a smaller change is below what float32 resolves
 HOLD_OUT = 10  # every tenth frame is kept back, to see whether the adapter has learned or memorised
 JUDGED = 8  # minibatches at most, spread over the frames, that a loss is measured on: it must not outlast the adapting
-FEW, MANY = 8, 32  # frames of each held-out demonstration at a validation; few if the base takes seconds per frame
-SAMPLES = 2  # draws of noise at a validation
 _TASK = "demonstrated"
 
 
@@ -47,15 +46,6 @@ class Options(NamedTuple):
     replay_frames: int = 0  # frames of earlier tasks in a minibatch, besides `frames`
     validate_every: int = 0  # steps between two looks at held-out demonstrations; 0 where there are none
     patience: int = 0  # looks without a better one after which it stops; 0: it takes all steps
-
-
-class Validated(NamedTuple):
-    """How a policy does on held-out demonstrations, from a few frames of each."""
-
-    step: int  # gradient steps before it
-    error: float  # mean over joints of the action error in standard deviations of the base's data, which decides
-    error_in_units: float  # mean over joints of the action error, in the robot's own units
-    loss: float  # flow matching
 
 
 class Adapted(NamedTuple):
@@ -162,7 +152,7 @@ def adapt(
     known, kept_back = _kept_apart(Rows(*rows_and_labels(frames, _TASK, range(len(demos)))))
 
     def look(step: int, theta: PyTree) -> Validated:
-        return validated(base, start.learner.replace(theta=theta), unseen[0], outputs[-1], step)
+        return validated(base, start.learner.replace(theta=theta), outputs[-1], unseen[0].target, step)
 
     support = _support(frames, known, frozen, replay, options)
     theta, last, seconds, curve = _descended(start, support, options, look if unseen else None)
@@ -193,15 +183,6 @@ def adapt(
         unmoved(start.meta_params["theta"], last),
         curve,
     )
-
-
-def validated(base: Base, adapted: Learner, unseen: Recorded, frozen: PyTree, step: int) -> Validated:
-    """How `adapted` does on held-out frames, after `step` gradient steps; every call draws the same noise."""
-    prediction = predict(base, adapted, frozen, unseen.target, samples=SAMPLES)
-    errors = unseen.errors(prediction)
-    assert prediction.loss is not None
-    scaled = errors.scaled(base.statistics.action_std)
-    return Validated(step, float(scaled.mean()), float(errors.error.mean()), float(prediction.loss.mean()))
 
 
 def unmoved(before: PyTree, after: PyTree) -> tuple[str, ...]:
