@@ -12,22 +12,31 @@ layout; or, with --task, a directory of such files, a LeRobot dataset or an RLDS
 Before it begins, demonstrations are held against the base and against each other, and what looks wrong is logged: other
 units or scales, idle ends (which --trim_idle leaves out), switches in another convention, two kinds of motion.
 
+--held_out_episodes=last:2 keeps the task's last two episodes out (or the dataset's own numbers, 3,7; or every:10): the
+adapter is the one of the step that does best on them, and --patience=3 stops after three looks without a better one. At
+the end the adapted policy is held against standing still, on those episodes or on the next one of the dataset.
+
 --replay=PATH names demonstrations of earlier tasks, one of each, whose frames are added to every minibatch, besides
 those of the new task, so that the adapted policy can still do them.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 from absl import flags, logging
 
 from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.conventions import doubts
 from metalora_jax.adapters import count
 from metalora_jax.data import instructions, sources, widths
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.plausibility import refuse_idle, trimmed
+from metalora_jax.data.sources import held_out
+from metalora_jax.evaluation.offline import measure
 from metalora_jax.training.adapt import HOLD_OUT, JUDGED, Adapted, Options, adapt
+from metalora_jax.training.validation import FEW, MANY, SAMPLES
 from metalora_jax.types import Demo
 from metalora_jax.words import listed
 
@@ -51,6 +60,11 @@ _FRAMES = flags.DEFINE_integer("frames", _DEFAULT.frames, "Frames in each step."
 _VARIANTS = flags.DEFINE_integer("variants", 1, "Variants of each frame; the first is the frame itself.", lower_bound=1)
 _PARAPHRASES = flags.DEFINE_string("paraphrases", "", "JSON file with paraphrases of the task, for the variants.")
 _TRIM_IDLE = flags.DEFINE_bool("trim_idle", False, "Leave out the frames before the first motion and after the last.")
+_HELD_OUT = flags.DEFINE_list("held_out_episodes", [], "Episodes not to learn from: 3,7 or 40-49, last:2, every:10.")
+_VALIDATE_EVERY = flags.DEFINE_integer(
+    "validate_every", None, "Steps between two looks at held-out episodes; default: a tenth of all.", lower_bound=1
+)
+_PATIENCE = flags.DEFINE_integer("patience", 0, "Looks without a better one that end it; 0: never.", lower_bound=0)
 _REPLAY = flags.DEFINE_string("replay", "", "Demonstrations of earlier tasks that must not be forgotten.")
 _REPLAY_FRAMES = flags.DEFINE_integer("replay_frames", 32, "Frames of earlier tasks in each step.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Seed of minibatches, flow noise and variants.")
@@ -62,13 +76,34 @@ def _earlier(instruction: str, keys: dict[str, str]) -> dict[str, list[Demo]]:
     return {task: demos for task, demos in found.items() if demos[0].instruction != instruction}
 
 
-def _demonstrations(keys: dict[str, str]) -> list[Demo]:
-    source = sources.open(_DEMOS.value, _CAMERAS.value, keys, drop=_DROP.value, skip_bad=_SKIP_BAD.value)
-    task = _TASK.value or source.only()
-    demos = list(source.demos(task, _SHOTS.value))
+class _Read(NamedTuple):
+    """What is read of the dataset."""
+
+    demos: list[Demo]
+    learned: list[int | str]  # the dataset's own numbers of `demos`
+    unseen: list[Demo]  # of the same task: those that are held out, or the next one that is not learned from
+    told: str  # where `unseen` come from, in words
+
+
+def _demonstrations(keys: dict[str, str]) -> _Read:
+    every = {"keys": keys, "drop": _DROP.value, "skip_bad": _SKIP_BAD.value}
+    whole = sources.open(_DEMOS.value, _CAMERAS.value, **every)
+    task = _TASK.value or whole.only()
+    kept = held_out.held_out(whole, [task], _HELD_OUT.value) if _HELD_OUT.value else ()
+    source = sources.open(_DEMOS.value, _CAMERAS.value, **every | {"drop": (*_DROP.value, *kept)})
+    read = list(source.recorded(task, _SHOTS.value))
+    demos, used = [demo for _, demo in read], [episode for episode, _ in read]
+    told = f"{len(kept)} held-out episodes"
+    if not kept:
+        following = [episode for episode in source.listing(source.find(task)) if episode not in used]
+        kept = tuple(held_out.name(source, episode) for episode in following[:1])
+        told = f"episode {kept[0]}, which was not learned from" if kept else "the demonstrations themselves, a flattery"
+    unseen = demos
+    if kept:
+        unseen = list(sources.open(_DEMOS.value, _CAMERAS.value, **every | {"drop": (), "episodes": kept}).demos(task))
     if _PARAPHRASES.value:
         [demos] = instructions.paraphrased({task: demos}, instructions.read(Path(_PARAPHRASES.value))).values()
-    return demos
+    return _Read(demos, [held_out.name(source, episode) for episode in used], unseen, told)
 
 
 def _report(demos: list[Demo], start: adapter.Start, result: Adapted, earlier: int) -> None:
@@ -84,12 +119,24 @@ def _report(demos: list[Demo], start: adapter.Start, result: Adapted, earlier: i
     if result.unmoved and start.head is None:
         count_, first = len(result.unmoved), listed(result.unmoved)
         rows.insert(3, ("did not move", f"the parameters on {count_} of {len(start.learner.theta)} maps: {first}"))
+    if result.best is not None:
+        first, best = result.validation[0], result.best
+        change = f"{first.error:.3f} -> {best.error:.3f} standard deviations, loss {_change((first.loss, best.loss))}"
+        rows.append(("held-out error", f"{change}, after step {best.step} of {result.validation[-1].step}"))
     if result.replay_loss is not None:
         rows.append(("earlier tasks", f"{_change(result.replay_loss)}, {earlier} of them"))
     rows.append(("", f"(each measured on up to {JUDGED} minibatches, spread over its frames)"))
     rows.append(("adapter", _OUTPUT.value))
     for name, text in rows:
         print(f"{name + ':' if name else '':16}{text}")
+
+
+def _against_standing_still(base: Base, result: Adapted, read: _Read) -> str:
+    """One line, in capitals where adapting was of no use."""
+    settings = measure.Settings(stride=1, most=FEW if base.large else MANY, samples=SAMPLES)
+    task = read.demos[0].instruction
+    found = measure.evaluate(base, {"adapted": result.learner}, {task: read.unseen}, {task: read.demos}, settings)
+    return f"On {read.told}: {measure.verdict(found, 'adapted', 'the adapted policy')}"
 
 
 def _held_out(result: Adapted, kept_back: int) -> str:
@@ -109,7 +156,8 @@ def main(_: list[str]) -> None:
     base = bases.load(_BASE.value or None)
     start = adapter.load(_ADAPTER.value or None, base)
     keys = sources.read_keys(_KEYS.value)
-    demos = _demonstrations(keys)
+    read = _demonstrations(keys)
+    demos = read.demos
     widths.check({demos[0].instruction: demos}, base.statistics, base.sizes)
     refuse_idle(demos, base.statistics, "leave it out, or record it again")
     if _TRIM_IDLE.value:
@@ -123,10 +171,12 @@ def main(_: list[str]) -> None:
         frames=_FRAMES.value,
         seed=_SEED.value,
         replay_frames=_REPLAY_FRAMES.value if _REPLAY.value else 0,
+        validate_every=(_VALIDATE_EVERY.value or max(1, _STEPS.value // 10)) if _HELD_OUT.value else 0,
+        patience=_PATIENCE.value,
     )
     augment = ImageAugmentation(variants=_VARIANTS.value, seed=_SEED.value)
     earlier = _earlier(demos[0].instruction, keys) if _REPLAY.value else None
-    result = adapt(base, start, demos, options, augment, earlier)
+    result = adapt(base, start, demos, options, augment, earlier, read.unseen if _HELD_OUT.value else ())
     recipe = {
         "from": start.digest,
         "demos": _DEMOS.value,
@@ -134,6 +184,8 @@ def main(_: list[str]) -> None:
         "shots": _SHOTS.value,
         "drop": _DROP.value,
         "skip_bad": _SKIP_BAD.value,
+        "episodes": read.learned,
+        "held_out_episodes": _HELD_OUT.value,
         **options._replace(fast=start.head)._asdict(),
         "augment": augment._asdict(),
         "paraphrases": demos[0].paraphrases,
@@ -142,3 +194,4 @@ def main(_: list[str]) -> None:
     }
     adapter.save(output, base, start.placement, {"theta": result.theta}, config=recipe)
     _report(demos, start, result, len(earlier or ()))
+    print(_against_standing_still(base, result, read))

@@ -149,3 +149,12 @@ def assembled(
     named = tuple(joints) or tuple(f"action {i}" for i in range(actions.shape[-1]))
     scale = base.statistics.action_std
     return Offline(tuple(held_out), named, scale, known, seen.demo, seen.moment, actions, is_pad, predictions, found)
+
+
+def verdict(result: Offline, name: str, label: str) -> str:
+    """One sentence: whether a policy is better than standing still."""
+    own, still = (float(result.scaled(each).mean()) for each in (name, rivals.HOLD))
+    units = f"{result.in_units(name):.3g} against {result.in_units(rivals.HOLD):.3g} in the robot's units"
+    if own < still:
+        return f"{label} is {1 - own / still:.0%} nearer to the demonstrations than standing still ({units})."
+    return f"{label} is NOT better than standing still: {units}, {own:.2f} against {still:.2f} standard deviations."

@@ -7,6 +7,7 @@ import numpy as np
 
 from metalora_jax.adaptation.prediction import Recorded
 from metalora_jax.data.chunks import chunk_actions
+from metalora_jax.data.preprocessor import Preprocessor
 from metalora_jax.evaluation.doctor import convention
 from metalora_jax.types import Demo
 
@@ -14,7 +15,7 @@ HOLD, MEAN, NEAREST = "hold", "mean", "nearest"
 NAMES = {HOLD: "Hold pose", MEAN: "Mean action", NEAREST: "Nearest frame"}
 ACTIONS = ("auto", "absolute", "relative")
 
-_AT_ONCE = 256  # frames whose distances to all others are in memory together
+_AT_ONCE = 64  # frames whose distances to all others are in memory together
 
 
 class Meaning(NamedTuple):
@@ -80,12 +81,17 @@ def predicted(
     out = np.empty((len(seen.demo), chunk, every[0].actions.shape[1]), np.float32)
     for e, demo in enumerate(held_out):
         same = [other for other in every if other.instruction == demo.instruction] or every
-        states = np.concatenate([preprocessor.normalize_state(other.state) for other in same])
+        states = np.concatenate([_normalised(preprocessor, other.state) for other in same])
         followed = np.concatenate([chunk_actions(other.actions, chunk)[0] for other in same])
         rows = np.flatnonzero(seen.demo == e)
         for first in range(0, len(rows), _AT_ONCE):
             at = rows[first : first + _AT_ONCE]
-            here = preprocessor.normalize_state(demo.state[seen.moment[at]])
+            here = _normalised(preprocessor, demo.state[seen.moment[at]])
             squares = np.square(here[:, None] - states[None]).sum(axis=2)
             out[at] = followed[squares.argmin(axis=1)]
     return out
+
+
+def _normalised(preprocessor: Preprocessor, state: np.ndarray) -> np.ndarray:
+    """(n, state_dim), without the zeros that a policy's wider input has."""
+    return preprocessor.normalize_state(state)[:, : preprocessor.state_dim]
