@@ -2,6 +2,9 @@
 
     metalora few_shot --config=configs/few_shot_conditions.py --workdir=runs/few_shot_conditions
 
+A config with a section `offline` in place of `control` needs no simulator: adapted policies are judged by their action
+error on the other demonstrations of their task. That is no success rate, and the report says so.
+
 Trains any adapters that do not exist yet. Ctrl-C loses nothing; the same command resumes.
 """
 
@@ -10,6 +13,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
+from metalora_jax.evaluation.offline import comparison as offline
 from metalora_jax.evaluation.protocol import experiment, films
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.reports import report
@@ -23,6 +27,12 @@ _HOSTS = flags.DEFINE_integer("hosts", 1, "How many machines share the episodes.
 
 def main(_: list[str]) -> None:
     workdir, comparison = Path(_WORKDIR.value), Comparison.from_config(_CONFIG.value.to_dict())
+    if comparison.offline:
+        if _HOSTS.value > 1:
+            raise ValueError("a comparison without a simulator runs on one machine: leave out --hosts")
+        print(f"raw records: {offline.run(comparison, workdir) / offline.RECORDS}")
+        print(f"report: {offline.write_report(workdir)}")
+        return
     films.check(comparison.films)
     experiment.run(comparison, workdir, Host(_HOST.value, _HOSTS.value))
     print(f"raw records: {workdir}/episodes*.jsonl")

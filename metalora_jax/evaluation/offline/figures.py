@@ -70,7 +70,7 @@ def over_time(result: Offline, episode: int, shown: Sequence[str], labels: Mappi
                 middle, spread = values.mean(axis=0), values.std(axis=0)
                 axes.plot(time, middle, label=labels[name], **style)
                 axes.fill_between(time, middle - spread, middle + spread, color=style["color"], alpha=0.18, linewidth=0)
-        panels[0].legend(frameon=False, fontsize=8)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower right", ncols=4, frameon=False)
         return figure
 
 
@@ -96,7 +96,7 @@ def worst(result: Offline, row: int, name: str, labels: Mapping[str, str]) -> Fi
             for number, sample in enumerate(result.predictions[name].samples[:, row, real, joint]):
                 axes.plot(sample, label=labels[name] if number == 0 else None, **style)
             axes.plot(result.actions[row, real, joint], color=INK, linewidth=1.6, label="demonstrated")
-        grid.flat[0].legend(frameon=False, fontsize=8)
+        figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside lower right", ncols=2, frameon=False)
         return figure
 
 
