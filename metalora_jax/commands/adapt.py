@@ -93,7 +93,7 @@ def _demonstrations(keys: dict[str, str]) -> _Read:
     source = sources.open(_DEMOS.value, _CAMERAS.value, **every | {"drop": (*_DROP.value, *kept)})
     read = list(source.recorded(task, _SHOTS.value))
     demos, used = [demo for _, demo in read], [episode for episode, _ in read]
-    told = f"{len(kept)} held-out episodes"
+    told = f"the held-out episode{'s' * (len(kept) > 1)} {', '.join(map(str, kept))}"
     if not kept:
         following = [episode for episode in source.listing(source.find(task)) if episode not in used]
         kept = tuple(held_out.name(source, episode) for episode in following[:1])

@@ -53,6 +53,9 @@ class Settings(NamedTuple):
         return self
 
 
+DEFAULT = Settings()
+
+
 class Offline(NamedTuple):
     """What E held-out episodes say, from N of their frames. Actions are in the robot's own units; D joints."""
 
@@ -92,7 +95,7 @@ def evaluate(
     policies: Mapping[str, Learner | None],
     held_out: Mapping[str, Sequence[Demo]],
     training: Mapping[str, Sequence[Demo]],
-    settings: Settings = Settings(),  # noqa: B008 - a NamedTuple of plain values
+    settings: Settings = DEFAULT,
     joints: Sequence[str] = (),
 ) -> Offline:
     """Measures policies on held-out episodes, beside the rivals of `rivals`. All policies get the same noise.
@@ -138,7 +141,7 @@ def assembled(
     held_out: Sequence[Demo],
     predictions: Mapping[str, Prediction],
     known: Meaning,
-    settings: Settings = Settings(),  # noqa: B008 - a NamedTuple of plain values
+    settings: Settings = DEFAULT,
     joints: Sequence[str] = (),
 ) -> Offline:
     """The result, from predictions of `seen`'s frames."""

@@ -1,4 +1,4 @@
-"""The report of a comparison without a simulator, from its raw rows: `python -m metalora_jax.evaluation.offline RUN`."""
+"""The report of a comparison without a simulator, from its raw rows; `__main__` makes it again."""
 
 import dataclasses
 import json
@@ -204,8 +204,10 @@ def _blocks(
         )
         header = ["", "own instruction", "other instruction", "difference", "less error in", "more in", "sign test"]
         cells = [
-            [named(m.method), f"{m.told_own:.3f}", f"{m.told_other:.3f}", _signed(m.versus), str(m.versus.better)]
-            + [str(m.versus.worse), p_text(m.versus.p)]
+            [
+                *(named(m.method), f"{m.told_own:.3f}", f"{m.told_other:.3f}", _signed(m.versus)),
+                *(str(m.versus.better), str(m.versus.worse), p_text(m.versus.p)),
+            ]
             for m in misled
         ]
         yield document.Table(header, cells)

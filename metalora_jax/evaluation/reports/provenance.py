@@ -50,11 +50,16 @@ class Stamped(Protocol):
     """A raw record: an episode, or an error on a demonstration."""
 
     @property
-    def method(self) -> str: ...
+    def method(self) -> str:
+        """The name that figures show."""
+
     @property
-    def meta_seed(self) -> int: ...
+    def meta_seed(self) -> int:
+        """Of the meta-training run that its adapter comes from."""
+
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Of what it came from."""
 
 
 class Unpinned(ValueError):
