@@ -119,9 +119,10 @@ def predict(
     noise = np.random.default_rng(seed).standard_normal((samples, count, sizes.chunk, sizes.action), np.float32)
     noise = np.concatenate([np.zeros_like(noise[:1]), noise])
     chunks, losses = [], []
-    for first in range(0, count, BATCH):
-        at = np.arange(first, min(first + BATCH, count))
-        padded = np.resize(at, BATCH)  # so that one compilation serves any number of frames
+    together = min(BATCH, count)
+    for first in range(0, count, together):
+        at = np.arange(first, min(first + together, count))
+        padded = np.resize(at, together)  # so that one compilation serves them all
         inputs = jax.tree.map(lambda leaf, padded=padded: leaf[rows[padded]], frozen)
         key = jax.random.fold_in(jax.random.key(seed), first)
         chunk, loss = _run(start, inputs, trees.index(target, padded), jnp.asarray(noise[:, padded]), key)

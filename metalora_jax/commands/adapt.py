@@ -36,7 +36,8 @@ from metalora_jax.data.plausibility import refuse_idle, trimmed
 from metalora_jax.data.sources import held_out
 from metalora_jax.evaluation.offline import measure
 from metalora_jax.training.adapt import HOLD_OUT, JUDGED, Adapted, Options, adapt
-from metalora_jax.training.validation import FEW, MANY, SAMPLES
+from metalora_jax.training.metrics import Sink, tensorboard_sink, wandb_sink
+from metalora_jax.training.validation import FEW, FEW_SAMPLES, MANY, SAMPLES
 from metalora_jax.types import Demo
 from metalora_jax.words import listed
 
@@ -65,6 +66,8 @@ _VALIDATE_EVERY = flags.DEFINE_integer(
     "validate_every", None, "Steps between two looks at held-out episodes; default: a tenth of all.", lower_bound=1
 )
 _PATIENCE = flags.DEFINE_integer("patience", 0, "Looks without a better one that end it; 0: never.", lower_bound=0)
+_TENSORBOARD = flags.DEFINE_string("tensorboard", "", "Directory for TensorBoard events of the looks.")
+_WANDB = flags.DEFINE_string("wandb", "", "Also send the looks to this Weights & Biases project.")
 _REPLAY = flags.DEFINE_string("replay", "", "Demonstrations of earlier tasks that must not be forgotten.")
 _REPLAY_FRAMES = flags.DEFINE_integer("replay_frames", 32, "Frames of earlier tasks in each step.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Seed of minibatches, flow noise and variants.")
@@ -97,7 +100,11 @@ def _demonstrations(keys: dict[str, str]) -> _Read:
     if not kept:
         following = [episode for episode in source.listing(source.find(task)) if episode not in used]
         kept = tuple(held_out.name(source, episode) for episode in following[:1])
-        told = f"episode {kept[0]}, which was not learned from" if kept else "the demonstrations themselves, a flattery"
+        told = (
+            f"episode {kept[0]}, which was not learned from"
+            if kept
+            else "the demonstrations themselves, which flatters"
+        )
     unseen = demos
     if kept:
         unseen = list(sources.open(_DEMOS.value, _CAMERAS.value, **every | {"drop": (), "episodes": kept}).demos(task))
@@ -133,7 +140,8 @@ def _report(demos: list[Demo], start: adapter.Start, result: Adapted, earlier: i
 
 def _against_standing_still(base: Base, result: Adapted, read: _Read) -> str:
     """One line, in capitals where adapting was of no use."""
-    settings = measure.Settings(stride=1, most=FEW if base.large else MANY, samples=SAMPLES)
+    most, samples = (FEW, FEW_SAMPLES) if base.large else (MANY, SAMPLES)
+    settings = measure.Settings(stride=1, most=most, samples=samples)
     task = read.demos[0].instruction
     found = measure.evaluate(base, {"adapted": result.learner}, {task: read.unseen}, {task: read.demos}, settings)
     return f"On {read.told}: {measure.verdict(found, 'adapted', 'the adapted policy')}"
@@ -149,10 +157,22 @@ def _change(losses: tuple[float, float]) -> str:
     return f"{losses[0]:.3f} -> {losses[1]:.3f}"
 
 
+def _sinks(output: Path) -> list[Sink]:
+    made: list[Sink] = []
+    if (_TENSORBOARD.value or _WANDB.value) and not _HELD_OUT.value:
+        raise ValueError("--tensorboard and --wandb show the looks at held-out episodes: name --held_out_episodes")
+    if _TENSORBOARD.value:
+        made.append(tensorboard_sink(_TENSORBOARD.value))
+    if _WANDB.value:
+        made.append(wandb_sink(_WANDB.value, output.name, {"demos": _DEMOS.value}, output.parent))
+    return made
+
+
 def main(_: list[str]) -> None:
     output = Path(_OUTPUT.value)
     if output.exists():
         raise ValueError(f"{output} exists; choose another --output")
+    sinks = _sinks(output)
     base = bases.load(_BASE.value or None)
     start = adapter.load(_ADAPTER.value or None, base)
     keys = sources.read_keys(_KEYS.value)
@@ -176,7 +196,7 @@ def main(_: list[str]) -> None:
     )
     augment = ImageAugmentation(variants=_VARIANTS.value, seed=_SEED.value)
     earlier = _earlier(demos[0].instruction, keys) if _REPLAY.value else None
-    result = adapt(base, start, demos, options, augment, earlier, read.unseen if _HELD_OUT.value else ())
+    result = adapt(base, start, demos, options, augment, earlier, read.unseen if _HELD_OUT.value else (), sinks)
     recipe = {
         "from": start.digest,
         "demos": _DEMOS.value,
@@ -186,6 +206,7 @@ def main(_: list[str]) -> None:
         "skip_bad": _SKIP_BAD.value,
         "episodes": read.learned,
         "held_out_episodes": _HELD_OUT.value,
+        "validation": [each._asdict() for each in result.validation],
         **options._replace(fast=start.head)._asdict(),
         "augment": augment._asdict(),
         "paraphrases": demos[0].paraphrases,

@@ -22,6 +22,7 @@ from metalora_jax.fields import check_positive
 from metalora_jax.machine.progress import progress
 from metalora_jax.meta import InnerOptions
 from metalora_jax.training.methods import OPTIMIZERS
+from metalora_jax.training.metrics import Sink
 from metalora_jax.training.task_batches import Replay, Rows, behind, drawn, fill, replay_of
 from metalora_jax.training.validation import FEW, MANY, Validated, validated
 from metalora_jax.types import Batch, Demo, PyTree
@@ -121,6 +122,7 @@ def adapt(
     augment: ImageAugmentation | None = None,
     earlier: Mapping[str, Sequence[Demo]] | None = None,
     held_out: Sequence[Demo] = (),
+    sinks: Sequence[Sink] = (),
 ) -> Adapted:
     """Adapts to `demos`, all of one task; losses are of the frames as they are.
 
@@ -135,6 +137,7 @@ def adapt(
       augment: variants of the frames that are learned from, too.
       earlier: demonstrations of earlier tasks, whose frames are replayed, so that the adapted policy still does them.
       held_out: demonstrations of the same task that are not learned from.
+      sinks: take what is seen of them, see `metrics`.
 
     Raises:
       ValueError: learned rates are wanted of an adapter that has none, the optimiser is unknown, there are
@@ -152,7 +155,10 @@ def adapt(
     known, kept_back = _kept_apart(Rows(*rows_and_labels(frames, _TASK, range(len(demos)))))
 
     def look(step: int, theta: PyTree) -> Validated:
-        return validated(base, start.learner.replace(theta=theta), outputs[-1], unseen[0].target, step)
+        found = validated(base, start.learner.replace(theta=theta), outputs[-1], unseen[0].target, step)
+        for sink in sinks:
+            sink(step, found.metrics())
+        return found
 
     support = _support(frames, known, frozen, replay, options)
     theta, last, seconds, curve = _descended(start, support, options, look if unseen else None)

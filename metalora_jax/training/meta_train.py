@@ -222,7 +222,7 @@ def validation(recipe: Recipe, known: Setting, best: Path) -> Callable[[int, loo
         if found.error < least:
             least, made = found.error, recipe.to_json() | {"validated": found._asdict()}
             save(best, known.base, recipe.placement, state.params, config=made, data=known.data, overwrite=True)
-        return {f"validation_{name}": value for name, value in found._asdict().items() if name != "step"}
+        return found.metrics()
 
     return seen
 

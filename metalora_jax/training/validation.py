@@ -22,7 +22,7 @@ from metalora_jax.training.task_batches import fill, support_rows
 from metalora_jax.types import ActionChunk, Batch, Demo, PyTree
 
 FEW, MANY = 8, 32  # frames of each held-out demonstration that are looked at; few if a frame takes the base seconds
-SAMPLES = 2  # draws of noise
+FEW_SAMPLES, SAMPLES = 1, 2  # draws of noise, likewise
 
 
 class Validated(NamedTuple):
@@ -32,6 +32,10 @@ class Validated(NamedTuple):
     error: float  # mean over joints of the action error in standard deviations of the base's data, which decides
     error_in_units: float  # mean over joints of the action error, in the robot's own units
     loss: float  # flow matching
+
+    def metrics(self) -> dict[str, float]:
+        """For `metrics.jsonl` and dashboards."""
+        return {f"validation_{name}": value for name, value in self._asdict().items() if name != "step"}
 
 
 class Validation(NamedTuple):
@@ -166,7 +170,8 @@ def validated(
 
     Frames count alike, whichever demonstration they are of. See `prediction.predict` for the arguments.
     """
-    prediction = predict(base, adapted, frozen, target, rows=rows, samples=SAMPLES)
+    samples = FEW_SAMPLES if base.large else SAMPLES
+    prediction = predict(base, adapted, frozen, target, rows=rows, samples=samples)
     one = np.zeros(len(target.actions), int)
     actions = base.preprocessor.commands(np.asarray(target.actions))
     found = errors(prediction.samples, prediction.quiet, actions, np.asarray(target.is_pad), one)
