@@ -93,7 +93,9 @@ def _demonstrations(keys: dict[str, str]) -> _Read:
     whole = sources.open(_DEMOS.value, _CAMERAS.value, **every)
     task = _TASK.value or whole.only()
     kept = held_out.held_out(whole, [task], _HELD_OUT.value) if _HELD_OUT.value else ()
-    source = sources.open(_DEMOS.value, _CAMERAS.value, **every | {"drop": (*_DROP.value, *kept)})
+    source = whole
+    if kept:
+        source = sources.open(_DEMOS.value, _CAMERAS.value, **every | {"drop": (*_DROP.value, *kept)})
     read = list(source.recorded(task, _SHOTS.value))
     demos, used = [demo for _, demo in read], [episode for episode, _ in read]
     told = f"the held-out episode{'s' * (len(kept) > 1)} {', '.join(map(str, kept))}"

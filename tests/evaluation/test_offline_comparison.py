@@ -16,7 +16,17 @@ from metalora_jax.evaluation.reports.records import RecordError
 from tests.tiny_base import INSTRUCTIONS, make_base, make_demos
 
 HEADS = dict(pattern="action_.*", kind="lora", rank=2, alpha=4.0, b_std=0.1)
-TOLD = INSTRUCTIONS | {"pull": "reach the puck"}
+TOLD = INSTRUCTIONS | {"pull": "reach the puck", "lift": "push the goal"}
+META = dict(
+    method="multitask",
+    inner_steps=1,
+    optimizer="sgd",
+    inner_learning_rate=0.1,
+    max_norm=1.0,
+    same_draws=False,
+    micro_batch=None,
+    head=None,
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +34,26 @@ def config(tmp_path_factory):
     root = tmp_path_factory.mktemp("dataset")
     bases.save(root / "base", make_base())
     for task, told in TOLD.items():
-        demos = [demo._replace(instruction=told) for demo in make_demos("push" if task == "pull" else task)]
+        demos = [demo._replace(instruction=told) for demo in make_demos(task if task in INSTRUCTIONS else "push")]
         libero_hdf5.write(root / f"{task}_demo.hdf5", demos, ("agentview",), task, {})
     data = dict(directory=str(root), demos=3, cameras=("agentview",))
+    control = {
+        "base": "",
+        "seed": 0,
+        "data": data | dict(tasks=("lift",)),
+        "conditions": None,
+        "placement": (HEADS,),
+        "batch": dict(meta_batch=1, shots=1, frames=2, query_demos=1, query_frames=2, noise_draws=1),
+        "meta": META,
+        "outer": dict(steps=2, learning_rate=1e-2, learning_rate_of_rates=None, max_norm=1.0),
+        "checkpoint_every": 2,
+    }
     return {
         "base": str(root / "base"),
         "seed": 0,
         "meta_seeds": (0, 1),
         "conditions": None,
-        "arms": {"lora": dict(placement=(HEADS,)), "wide": dict(placement=(HEADS | dict(rank=3),))},
+        "arms": {"lora": dict(placement=(HEADS,)), "control": control},
         "search": dict(adam=(0.01,)),
         "validation": data | dict(tasks=("pull",)),
         "test": data | dict(tasks=tuple(INSTRUCTIONS)),
@@ -52,14 +73,16 @@ def config(tmp_path_factory):
         ),
         "offline": dict(stride=3, samples=2),
         "workers": 1,
-        "report": dict(title="Made up", reference="lora", labels=dict(wide="Wide <LoRA>")),
+        "report": dict(title="Made up", reference="lora", labels=dict(control="Multi-task <LoRA>")),
     }
 
 
 @pytest.fixture(scope="module")
 def finished(config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "run"
-    return offline.run(Comparison.from_config(config), workdir)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(offline.experiment, "in_processes", lambda function, jobs, *_: [function(*job) for job in jobs])
+        return offline.run(Comparison.from_config(config), workdir)
 
 
 def test_every_policy_is_judged_on_what_it_was_not_adapted_to(config, finished):
@@ -95,16 +118,16 @@ def test_provenance_is_kept_and_the_report_is_of_the_rows_alone(finished):
     text = report.write_report(finished).read_text()
     assert "Offline error is no success rate" in text
     assert "1809.04843" in text
-    assert "Wide &lt;LoRA&gt;" in text
+    assert "Multi-task &lt;LoRA&gt;" in text
     summary = json.loads((finished / "report" / "summary.json").read_text())
-    [point] = [p for p in summary["points"] if (p["method"], p["steps"]) == ("wide", 2)]
-    mine = [row for row in rows if (row.method, row.steps, row.told) == ("wide", 2, None)]
+    [point] = [p for p in summary["points"] if (p["method"], p["steps"]) == ("control", 2)]
+    mine = [row for row in rows if (row.method, row.steps, row.told) == ("control", 2, None)]
     other = [row for row in rows if (row.method, row.steps, row.told) == ("lora", 2, None)]
     assert point["scaled_error"] == pytest.approx(np.mean([row.scaled_error for row in mine]))
     assert point["versus"]["pairs"] == len(mine) == 8
     difference = np.mean([row.scaled_error for row in mine]) - np.mean([row.scaled_error for row in other])
     assert point["versus"]["mean"] == pytest.approx(difference)
-    assert {m["method"] for m in summary["wrong_instruction"]} == {"lora", "wide"}
+    assert {m["method"] for m in summary["wrong_instruction"]} == {"lora", "control"}
 
 
 def test_a_finished_run_measures_nothing_again(config, finished, monkeypatch):

@@ -255,7 +255,8 @@ def test_a_recipe_s_augmentation_reaches_what_is_learned_from(config, tmp_path):
 @pytest.fixture(scope="module")
 def validated(config, tmp_path_factory):
     """A run that keeps out the last demonstration of every task, and looks at it after every second step."""
-    known = config | {"validation": dict(every=2, episodes=("last:1",))}
+    left = config["data"] | dict(demos=3)
+    known = config | {"data": left, "validation": dict(every=2, episodes=("last:1",))}
     workdir = tmp_path_factory.mktemp("validated")
     return known, meta_train(Recipe.from_config(known), workdir)
 
@@ -289,7 +290,7 @@ def test_the_best_adapter_is_kept_beside_the_last(validated):
 def test_looking_does_not_change_what_is_learned(config, validated, tmp_path):
     _, trained = validated
     dropped = copy.deepcopy(config)
-    dropped["data"] |= dict(drop=tuple(f"{task}:3" for task in INSTRUCTIONS))
+    dropped["data"] |= dict(demos=3, drop=tuple(f"{task}:3" for task in INSTRUCTIONS))
     plain = meta_train(Recipe.from_config(dropped), tmp_path / "plain")
     same = [load_adapter(path, make_base())[2] for path in (plain, trained)]
     jax.tree.map(np.testing.assert_array_equal, *same)

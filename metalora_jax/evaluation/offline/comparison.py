@@ -87,13 +87,17 @@ def run(comparison: Comparison, workdir: Path) -> Path:
     with Log(workdir / RECORDS) as log:
         for shots in protocol.shots:
             for cell in progress(test.cells[shots], description=f"cells of {shots} demonstrations"):
-                for row in judge.without_adapting(cell, plain):
-                    log.append(row._replace(fingerprint=stamps[BASE, 0]))
+                others, stamp = (BASE, *rivals.NAMES), stamps[BASE, 0]
+                if not all(log.has(_policy(name, 0, cell, 0), judge.rows(cell, 0), stamp) for name in others):
+                    for row in judge.without_adapting(cell, plain):
+                        log.append(row._replace(fingerprint=stamp))
                 for arm in arms:
                     stamp = stamps[arm.name, arm.meta_seed]
                     steps = protocol.steps if shots == protocol.shots[0] else protocol.shots_steps
                     missing = [
-                        step for step in steps if not log.has(_policy(arm, cell, step), judge.rows(cell, step), stamp)
+                        step
+                        for step in steps
+                        if not log.has(_policy(arm.name, arm.meta_seed, cell, step), judge.rows(cell, step), stamp)
                     ]
                     for step, theta, seconds, _ in few_shot.adapted_at(
                         arm, adapt, choices[arm.name], cell, test, protocol, missing
@@ -209,9 +213,9 @@ class _Judge:
         return self._told[cell, stage]
 
 
-def _policy(arm: Arm, cell: Cell, step: int) -> tuple:
+def _policy(name: str, meta_seed: int, cell: Cell, step: int) -> tuple:
     """See `Row.policy`."""
-    return arm.name, arm.meta_seed, cell.task, cell.shots, cell.draw, step
+    return name, meta_seed, cell.task, cell.shots, cell.draw, step
 
 
 def _told(frames: Frames, rows: np.ndarray, task: str, instruction: str) -> Frames:
