@@ -21,7 +21,7 @@ those of the new task, so that the adapted policy can still do them.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import flags, logging
 
@@ -89,7 +89,7 @@ class _Read(NamedTuple):
 
 
 def _demonstrations(keys: dict[str, str]) -> _Read:
-    every = {"keys": keys, "drop": _DROP.value, "skip_bad": _SKIP_BAD.value}
+    every: dict[str, Any] = {"keys": keys, "drop": _DROP.value, "skip_bad": _SKIP_BAD.value}
     whole = sources.open(_DEMOS.value, _CAMERAS.value, **every)
     task = _TASK.value or whole.only()
     kept = held_out.held_out(whole, [task], _HELD_OUT.value) if _HELD_OUT.value else ()
@@ -129,8 +129,8 @@ def _report(demos: list[Demo], start: adapter.Start, result: Adapted, earlier: i
         count_, first = len(result.unmoved), listed(result.unmoved)
         rows.insert(3, ("did not move", f"the parameters on {count_} of {len(start.learner.theta)} maps: {first}"))
     if result.best is not None:
-        first, best = result.validation[0], result.best
-        change = f"{first.error:.3f} -> {best.error:.3f} standard deviations, loss {_change((first.loss, best.loss))}"
+        before, best = result.validation[0], result.best
+        change = f"{before.error:.3f} -> {best.error:.3f} standard deviations, loss {_change((before.loss, best.loss))}"
         rows.append(("held-out error", f"{change}, after step {best.step} of {result.validation[-1].step}"))
     if result.replay_loss is not None:
         rows.append(("earlier tasks", f"{_change(result.replay_loss)}, {earlier} of them"))

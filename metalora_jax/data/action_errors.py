@@ -41,11 +41,11 @@ def errors(samples: np.ndarray, quiet: np.ndarray, actions: np.ndarray, is_pad: 
         samples.std(axis=0),
     )
     counts = np.bincount(demo, real.sum(axis=(1, 2)))[:, None]
-    sums = [_by_demo(np.where(real, part, 0.0).sum(axis=1), demo) for part in parts]
+    means = [_by_demo(np.where(real, part, 0.0).sum(axis=1), demo) / counts for part in parts]
     reached = real.sum(axis=0)
     ahead = np.full(parts[0].shape[1:], np.nan)
     np.divide(np.where(real, parts[0], 0.0).sum(axis=0), reached, out=ahead, where=reached > 0)
-    return Errors(*(total / counts for total in sums), ahead)
+    return Errors(*means, ahead=ahead)
 
 
 def _by_demo(values: np.ndarray, demo: np.ndarray) -> np.ndarray:

@@ -151,7 +151,7 @@ def adapt(
     unseen = [recorded({_TASK: held_out}, base.preprocessor, most=FEW if base.large else MANY)] if held_out else []
     outputs = frozen_outputs(base, [frames, *old, *(each.frames for each in unseen)], start.learner.stage)
     frozen, *others_frozen = outputs
-    replay = replay_of(*old, others_frozen[0]) if earlier else None
+    replay = replay_of(old[0], others_frozen[0]) if earlier else None
     known, kept_back = _kept_apart(Rows(*rows_and_labels(frames, _TASK, range(len(demos)))))
 
     def look(step: int, theta: PyTree) -> Validated:
@@ -262,8 +262,8 @@ def _descended(
     every = options.validate_every or options.steps
     with progress(description="adapt, steps", total=options.steps) as bar:
         for first in range(0, options.steps, every):
-            part = trees.index(support, slice(first, first + every))
             size = min(every, options.steps - first)
+            part = trees.index(support, np.arange(first, first + size))
             arguments = (start.learner, start.meta_params | {"theta": theta}, part, key, rate, jnp.int32(first), state)
             if size not in compiled:
                 compiled[size] = program.lower(*arguments).compile()

@@ -81,8 +81,9 @@ def worst(result: Offline, row: int, name: str, labels: Mapping[str, str]) -> Fi
     real = ~result.is_pad[row]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 2.0 + 1.5 * -(-len(result.joints) // _COLUMNS)), layout="constrained")
-        left, right = figure.subfigures(1, 2, width_ratios=(1, 2.4)) if len(images) else (None, figure)
-        if left is not None:
+        right: Any = figure
+        if len(images):
+            left, right = np.ravel(figure.subfigures(1, 2, width_ratios=(1, 2.4)))
             for axes, image in zip(np.atleast_1d(left.subplots(len(images), 1)), images, strict=True):
                 axes.imshow(image)
                 axes.set_axis_off()

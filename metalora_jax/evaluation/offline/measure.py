@@ -126,8 +126,15 @@ def evaluate(
     predictions: dict[str, Prediction] = {}
     with progress(description="predictions, frames", total=len(learners) * len(seen.demo)) as bar:
         for name, adapted in learners.items():
-            options = {"samples": settings.samples, "seed": settings.seed}
-            predictions[name] = predict(base, adapted, fronts[adapted.stage], seen.target, **options, done=bar.update)
+            predictions[name] = predict(
+                base,
+                adapted,
+                fronts[adapted.stage],
+                seen.target,
+                samples=settings.samples,
+                seed=settings.seed,
+                done=bar.update,
+            )
     known = rivals.meaning([demo for demos in training.values() for demo in demos], settings.actions, joints)
     for rival in rivals.NAMES:
         chunk = rivals.predicted(rival, seen, episodes, training, known)

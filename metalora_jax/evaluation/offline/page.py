@@ -159,9 +159,9 @@ def _blocks(
     yield document.Heading("Worst moments")
     for rank, row in enumerate(moments):
         where = f"{request.episodes[result.demo[row]]}, frame {result.moment[row]}"
-        said = f"{where}: {result.by_frame(first)[row]:.2f} standard deviations"
-        yield document.Heading(said, 3)
-        yield document.Picture(f"worst_{rank}.png", said)
+        title = f"{where}: {result.by_frame(first)[row]:.2f} standard deviations"
+        yield document.Heading(title, 3)
+        yield document.Picture(f"worst_{rank}.png", title)
     yield document.Heading("Demonstrated and predicted, over time")
     yield document.Text("Those with the largest error first. Bands: a standard deviation over draws of noise.")
     for episode in order:

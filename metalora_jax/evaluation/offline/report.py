@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,7 +91,7 @@ def summarise(rows: Sequence[Row], reference: str | None) -> list[Point]:
     points = []
     for (method, shots, steps), own in groups.items():
         errors, losses = [row.scaled_error for row in own], [row.loss for row in own if row.loss is not None]
-        factors = [[row.meta_seed for row in own], [row.task for row in own]]
+        factors: list[list[Hashable]] = [[row.meta_seed for row in own], [row.task for row in own]]
         several = any(len(set(labels)) > 1 for labels in factors)
         interval = cluster_bootstrap(np.array(errors), factors) if several else None
         other = groups.get((reference or "", shots, steps), [])
@@ -108,19 +108,19 @@ def wrong_instruction(rows: Sequence[Row]) -> list[Misled]:
         other = [row for row in rows if row.method == method and row.told is not None]
         policies = {row.policy for row in other}
         own = [row for row in rows if row.told is None and row.policy in policies]
-        means = (float(np.mean([row.scaled_error for row in some])) for some in (own, other))
-        found.append(Misled(method, *means, _versus(other, own)))
+        told_own, told_other = (float(np.mean([row.scaled_error for row in some])) for some in (own, other))
+        found.append(Misled(method, told_own, told_other, _versus(other, own)))
     return found
 
 
 def _versus(own: Sequence[Row], other: Sequence[Row]) -> Difference:
     """Of the same demonstrations after the same seed, draw and steps."""
 
-    def keyed(rows: Sequence[Row]) -> dict[tuple, float]:
+    def keyed(rows: Sequence[Row]) -> dict[Hashable, float]:
         return {(r.meta_seed, r.task, r.shots, r.draw, r.steps, r.episode): r.scaled_error for r in rows}
 
     mine = keyed(own)
-    clusters = [[key[0] for key in mine], [key[1] for key in mine]]
+    clusters: list[list[Hashable]] = [[row.meta_seed for row in own], [row.task for row in own]]
     return paired_difference(*pair(mine, keyed(other)), clusters)
 
 
@@ -147,13 +147,13 @@ def _pictures(points: Sequence[Point], settings: Settings) -> Iterable[tuple[str
         order = _order(here, settings)
         levels = {p.method: p.scaled_error for p in here if p.method in (BASE, *NAMES)}
         for measure, ylabel in (("error", "error [standard deviations]"), ("loss", "flow-matching loss")):
-            lines = {}
+            lines: dict[str, list[tuple[int, float, Interval | None]]] = {}
             for name in order:
                 marks = sorted((p for p in here if p.method == name != BASE), key=lambda p: p.steps)
-                values = [
-                    (p.steps, p.scaled_error, p.interval) if measure == "error" else (p.steps, p.loss, None)
-                    for p in marks
-                ]
+                if measure == "error":
+                    values = [(p.steps, p.scaled_error, p.interval) for p in marks]
+                else:
+                    values = [(p.steps, p.loss, None) for p in marks if p.loss is not None]
                 if values:
                     lines[name] = values
             shown = levels if measure == "error" else {}
