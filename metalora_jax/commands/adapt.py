@@ -32,6 +32,7 @@ from metalora_jax.adaptation.conventions import doubts
 from metalora_jax.adapters import count
 from metalora_jax.data import instructions, sources, widths
 from metalora_jax.data.augment import ImageAugmentation
+from metalora_jax.data.demos import DemoError
 from metalora_jax.data.plausibility import refuse_idle, trimmed
 from metalora_jax.data.sources import held_out
 from metalora_jax.evaluation.offline import measure
@@ -98,18 +99,18 @@ def _demonstrations(keys: dict[str, str]) -> _Read:
         source = sources.open(_DEMOS.value, _CAMERAS.value, **every | {"drop": (*_DROP.value, *kept)})
     read = list(source.recorded(task, _SHOTS.value))
     demos, used = [demo for _, demo in read], [episode for episode, _ in read]
-    told = f"the held-out episode{'s' * (len(kept) > 1)} {', '.join(map(str, kept))}"
-    if not kept:
-        following = [episode for episode in source.listing(source.find(task)) if episode not in used]
-        kept = tuple(held_out.name(source, episode) for episode in following[:1])
-        told = (
-            f"episode {kept[0]}, which was not learned from"
-            if kept
-            else "the demonstrations themselves, which flatters"
-        )
-    unseen = demos
-    if kept:
-        unseen = list(sources.open(_DEMOS.value, _CAMERAS.value, **every | {"drop": (), "episodes": kept}).demos(task))
+    unseen, told = demos, "the demonstrations themselves, which flatters"
+    following = [e for e in source.listing(source.find(task)) if e not in used and e.number is not None][:1]
+    names = kept or tuple(held_out.name(source, episode) for episode in following)
+    try:
+        if names:
+            judging = sources.open(_DEMOS.value, _CAMERAS.value, **every | {"drop": (), "episodes": names})
+            unseen = list(judging.demos(task))
+            told = f"episode {listed(list(map(str, names)), 12)}, {'held out' if kept else 'not learned from'}"
+    except DemoError as error:
+        if kept:
+            raise
+        logging.warning("the next episode cannot be held against the adapted policy: %s", error)
     if _PARAPHRASES.value:
         [demos] = instructions.paraphrased({task: demos}, instructions.read(Path(_PARAPHRASES.value))).values()
     return _Read(demos, [held_out.name(source, episode) for episode in used], unseen, told)

@@ -45,7 +45,8 @@ def errors(samples: np.ndarray, quiet: np.ndarray, actions: np.ndarray, is_pad: 
     reached = real.sum(axis=0)
     ahead = np.full(parts[0].shape[1:], np.nan)
     np.divide(np.where(real, parts[0], 0.0).sum(axis=0), reached, out=ahead, where=reached > 0)
-    return Errors(*means, ahead=ahead)
+    error, squared, of_mean, without_noise, spread = means
+    return Errors(error, squared, of_mean, without_noise, spread, ahead)
 
 
 def _by_demo(values: np.ndarray, demo: np.ndarray) -> np.ndarray:

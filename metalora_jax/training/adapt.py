@@ -263,7 +263,7 @@ def _descended(
     with progress(description="adapt, steps", total=options.steps) as bar:
         for first in range(0, options.steps, every):
             size = min(every, options.steps - first)
-            part = trees.index(support, np.arange(first, first + size))
+            part = support if size == options.steps else trees.index(support, np.arange(first, first + size))
             arguments = (start.learner, start.meta_params | {"theta": theta}, part, key, rate, jnp.int32(first), state)
             if size not in compiled:
                 compiled[size] = program.lower(*arguments).compile()

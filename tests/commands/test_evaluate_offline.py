@@ -54,7 +54,7 @@ def test_adapting_keeps_episodes_out_and_says_what_it_is_worth(root, adapted):
     assert config["held_out_episodes"] == ["last:1"]
     assert "held-out error: " in adapted
     assert "standing still" in adapted.splitlines()[-1]
-    assert "On the held-out episode 3: the adapted policy is" in adapted.splitlines()[-1]
+    assert "On episode 3, held out: the adapted policy is" in adapted.splitlines()[-1]
 
 
 def test_judging_an_adapter(root, adapted):

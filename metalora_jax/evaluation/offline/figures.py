@@ -83,7 +83,8 @@ def worst(result: Offline, row: int, name: str, labels: Mapping[str, str]) -> Fi
         figure = Figure(figsize=(11, 2.0 + 1.5 * -(-len(result.joints) // _COLUMNS)), layout="constrained")
         right: Any = figure
         if len(images):
-            left, right = np.ravel(figure.subfigures(1, 2, width_ratios=(1, 2.4)))
+            halves: Any = figure.subfigures(1, 2, width_ratios=(1, 2.4))
+            left, right = halves
             for axes, image in zip(np.atleast_1d(left.subplots(len(images), 1)), images, strict=True):
                 axes.imshow(image)
                 axes.set_axis_off()
