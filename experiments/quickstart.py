@@ -50,7 +50,7 @@ def main(_: list[str]) -> None:
     if (workdir / scene.GIF).exists():
         print(f"     already done: {workdir / scene.GIF}")
     else:
-        scene.first_scene(comparison.scene, comparison.control, workdir)
+        scene.first_scene(comparison.scene, comparison.closed_loop, workdir)
     begin("2/5  the comparison: recording scripted demonstrations in the simulator", "demonstration files")
     jobs = comparison.demos.jobs()
     for _ in progress(collect(jobs, comparison.demos.workers), description="demonstration files", total=len(jobs)):

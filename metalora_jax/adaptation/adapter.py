@@ -105,6 +105,7 @@ def save(
     config: Mapping[str, Any],
     data: str | None = None,
     embodiment: Embodiment = UNKNOWN,
+    overwrite: bool = False,
 ) -> None:
     """Writes an adapter directory that `load` reads, on `base` alone.
 
@@ -116,6 +117,7 @@ def save(
       config: JSON, the recipe.
       data: digest of the demonstrations that it was learned from, see `data.content`; None if unknown.
       embodiment: of the robot whose demonstrations those were.
+      overwrite: replace an adapter that is there.
 
     Raises:
       AdapterError: see `directory.save`.
@@ -132,6 +134,7 @@ def save(
         probe=probe(base, learner(base, placement, jax.random.key(0))),
         data=data,
         embodiment=embodiment.to_json(),
+        overwrite=overwrite,
     )
 
 

@@ -15,25 +15,36 @@ rate of the demonstrations are held against those that it was learned with, as f
 Before it begins, demonstrations are held against the base and against each other, and what looks wrong is logged: other
 units or scales, idle ends (which --trim_idle leaves out), switches in another convention, two kinds of motion.
 
+--held_out_episodes=last:2 keeps the task's last two episodes out (or the dataset's own numbers, 3,7; or every:10): the
+adapter is the one of the step that does best on them, and --patience=3 stops after three looks without a better one. At
+the end the adapted policy is held against standing still, on those episodes or on the next one of the dataset.
+
 --replay=PATH names demonstrations of earlier tasks, one of each, whose frames are added to every minibatch, besides
 those of the new task, so that the adapted policy can still do them.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from absl import flags, logging
 
 from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.conventions import doubts
 from metalora_jax.adapters import count
 from metalora_jax.data import instructions, sources, widths
 from metalora_jax.data.augment import ImageAugmentation
+from metalora_jax.data.demos import DemoError
 from metalora_jax.data.plausibility import refuse_idle, trimmed
 from metalora_jax.data.sources import embodiment as embodiments
+from metalora_jax.data.sources import held_out
 from metalora_jax.data.sources.embodiment import Embodiment
+from metalora_jax.evaluation.offline import measure
 from metalora_jax.training.adapt import HOLD_OUT, JUDGED, Adapted, Options, adapt
+from metalora_jax.training.metrics import Sink, tensorboard_sink, wandb_sink
+from metalora_jax.training.validation import FEW, FEW_SAMPLES, MANY, SAMPLES
 from metalora_jax.types import Demo
 from metalora_jax.words import listed
 
@@ -57,6 +68,13 @@ _FRAMES = flags.DEFINE_integer("frames", _DEFAULT.frames, "Frames in each step."
 _VARIANTS = flags.DEFINE_integer("variants", 1, "Variants of each frame; the first is the frame itself.", lower_bound=1)
 _PARAPHRASES = flags.DEFINE_string("paraphrases", "", "JSON file with paraphrases of the task, for the variants.")
 _TRIM_IDLE = flags.DEFINE_bool("trim_idle", False, "Leave out the frames before the first motion and after the last.")
+_HELD_OUT = flags.DEFINE_list("held_out_episodes", [], "Episodes not to learn from: 3,7 or 40-49, last:2, every:10.")
+_VALIDATE_EVERY = flags.DEFINE_integer(
+    "validate_every", None, "Steps between two looks at held-out episodes; default: a tenth of all.", lower_bound=1
+)
+_PATIENCE = flags.DEFINE_integer("patience", 0, "Looks without a better one that end it; 0: never.", lower_bound=0)
+_TENSORBOARD = flags.DEFINE_string("tensorboard", "", "Directory for TensorBoard events of the looks.")
+_WANDB = flags.DEFINE_string("wandb", "", "Also send the looks to this Weights & Biases project.")
 _REPLAY = flags.DEFINE_string("replay", "", "Demonstrations of earlier tasks that must not be forgotten.")
 _REPLAY_FRAMES = flags.DEFINE_integer("replay_frames", 32, "Frames of earlier tasks in each step.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Seed of minibatches, flow noise and variants.")
@@ -77,12 +95,42 @@ def _hold(source: sources.Source, known: Embodiment) -> None:
         logging.warning("%s: %s", source.path, doubt)
 
 
-def _demonstrations(source: sources.Source) -> list[Demo]:
-    task = _TASK.value or source.only()
-    demos = list(source.demos(task, _SHOTS.value))
+class _Read(NamedTuple):
+    """What is read of the dataset."""
+
+    demos: list[Demo]
+    learned: list[int | str]  # the dataset's own numbers of `demos`
+    unseen: list[Demo]  # of the same task: those that are held out, or the next one that is not learned from
+    told: str  # where `unseen` come from, in words
+    robot: Embodiment  # that recorded them
+
+
+def _demonstrations(cameras: Sequence[str], keys: dict[str, str], known: Embodiment) -> _Read:
+    every: dict[str, Any] = {"keys": keys, "drop": _DROP.value, "skip_bad": _SKIP_BAD.value}
+    whole = sources.open(_DEMOS.value, cameras, **every)
+    _hold(whole, known)
+    task = _TASK.value or whole.only()
+    kept = held_out.held_out(whole, [task], _HELD_OUT.value) if _HELD_OUT.value else ()
+    source = whole
+    if kept:
+        source = sources.open(_DEMOS.value, cameras, **every | {"drop": (*_DROP.value, *kept)})
+    read = list(source.recorded(task, _SHOTS.value))
+    demos, used = [demo for _, demo in read], [episode for episode, _ in read]
+    unseen, told = demos, "the demonstrations themselves, which flatters"
+    following = [e for e in source.listing(source.find(task)) if e not in used and e.number is not None][:1]
+    names = kept or tuple(held_out.name(source, episode) for episode in following)
+    try:
+        if names:
+            judging = sources.open(_DEMOS.value, cameras, **every | {"drop": (), "episodes": names})
+            unseen = list(judging.demos(task))
+            told = f"episode {listed(list(map(str, names)), 12)}, {'held out' if kept else 'not learned from'}"
+    except DemoError as error:
+        if kept:
+            raise
+        logging.warning("the next episode cannot be held against the adapted policy: %s", error)
     if _PARAPHRASES.value:
         [demos] = instructions.paraphrased({task: demos}, instructions.read(Path(_PARAPHRASES.value))).values()
-    return demos
+    return _Read(demos, [held_out.name(source, episode) for episode in used], unseen, told, whole.embodiment)
 
 
 def _report(demos: list[Demo], start: adapter.Start, result: Adapted, earlier: int) -> None:
@@ -98,12 +146,25 @@ def _report(demos: list[Demo], start: adapter.Start, result: Adapted, earlier: i
     if result.unmoved and start.head is None:
         count_, first = len(result.unmoved), listed(result.unmoved)
         rows.insert(3, ("did not move", f"the parameters on {count_} of {len(start.learner.theta)} maps: {first}"))
+    if result.best is not None:
+        before, best = result.validation[0], result.best
+        change = f"{before.error:.3f} -> {best.error:.3f} standard deviations, loss {_change((before.loss, best.loss))}"
+        rows.append(("held-out error", f"{change}, after step {best.step} of {result.validation[-1].step}"))
     if result.replay_loss is not None:
         rows.append(("earlier tasks", f"{_change(result.replay_loss)}, {earlier} of them"))
     rows.append(("", f"(each measured on up to {JUDGED} minibatches, spread over its frames)"))
     rows.append(("adapter", _OUTPUT.value))
     for name, text in rows:
         print(f"{name + ':' if name else '':16}{text}")
+
+
+def _against_standing_still(base: Base, result: Adapted, read: _Read) -> str:
+    """One line, in capitals where adapting was of no use."""
+    most, samples = (FEW, FEW_SAMPLES) if base.large else (MANY, SAMPLES)
+    settings = measure.Settings(stride=1, most=most, samples=samples)
+    task = read.demos[0].instruction
+    found = measure.evaluate(base, {"adapted": result.learner}, {task: read.unseen}, {task: read.demos}, settings)
+    return f"On {read.told}: {measure.verdict(found, 'adapted', 'the adapted policy')}"
 
 
 def _held_out(result: Adapted, kept_back: int) -> str:
@@ -116,23 +177,34 @@ def _change(losses: tuple[float, float]) -> str:
     return f"{losses[0]:.3f} -> {losses[1]:.3f}"
 
 
+def _sinks(output: Path) -> list[Sink]:
+    made: list[Sink] = []
+    if (_TENSORBOARD.value or _WANDB.value) and not _HELD_OUT.value:
+        raise ValueError("--tensorboard and --wandb show the looks at held-out episodes: name --held_out_episodes")
+    if _TENSORBOARD.value:
+        made.append(tensorboard_sink(_TENSORBOARD.value))
+    if _WANDB.value:
+        made.append(wandb_sink(_WANDB.value, output.name, {"demos": _DEMOS.value}, output.parent))
+    return made
+
+
 def main(_: list[str]) -> None:
     output = Path(_OUTPUT.value)
     if output.exists():
         raise ValueError(f"{output} exists; choose another --output")
+    sinks = _sinks(output)
     base = bases.load(_BASE.value or None)
     start = adapter.load(_ADAPTER.value or None, base)
     keys = sources.read_keys(_KEYS.value)
     known = start.embodiment
     cameras = tuple(_CAMERAS.value) or sources.choose_cameras(_DEMOS.value, known.cameras, keys)
-    source = sources.open(_DEMOS.value, cameras, keys, drop=_DROP.value, skip_bad=_SKIP_BAD.value)
-    _hold(source, known)
-    demos = _demonstrations(source)
+    read = _demonstrations(cameras, keys, known)
+    demos = read.demos
     widths.check({demos[0].instruction: demos}, base.statistics, base.sizes)
     refuse_idle(demos, base.statistics, "leave it out, or record it again")
     if _TRIM_IDLE.value:
         demos = [trimmed(demo, base.statistics) for demo in demos]
-    robot = source.embodiment.measured(demos)
+    robot = read.robot.measured(demos)
     for doubt in [*embodiments.check_units(robot, known, "the adapter"), *doubts(base, demos)]:
         logging.warning("%s", doubt)
     options = _DEFAULT._replace(
@@ -142,10 +214,12 @@ def main(_: list[str]) -> None:
         frames=_FRAMES.value,
         seed=_SEED.value,
         replay_frames=_REPLAY_FRAMES.value if _REPLAY.value else 0,
+        validate_every=(_VALIDATE_EVERY.value or max(1, _STEPS.value // 10)) if _HELD_OUT.value else 0,
+        patience=_PATIENCE.value,
     )
     augment = ImageAugmentation(variants=_VARIANTS.value, seed=_SEED.value)
     earlier = _earlier(demos[0].instruction, cameras, keys, known) if _REPLAY.value else None
-    result = adapt(base, start, demos, options, augment, earlier)
+    result = adapt(base, start, demos, options, augment, earlier, read.unseen if _HELD_OUT.value else (), sinks)
     recipe = {
         "from": start.digest,
         "demos": _DEMOS.value,
@@ -154,6 +228,9 @@ def main(_: list[str]) -> None:
         "shots": _SHOTS.value,
         "drop": _DROP.value,
         "skip_bad": _SKIP_BAD.value,
+        "episodes": read.learned,
+        "held_out_episodes": _HELD_OUT.value,
+        "validation": [each._asdict() for each in result.validation],
         **options._replace(fast=start.head)._asdict(),
         "augment": augment._asdict(),
         "paraphrases": demos[0].paraphrases,
@@ -163,3 +240,4 @@ def main(_: list[str]) -> None:
     robot = robot.over(known)
     adapter.save(output, base, start.placement, {"theta": result.theta}, config=recipe, embodiment=robot)
     _report(demos, start, result, len(earlier or ()))
+    print(_against_standing_still(base, result, read))

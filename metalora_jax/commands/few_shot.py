@@ -2,6 +2,9 @@
 
     metalora few_shot --config=configs/few_shot_conditions.py --workdir=runs/few_shot_conditions
 
+A config with a section `offline` in place of `control` needs no simulator: adapted policies are judged by their action
+error on the other demonstrations of their task. That is no success rate, and the report says so.
+
 Trains any adapters that do not exist yet. Ctrl-C loses nothing; the same command resumes.
 """
 
@@ -10,6 +13,7 @@ from pathlib import Path
 from absl import flags, logging
 from ml_collections import config_flags
 
+from metalora_jax.evaluation.offline import comparison as offline
 from metalora_jax.evaluation.protocol import experiment, films
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.reports import report
@@ -25,6 +29,12 @@ check = Comparison.from_config  # what --print_config holds the config against
 
 def main(_: list[str]) -> None:
     workdir, comparison = Path(_WORKDIR.value), Comparison.from_config(_CONFIG.value.to_dict())
+    if comparison.offline:
+        if _HOSTS.value > 1:
+            raise ValueError("a comparison without a simulator runs on one machine: leave out --hosts")
+        print(f"raw records: {offline.run(comparison, workdir) / offline.RECORDS}")
+        print(f"report: {offline.write_report(workdir)}")
+        return
     if unused := [name for name in ("demos", "scene") if getattr(comparison, name) is not None]:
         logging.warning("the config's %s is for quickstart.py, and not used here", " and ".join(unused))
     films.check(comparison.films)

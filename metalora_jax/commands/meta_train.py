@@ -2,6 +2,9 @@
 
     metalora meta_train --config=configs/metaworld_conditions.py --workdir=runs/conditions_maml
 
+A section `validation`, such as --config.validation.every=100 on a recipe that has one, keeps tasks or episodes out,
+looks at them on the way, and keeps the adapter that did best on them in WORKDIR/best.
+
 Any field can be changed on the command line, such as --config.meta.inner_steps=3. The same command resumes.
 """
 
@@ -10,7 +13,7 @@ from pathlib import Path
 from absl import flags, logging
 from ml_collections import config_flags
 
-from metalora_jax.training.meta_train import meta_train
+from metalora_jax.training.meta_train import BEST, meta_train
 from metalora_jax.training.metrics import Sink, tensorboard_sink, wandb_sink
 from metalora_jax.training.recipe import Recipe
 
@@ -35,4 +38,6 @@ def main(_: list[str]) -> None:
 
     adapter = meta_train(recipe, workdir, sinks)
     logging.info("metrics: %s", workdir / "metrics.jsonl")
+    if recipe.validation:
+        print(f"best on what validation keeps out: {workdir / BEST}")
     print(f"adapter: {adapter}")

@@ -29,9 +29,9 @@ def main(_: list[str]) -> None:
     if not _SURVEY.value:
         if comparison.scene is None:
             raise ValueError("the config has no section `scene`: see configs/quickstart.py")
-        scene.first_scene(comparison.scene, comparison.control, Path(_WORKDIR.value))
+        scene.first_scene(comparison.scene, comparison.closed_loop, Path(_WORKDIR.value))
         return
     common = run_path(str(Path(__file__).parents[1] / "configs" / "common.py"))
     openings = scene.openings(common["TASKS"], comparison.conditions or ConditionRange(), draws=2, seed=comparison.seed)
-    tried = scene.survey(openings, comparison.control, comparison.workers)
+    tried = scene.survey(openings, comparison.closed_loop, comparison.workers)
     print("\n".join(scene.table(list(progress(tried, description="scenes", total=len(openings))))))

@@ -3,8 +3,8 @@
 from metalora_jax.meta.anil import anil
 from metalora_jax.meta.base import AdaptResult, LossFn, MetaMethod, MetaParams
 from metalora_jax.meta.fomaml import fomaml
-from metalora_jax.meta.inner import InnerOptions, adapt
-from metalora_jax.meta.learned_rates import learned_rates
+from metalora_jax.meta.inner import InnerOptions, adapt, initial_state
+from metalora_jax.meta.learned_rates import descend, learned_rates
 from metalora_jax.meta.maml import maml
 from metalora_jax.meta.multitask import multitask
 from metalora_jax.meta.reptile import reptile
@@ -17,7 +17,9 @@ __all__ = [
     "MetaParams",
     "adapt",
     "anil",
+    "descend",
     "fomaml",
+    "initial_state",
     "learned_rates",
     "maml",
     "multitask",

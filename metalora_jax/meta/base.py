@@ -24,6 +24,7 @@ class AdaptResult(NamedTuple):
     theta: PyTree  # after the last step
     losses: jax.Array  # (K,), each before its step
     kept: PyTree  # theta after the requested steps, leaves (len(keep), ...)
+    state: PyTree = None  # the inner optimiser's, after the last step
 
 
 class AdaptFn(Protocol):

@@ -35,6 +35,8 @@ def adapt(
     first_order: bool = True,
     remat: bool = False,
     keep: tuple[int, ...] = (),
+    first: int | jax.Array = 0,
+    state: optax.OptState | None = None,
 ) -> AdaptResult:
     """Runs one optimiser step for each minibatch.
 
@@ -42,16 +44,18 @@ def adapt(
       loss_fn: (theta, batch, key) -> scalar.
       theta: the start; leaves that the mask excludes are neither updated nor differentiated.
       batches: leaves (K, ...).
-      key: step j draws from fold_in(key, j).
-      optimizer: any optax transform; its state starts fresh here. It may close over traced values (learned rates).
+      key: step j draws from fold_in(key, first + j).
+      optimizer: any optax transform. It may close over traced values (learned rates).
       options: mask, clipping and noise.
       first_order: treats the gradients as constants when the result is differentiated (FOMAML); False keeps their
         derivative (MAML).
       remat: stores only theta of a differentiated step and recomputes the rest, see `_value_and_grad`.
       keep: step counts in 0..K at which theta is returned as well.
+      first, state: to go on where another call ended: the steps before it, and the optimiser's state that it returned
+        (`initial_state` before the first). None starts the optimiser afresh.
 
     Returns:
-      theta after K steps, the K losses, and the kept thetas.
+      theta after K steps, the K losses, the kept thetas, and the optimiser's state.
     """
     steps = jax.tree.leaves(batches)[0].shape[0]
     if not all(0 <= step <= steps for step in keep):
@@ -65,7 +69,7 @@ def adapt(
         j, batch = step
         # Stopping theta, rather than its gradient, saves the derivative of the whole loss and its memory.
         at, rest = jax.lax.stop_gradient((fast, slow)) if first_order else (fast, slow)
-        step_key = key if options.same_draws else jax.random.fold_in(key, j)
+        step_key = key if options.same_draws else jax.random.fold_in(key, first + j)
         loss, gradient = value_and_grad(at, rest, batch, step_key)
         if options.max_norm is not None:
             gradient = trees.clip_by_global_norm(gradient, options.max_norm)
@@ -76,10 +80,15 @@ def adapt(
     def start(leaf: jax.Array) -> jax.Array:
         return jnp.broadcast_to(leaf[None], (len(keep), *leaf.shape))
 
-    carry = (fast, optimizer.init(fast), jax.tree.map(start, fast))
+    carry = (fast, optimizer.init(fast) if state is None else state, jax.tree.map(start, fast))
     losses: jax.Array
-    (fast, _, kept), losses = jax.lax.scan(one_step, carry, (jnp.arange(steps), batches))
-    return AdaptResult(combine(fast, slow), losses, combine(kept, jax.tree.map(start, slow)))
+    (fast, state, kept), losses = jax.lax.scan(one_step, carry, (jnp.arange(steps), batches))
+    return AdaptResult(combine(fast, slow), losses, combine(kept, jax.tree.map(start, slow)), state)
+
+
+def initial_state(theta: PyTree, optimizer: optax.GradientTransformation, options: InnerOptions = DEFAULT) -> PyTree:
+    """The optimiser's state before the first step, for an `adapt` that is run in parts."""
+    return optimizer.init(partition(theta, options.fast)[0])
 
 
 def _value_and_grad(loss_fn: LossFn, remat: bool) -> Callable[[PyTree, PyTree, PyTree, jax.Array], tuple]:

@@ -46,7 +46,7 @@ def learned_rates(
     inner_options = inner.InnerOptions(**options)
 
     def optimizer_of(meta_params: MetaParams) -> optax.GradientTransformation:
-        return optax.chain(direction, _descend(meta_params["log_rates"]))
+        return optax.chain(direction, descend(meta_params["log_rates"]))
 
     def init(theta: PyTree) -> MetaParams:
         fast, _ = inner.partition(theta, inner_options.fast)
@@ -62,8 +62,8 @@ def learned_rates(
     return method._replace(init=init)
 
 
-def _descend(log_rates: PyTree) -> optax.GradientTransformation:
-    """-exp(log_rates) * update, leaf by leaf."""
+def descend(log_rates: PyTree) -> optax.GradientTransformation:
+    """The inner optimiser of learned rates: -exp(log_rates) * update, leaf by leaf."""
 
     def update(updates: PyTree, state: optax.OptState, params: PyTree = None) -> tuple[PyTree, optax.OptState]:
         return jax.tree.map(lambda u, r: -jnp.exp(r) * u, updates, log_rates), state

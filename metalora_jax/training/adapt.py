@@ -7,19 +7,25 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from absl import logging
 
 from metalora_jax import meta, trees
 from metalora_jax.adaptation.adapter import Start
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.frozen_front import frozen_outputs
 from metalora_jax.adaptation.learner import Learner, loss_fn
+from metalora_jax.adaptation.prediction import recorded
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.frames import Frames, gather, rows_and_labels
 from metalora_jax.data.plausibility import refuse_idle
 from metalora_jax.fields import check_positive
+from metalora_jax.machine.progress import progress
 from metalora_jax.meta import InnerOptions
 from metalora_jax.training.methods import OPTIMIZERS
+from metalora_jax.training.metrics import Sink
 from metalora_jax.training.task_batches import Replay, Rows, behind, drawn, fill, replay_of
+from metalora_jax.training.validation import FEW, MANY, Validated, validated
 from metalora_jax.types import Batch, Demo, PyTree
 
 STILL = 2.0**-23  # of all of theta: a smaller change is below what float32 resolves
@@ -40,6 +46,8 @@ class Options(NamedTuple):
     seed: int = 0
     fast: tuple[str, ...] | None = None  # leaf paths that move; None takes those of the start: all, or ANIL's head
     replay_frames: int = 0  # frames of earlier tasks in a minibatch, besides `frames`
+    validate_every: int = 0  # steps between two looks at held-out demonstrations; 0 where there are none
+    patience: int = 0  # looks without a better one after which it stops; 0: it takes all steps
 
 
 class Adapted(NamedTuple):
@@ -53,6 +61,12 @@ class Adapted(NamedTuple):
     frames: tuple[int, int]  # learned from, and kept back
     seconds: float  # of the gradient steps, without compilation
     unmoved: tuple[str, ...] = ()  # adapted maps whose parameters are what they were before
+    validation: tuple[Validated, ...] = ()  # from step 0 on; theta is that of the one with the least error
+
+    @property
+    def best(self) -> Validated | None:
+        """The validation that theta is of; None where there was none."""
+        return min(self.validation, key=lambda each: each.error, default=None)
 
     @property
     def theta(self) -> PyTree:
@@ -66,7 +80,9 @@ _DEFAULT = Options()
 def inner_loop(
     optimizer: str, noise_draws: int, options: InnerOptions, keep: tuple[int, ...] = ()
 ) -> Callable[..., meta.AdaptResult]:
-    """(learner, meta_params, support, key, rate) -> the result of one gradient step for each minibatch of `support`.
+    """(learner, meta_params, support, key, rate, first, state) -> one gradient step for each minibatch of `support`.
+
+    `first` and `state` go on where another run ended, see `meta.adapt`; without them it starts.
 
     Args:
       optimizer: "learned" (then `rate` is a factor on the learned rates), or a name in `methods.OPTIMIZERS`.
@@ -75,16 +91,28 @@ def inner_loop(
       keep: steps after which theta is returned too.
     """
 
-    def run(start: Learner, meta_params: PyTree, support: Batch, key: jax.Array, rate: jax.Array) -> meta.AdaptResult:
+    def run(
+        start: Learner,
+        meta_params: PyTree,
+        support: Batch,
+        key: jax.Array,
+        rate: jax.Array,
+        first: jax.Array | int = 0,
+        state: PyTree = None,
+    ) -> meta.AdaptResult:
         loss = loss_fn(start, draws=noise_draws)
-        if optimizer == "learned":
-            method = meta.learned_rates(loss, first_order=True, **options._asdict())
-            scaled = jax.tree.map(lambda log_rate: log_rate + jnp.log(rate), meta_params["log_rates"])
-            return method.adapt(meta_params | {"log_rates": scaled}, support, key, keep=keep)
-        inner = OPTIMIZERS[optimizer](rate)
-        return meta.adapt(loss, meta_params["theta"], support, key, inner, options, keep=keep)
+        inner = inner_optimizer(optimizer, meta_params, rate)
+        theta = meta_params["theta"]
+        return meta.adapt(loss, theta, support, key, inner, options, keep=keep, first=first, state=state)
 
     return run
+
+
+def inner_optimizer(optimizer: str, meta_params: PyTree, rate: jax.Array) -> optax.GradientTransformation:
+    """ "learned", whose rates are those of `meta_params` times `rate`, or a name in `methods.OPTIMIZERS`."""
+    if optimizer == "learned":
+        return meta.descend(jax.tree.map(lambda log_rate: log_rate + jnp.log(rate), meta_params["log_rates"]))
+    return OPTIMIZERS[optimizer](rate)
 
 
 def adapt(
@@ -94,8 +122,13 @@ def adapt(
     options: Options = _DEFAULT,
     augment: ImageAugmentation | None = None,
     earlier: Mapping[str, Sequence[Demo]] | None = None,
+    held_out: Sequence[Demo] = (),
+    sinks: Sequence[Sink] = (),
 ) -> Adapted:
     """Adapts to `demos`, all of one task; losses are of the frames as they are.
+
+    With held-out demonstrations it looks at them every `options.validate_every` steps, keeps the theta with the least
+    action error there, and stops after `options.patience` looks without a better one.
 
     Args:
       base: the frozen policy.
@@ -104,21 +137,34 @@ def adapt(
       options: how; by default with the rates that were meta-learned.
       augment: variants of the frames that are learned from, too.
       earlier: demonstrations of earlier tasks, whose frames are replayed, so that the adapted policy still does them.
+      held_out: demonstrations of the same task that are not learned from.
+      sinks: take what is seen of them, see `metrics`.
 
     Raises:
       ValueError: learned rates are wanted of an adapter that has none, the optimiser is unknown, there are
-        paraphrases but no variants, or earlier tasks without `options.replay_frames`, or the reverse; nothing moves
-        in a demonstration; or theta did not move.
+        paraphrases but no variants, or earlier tasks without `options.replay_frames`, or held-out demonstrations
+        without `options.validate_every`, or the reverse of either; nothing moves in a demonstration; or theta did not
+        move.
     """
     start.learner.check_base(base)
-    _check(start, options, earlier)
+    _check(start, options, earlier, held_out)
     refuse_idle(demos, base.statistics, "leave it out, or record it again")
     frames = gather({_TASK: list(demos)}, base.preprocessor, augment)
     old = [gather(earlier, base.preprocessor)] if earlier else []
-    frozen, *old_frozen = frozen_outputs(base, [frames, *old], start.learner.stage)
-    replay = replay_of(*old, *old_frozen) if earlier else None
+    unseen = [recorded({_TASK: held_out}, base.preprocessor, most=FEW if base.large else MANY)] if held_out else []
+    outputs = frozen_outputs(base, [frames, *old, *(each.frames for each in unseen)], start.learner.stage)
+    frozen, *others_frozen = outputs
+    replay = replay_of(old[0], others_frozen[0]) if earlier else None
     known, kept_back = _kept_apart(Rows(*rows_and_labels(frames, _TASK, range(len(demos)))))
-    theta, seconds = _descended(start, _support(frames, known, frozen, replay, options), options)
+
+    def look(step: int, theta: PyTree) -> Validated:
+        found = validated(base, start.learner.replace(theta=theta), outputs[-1], unseen[0].target, step)
+        for sink in sinks:
+            sink(step, found.metrics())
+        return found
+
+    support = _support(frames, known, frozen, replay, options)
+    theta, last, seconds, curve = _descended(start, support, options, look if unseen else None)
 
     @jax.jit
     def loss(start: Learner, theta: PyTree, batch: Batch) -> jax.Array:
@@ -139,11 +185,12 @@ def adapt(
     return Adapted(
         start.learner.replace(theta=theta),
         change(_judged(known, frozen, options.frames)),
-        change(unseen) if (unseen := _judged(kept_back, frozen, options.frames)) else None,
+        change(back) if (back := _judged(kept_back, frozen, options.frames)) else None,
         others,
         (len(known.rows), len(kept_back.rows)),
         seconds,
-        unmoved(start.meta_params["theta"], theta),
+        unmoved(start.meta_params["theta"], last),
+        curve,
     )
 
 
@@ -166,13 +213,20 @@ def unmoved(before: PyTree, after: PyTree) -> tuple[str, ...]:
     )
 
 
-def _check(start: Start, options: Options, earlier: Mapping[str, Sequence[Demo]] | None) -> None:
+def _check(
+    start: Start, options: Options, earlier: Mapping[str, Sequence[Demo]] | None, held_out: Sequence[Demo]
+) -> None:
     check_positive(options, "options", ("learning_rate", "steps", "frames", "noise_draws", "max_norm"))
     if options.fast is not None and not options.fast:
         raise ValueError("options.fast names no leaf path, so nothing would move; None takes those of the start")
     if bool(earlier) != (options.replay_frames > 0):
         raise ValueError(
             f"{len(earlier or ())} earlier tasks, replay_frames is {options.replay_frames}: give both or neither"
+        )
+    if bool(held_out) != (options.validate_every > 0) or (options.patience and not held_out):
+        raise ValueError(
+            f"{len(held_out)} held-out demonstrations, validate_every is {options.validate_every}, patience "
+            f"{options.patience}: give demonstrations and steps between two looks at them, or neither"
         )
     if options.optimizer == "learned" and "log_rates" not in start.meta_params:
         raise ValueError(
@@ -199,15 +253,41 @@ def _support(frames: Frames, known: Rows, frozen: PyTree, replay: Replay | None,
     return behind(support, others, axis=1)
 
 
-def _descended(start: Start, support: Batch, options: Options) -> tuple[PyTree, float]:
-    """Theta after the steps, and their seconds without compilation."""
+def _descended(
+    start: Start, support: Batch, options: Options, look: Callable[[int, PyTree], Validated] | None
+) -> tuple[PyTree, PyTree, float, tuple[Validated, ...]]:
+    """The best theta and the last, seconds of the steps without compilation, and what was seen on the way."""
     inner = InnerOptions(fast=start.head if options.fast is None else options.fast, max_norm=options.max_norm)
     key, rate = jax.random.key(options.seed), jnp.float32(options.learning_rate)
-    arguments = (start.learner, start.meta_params, support, key, rate)
-    run = jax.jit(inner_loop(options.optimizer, options.noise_draws, inner)).lower(*arguments).compile()
-    began = time.perf_counter()
-    theta = jax.block_until_ready(run(*arguments).theta)
-    return theta, time.perf_counter() - began
+    program = jax.jit(inner_loop(options.optimizer, options.noise_draws, inner))
+    theta = best = start.meta_params["theta"]
+    state = meta.initial_state(theta, inner_optimizer(options.optimizer, start.meta_params, rate), inner)
+    curve = [look(0, theta)] if look else []
+    compiled, seconds, least = {}, 0.0, 0  # least: which of the curve has the least error
+    every = options.validate_every or options.steps
+    with progress(description="adapt, steps", total=options.steps) as bar:
+        for first in range(0, options.steps, every):
+            size = min(every, options.steps - first)
+            part = support if size == options.steps else trees.index(support, np.arange(first, first + size))
+            arguments = (start.learner, start.meta_params | {"theta": theta}, part, key, rate, jnp.int32(first), state)
+            if size not in compiled:
+                compiled[size] = program.lower(*arguments).compile()
+            began = time.perf_counter()
+            theta, _, _, state = jax.block_until_ready(compiled[size](*arguments))
+            seconds += time.perf_counter() - began
+            bar.update(size)
+            if look is None:
+                best = theta
+                continue
+            curve.append(look(first + size, theta))
+            bar.set_postfix(error=f"{curve[-1].error:.4f}")
+            if curve[-1].error < curve[least].error:
+                best, least = theta, len(curve) - 1
+            if options.patience and len(curve) - 1 - least >= options.patience:
+                break
+    if look and least == 0:
+        logging.warning("no step was better than the start on the held-out demonstrations: the start is kept")
+    return best, theta, seconds, tuple(curve)
 
 
 def _judged(some: Rows, frozen: PyTree, size: int) -> list[Batch]:

@@ -67,6 +67,8 @@ def run(
     sinks: Callable[[int], list[Sink]] = lambda first_step: [],
     learning_rate: Callable[[int], Any] | None = None,
     meta: Mapping[str, Any] | None = None,
+    look: Callable[[int, TrainState], Mapping[str, float]] | None = None,
+    look_every: int = 0,
 ) -> TrainState:
     """Trains to `steps` updates, from the newest checkpoint in `workdir` if there is one.
 
@@ -85,6 +87,7 @@ def run(
       sinks: dashboards, created once the first step to be logged is known.
       learning_rate: updates that were made before -> the rate of the next, for `metrics.jsonl`.
       meta: JSON to keep with each checkpoint.
+      look: (updates, state) -> further metrics, after every `look_every` updates and the last.
     """
     with ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
@@ -105,14 +108,17 @@ def run(
                 clock = time.monotonic()
                 bar.unpause()
                 bar.set_postfix_str("", refresh=False)
-            if step % log_every == 0 or step == steps:
+            seen: Mapping[str, float] = {}
+            if look is not None and (step % look_every == 0 or step == steps):
+                seen = look(step, state)
+            if seen or step % log_every == 0 or step == steps:
                 raise_if_stuck(state.skips, step)
                 numbers = {name: float(value) for name, value in metrics.items()}
                 if learning_rate is not None:  # skipped updates do not advance the schedule
                     numbers["learning_rate"] = float(learning_rate(max(step - 1 - int(state.skips.total), 0)))
                 if step > start + 1:
                     numbers["steps_per_second"] = (step - start - 1) / (time.monotonic() - clock)
-                writer.write(step, numbers)
+                writer.write(step, numbers | dict(seen))
                 bar.set_postfix(loss=f"{numbers['loss']:.4f}")
             bar.update()
             if step % checkpoint_every == 0 or step == steps or interrupt:

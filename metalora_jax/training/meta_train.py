@@ -12,7 +12,7 @@ from absl import logging
 from metalora_jax import adapters, trees
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation import features
-from metalora_jax.adaptation.adapter import save
+from metalora_jax.adaptation.adapter import manifest_of, save
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.conventions import quick
 from metalora_jax.adaptation.frozen_front import frozen_outputs
@@ -31,9 +31,11 @@ from metalora_jax.training import checkpoint, loop, methods, task_batches
 from metalora_jax.training.adapt import unmoved as check_moved
 from metalora_jax.training.augmentation import augmented
 from metalora_jax.training.recipe import OuterConfig, Recipe
+from metalora_jax.training.validation import Look, cells, learned
 from metalora_jax.types import ActionChunk, Array, Batch, PyTree
 
 CARTESIAN = (4, 7)  # numbers of an action that conditions fit
+BEST = "best"  # the adapter directory, beside the last one, that did best on what validation keeps out
 OUTWEIGHS = 5.0  # mean square of a task's normalised actions; it is about 1 over all data behind the statistics
 
 
@@ -62,7 +64,7 @@ def setting(recipe: Recipe) -> Setting:
     robot = data.embodiment
     for doubt in embodiments.check(robot, base.embodiment):
         logging.warning("%s: %s", data.directory, doubt)
-    read = read_demos(data)
+    read = read_demos(learned(data, recipe.validation))
     robot = robot.measured([demo for recorded in read.values() for demo in recorded])
     extended = recipe.symmetries, recipe.paraphrases, recipe.deployments
     demos = augmented(read, data.cameras, *extended)
@@ -240,10 +242,51 @@ def method_of(recipe: Recipe, start: Learner) -> MetaMethod:
     return methods.build(loss_fn(start, draws=recipe.batch.noise_draws, dropout=dropout), recipe.meta)
 
 
+def validation(recipe: Recipe, known: Setting, best: Path) -> Callable[[int, loop.TrainState], dict[str, float]]:
+    """(step, state) -> metrics after adapting to what is held out; keeps the best adapter in the directory `best`."""
+    assert recipe.validation is not None
+    conditions = recipe.conditions
+
+    def relabel(rng: np.random.Generator) -> Relabel | None:
+        return None if conditions is None else relabel_of(conditions.sample(rng, "validation"))
+
+    look = Look(
+        known.base,
+        cells(recipe.data, recipe.validation, recipe.batch.shots),
+        known.learner.stage,
+        steps=recipe.meta.inner_steps,
+        frames=recipe.batch.frames,
+        seed=recipe.seed,
+        relabel=relabel,
+    )
+    there = manifest_of(best) if best.exists() else None  # of the run that this one resumes
+    least = there["config"]["validated"]["error"] if there else np.inf
+
+    def seen(step: int, state: loop.TrainState) -> dict[str, float]:
+        nonlocal least
+        found = look(step, known.learner, lambda start: method_of(recipe, start), state.params)
+        if found.error < least:
+            least, made = found.error, recipe.to_json() | {"validated": found._asdict()}
+            save(
+                best,
+                known.base,
+                recipe.placement,
+                state.params,
+                config=made,
+                data=known.data,
+                embodiment=known.embodiment,
+                overwrite=True,
+            )
+        return found.metrics()
+
+    return seen
+
+
 def meta_train(recipe: Recipe, workdir: str | Path, sinks: Callable[[int], list] = lambda _: []) -> Path:
     """Runs meta-training in `workdir`, or resumes it there; returns the adapter directory.
 
-    The adapter holds the meta-parameters: theta, and log_rates where rates are learned.
+    The adapter holds the meta-parameters: theta, and log_rates where rates are learned. With a section `validation`,
+    `workdir`/best holds those that had the least action error after adapting to what is held out.
 
     Raises:
       WorkdirError: `workdir` holds another run.
@@ -272,6 +315,8 @@ def meta_train(recipe: Recipe, workdir: str | Path, sinks: Callable[[int], list]
         checkpoint_every=recipe.checkpoint_every,
         sinks=sinks,
         learning_rate=outer_schedule(recipe.outer, recipe.outer.learning_rate),
+        look=validation(recipe, known, workdir / BEST) if recipe.validation else None,
+        look_every=recipe.validation.every if recipe.validation else 0,
     )
     check_moved(before, state.params["theta"])
     robot = known.embodiment

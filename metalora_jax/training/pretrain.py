@@ -98,9 +98,7 @@ def label(frames: Frames) -> Labelled:
     return Labelled([rows for rows, _ in pairs], [labels for _, labels in pairs], openings)
 
 
-def draw_batch(
-    frames: Frames, labelled: Labelled, seed: int, step: int, size: int, *, opening: float = 0.0
-) -> Batch:
+def draw_batch(frames: Frames, labelled: Labelled, seed: int, step: int, size: int, *, opening: float = 0.0) -> Batch:
     """`size` frames, tasks equally likely whatever their number of frames, each in one of its variants.
 
     About a share `opening` of them is from the openings of demonstrations, the rest from anywhere. Pure in (seed,

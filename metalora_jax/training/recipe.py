@@ -15,6 +15,7 @@ from metalora_jax.envs.control import Control
 from metalora_jax.fields import check_positive, each, from_fields, optional, to_fields
 from metalora_jax.training.augmentation import SymmetryConfig
 from metalora_jax.training.methods import LEARNED, MetaConfig, build
+from metalora_jax.training.validation import Validation
 from metalora_jax.types import PyTree
 
 
@@ -87,6 +88,7 @@ class Recipe(NamedTuple):
     symmetries: SymmetryConfig | None = None
     paraphrases: instructions.Table = {}  # noqa: RUF012 - never written to
     deployments: DeploymentRange | None = None  # copies of each task on other robots of the same kind
+    validation: Validation | None = None  # what is kept out, and looked at on the way
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Recipe":
@@ -110,9 +112,12 @@ class Recipe(NamedTuple):
                 "symmetries": optional(SymmetryConfig.from_config),
                 "paraphrases": instructions.checked,
                 "deployments": optional(DeploymentRange.from_config),
+                "validation": optional(Validation.from_config),
             },
         )
         check_positive(self, "config", ("checkpoint_every",))
+        if self.validation and (both := set(self.validation.tasks) & set(self.data.tasks)):
+            raise ValueError(f"validation.tasks: {min(both)!r} is in data.tasks, too; leave it out of one of them")
         build(_no_loss, self.meta)  # refuses methods that are unknown, and options without effect
         if self.conditions is not None and (named := self.conditions.of_the_scene):
             raise ValueError(
@@ -128,6 +133,8 @@ class Recipe(NamedTuple):
     def to_json(self) -> dict[str, Any]:
         """The config, with the defaults of what it left out."""
         written = {name: to_fields(value) for name, value in self._asdict().items() if name != "placement"}
+        if self.validation is None:
+            del written["validation"]
         return written | {"placement": placement.to_json(self.placement)}
 
 

@@ -156,6 +156,49 @@ def test_a_demonstration_in_which_nothing_moves_is_refused(start):
         adapt(make_base(), start, [demo, still], Options("adam", 0.1))
 
 
+UNSEEN = make_demos("reach")[2:]
+
+
+def test_looking_at_held_out_demonstrations_changes_nothing_but_the_choice(start):
+    options = ADAM._replace(steps=7)
+    plain = adapt(make_base(), start, make_demos("reach")[:2], options)
+    looked = adapt(make_base(), start, make_demos("reach")[:2], options._replace(validate_every=3), held_out=UNSEEN)
+    assert [each.step for each in looked.validation] == [0, 3, 6, 7]
+    assert looked.best.error == min(each.error for each in looked.validation)
+    assert looked.support_loss[0] == plain.support_loss[0]
+    until = adapt(make_base(), start, make_demos("reach")[:2], ADAM._replace(steps=max(1, looked.best.step)))
+    # What is kept is theta after so many steps of a run without held-out demonstrations, Adam's moments included.
+    if looked.best.step:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), looked.theta, until.theta)
+    assert plain.validation == ()
+    assert plain.best is None
+
+
+def test_it_stops_where_nothing_gets_better(start, monkeypatch):
+    errors = iter([1.0, 0.5, 0.7, 0.6, 0.4])
+    look = lambda base, adapted, frozen, target, step: module.Validated(step, next(errors), 1.0, 1.0)  # noqa: E731
+    monkeypatch.setattr(module, "validated", look)
+    options = ADAM._replace(steps=12, validate_every=2, patience=2)
+    result = adapt(make_base(), start, make_demos("reach")[:2], options, held_out=UNSEEN)
+    assert [(each.step, each.error) for each in result.validation] == [(0, 1.0), (2, 0.5), (4, 0.7), (6, 0.6)]
+    assert result.best.step == 2
+
+
+def test_the_start_is_kept_where_no_step_is_better(start, monkeypatch):
+    look = lambda base, adapted, frozen, target, step: module.Validated(step, 1.0 + step, 1.0, 1.0)  # noqa: E731
+    monkeypatch.setattr(module, "validated", look)
+    options = ADAM._replace(steps=2, validate_every=1)
+    result = adapt(make_base(), start, make_demos("reach")[:2], options, held_out=UNSEEN)
+    assert trees.digest(result.theta) == trees.digest(start.learner.theta)
+
+
+@pytest.mark.parametrize(("every", "patience", "unseen"), [(0, 0, UNSEEN), (2, 0, ()), (0, 2, ())])
+def test_held_out_demonstrations_are_asked_for_whole_or_not_at_all(start, every, patience, unseen):
+    options = ADAM._replace(validate_every=every, patience=patience)
+    with pytest.raises(ValueError, match=f"validate_every is {every}, patience {patience}: give"):
+        adapt(make_base(), start, make_demos("reach")[:1], options, held_out=unseen)
+
+
 def test_statistics_that_do_not_fit():
     base = make_base()
     (demo,) = make_demos("reach")[:1]

@@ -265,3 +265,60 @@ def test_a_recipe_s_augmentation_reaches_what_is_learned_from(config, tmp_path):
     tokens, mask = make_base().encode_text("go to the goal")
     np.testing.assert_array_equal(frames.text(np.array([row + count]))[0][0], tokens)
     assert mask.any()
+
+
+@pytest.fixture(scope="module")
+def validated(config, tmp_path_factory):
+    """A run that keeps out the last demonstration of every task, and looks at it after every second step."""
+    left = config["data"] | dict(demos=3)
+    known = config | {"data": left, "validation": dict(every=2, episodes=("last:1",))}
+    workdir = tmp_path_factory.mktemp("validated")
+    return known, meta_train(Recipe.from_config(known), workdir)
+
+
+def test_held_out_episodes_never_reach_training(config, validated):
+    known, _ = validated
+    every, some = read(config).frames, read(known).frames
+    for task, actions in every.actions.items():
+        assert len(some.actions[task]) == len(actions) - 1
+        assert all(np.array_equal(a, b) for a, b in zip(some.actions[task], actions[:-1], strict=True))
+    assert len(some.images) == len(every.images) - sum(len(actions[-1]) for actions in every.actions.values())
+    recipe = Recipe.from_config(known)
+    cells = module.cells(recipe.data, recipe.validation, 1)
+    for task, cell in cells.items():
+        assert [np.array_equal(demo.actions, every.actions[task][-1]) for demo in cell.query] == [True]
+        assert np.array_equal(cell.support[0].actions, every.actions[task][0])
+
+
+def test_the_best_adapter_is_kept_beside_the_last(validated):
+    _, trained = validated
+    lines = [line for line in read_metrics(trained.parent / "metrics.jsonl") if "validation_error" in line]
+    assert [line["step"] for line in lines] == [2, 3]
+    assert all(line["validation_loss"] > 0 and line["validation_error_in_units"] > 0 for line in lines)
+    manifest = json.loads((trained.parent / module.BEST / "manifest.json").read_text())
+    best = min(lines, key=lambda line: line["validation_error"])
+    assert manifest["config"]["validated"]["step"] == best["step"]
+    assert manifest["config"]["validated"]["error"] == pytest.approx(best["validation_error"])
+    assert load_adapter(trained.parent / module.BEST, make_base()).learner.theta
+
+
+def test_looking_does_not_change_what_is_learned(config, validated, tmp_path):
+    _, trained = validated
+    dropped = copy.deepcopy(config)
+    dropped["data"] |= dict(demos=3, drop=tuple(f"{task}:3" for task in INSTRUCTIONS))
+    plain = meta_train(Recipe.from_config(dropped), tmp_path / "plain")
+    same = [load_adapter(path, make_base())[2] for path in (plain, trained)]
+    jax.tree.map(np.testing.assert_array_equal, *same)
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        (dict(every=2), "validation holds nothing out"),
+        (dict(every=0, episodes=("last:1",)), "validation.every is 0; it must be positive"),
+        (dict(every=2, tasks=("reach",)), "validation.tasks: 'reach' is in data.tasks, too"),
+    ],
+)
+def test_a_validation_without_sense_is_refused(config, validation, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe.from_config(config | {"validation": validation})

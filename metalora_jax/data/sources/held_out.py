@@ -31,9 +31,7 @@ def held_out(source: Source, tasks: Sequence[str], rule: Sequence[int | str]) ->
     for part in rule:
         chosen = {e for episodes in listings.values() for e in _chosen(source, str(part).strip(), episodes)}
         if not chosen:
-            raise DemoError(
-                f"{source.path}: held-out episodes {str(part)!r}: none of {', '.join(tasks)} is so numbered"
-            )
+            raise DemoError(f"{source.path}: held-out episodes {str(part)!r}: there are none of {', '.join(tasks)}")
         found |= chosen
     for task, episodes in listings.items():
         if episodes and found.issuperset(episodes):

