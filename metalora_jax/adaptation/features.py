@@ -1,12 +1,13 @@
 """The frozen front, computed once per frame: what lies below the lowest adapter is the same in every gradient step."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 
 from metalora_jax.adaptation.feature_cache import Entry, FeatureCache
+from metalora_jax.data.blocks import Blocks
 from metalora_jax.data.frames import Frames
 from metalora_jax.policies.policy import Stage
 from metalora_jax.policies.stages import advance
@@ -17,28 +18,6 @@ AT_ONCE = 4  # frames that go through the policy together on a CPU: more overflo
 AT_ONCE_ELSEWHERE = 256  # on a GPU or TPU, where small programs underuse the device; at most BATCH with a cache
 IN_MEMORY = 4 * 2**30  # [bytes] larger outputs stay on the disk, mapped
 _VERSION = "1"  # of what a key stands for; increase it when preprocessing or a stage changes what it computes
-
-
-class Blocks:
-    """One array (N, ...) in several pieces along its first axis, indexed like a whole one by arrays of row numbers."""
-
-    def __init__(self, pieces: Sequence[np.ndarray]):
-        self._pieces = pieces
-        self._ends = np.cumsum([len(piece) for piece in pieces])
-        self.shape = (int(self._ends[-1]), *pieces[0].shape[1:])
-        self.dtype = pieces[0].dtype
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """(...) int -> (..., *shape[1:]), in memory."""
-        rows = np.asarray(rows)
-        flat = rows.reshape(-1)
-        out = np.empty((len(flat), *self.shape[1:]), self.dtype)
-        where = np.searchsorted(self._ends, flat, side="right")
-        for number in np.unique(where):
-            chosen = where == number
-            piece = self._pieces[number]
-            out[chosen] = piece[flat[chosen] - (self._ends[number] - len(piece))]
-        return out.reshape(*rows.shape, *self.shape[1:])
 
 
 def compute(
@@ -129,7 +108,8 @@ def _even(frames: Frames, size: int) -> Iterator[np.ndarray]:
 def _key(frames: Frames, rows: np.ndarray, stage: Stage, fingerprint: str) -> str:
     sha = hashlib.sha256(f"{_VERSION}\0{stage}\0{fingerprint}\0{frames.preprocessor.sizes.image}\0".encode())
     row = rows % len(frames.state)
-    for part in (frames.pictures(rows), frames.state[row], *frames.text(rows)):
+    sha.update(frames.identity(rows))
+    for part in (frames.state[row], *frames.text(rows)):
         values = np.ascontiguousarray(part)
         sha.update(f"{values.dtype}{values.shape}".encode())
         sha.update(values.tobytes())

@@ -95,6 +95,7 @@ def progress(
     total: int | None = None,
     initial: int = 0,
     every: float = 30.0,
+    delay: float = 0.0,
     file: TextIO | None = None,
 ) -> tqdm:
     """A tqdm bar over `iterable`, or one moved by `update()`; `set_postfix(loss=...)` adds numbers to it.
@@ -105,13 +106,14 @@ def progress(
       total: how many in all, including `initial`; by default `initial + len(iterable)`, if there is a length.
       initial: how many the resumed run had already done; they do not count towards the rate.
       every: time between two lines if `file` is not a terminal [s].
+      delay: what is over after so long [s] is not shown at all.
       file: where to write; standard error by default.
     """
     file = file or sys.stderr
     if total is None and isinstance(iterable, Sized):
         total = initial + len(iterable)
     common: dict[str, Any] = {"iterable": iterable, "desc": description, "total": total, "initial": initial}
-    common |= {"file": file, "forecast": _forecast}
+    common |= {"file": file, "forecast": _forecast, "delay": delay}
     if file.isatty():
         return _Bar(**common, dynamic_ncols=True, position=_line, bar_format="{l_bar}{bar}{r_bar}{whole}")
     # miniters=1: look at the clock after every item; tqdm would learn to skip checks, and lag when items slow down.

@@ -12,6 +12,7 @@ from metalora_jax.data import text
 from metalora_jax.data.demos import DemoError
 from metalora_jax.data.libero_words import spoken
 from metalora_jax.data.sources.selection import Episode, Fault, Selection, leave_out, listed
+from metalora_jax.machine.progress import progress
 from metalora_jax.types import Demo
 
 
@@ -54,14 +55,16 @@ class Source(abc.ABC):
         """As `demos`, each with where it lies."""
         chosen = self.listing(self.find(task))
         self.enough(task, len(chosen), limit)
-        stream, found, bad = self.stream(chosen), 0, list[tuple[Episode, DemoError]]()
-        for episode in chosen:
-            if found == limit:
-                break
-            demo = next(stream)
+        some = chosen if self.selection.skip_bad else chosen[:limit]
+        found, bad = 0, list[tuple[Episode, DemoError]]()
+        pairs = zip(some, self.stream(some), strict=True)
+        total = len(some) if limit is None else limit
+        for episode, demo in progress(pairs, description=f"demonstrations of {task!r}", total=total, delay=1.0):
             if not isinstance(demo, DemoError):
                 found += 1
                 yield episode, demo
+                if found == limit:
+                    break
             elif self.selection.skip_bad and episode.number is not None:
                 bad.append((episode, demo))
             elif episode.number is None:
