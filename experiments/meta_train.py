@@ -2,7 +2,8 @@
 
     python experiments/meta_train.py --config=configs/metaworld_conditions.py --workdir=runs/conditions_maml
 
-Any field can be changed on the command line, such as --config.meta.inner_steps=3. The same command resumes.
+Any field can be changed on the command line, such as --config.meta.inner_steps=3. The same command resumes; with more
+--config.outer.steps, it goes on with a run that has ended.
 """
 
 from pathlib import Path
@@ -12,7 +13,7 @@ from ml_collections import config_flags
 
 from metalora_jax.training import command
 from metalora_jax.training.meta_train import meta_train
-from metalora_jax.training.metrics import Sink, tensorboard_sink, wandb_sink
+from metalora_jax.training.metrics import Sink, check_installed, tensorboard_sink, wandb_sink
 from metalora_jax.training.recipe import Recipe
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
@@ -22,6 +23,7 @@ _WANDB = flags.DEFINE_string("wandb", None, "Also send metrics to this Weights &
 
 
 def main(_: list[str]) -> None:
+    check_installed(tensorboard=_TENSORBOARD.value, wandb=bool(_WANDB.value))
     workdir, recipe = Path(_WORKDIR.value), Recipe.from_config(_CONFIG.value.to_dict())
 
     def sinks(first_step: int) -> list[Sink]:

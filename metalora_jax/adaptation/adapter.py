@@ -30,6 +30,7 @@ class Start(NamedTuple):
     digest: str  # of meta_params
     head: tuple[str, ...] | None  # leaf paths that its inner loop moves, where it was learned with ANIL
     data: str | None = None  # digest of the demonstrations that it was learned from, where that is known
+    inner_steps: int | None = None  # that its learned rates are for, where that is known
 
 
 def fresh(base: Base, placement: Placement, seed: int = 0) -> Start:
@@ -68,7 +69,8 @@ def load(path: str | Path | None, base: Base) -> Start:
     head = manifest["config"].get("meta", {}).get("head")
     fast = None if head is None else tuple(head)
     start = learn.replace(theta=adapter.theta["theta"])
-    return Start(start, rules, adapter.theta, manifest["tree_digest"], fast, manifest.get("data"))
+    inner_steps = manifest["config"].get("meta", {}).get("inner_steps")
+    return Start(start, rules, adapter.theta, manifest["tree_digest"], fast, manifest.get("data"), inner_steps)
 
 
 def manifest_of(path: str | Path) -> dict[str, Any] | None:
@@ -88,6 +90,7 @@ def save(
     *,
     config: Mapping[str, Any],
     data: str | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Writes an adapter directory that `load` reads, on `base` alone.
 
@@ -98,6 +101,7 @@ def save(
       meta_params: {"theta": ...} and, where they were learned, {"log_rates": ...}.
       config: JSON, the recipe.
       data: digest of the demonstrations that it was learned from, see `data.content`; None if unknown.
+      overwrite: replace the directory that is there.
 
     Raises:
       AdapterError: see `directory.save`.
@@ -113,6 +117,7 @@ def save(
         config=json.loads(json.dumps(dict(config))),
         probe=probe(base, learner(base, placement, jax.random.key(0))),
         data=data,
+        overwrite=overwrite,
     )
 
 

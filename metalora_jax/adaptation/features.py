@@ -1,11 +1,14 @@
 """The frozen front, computed once per frame: what lies below the lowest adapter is the same in every gradient step."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
 
+from metalora_jax import trees
 from metalora_jax.adaptation.feature_cache import Entry, FeatureCache
 from metalora_jax.data.blocks import Blocks
 from metalora_jax.data.frames import Frames
@@ -16,7 +19,7 @@ from metalora_jax.types import Observation, PyTree
 BATCH = 16  # frames in an entry of the cache, at most
 AT_ONCE = 4  # frames that go through the policy together on a CPU: more overflow its cache at SmolVLA's size
 AT_ONCE_ELSEWHERE = 256  # on a GPU or TPU, where small programs underuse the device; at most BATCH with a cache
-IN_MEMORY = 4 * 2**30  # [bytes] larger outputs stay on the disk, mapped
+IN_MEMORY = 2**30  # [bytes] larger outputs stay on the disk, mapped
 _VERSION = "1"  # of what a key stands for; increase it when preprocessing or a stage changes what it computes
 
 
@@ -55,22 +58,34 @@ def compute(
         at_once = BATCH if cache else AT_ONCE_ELSEWHERE
         blocks = blocks if cache else _even(frames, at_once)
 
-    def computed(rows: np.ndarray) -> Entry:
+    def looked_up(rows: np.ndarray) -> tuple[str, Entry | None, Observation | None]:
+        """The key, and the entry if it is in the cache, or else what it is computed from."""
+        key = _key(frames, rows, stage, fingerprint) if cache else ""
+        if cache and (entry := cache.get(key)):
+            return key, entry, None
         padded = np.resize(rows, -(-len(rows) // at_once) * at_once)  # so that one compilation serves every data set
-        parts = [jax.tree.leaves(run(phi, frames.observe(some))) for some in padded.reshape(-1, at_once)]
-        whole = [np.concatenate(leaves)[: len(rows)] for leaves in zip(*parts, strict=True)]
+        return key, None, frames.observe(padded)
+
+    def computed(seen: Observation, count: int) -> Entry:
+        starts = range(0, len(seen.state), at_once)
+        parts = [jax.tree.leaves(run(phi, trees.index(seen, np.s_[first : first + at_once]))) for first in starts]
+        whole = [np.concatenate(leaves)[:count] for leaves in zip(*parts, strict=True)]
         return {f"leaf{i}": leaf for i, leaf in enumerate(whole)}
 
     structure = jax.tree.structure(jax.eval_shape(run, phi, frames.observe(np.zeros(at_once, int))))
     pieces: list[Entry] = []
-    for rows in blocks:
-        if cache is None:
-            entry = computed(rows)
-        else:
-            key = _key(frames, rows, stage, fingerprint)
-            entry = cache.get(key) or cache.put(key, computed(rows))
-        pieces.append(entry)
-        progress(len(rows))
+    with ThreadPoolExecutor(1) as ahead:  # pictures are decoded while those before go through the policy
+        coming = [(rows, ahead.submit(looked_up, rows)) for rows in itertools.islice(blocks, 1)]
+        while coming:
+            rows, found = coming.pop()
+            key, entry, seen = found.result()
+            coming = [(rows, ahead.submit(looked_up, rows)) for rows in itertools.islice(blocks, 1)]
+            if seen is not None:
+                entry = computed(seen, len(rows))
+                entry = cache.put(key, entry) if cache else entry
+            assert entry is not None
+            pieces.append(entry)
+            progress(len(rows))
     whole = _whole if sum(_bytes(entry) for entry in pieces) <= IN_MEMORY else Blocks
     return jax.tree.unflatten(structure, [whole([entry[name] for entry in pieces]) for name in pieces[0]])
 

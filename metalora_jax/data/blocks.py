@@ -1,5 +1,6 @@
 """One long array in several pieces, which may be in memory, mapped from a file, or decoded when indexed."""
 
+import mmap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ class Blocks:
         out = np.empty((rows.size, *self.shape[1:]), self.dtype)
         for piece, chosen, at in self.parts(rows.reshape(-1)):
             out[chosen] = piece[at]
+            _let_go(piece)
         return out.reshape(*rows.shape, *self.shape[1:])
 
     def parts(self, rows: np.ndarray) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
@@ -29,3 +31,11 @@ class Blocks:
         for number in np.unique(where):
             chosen, piece = where == number, self._pieces[number]
             yield piece, chosen, rows[chosen] - (self._ends[number] - len(piece))
+
+
+def _let_go(piece: Any) -> None:
+    """Of a mapped file's pages, which the system keeps: to this process they count as its own memory."""
+    while isinstance(piece, np.ndarray):
+        piece = piece.base
+    if isinstance(piece, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        piece.madvise(mmap.MADV_DONTNEED)

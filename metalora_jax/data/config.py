@@ -13,7 +13,7 @@ class DataConfig(NamedTuple):
 
     directory: str  # of <task>_demo.hdf5, a LeRobot dataset or a TFDS dataset; see `data.sources`
     tasks: Sequence[str]  # by name, or by instruction
-    demos: int  # the first so many of each task
+    demos: int | Mapping[str, int]  # the first so many of each task; {task: number} where tasks differ
     cameras: Sequence[str]  # in the order of the base
     digest: str = ""  # of their content, which must then be this one, see `data.content`; empty takes what is there
     keys: Mapping[str, str] | None = None  # camera, state or action -> its name in a dataset of one's own
@@ -24,8 +24,15 @@ class DataConfig(NamedTuple):
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "DataConfig":
-        """Reads the section `data`; see `fields.from_fields`."""
-        return from_fields(cls, fields, "data")
+        """Reads the section `data`; see `fields.from_fields`.
+
+        Raises:
+          ValueError: see there; or `demos` names other tasks than `tasks`.
+        """
+        self = from_fields(cls, fields, "data")
+        if isinstance(self.demos, Mapping) and (odd := set(self.demos) ^ set(self.tasks)):
+            raise ValueError(f"data.demos and data.tasks differ in {min(odd)!r}: give a number for every task, or one")
+        return self
 
     def open(self) -> sources.Source:
         """The demonstrations at `directory`; raises what `data.sources.open` raises."""

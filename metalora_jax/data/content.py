@@ -17,7 +17,7 @@ def digest(demos: Mapping[str, Sequence[Demo]]) -> str:
     every = [demo for _, recorded in sorted(demos.items()) for demo in recorded]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         each = pool.map(_arrays, every)
-        found = iter(list(progress(each, description="digests of demonstrations", total=len(every), delay=1.0)))
+        found = iter(list(progress(each, description="digests, demonstrations", total=len(every), delay=1.0)))
     sha = hashlib.sha256()
     for task, recorded in sorted(demos.items()):
         sha.update(f"{task}\0{len(recorded)}\0".encode())

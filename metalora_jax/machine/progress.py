@@ -4,8 +4,11 @@ A command of several stages gives a `Forecast` once (`show_forecast`); every bar
 along the whole command is, and how long it will still take.
 """
 
+import contextlib
 import sys
-from collections.abc import Callable, Iterable, Sized
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -120,3 +123,33 @@ def progress(
     return _Lines(
         **common, mininterval=every, maxinterval=every, miniters=1, bar_format=_OPEN if total is None else _LINE
     )
+
+
+@contextlib.contextmanager
+def waiting(bar: tqdm, what: str) -> Iterator[Callable[[], None]]:
+    """Shows on a bar what it waits for, and for how long: "compiling, 12 s".
+
+    It ends with the block, or when what it yields is called: work has begun. The time does not count in the bar's rate.
+    """
+    began, ended = time.monotonic(), threading.Event()
+
+    def show() -> None:
+        while not ended.wait(max(1.0, min(10.0, bar.mininterval))):
+            bar.set_postfix_str(f"{what}, {time.monotonic() - began:.0f} s", refresh=False)
+            bar.refresh()
+
+    thread = threading.Thread(target=show, name="waiting", daemon=True)
+
+    def end() -> None:
+        if not ended.is_set():
+            ended.set()
+            thread.join()
+            bar.unpause()
+            bar.set_postfix_str("", refresh=False)
+
+    bar.set_postfix_str(what, refresh=False)
+    thread.start()
+    try:
+        yield end
+    finally:
+        end()

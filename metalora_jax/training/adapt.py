@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from metalora_jax import meta, trees
 from metalora_jax.adaptation.adapter import Start
@@ -16,6 +17,7 @@ from metalora_jax.adaptation.learner import Learner, loss_fn
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.frames import Frames, gather, rows_and_labels
 from metalora_jax.fields import check_positive
+from metalora_jax.machine.progress import progress, waiting
 from metalora_jax.meta import InnerOptions
 from metalora_jax.training.methods import OPTIMIZERS
 from metalora_jax.training.task_batches import Replay, Rows, behind, drawn, fill, replay_of
@@ -111,6 +113,12 @@ def adapt(
     """
     start.learner.check_base(base)
     _check(start, options, earlier)
+    if options.optimizer == "learned" and start.inner_steps is not None and options.steps > start.inner_steps:
+        logging.warning(
+            "steps is %d, but the rates were learned for %d: beyond those the loss may rise again; watch the held-out "
+            "loss, lower the learning_rate (a factor on them), or take the optimizer adam",
+            *(options.steps, start.inner_steps),
+        )
     frames = gather({_TASK: list(demos)}, base.preprocessor, augment)
     old = [gather(earlier, base.preprocessor)] if earlier else []
     frozen, *old_frozen = frozen_outputs(base, [frames, *old], start.learner.stage)
@@ -122,22 +130,21 @@ def adapt(
     def loss(start: Learner, theta: PyTree, batch: Batch) -> jax.Array:
         return loss_fn(start, draws=8)(theta, batch, jax.random.key(1))
 
-    def change(batches: Sequence[Batch]) -> tuple[float, float]:
+    def change(name: str, batches: Sequence[Batch]) -> tuple[float, float]:
         """Mean losses before and after."""
-        before, after = (
-            float(np.mean([loss(start.learner, at, batch) for batch in batches]))
-            for at in (start.meta_params["theta"], theta)
-        )
+        every = [(at, batch) for at in (start.meta_params["theta"], theta) for batch in batches]
+        found = [float(loss(start.learner, *one)) for one in progress(every, description=f"{name} loss", delay=1.0)]
+        before, after = (float(np.mean(half)) for half in np.split(np.array(found, np.float32), 2))
         return before, after
 
     others = None
     if replay is not None:
         rng = np.random.default_rng([options.seed, 2])
-        others = change([replay(rng, (options.frames,)) for _ in range(JUDGED)])
+        others = change("replay", [replay(rng, (options.frames,)) for _ in range(JUDGED)])
     return Adapted(
         start.learner.replace(theta=theta),
-        change(_judged(known, frozen, options.frames)),
-        change(unseen) if (unseen := _judged(kept_back, frozen, options.frames)) else None,
+        change("support", _judged(known, frozen, options.frames)),
+        change("held-out", unseen) if (unseen := _judged(kept_back, frozen, options.frames)) else None,
         others,
         (len(known.rows), len(kept_back.rows)),
         seconds,
@@ -200,10 +207,15 @@ def _descended(start: Start, support: Batch, options: Options) -> tuple[PyTree, 
     inner = InnerOptions(fast=start.head if options.fast is None else options.fast, max_norm=options.max_norm)
     key, rate = jax.random.key(options.seed), jnp.float32(options.learning_rate)
     arguments = (start.learner, start.meta_params, support, key, rate)
-    run = jax.jit(inner_loop(options.optimizer, options.noise_draws, inner)).lower(*arguments).compile()
-    began = time.perf_counter()
-    theta = jax.block_until_ready(run(*arguments).theta)
-    return theta, time.perf_counter() - began
+    with progress(description="adapting, steps", total=options.steps) as bar:
+        with waiting(bar, "compiling"):
+            run = jax.jit(inner_loop(options.optimizer, options.noise_draws, inner)).lower(*arguments).compile()
+        began = time.perf_counter()
+        with waiting(bar, "all in one program"):
+            theta = jax.block_until_ready(run(*arguments).theta)
+        seconds = time.perf_counter() - began
+        bar.update(options.steps)
+    return theta, seconds
 
 
 def _judged(some: Rows, frozen: PyTree, size: int) -> list[Batch]:

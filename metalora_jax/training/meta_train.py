@@ -12,7 +12,7 @@ from absl import logging
 from metalora_jax import adapters, trees
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation import features
-from metalora_jax.adaptation.adapter import save
+from metalora_jax.adaptation.adapter import manifest_of, save
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.conventions import quick
 from metalora_jax.adaptation.frozen_front import frozen_outputs
@@ -24,6 +24,7 @@ from metalora_jax.data.normalize import normalize_actions
 from metalora_jax.data.tasks import draw_tasks
 from metalora_jax.envs.conditions import Condition, command_labels
 from metalora_jax.machine.memory import sparing
+from metalora_jax.machine.progress import progress, waiting
 from metalora_jax.meta import MetaMethod
 from metalora_jax.training import checkpoint, loop, methods, task_batches
 from metalora_jax.training.adapt import unmoved as check_moved
@@ -31,6 +32,7 @@ from metalora_jax.training.augmentation import augmented
 from metalora_jax.training.recipe import OuterConfig, Recipe
 from metalora_jax.types import ActionChunk, Array, Batch, PyTree
 
+_STEPS = "outer.steps"  # the one field that may grow
 OUTWEIGHS = 5.0  # mean square of a task's normalised actions; it is about 1 over all data behind the statistics
 
 
@@ -112,7 +114,10 @@ def report_placement(known: Setting, frozen: PyTree) -> None:
     def loss(theta: PyTree, start: Learner, batch: Batch) -> jax.Array:
         return loss_fn(start, draws=1)(theta, batch, jax.random.key(0))
 
-    dead = adapters.dead_adapters(jax.jit(jax.grad(loss))(theta, known.learner, batch))
+    with progress(description="gradients of every adapter", total=1, delay=1.0) as bar, waiting(bar, "compiling"):
+        gradients = jax.block_until_ready(jax.jit(jax.grad(loss))(theta, known.learner, batch))
+        bar.update()
+    dead = adapters.dead_adapters(gradients)
     if dead:
         logging.warning("no gradient reaches the adapters on %s; leave them out of the placement", ", ".join(dead))
 
@@ -196,19 +201,26 @@ def method_of(recipe: Recipe, start: Learner) -> MetaMethod:
 def meta_train(recipe: Recipe, workdir: str | Path, sinks: Callable[[int], list] = lambda _: []) -> Path:
     """Runs meta-training in `workdir`, or resumes it there; returns the adapter directory.
 
-    The adapter holds the meta-parameters: theta, and log_rates where rates are learned.
+    The adapter holds the meta-parameters: theta, and log_rates where rates are learned. A run that has ended goes on
+    where `recipe` differs in nothing but more steps; from there on its rates are those of the longer schedule.
 
     Raises:
       WorkdirError: `workdir` holds another run.
       ValueError: see `setting`; or theta did not move in all of the run.
     """
     workdir, claimed = Path(workdir), recipe.to_json()
-    checkpoint.check_claim(workdir, claimed)
+    checkpoint.check_claim(workdir, claimed, _STEPS)
     target = workdir / "adapter"
-    if target.exists():
-        return target
+    if target.exists() and (done := manifest_of(target)):
+        if (steps := done["config"]["outer"]["steps"]) == recipe.outer.steps:
+            return target
+        logging.info(
+            "%s goes on from %d to %d outer steps; its adapter stays until then", workdir, steps, recipe.outer.steps
+        )
     known = setting(recipe)
-    checkpoint.claim(workdir, claimed)  # not before the inputs are there: a mistyped path would bind the directory
+    checkpoint.claim(
+        workdir, claimed, _STEPS
+    )  # not before the inputs are there: a mistyped path would bind the directory
     optimizer = outer_optimizer(recipe.outer)
     [frozen] = frozen_outputs(known.base, [known.frames], known.learner.stage)
     report_placement(known, frozen)
@@ -226,5 +238,5 @@ def meta_train(recipe: Recipe, workdir: str | Path, sinks: Callable[[int], list]
         learning_rate=outer_schedule(recipe.outer, recipe.outer.learning_rate),
     )
     check_moved(before, state.params["theta"])
-    save(target, known.base, recipe.placement, state.params, config=recipe.to_json(), data=known.data)
+    save(target, known.base, recipe.placement, state.params, config=claimed, data=known.data, overwrite=target.exists())
     return target

@@ -69,8 +69,8 @@ def open(
     )
 
 
-def read(source: Source, tasks: Sequence[str], limit: int | None = None) -> dict[str, list[Demo]]:
-    """The first `limit` demonstrations of each task, by the names given.
+def read(source: Source, tasks: Sequence[str], limit: int | Mapping[str, int] | None = None) -> dict[str, list[Demo]]:
+    """The first `limit` demonstrations of each task (or as many as `limit` has for it; None: all), by the names given.
 
     Raises:
       DemoError: see `Source.demos`; or if two names mean one task, or demonstrations differ in width or picture size.
@@ -81,7 +81,10 @@ def read(source: Source, tasks: Sequence[str], limit: int | None = None) -> dict
     for task in tasks:
         if (other := names.setdefault(source.find(task), task)) != task:
             raise DemoError(f"{source.path}: {task!r} and {other!r} are the same task there; leave one out")
-    found = {task: list(source.demos(task, limit)) for task in tasks}
+    limits = {task: limit.get(task) if isinstance(limit, Mapping) else limit for task in tasks}
+    for name, task in names.items():
+        source.enough(task, source.tasks()[name], limits[task])
+    found = {task: list(source.demos(task, limits[task])) for task in tasks}
     shapes: dict[tuple[int, ...], str] = {}
     for task, demos in found.items():
         for i, demo in enumerate(demos):

@@ -59,7 +59,7 @@ class Source(abc.ABC):
         found, bad = 0, list[tuple[Episode, DemoError]]()
         pairs = zip(some, self.stream(some), strict=True)
         total = len(some) if limit is None else limit
-        for episode, demo in progress(pairs, description=f"demonstrations of {task!r}", total=total, delay=1.0):
+        for episode, demo in progress(pairs, description=f"reading {task!r}, demonstrations", total=total, delay=1.0):
             if not isinstance(demo, DemoError):
                 found += 1
                 yield episode, demo
