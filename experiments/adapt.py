@@ -49,6 +49,15 @@ _LEARNING_RATE = flags.DEFINE_float(
 )
 _STEPS = flags.DEFINE_integer("steps", _DEFAULT.steps, "Gradient steps.", lower_bound=1)
 _FRAMES = flags.DEFINE_integer("frames", _DEFAULT.frames, "Frames in each step.", lower_bound=1)
+_DATA_FRAMES = flags.DEFINE_integer(
+    "data_frames", None, "Frames of each demonstration, spread evenly; few make a large base quick. All by default.", 1
+)
+_EPISODES = flags.DEFINE_list("episodes", None, "The only demonstrations to read, by the dataset's own numbers: 0,4.")
+_CONVENTIONS = flags.DEFINE_bool(
+    "conventions",
+    True,
+    "Test whether the base fits turned pictures or a reversed gripper better; minutes if it is large.",
+)
 _VARIANTS = flags.DEFINE_integer("variants", 1, "Variants of each frame; the first is the frame itself.", lower_bound=1)
 _PARAPHRASES = flags.DEFINE_string("paraphrases", "", "JSON file with paraphrases of the task, for the variants.")
 _TRIM_IDLE = flags.DEFINE_bool("trim_idle", False, "Leave out the frames before the first motion and after the last.")
@@ -64,7 +73,8 @@ def _earlier(instruction: str, keys: dict[str, str]) -> dict[str, list[Demo]]:
 
 
 def _demonstrations(keys: dict[str, str]) -> list[Demo]:
-    source = sources.open(_DEMOS.value, _CAMERAS.value, keys, drop=_DROP.value, skip_bad=_SKIP_BAD.value)
+    selected = {"episodes": _EPISODES.value, "drop": _DROP.value, "skip_bad": _SKIP_BAD.value}
+    source = sources.open(_DEMOS.value, _CAMERAS.value, keys, **selected)
     task = _TASK.value or source.only()
     demos = list(source.demos(task, _SHOTS.value))
     if _PARAPHRASES.value:
@@ -115,7 +125,7 @@ def main(_: list[str]) -> None:
     refuse_idle(demos, base.statistics, "leave it out, or record it again")
     if _TRIM_IDLE.value:
         demos = [trimmed(demo, base.statistics) for demo in demos]
-    for doubt in doubts(base, demos):
+    for doubt in doubts(base, demos, predictions=_CONVENTIONS.value):
         logging.warning("%s", doubt)
     options = _DEFAULT._replace(
         optimizer=_OPTIMIZER.value,
@@ -124,6 +134,7 @@ def main(_: list[str]) -> None:
         frames=_FRAMES.value,
         seed=_SEED.value,
         replay_frames=_REPLAY_FRAMES.value if _REPLAY.value else 0,
+        data_frames=_DATA_FRAMES.value,
     )
     augment = ImageAugmentation(variants=_VARIANTS.value, seed=_SEED.value)
     earlier = _earlier(demos[0].instruction, keys) if _REPLAY.value else None
@@ -133,6 +144,7 @@ def main(_: list[str]) -> None:
         "demos": _DEMOS.value,
         "task": _TASK.value,
         "shots": _SHOTS.value,
+        "episodes": _EPISODES.value,
         "drop": _DROP.value,
         "skip_bad": _SKIP_BAD.value,
         **options._replace(fast=start.head)._asdict(),

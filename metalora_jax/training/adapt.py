@@ -41,6 +41,9 @@ class Options(NamedTuple):
     seed: int = 0
     fast: tuple[str, ...] | None = None  # leaf paths that move; None takes those of the start: all, or ANIL's head
     replay_frames: int = 0  # frames of earlier tasks in a minibatch, besides `frames`
+    data_frames: int | None = (
+        None  # of each demonstration, spread evenly; few make a large base's front cheap. None: all
+    )
 
 
 class Adapted(NamedTuple):
@@ -119,8 +122,8 @@ def adapt(
             "loss, lower the learning_rate (a factor on them), or take the optimizer adam",
             *(options.steps, start.inner_steps),
         )
-    frames = gather({_TASK: list(demos)}, base.preprocessor, augment)
-    old = [gather(earlier, base.preprocessor)] if earlier else []
+    frames = gather({_TASK: list(demos)}, base.preprocessor, augment, options.data_frames)
+    old = [gather(earlier, base.preprocessor, each=options.data_frames)] if earlier else []
     frozen, *old_frozen = frozen_outputs(base, [frames, *old], start.learner.stage)
     replay = replay_of(*old, *old_frozen) if earlier else None
     known, kept_back = _kept_apart(Rows(*rows_and_labels(frames, _TASK, range(len(demos)))))
