@@ -66,3 +66,9 @@ def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
     np.testing.assert_allclose(
         agent.act(seen.images[0], seen.state[0], seen.instruction, jax.random.key(0)), names["chunk"], atol=1e-5
     )
+
+
+def test_an_editable_install_is_found_before_a_folder_of_the_clone_s_name():
+    """With an import hook, which setuptools takes otherwise, `metalora_jax/` beside a script shadows the package."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert settings["package-dir"] == {"": "."}

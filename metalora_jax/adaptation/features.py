@@ -23,6 +23,19 @@ IN_MEMORY = 2**30  # [bytes] larger outputs stay on the disk, mapped
 _VERSION = "1"  # of what a key stands for; increase it when preprocessing or a stage changes what it computes
 
 
+class _Prepared:
+    """The pictures of all frames as the policy takes them, made when rows are looked up."""
+
+    def __init__(self, frames: Frames):
+        self._frames = frames
+        side = frames.preprocessor.sizes.image
+        self.shape = (frames.variants * len(frames.state), frames.images.shape[1], side, side, 3)
+        self.dtype = np.dtype(np.float32)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return self._frames.preprocessor.prepare_images(self._frames.pictures(np.asarray(rows)))
+
+
 def compute(
     frames: Frames,
     model_of: Callable[[PyTree], PyTree],
@@ -44,10 +57,16 @@ def compute(
       fingerprint: of the policy, for the cache's keys.
 
     Returns:
-      A tree of arrays; of `Blocks` if they are larger than `IN_MEMORY`.
+      A tree of arrays; if they are larger than `IN_MEMORY`, of `Blocks`, or of what makes pictures ready when rows are
+      looked up.
     """
     if stage == "observation":  # nothing is computed, so there is nothing to cache
         cache = None
+        if size(frames, model_of, phi, stage) > IN_MEMORY:
+            rows = np.arange(frames.variants * len(frames.state))
+            progress(len(rows))
+            mask = np.ones((len(rows), frames.images.shape[1]), bool)
+            return Observation(_Prepared(frames), mask, *frames.text(rows), frames.state[rows % len(frames.state)])
 
     @jax.jit
     def run(phi: PyTree, observation: Observation) -> PyTree:
@@ -100,7 +119,7 @@ def size(frames: Frames, model_of: Callable[[PyTree], PyTree], phi: PyTree, stag
 
 def on_host(frozen: PyTree) -> bool:
     """Whether frozen outputs are too large for the device, so that rows are looked up before a step, not inside it."""
-    return any(isinstance(leaf, Blocks) for leaf in jax.tree.leaves(frozen))
+    return any(isinstance(leaf, Blocks | _Prepared) for leaf in jax.tree.leaves(frozen))
 
 
 def _blocks(frames: Frames) -> Iterator[np.ndarray]:

@@ -87,6 +87,7 @@ def gather(
     preprocessor: Preprocessor,
     augment: ImageAugmentation | None = None,
     each: int | None = None,
+    in_memory: bool = False,
 ) -> Frames:
     """Puts the demonstrations of every task into one Frames.
 
@@ -96,6 +97,7 @@ def gather(
       augment: other variants of the frames.
       each: how many frames of each demonstration become rows, spread evenly; their chunks still hold consecutive
         actions. None: all.
+      in_memory: decodes all pictures now, for what draws frames at random in every step.
 
     Raises:
       ValueError: if a task has no demonstration, has one with fewer frames than `each`, or has paraphrases but no
@@ -118,10 +120,11 @@ def gather(
             state.append(preprocessor.normalize_state(demo.state[chosen]))
         first_row[task] = tuple(starts)
         actions[task] = tuple(demo.actions for demo in recorded)
+    films = any(isinstance(part, Film) for part in images)
     states = np.concatenate(state)
     tokens, token_mask = _words(demos, first_row, moments, states, preprocessor, augment)
     return Frames(
-        images=Blocks(images) if any(isinstance(part, Film) for part in images) else np.concatenate(images),
+        images=np.concatenate(images) if in_memory or not films else Blocks(images),
         state=states,
         tokens=tokens,
         token_mask=token_mask,

@@ -1,6 +1,6 @@
 """What a run reports while training: JSON lines on disk, optional dashboards, a guard against non-finite updates."""
 
-import importlib.util
+import importlib
 import json
 import math
 import os
@@ -135,8 +135,11 @@ def check_installed(*, tensorboard: bool = False, wandb: bool = False) -> None:
         ("wandb", "Weights & Biases", "wandb", wandb),
     ]
     for module, name, extra, asked in wanted:
-        if asked and importlib.util.find_spec(module) is None:
-            raise ModuleNotFoundError(f"{name} is not installed: pip install 'metalora_jax[{extra}]'")
+        if asked:
+            try:
+                importlib.import_module(module)
+            except ModuleNotFoundError:
+                raise ModuleNotFoundError(f"{name} is not installed: pip install 'metalora_jax[{extra}]'") from None
 
 
 def tensorboard_sink(directory: str | os.PathLike[str], first_step: int = 0) -> Sink:
