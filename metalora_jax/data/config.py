@@ -41,6 +41,15 @@ class DataConfig(NamedTuple):
         )
 
 
+def check_there(data: DataConfig) -> None:
+    """Refuses tasks, cameras and demonstrations that are not there, before anything else takes time.
+
+    Raises:
+      ValueError: see `data.sources`.
+    """
+    sources.counts(data.open(), data.tasks, data.demos)
+
+
 def read_demos(data: DataConfig) -> dict[str, list[Demo]]:
     """The demonstrations that `data` names.
 

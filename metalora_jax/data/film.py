@@ -67,6 +67,9 @@ class Film:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self._reel.read(self._rows).astype(dtype or self.dtype, copy=bool(copy))
 
+    def __reduce__(self) -> Any:
+        return np.array, (np.asarray(self),)  # to another process it goes as an array
+
     def astype(self, dtype: Any) -> np.ndarray:
         """All of it in memory, in another type."""
         return self.__array__(dtype)
@@ -114,22 +117,23 @@ class _Reel:
         if not len(order):
             return out
         first, last = int(order[0]), int(order[-1])
-        going_on = bool(self._playing) and 0 <= first - self._next <= _NEAR
+        playing, self._playing = self._playing, []  # an error leaves none half way
+        going_on = bool(playing) and 0 <= first - self._next <= _NEAR
         if not going_on:
-            self._playing, self._next = [camera.play(first) for camera in self._cameras], first
+            playing, self._next = [camera.play(first) for camera in self._cameras], first
         skip, wanted = self._next, set(order.tolist())
 
         def fill(c: int) -> None:
             at = 0
             for number in range(skip, last + 1):
-                frame = next(self._playing[c])
+                frame = next(playing[c])
                 if number in wanted:
                     out[at, c] = self._cameras[c].picture(frame)
                     at += 1
 
         list(decoders().map(fill, range(len(self._cameras))))
         self._next = last + 1
-        if self._next == self._length or not (going_on or first == 0):  # else an open video for each episode adds up
-            self._playing = []
+        if self._next < self._length and (going_on or first == 0):  # at random, an open video for each would add up
+            self._playing = playing
         out.flags.writeable = False
         return out

@@ -18,7 +18,7 @@ from metalora_jax.adaptation.conventions import quick
 from metalora_jax.adaptation.frozen_front import frozen_outputs
 from metalora_jax.adaptation.learner import Learner, learner, loss_fn
 from metalora_jax.data import content
-from metalora_jax.data.config import read_demos
+from metalora_jax.data.config import check_there, read_demos
 from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
 from metalora_jax.data.normalize import normalize_actions
 from metalora_jax.data.tasks import draw_tasks
@@ -51,6 +51,7 @@ def setting(recipe: Recipe) -> Setting:
     Raises:
       ValueError: the placement does not fit the base, or the data have not what the recipe asks for.
     """
+    check_there(recipe.data)
     base = bases.load(recipe.base or None)
     demos = augmented(read_demos(recipe.data), recipe.data.cameras, recipe.symmetries, recipe.paraphrases)
     for doubt in quick(base, demos):

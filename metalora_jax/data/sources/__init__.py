@@ -18,7 +18,7 @@ from metalora_jax.data.sources.source import Source
 from metalora_jax.data.text import named
 from metalora_jax.types import Demo
 
-__all__ = ["Episode", "Fault", "Source", "open", "read", "read_keys"]
+__all__ = ["Episode", "Fault", "Source", "counts", "open", "read", "read_keys"]
 
 _KINDS: dict[str, Callable[[Path, tuple[str, ...], dict[str, str], Selection], Source]] = {
     "*.hdf5": Hdf5,
@@ -75,15 +75,7 @@ def read(source: Source, tasks: Sequence[str], limit: int | Mapping[str, int] | 
     Raises:
       DemoError: see `Source.demos`; or if two names mean one task, or demonstrations differ in width or picture size.
     """
-    if isinstance(tasks, str) or not isinstance(tasks, Iterable):
-        raise DemoError(f"tasks are {named(tasks)}, expected a list of names or instructions")
-    names: dict[str, str] = {}
-    for task in tasks:
-        if (other := names.setdefault(source.find(task), task)) != task:
-            raise DemoError(f"{source.path}: {task!r} and {other!r} are the same task there; leave one out")
-    limits = {task: limit.get(task) if isinstance(limit, Mapping) else limit for task in tasks}
-    for name, task in names.items():
-        source.enough(task, source.tasks()[name], limits[task])
+    limits = counts(source, tasks, limit)
     found = {task: list(source.demos(task, limits[task])) for task in tasks}
     shapes: dict[tuple[int, ...], str] = {}
     for task, demos in found.items():
@@ -93,3 +85,22 @@ def read(source: Source, tasks: Sequence[str], limit: int | Mapping[str, int] | 
         listed = "; ".join(f"{where}: {shape}" for shape, where in shapes.items())
         raise DemoError(f"{source.path}: (cameras, height, width, 3, state, action) differ: {listed}")
     return found
+
+
+def counts(source: Source, tasks: Sequence[str], limit: int | Mapping[str, int] | None = None) -> dict[str, int | None]:
+    """How many demonstrations `read` would read of each task (None: all), found without reading one.
+
+    Raises:
+      DemoError: a task is not there, two names mean one task, or there are fewer demonstrations than `limit`.
+    """
+    if isinstance(tasks, str) or not isinstance(tasks, Iterable):
+        raise DemoError(f"tasks are {named(tasks)}, expected a list of names or instructions")
+    names: dict[str, str] = {}
+    for task in tasks:
+        if (other := names.setdefault(source.find(task), task)) != task:
+            raise DemoError(f"{source.path}: {task!r} and {other!r} are the same task there; leave one out")
+    limits = {task: limit.get(task) if isinstance(limit, Mapping) else limit for task in tasks}
+    there = source.tasks()
+    for name, task in names.items():
+        source.enough(task, there[name], limits[task])
+    return limits
