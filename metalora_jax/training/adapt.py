@@ -25,6 +25,7 @@ from metalora_jax.types import Batch, Demo, PyTree
 
 STILL = 2.0**-23  # of all of theta: a smaller change is below what float32 resolves
 HOLD_OUT = 10  # every tenth frame is kept back, to see whether the adapter has learned or memorised
+DRAWS, FEW_DRAWS = 8, 2  # samples of (t, noise) that a loss is judged with; few where a policy is large
 JUDGED = 8  # minibatches at most, spread over the frames, that a loss is measured on: it must not outlast the adapting
 _TASK = "demonstrated"
 
@@ -131,7 +132,7 @@ def adapt(
 
     @jax.jit
     def loss(start: Learner, theta: PyTree, batch: Batch) -> jax.Array:
-        return loss_fn(start, draws=8)(theta, batch, jax.random.key(1))
+        return loss_fn(start, draws=FEW_DRAWS if base.large else DRAWS)(theta, batch, jax.random.key(1))
 
     def change(name: str, batches: Sequence[Batch]) -> tuple[float, float]:
         """Mean losses before and after."""

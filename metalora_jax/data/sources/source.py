@@ -57,20 +57,21 @@ class Source(abc.ABC):
         self.enough(task, len(chosen), limit)
         some = chosen if self.selection.skip_bad else chosen[:limit]
         found, bad = 0, list[tuple[Episode, DemoError]]()
-        pairs = zip(some, self.stream(some), strict=True)
         total = len(some) if limit is None else limit
-        for episode, demo in progress(pairs, description=f"reading {task!r}, demonstrations", total=total, delay=1.0):
-            if not isinstance(demo, DemoError):
-                found += 1
-                yield episode, demo
-                if found == limit:
-                    break
-            elif self.selection.skip_bad and episode.number is not None:
-                bad.append((episode, demo))
-            elif episode.number is None:
-                raise demo
-            else:
-                raise DemoError(f"{demo}, or {leave_out(episode, self.several)}") from demo
+        with progress(description=f"reading {task!r}, demonstrations", total=total, delay=1.0) as bar:
+            for episode, demo in zip(some, self.stream(some), strict=True):
+                if not isinstance(demo, DemoError):
+                    found += 1
+                    bar.update()
+                    yield episode, demo
+                    if found == limit:
+                        break
+                elif self.selection.skip_bad and episode.number is not None:
+                    bad.append((episode, demo))
+                elif episode.number is None:
+                    raise demo
+                else:
+                    raise DemoError(f"{demo}, or {leave_out(episode, self.several)}") from demo
         if bad:
             numbers = listed([episode.number for episode, _ in bad])
             what = f"left out {len(bad)} of {len(chosen)} demonstrations of {task!r} that cannot be used: {numbers}"
