@@ -38,7 +38,7 @@ def clip_by_global_norm(x: PyTree, max_norm: float) -> PyTree:
     return scale(factor, x)
 
 
-def index(x: PyTree, i: int | Array) -> PyTree:
+def index(x: PyTree, i: int | slice | Array) -> PyTree:
     """x[i] of every leaf."""
     return jax.tree.map(lambda a: a[i], x)
 
@@ -91,7 +91,7 @@ def digest(tree: PyTree) -> str:
         array = leaf if getattr(leaf, "ndim", 0) and not isinstance(leaf, jax.Array) else np.asarray(leaf)
         sha.update(f"{path}\0{np.dtype(array.dtype).name}\0{tuple(array.shape)}\0".encode())
         for piece in _pieces(array):
-            sha.update(np.ascontiguousarray(piece))
+            sha.update(np.ascontiguousarray(piece).tobytes())
     return sha.hexdigest()
 
 

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import numpy as np
@@ -66,7 +67,8 @@ def compute(
             rows = np.arange(frames.variants * len(frames.state))
             progress(len(rows))
             mask = np.ones((len(rows), frames.images.shape[1]), bool)
-            return Observation(_Prepared(frames), mask, *frames.text(rows), frames.state[rows % len(frames.state)])
+            images: Any = _Prepared(frames)
+            return Observation(images, mask, *frames.text(rows), frames.state[rows % len(frames.state)])
 
     @jax.jit
     def run(phi: PyTree, observation: Observation) -> PyTree:
