@@ -1,13 +1,17 @@
 """Small pytree algebra: arithmetic leaf by leaf, leaf names, a strict structure check and a content digest."""
 
 import hashlib
+import math
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from metalora_jax.types import Array, PyTree
+
+_PIECE = 2**24  # [bytes] digested at a time
 
 
 def sub(x: PyTree, y: PyTree) -> PyTree:
@@ -34,7 +38,7 @@ def clip_by_global_norm(x: PyTree, max_norm: float) -> PyTree:
     return scale(factor, x)
 
 
-def index(x: PyTree, i: int | Array) -> PyTree:
+def index(x: PyTree, i: int | slice | Array) -> PyTree:
     """x[i] of every leaf."""
     return jax.tree.map(lambda a: a[i], x)
 
@@ -84,10 +88,21 @@ def digest(tree: PyTree) -> str:
     """
     sha = hashlib.sha256()
     for path, leaf in sorted(named_leaves(tree), key=lambda item: item[0]):
-        array = np.asarray(leaf)
-        sha.update(f"{path}\0{array.dtype.name}\0{array.shape}\0".encode())
-        sha.update(array.tobytes())
+        array = leaf if getattr(leaf, "ndim", 0) and not isinstance(leaf, jax.Array) else np.asarray(leaf)
+        sha.update(f"{path}\0{np.dtype(array.dtype).name}\0{tuple(array.shape)}\0".encode())
+        for piece in _pieces(array):
+            sha.update(np.ascontiguousarray(piece).tobytes())
     return sha.hexdigest()
+
+
+def _pieces(array: Any) -> Iterator[Any]:
+    """The array, some rows at a time where it is long: it may lie in a file."""
+    if not array.ndim or not len(array):
+        yield array
+        return
+    rows = max(1, _PIECE // max(1, math.prod(array.shape[1:]) * array.dtype.itemsize))
+    for first in range(0, len(array), rows):
+        yield array[first : first + rows]
 
 
 def _describe(leaf: jax.Array | jax.ShapeDtypeStruct) -> str:

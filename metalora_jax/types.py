@@ -7,13 +7,38 @@ Letters used in shapes throughout the package::
     M  noise draws per frame      D  (max) action width     K     inner steps
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
 Array = jax.Array | np.ndarray
 PyTree = Any
+
+
+class Pictures(Protocol):
+    """An array of pictures (T, C, H, W, 3) uint8, or a `data.film.Film`, which is read like one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(T, C, H, W, 3)."""
+
+    @property
+    def dtype(self) -> Any:
+        """Of the pixels."""
+
+    @property
+    def ndim(self) -> int:
+        """Five."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any) -> Any: ...
+
+    def __array__(self) -> np.ndarray: ...
+
+    def astype(self, dtype: Any) -> np.ndarray:
+        """All of it in memory, in another type."""
 
 
 class Observation(NamedTuple):
@@ -63,7 +88,7 @@ class Demo(NamedTuple):
     """One recorded demonstration, in the robot's own units."""
 
     instruction: str
-    images: np.ndarray  # (T, C, H, W, 3) uint8, as policies see them
+    images: Pictures  # (T, C, H, W, 3) uint8, as policies see them; an array, or decoded when they are looked at
     # (T, state_dim) float32; Meta-World: hand x, y, z [m], gripper opening [0, 1]; LIBERO: hand x, y, z [m], axis-angle
     # [rad] (3), fingers [m] (2)
     state: np.ndarray

@@ -55,3 +55,11 @@ def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
     np.testing.assert_allclose(
         agent.act(seen.images[0], seen.state[0], seen.instruction, jax.random.key(0)), names["chunk"], atol=1e-5
     )
+
+
+def test_a_folder_of_the_clone_s_name_beside_a_script_does_not_shadow_the_package(tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    (tmp_path / "metalora_jax" / "docs").mkdir(parents=True)
+    (tmp_path / "mine.py").write_text("import metalora_jax\nprint(metalora_jax.__version__)\n")
+    done = subprocess.run([sys.executable, str(tmp_path / "mine.py")], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.strip() == ml.__version__, done.stderr

@@ -32,6 +32,7 @@ class Start(NamedTuple):
     head: tuple[str, ...] | None  # leaf paths that its inner loop moves, where it was learned with ANIL
     data: str | None = None  # digest of the demonstrations that it was learned from, where that is known
     embodiment: Embodiment = UNKNOWN  # of the robot that it was learned on: its own record, else the base's
+    inner_steps: int | None = None  # that its learned rates are for, where that is known
 
 
 def fresh(base: Base, placement: Placement, seed: int = 0) -> Start:
@@ -71,7 +72,8 @@ def load(path: str | Path | None, base: Base) -> Start:
     fast = None if head is None else tuple(head)
     start = learn.replace(theta=adapter.theta["theta"])
     known = _embodiment(path, manifest).over(base.embodiment)
-    return Start(start, rules, adapter.theta, manifest["tree_digest"], fast, manifest.get("data"), known)
+    inner_steps = manifest["config"].get("meta", {}).get("inner_steps")
+    return Start(start, rules, adapter.theta, manifest["tree_digest"], fast, manifest.get("data"), known, inner_steps)
 
 
 def _embodiment(path: Path, manifest: Mapping[str, Any]) -> Embodiment:

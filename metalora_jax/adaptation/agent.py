@@ -129,7 +129,7 @@ class Agent:
         actions[:, :kept] = normalize_actions(statistics, left[:kept], sizes.action)
         padded = np.zeros(sizes.chunk, np.float32)
         padded[:kept] = weights[:kept]
-        return stages.Previous(actions, padded, np.float32(executing.limit))
+        return stages.Previous(actions, padded, float(executing.limit))
 
 
 @jax.jit

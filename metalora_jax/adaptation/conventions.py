@@ -1,5 +1,7 @@
 """Do demonstrations look like the data that a base was trained on? Wrong conventions silently give 0 % success."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,14 +15,15 @@ from metalora_jax.data import plausibility, widths
 from metalora_jax.data.frames import gather, rows_and_labels
 from metalora_jax.data.plausibility import FAR_ACTION as FAR_ACTION
 from metalora_jax.data.plausibility import FAR_STATE as FAR_STATE
-from metalora_jax.machine.progress import progress
+from metalora_jax.machine import caches
+from metalora_jax.machine.progress import progress, waiting
 from metalora_jax.policies import stages
 from metalora_jax.policies.policy import Policy
 from metalora_jax.types import ActionChunk, Demo, Observation
 
 BETTER = 0.8  # fraction to which another convention must reduce the loss
 
-MANY, FEW = 64, 8  # frames that the base is tested on; few if it takes seconds per frame
+MANY, FEW = 64, 4  # frames that the base is tested on; few if it takes seconds per frame
 
 AS_IT_IS = "as it is"
 VIEWS: dict[str, tuple[slice, slice]] = {
@@ -32,7 +35,7 @@ VIEWS: dict[str, tuple[slice, slice]] = {
 _TASK = "demonstrated"
 
 
-def doubts(base: Base, demos: Sequence[Demo]) -> list[str]:
+def doubts(base: Base, demos: Sequence[Demo], predictions: bool = True) -> list[str]:
     """Descriptions of what looks wrong, one sentence each; empty if nothing does.
 
     State and actions are compared with the base's statistics and with each other, see `quick`. For conventions that
@@ -42,11 +45,12 @@ def doubts(base: Base, demos: Sequence[Demo]) -> list[str]:
     Args:
       base: the policy to be adapted.
       demos: of one task.
+      predictions: whether the base is tested, too, which takes a large one minutes on a CPU; once found, it is kept.
 
     Raises:
       ValueError: the demonstrations are not as wide as the base.
     """
-    return quick(base, {_TASK: demos}) + _against_predictions(base, demos)
+    return quick(base, {_TASK: demos}) + (_against_predictions(base, demos) if predictions else [])
 
 
 def quick(base: Base, demos: Mapping[str, Sequence[Demo]]) -> list[str]:
@@ -83,12 +87,29 @@ def _against_predictions(base: Base, demos: Sequence[Demo]) -> list[str]:
     rows, plain = rows_and_labels(frames, _TASK, range(len(demos)))
     _, reverse = rows_and_labels(frames, _TASK, range(len(demos)), lambda actions: actions * reversed_gripper)
     picks = np.linspace(0, len(rows) - 1, FEW if base.large else MANY).astype(int)
-    seen, targets = frames.observe(rows[picks]), [trees.index(labels, picks) for labels in (plain, reverse)]
+    targets = [trees.index(labels, picks) for labels in (plain, reverse)]
+    words = hashlib.sha256(frames.identity(rows[picks])).hexdigest()
+    key = trees.digest([*targets, frames.state[rows[picks]], *frames.text(rows[picks])])
+    key = hashlib.sha256(f"{base.fingerprint} {words} {key}".encode()).hexdigest()
+    if (known := caches.noted("conventions", key)) is not None:
+        return _said(json.loads(known))
+    seen = frames.observe(rows[picks])
     found: dict[str, list[float]] = {}
-    views = VIEWS.items()
-    for name, view in progress(list(views), description="conventions, views") if base.large else views:
-        turned = seen.images[(np.s_[:], np.s_[:], *view)]
-        found[name] = [float(loss) for loss in losses(params, seen._replace(images=turned), targets)]
+    with (
+        progress(description="conventions, views", total=len(VIEWS), delay=1.0) as bar,
+        waiting(bar, "compiling") as go,
+    ):
+        for name, view in VIEWS.items():
+            turned = seen.images[(np.s_[:], np.s_[:], *view)]
+            found[name] = [float(loss) for loss in losses(params, seen._replace(images=turned), targets)]
+            go()
+            bar.update()
+    caches.note("conventions", key, json.dumps(found))
+    return _said(found)
+
+
+def _said(found: Mapping[str, Sequence[float]]) -> list[str]:
+    """Of the losses in each view: with the gripper as it is, and reversed."""
     known, reverse_loss = found[AS_IT_IS]
     best = min(found, key=lambda name: found[name][0])
     said = []

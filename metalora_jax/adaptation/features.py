@@ -1,12 +1,17 @@
 """The frozen front, computed once per frame: what lies below the lowest adapter is the same in every gradient step."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import numpy as np
 
+from metalora_jax import trees
 from metalora_jax.adaptation.feature_cache import Entry, FeatureCache
+from metalora_jax.data.blocks import Blocks
 from metalora_jax.data.frames import Frames
 from metalora_jax.policies.policy import Stage
 from metalora_jax.policies.stages import advance
@@ -15,30 +20,21 @@ from metalora_jax.types import Observation, PyTree
 BATCH = 16  # frames in an entry of the cache, at most
 AT_ONCE = 4  # frames that go through the policy together on a CPU: more overflow its cache at SmolVLA's size
 AT_ONCE_ELSEWHERE = 256  # on a GPU or TPU, where small programs underuse the device; at most BATCH with a cache
-IN_MEMORY = 4 * 2**30  # [bytes] larger outputs stay on the disk, mapped
+IN_MEMORY = 2**30  # [bytes] larger outputs stay on the disk, mapped
 _VERSION = "1"  # of what a key stands for; increase it when preprocessing or a stage changes what it computes
 
 
-class Blocks:
-    """One array (N, ...) in several pieces along its first axis, indexed like a whole one by arrays of row numbers."""
+class _Prepared:
+    """The pictures of all frames as the policy takes them, made when rows are looked up."""
 
-    def __init__(self, pieces: Sequence[np.ndarray]):
-        self._pieces = pieces
-        self._ends = np.cumsum([len(piece) for piece in pieces])
-        self.shape = (int(self._ends[-1]), *pieces[0].shape[1:])
-        self.dtype = pieces[0].dtype
+    def __init__(self, frames: Frames):
+        self._frames = frames
+        side = frames.preprocessor.sizes.image
+        self.shape = (frames.variants * len(frames.state), frames.images.shape[1], side, side, 3)
+        self.dtype = np.dtype(np.float32)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """(...) int -> (..., *shape[1:]), in memory."""
-        rows = np.asarray(rows)
-        flat = rows.reshape(-1)
-        out = np.empty((len(flat), *self.shape[1:]), self.dtype)
-        where = np.searchsorted(self._ends, flat, side="right")
-        for number in np.unique(where):
-            chosen = where == number
-            piece = self._pieces[number]
-            out[chosen] = piece[flat[chosen] - (self._ends[number] - len(piece))]
-        return out.reshape(*rows.shape, *self.shape[1:])
+        return self._frames.preprocessor.prepare_images(self._frames.pictures(np.asarray(rows)))
 
 
 def compute(
@@ -62,10 +58,17 @@ def compute(
       fingerprint: of the policy, for the cache's keys.
 
     Returns:
-      A tree of arrays; of `Blocks` if they are larger than `IN_MEMORY`.
+      A tree of arrays; if they are larger than `IN_MEMORY`, of `Blocks`, or of what makes pictures ready when rows are
+      looked up.
     """
     if stage == "observation":  # nothing is computed, so there is nothing to cache
         cache = None
+        if size(frames, model_of, phi, stage) > IN_MEMORY:
+            rows = np.arange(frames.variants * len(frames.state))
+            progress(len(rows))
+            mask = np.ones((len(rows), frames.images.shape[1]), bool)
+            images: Any = _Prepared(frames)
+            return Observation(images, mask, *frames.text(rows), frames.state[rows % len(frames.state)])
 
     @jax.jit
     def run(phi: PyTree, observation: Observation) -> PyTree:
@@ -76,22 +79,34 @@ def compute(
         at_once = BATCH if cache else AT_ONCE_ELSEWHERE
         blocks = blocks if cache else _even(frames, at_once)
 
-    def computed(rows: np.ndarray) -> Entry:
+    def looked_up(rows: np.ndarray) -> tuple[str, Entry | None, Observation | None]:
+        """The key, and the entry if it is in the cache, or else what it is computed from."""
+        key = _key(frames, rows, stage, fingerprint) if cache else ""
+        if cache and (entry := cache.get(key)):
+            return key, entry, None
         padded = np.resize(rows, -(-len(rows) // at_once) * at_once)  # so that one compilation serves every data set
-        parts = [jax.tree.leaves(run(phi, frames.observe(some))) for some in padded.reshape(-1, at_once)]
-        whole = [np.concatenate(leaves)[: len(rows)] for leaves in zip(*parts, strict=True)]
+        return key, None, frames.observe(padded)
+
+    def computed(seen: Observation, count: int) -> Entry:
+        starts = range(0, len(seen.state), at_once)
+        parts = [jax.tree.leaves(run(phi, trees.index(seen, np.s_[first : first + at_once]))) for first in starts]
+        whole = [np.concatenate(leaves)[:count] for leaves in zip(*parts, strict=True)]
         return {f"leaf{i}": leaf for i, leaf in enumerate(whole)}
 
     structure = jax.tree.structure(jax.eval_shape(run, phi, frames.observe(np.zeros(at_once, int))))
     pieces: list[Entry] = []
-    for rows in blocks:
-        if cache is None:
-            entry = computed(rows)
-        else:
-            key = _key(frames, rows, stage, fingerprint)
-            entry = cache.get(key) or cache.put(key, computed(rows))
-        pieces.append(entry)
-        progress(len(rows))
+    with ThreadPoolExecutor(1) as ahead:  # pictures are decoded while those before go through the policy
+        coming = [(rows, ahead.submit(looked_up, rows)) for rows in itertools.islice(blocks, 1)]
+        while coming:
+            rows, found = coming.pop()
+            key, entry, seen = found.result()
+            coming = [(rows, ahead.submit(looked_up, rows)) for rows in itertools.islice(blocks, 1)]
+            if seen is not None:
+                entry = computed(seen, len(rows))
+                entry = cache.put(key, entry) if cache else entry
+            assert entry is not None
+            pieces.append(entry)
+            progress(len(rows))
     whole = _whole if sum(_bytes(entry) for entry in pieces) <= IN_MEMORY else Blocks
     return jax.tree.unflatten(structure, [whole([entry[name] for entry in pieces]) for name in pieces[0]])
 
@@ -106,7 +121,7 @@ def size(frames: Frames, model_of: Callable[[PyTree], PyTree], phi: PyTree, stag
 
 def on_host(frozen: PyTree) -> bool:
     """Whether frozen outputs are too large for the device, so that rows are looked up before a step, not inside it."""
-    return any(isinstance(leaf, Blocks) for leaf in jax.tree.leaves(frozen))
+    return any(isinstance(leaf, Blocks | _Prepared) for leaf in jax.tree.leaves(frozen))
 
 
 def _blocks(frames: Frames) -> Iterator[np.ndarray]:
@@ -129,7 +144,8 @@ def _even(frames: Frames, size: int) -> Iterator[np.ndarray]:
 def _key(frames: Frames, rows: np.ndarray, stage: Stage, fingerprint: str) -> str:
     sha = hashlib.sha256(f"{_VERSION}\0{stage}\0{fingerprint}\0{frames.preprocessor.sizes.image}\0".encode())
     row = rows % len(frames.state)
-    for part in (frames.pictures(rows), frames.state[row], *frames.text(rows)):
+    sha.update(frames.identity(rows))
+    for part in (frames.state[row], *frames.text(rows)):
         values = np.ascontiguousarray(part)
         sha.update(f"{values.dtype}{values.shape}".encode())
         sha.update(values.tobytes())

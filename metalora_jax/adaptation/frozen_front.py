@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import logging
 from flax import nnx
 
@@ -12,7 +13,7 @@ from metalora_jax.adaptation import feature_cache, features
 from metalora_jax.adaptation.base import Base
 from metalora_jax.data.frames import Frames
 from metalora_jax.machine import caches
-from metalora_jax.machine.progress import progress
+from metalora_jax.machine.progress import progress, waiting
 from metalora_jax.policies.policy import Stage
 from metalora_jax.types import PyTree
 
@@ -39,12 +40,24 @@ def frozen_outputs(base: Base, several: Sequence[Frames], stage: Stage) -> list[
 def frozen_output(base: Base, frames: Frames, stage: Stage) -> PyTree:
     """The frozen front's output for all frames: on the device, or mapped from the disk where it is large.
 
-    It is cached on the disk where it takes long to compute, or where METALORA_CACHE names a folder for it.
+    It is cached on the disk, unless it takes no longer to compute, where a small policy sees pictures that are in
+    memory and of its own size. Where METALORA_CACHE names a folder for it, all of it is.
     """
     graph, params = nnx.split(base.model)
-    cache = feature_cache.FeatureCache.from_environment() if base.large or caches.FOLDER in os.environ else None
-    with progress(description="frozen front, frames", total=frames.variants * len(frames.state)) as bar:
+    quick = (
+        isinstance(frames.images, np.ndarray) and not base.large and set(frames.images.shape[2:4]) <= {base.sizes.image}
+    )
+    cache = None if quick and caches.FOLDER not in os.environ else feature_cache.FeatureCache.from_environment()
+    with (
+        progress(description="frozen front, frames", total=frames.variants * len(frames.state)) as bar,
+        waiting(bar, "compiling") as compiled,
+    ):
+
+        def done(count: int) -> None:
+            compiled()
+            bar.update(count)
+
         frozen = features.compute(
-            frames, lambda phi: nnx.merge(graph, phi), params, stage, bar.update, cache, base.fingerprint
+            frames, lambda phi: nnx.merge(graph, phi), params, stage, done, cache, base.fingerprint
         )
     return frozen if features.on_host(frozen) else jax.tree.map(jnp.asarray, frozen)

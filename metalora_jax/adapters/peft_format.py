@@ -66,8 +66,8 @@ def read(directory: str | Path, names: Names) -> tuple[Placement, Theta]:
     rules = {name: _lora_of(config, name) for name in names if _targets(config, name)}
     if not rules:
         what = f"target_modules = {str(config['target_modules'])[:80]!r}"
-        if (layers := _layers(config)) is not None:
-            what += f" with layers_to_transform = {layers}"
+        if (chosen_layers := _layers(config)) is not None:
+            what += f" with layers_to_transform = {chosen_layers}"
         raise ValueError(
             f"{directory / CONFIG}: {what} names no linear map of this policy, such as {next(iter(names))!r}"
         )

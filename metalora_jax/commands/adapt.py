@@ -65,6 +65,15 @@ _LEARNING_RATE = flags.DEFINE_float(
 )
 _STEPS = flags.DEFINE_integer("steps", _DEFAULT.steps, "Gradient steps.", lower_bound=1)
 _FRAMES = flags.DEFINE_integer("frames", _DEFAULT.frames, "Frames in each step.", lower_bound=1)
+_DATA_FRAMES = flags.DEFINE_integer(
+    "data_frames", None, "Frames of each demonstration, spread evenly; few make a large base quick. All by default.", 1
+)
+_EPISODES = flags.DEFINE_list("episodes", None, "The only demonstrations to read, by the dataset's own numbers: 0,4.")
+_CONVENTIONS = flags.DEFINE_bool(
+    "conventions",
+    True,
+    "Test whether the base fits turned pictures or a reversed gripper better; minutes if it is large.",
+)
 _VARIANTS = flags.DEFINE_integer("variants", 1, "Variants of each frame; the first is the frame itself.", lower_bound=1)
 _PARAPHRASES = flags.DEFINE_string("paraphrases", "", "JSON file with paraphrases of the task, for the variants.")
 _TRIM_IDLE = flags.DEFINE_bool("trim_idle", False, "Leave out the frames before the first motion and after the last.")
@@ -107,6 +116,7 @@ class _Read(NamedTuple):
 
 def _demonstrations(cameras: Sequence[str], keys: dict[str, str], known: Embodiment) -> _Read:
     every: dict[str, Any] = {"keys": keys, "drop": _DROP.value, "skip_bad": _SKIP_BAD.value}
+    every["episodes"] = _EPISODES.value
     whole = sources.open(_DEMOS.value, cameras, **every)
     _hold(whole, known)
     task = _TASK.value or whole.only()
@@ -205,7 +215,8 @@ def main(_: list[str]) -> None:
     if _TRIM_IDLE.value:
         demos = [trimmed(demo, base.statistics) for demo in demos]
     robot = read.robot.measured(demos)
-    for doubt in [*embodiments.check_units(robot, known, "the adapter"), *doubts(base, demos)]:
+    found = doubts(base, demos, predictions=_CONVENTIONS.value)
+    for doubt in [*embodiments.check_units(robot, known, "the adapter"), *found]:
         logging.warning("%s", doubt)
     options = _DEFAULT._replace(
         optimizer=_OPTIMIZER.value,
@@ -216,6 +227,7 @@ def main(_: list[str]) -> None:
         replay_frames=_REPLAY_FRAMES.value if _REPLAY.value else 0,
         validate_every=(_VALIDATE_EVERY.value or max(1, _STEPS.value // 10)) if _HELD_OUT.value else 0,
         patience=_PATIENCE.value,
+        data_frames=_DATA_FRAMES.value,
     )
     augment = ImageAugmentation(variants=_VARIANTS.value, seed=_SEED.value)
     earlier = _earlier(demos[0].instruction, cameras, keys, known) if _REPLAY.value else None

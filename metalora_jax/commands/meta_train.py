@@ -5,7 +5,8 @@
 A section `validation`, such as --config.validation.every=100 on a recipe that has one, keeps tasks or episodes out,
 looks at them on the way, and keeps the adapter that did best on them in WORKDIR/best.
 
-Any field can be changed on the command line, such as --config.meta.inner_steps=3. The same command resumes.
+Any field can be changed on the command line, such as --config.meta.inner_steps=3. The same command resumes; with more
+--config.outer.steps, it goes on with a run that has ended.
 """
 
 from pathlib import Path
@@ -14,7 +15,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from metalora_jax.training.meta_train import BEST, meta_train
-from metalora_jax.training.metrics import Sink, tensorboard_sink, wandb_sink
+from metalora_jax.training.metrics import Sink, check_installed, tensorboard_sink, wandb_sink
 from metalora_jax.training.recipe import Recipe
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
@@ -26,6 +27,7 @@ check = Recipe.from_config  # what --print_config holds the config against
 
 
 def main(_: list[str]) -> None:
+    check_installed(tensorboard=_TENSORBOARD.value, wandb=bool(_WANDB.value))
     workdir, recipe = Path(_WORKDIR.value), Recipe.from_config(_CONFIG.value.to_dict())
 
     def sinks(first_step: int) -> list[Sink]:

@@ -41,7 +41,7 @@ def main(_: list[str]) -> None:
     tokenizer = pretrain.train_tokenizer(instructions, sizes.vocabulary)
 
     reads = base.preprocessor(family, model, tokenizer, statistics)
-    frames = gather(demos, reads, recipe.augment)
+    frames = gather(demos, reads, recipe.augment, in_memory=True)
     graph, params = nnx.split(model)
     schedule = pretrain.schedule(recipe.learning_rate, recipe.steps, recipe.warmup)
     optimizer = pretrain.optimizer(schedule, recipe.weight_decay)

@@ -56,7 +56,7 @@ def main(_: list[str]) -> None:
     fps = _rate(robot.fps)
     joints = {part: names for part, names in (("state", robot.state), ("action", robot.action)) if names}
     if _WORLD.value and not joints:
-        named = [f"{joint}.pos" for joint in world(_WORLD.value).joints]
+        named = tuple(f"{joint}.pos" for joint in world(_WORLD.value).joints)
         joints = dict.fromkeys(("state", "action"), named) if named else {}
     tasks = [source.find(task) for task in _TASKS.value] or source.names()
 

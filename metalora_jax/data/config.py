@@ -17,7 +17,7 @@ class DataConfig(NamedTuple):
 
     directory: str  # of <task>_demo.hdf5, a LeRobot dataset or a TFDS dataset; or owner/name@revision on the hub
     tasks: Sequence[str] = ()  # by name, or by instruction. Empty: all
-    demos: int | None = None  # the first so many of each task. None: all
+    demos: int | Mapping[str, int] | None = None  # the first so many of each task, or {task: number}. None: all
     cameras: Sequence[str] = ()  # in the order of the base. Empty: those that it was trained with, else all there are
     digest: str = ""  # of their content, which must then be this one, see `data.content`; empty takes what is there
     keys: Mapping[str, str] | None = None  # camera, state or action -> its name in a dataset of one's own
@@ -37,16 +37,21 @@ class DataConfig(NamedTuple):
         """Reads the section `data`; see `fields.from_fields`.
 
         Raises:
-          ValueError: the share is outside [0, 1), tasks are held out of a list, or a weight is not positive.
+          ValueError: the share is outside [0, 1), tasks are held out of a list, a weight is not positive, or `demos`
+            names other tasks than `tasks`.
         """
         self = from_fields(cls, fields, "data", {"others": each(cls.from_config), "keys": _keys})
-        check_positive(self, "data", ("demos", "weight"))
+        check_positive(self, "data", ("weight",) if isinstance(self.demos, Mapping) else ("demos", "weight"))
+        if isinstance(self.demos, Mapping) and (odd := set(self.demos) ^ set(self.tasks)):
+            raise ValueError(f"data.demos and data.tasks differ in {min(odd)!r}: give a number for every task, or one")
         if not 0 <= self.held_out_tasks < 1:
             raise ValueError(f"data.held_out_tasks is {self.held_out_tasks}; it is a share, from 0 to below 1")
         if self.tasks and self.held_out_tasks:
             raise ValueError("data.held_out_tasks is a share of all tasks, and data.tasks names some: set one of them")
-        if odd := [name for name in self.others if "/" in name or not name]:
-            raise ValueError(f"data.others has {odd[0]!r}; it names tasks as name/task: choose a name without a slash")
+        if wrong := [name for name in self.others if "/" in name or not name]:
+            raise ValueError(
+                f"data.others has {wrong[0]!r}; it names tasks as name/task: choose a name without a slash"
+            )
         return self
 
     def with_cameras(self, known: Sequence[str] | None) -> "DataConfig":
@@ -65,6 +70,15 @@ class DataConfig(NamedTuple):
         if not pictures:
             keys = {part: name for part, name in keys.items() if part in ("state", "action")}
         return sources.open(self.directory, seen, keys, episodes=self.episodes, drop=self.drop, skip_bad=self.skip_bad)
+
+
+def check_there(data: DataConfig) -> None:
+    """Refuses tasks, cameras and demonstrations that are not there, before anything else takes time.
+
+    Raises:
+      ValueError: see `data.sources`.
+    """
+    sources.counts(data.open(), data.tasks, data.demos)
 
 
 def _keys(value: Any) -> Any:

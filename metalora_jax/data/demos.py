@@ -2,12 +2,12 @@
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from metalora_jax.types import Demo
+from metalora_jax.types import Demo, Pictures
 
 
 class DemoError(ValueError):
@@ -17,7 +17,7 @@ class DemoError(ValueError):
 SHORTEST = 2  # frames; one alone shows no motion
 
 
-def checked(where: str, instruction: object, images: np.ndarray, state: np.ndarray, actions: np.ndarray) -> Demo:
+def checked(where: str, instruction: object, images: Pictures, state: np.ndarray, actions: np.ndarray) -> Demo:
     """A Demo of arrays as a file holds them, or a DemoError that begins with `where`.
 
     Args:
@@ -66,10 +66,15 @@ def stack_cameras(where: str, cameras: Sequence[str], pictures: Sequence[np.ndar
     """Pictures (T, H, W, 3) of each camera -> (T, C, H, W, 3); (steps, 0, 0, 0, 3) if no camera is requested."""
     if not cameras:
         return np.zeros((steps, 0, 0, 0, 3), np.uint8)
-    shapes = {camera: picture.shape for camera, picture in zip(cameras, pictures, strict=True)}
+    same_shape(where, {camera: picture.shape for camera, picture in zip(cameras, pictures, strict=True)})
+    return np.stack(pictures, axis=1)
+
+
+def same_shape(where: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape that all cameras' pictures have; () where there is no camera. Raises DemoError where they differ."""
     if len(set(shapes.values())) > 1:
         raise DemoError(f"{where}: cameras differ in shape: {shapes}; request cameras of equal shape, or resize")
-    return np.stack(pictures, axis=1)
+    return next(iter(shapes.values()), ())
 
 
 _LARGEST = 1e9  # beyond any robot's unit; float32, in which demonstrations are kept, ends at 3e38

@@ -7,11 +7,13 @@ import numpy as np
 
 from metalora_jax.data import widths
 from metalora_jax.data.augment import ImageAugmentation
+from metalora_jax.data.blocks import Blocks
 from metalora_jax.data.chunks import chunk_actions
+from metalora_jax.data.film import Film
 from metalora_jax.data.instructions import said
 from metalora_jax.data.normalize import normalize_actions
 from metalora_jax.data.preprocessor import Preprocessor
-from metalora_jax.types import ActionChunk, Demo, Observation
+from metalora_jax.types import ActionChunk, Demo, Observation, Pictures
 
 Relabel = Callable[[np.ndarray], np.ndarray]  # recorded actions (T, D) -> what to command instead (T, D)
 
@@ -19,7 +21,7 @@ Relabel = Callable[[np.ndarray], np.ndarray]  # recorded actions (T, D) -> what 
 class Frames(NamedTuple):
     """N frames. What does not depend on a deployment condition is kept per row; action labels are made when drawn."""
 
-    images: np.ndarray  # (N, C, H, W, 3) uint8
+    images: np.ndarray | Blocks  # (N, C, H, W, 3) uint8; Blocks where pictures are decoded when they are looked at
     state: np.ndarray  # (N, state) float32, normalised
     tokens: np.ndarray  # (N, L) int32; (variants * N, L) where variants differ in their words
     token_mask: np.ndarray  # like tokens, bool
@@ -49,6 +51,19 @@ class Frames(NamedTuple):
         numbers = zip(images.reshape(-1, *images.shape[-4:]), row.ravel(), variant.ravel(), strict=True)
         return np.stack([self.augment.apply(image, int(r), int(v)) for image, r, v in numbers]).reshape(images.shape)
 
+    def identity(self, rows: np.ndarray) -> bytes:
+        """What stands for the pictures at `rows` (n,) in a digest: of films, no picture is decoded for it."""
+        variant, row = np.divmod(rows, len(self.state))
+        if isinstance(self.images, np.ndarray):
+            images = self.pictures(rows)
+            return f"{images.dtype}{images.shape}".encode() + images.tobytes()
+        parts = [f"{self.images.shape[1:]}".encode()]
+        for piece, chosen, at in self.images.parts(row):
+            parts += [chosen.tobytes(), piece.identity(at) if isinstance(piece, Film) else piece[at].tobytes()]
+        if variant.any():
+            parts += [repr(self.augment).encode(), rows.astype(np.int64).tobytes()]
+        return b"".join(parts)
+
     def text(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Tokens (..., L) and their mask at `rows`."""
         at = rows % len(self.tokens)
@@ -72,6 +87,7 @@ def gather(
     preprocessor: Preprocessor,
     augment: ImageAugmentation | None = None,
     each: int | None = None,
+    in_memory: bool = False,
 ) -> Frames:
     """Puts the demonstrations of every task into one Frames.
 
@@ -81,6 +97,7 @@ def gather(
       augment: other variants of the frames.
       each: how many frames of each demonstration become rows, spread evenly; their chunks still hold consecutive
         actions. None: all.
+      in_memory: decodes all pictures now, for what draws frames at random in every step.
 
     Raises:
       ValueError: if a task has no demonstration, has one with fewer frames than `each`, or has paraphrases but no
@@ -99,14 +116,15 @@ def gather(
         for demo, chosen in zip(recorded, moments[task], strict=True):
             starts.append(row)
             row += len(chosen)
-            images.append(demo.images if each is None else demo.images[chosen])
+            images.append(demo.images if each is None else _thinned(demo.images, chosen))
             state.append(preprocessor.normalize_state(demo.state[chosen]))
         first_row[task] = tuple(starts)
         actions[task] = tuple(demo.actions for demo in recorded)
+    films = any(isinstance(part, Film) for part in images)
     states = np.concatenate(state)
     tokens, token_mask = _words(demos, first_row, moments, states, preprocessor, augment)
     return Frames(
-        images=np.concatenate(images),
+        images=np.concatenate(images) if in_memory or not films else Blocks(images),
         state=states,
         tokens=tokens,
         token_mask=token_mask,
@@ -116,6 +134,10 @@ def gather(
         preprocessor=preprocessor,
         augment=augment,
     )
+
+
+def _thinned(images: Pictures, chosen: np.ndarray) -> Pictures:
+    return images.part(chosen) if isinstance(images, Film) else images[chosen]
 
 
 def _spread(task: str, steps: int, count: int | None) -> np.ndarray:

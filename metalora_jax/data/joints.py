@@ -6,15 +6,13 @@ is shifted alike, as it is where one calibration serves both, the arm stands whe
 
 import numpy as np
 
-from metalora_jax.types import Array
 
-
-def executed(said: Array, gain: Array, offset: Array) -> Array:
+def executed(said: np.ndarray, gain: np.ndarray, offset: np.ndarray) -> np.ndarray:
     """Where the joints go (..., D) when they are told `said` (..., D); gain [1] and offset (D,)."""
     return said * gain + offset
 
 
-def observed(physical: Array, gain: Array, offset: Array) -> Array:
+def observed(physical: np.ndarray, gain: np.ndarray, offset: np.ndarray) -> np.ndarray:
     """What the joints say of positions (..., D), read by the same calibration; also what must be said to reach them."""
     return (physical - offset) / gain
 

@@ -126,7 +126,7 @@ class _Writer:
         for key, values in ((self._state, demo.state), (self._action, demo.actions)):
             self._vectors[key].append(values)
             columns[key] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel(), pa.float32()), values.shape[1])
-        for key, images in zip(self._cameras, np.moveaxis(demo.images, 1, 0), strict=True):
+        for key, images in zip(self._cameras, np.moveaxis(np.asarray(demo.images), 1, 0), strict=True):
             self._moments[key].add(images)
             if self._codec is None:
                 cells = [{"bytes": _png(image), "path": f"frame-{i:06d}.png"} for i, image in enumerate(images)]

@@ -1,5 +1,6 @@
 """Folders for results that can be computed again: METALORA_CACHE, or ~/.cache/metalora_jax."""
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -10,6 +11,8 @@ import jax
 from absl import logging
 from jax._src import compilation_cache
 
+from metalora_jax.machine import files
+
 FOLDER = "METALORA_CACHE"  # environment variable
 _WORTH = 5.0  # [s] of compilation
 
@@ -17,6 +20,27 @@ _WORTH = 5.0  # [s] of compilation
 def folder(name: str) -> Path:
     """The folder of one cache; it is not created here."""
     return Path(os.environ.get(FOLDER) or "~/.cache/metalora_jax").expanduser() / name
+
+
+def noted(kind: str, key: str) -> str | None:
+    """What `note` was told, by this run or an earlier one; None if nothing, or if a crash has damaged it."""
+    try:
+        text = (folder("notes") / kind / key).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return text[:-1] if text.endswith("\n") else None
+
+
+def note(kind: str, key: str, text: str) -> None:
+    """Keeps one line that would take long to find out again; `key` names all that it depends on.
+
+    Where the folder cannot be written to, nothing is kept.
+    """
+    path = folder("notes") / kind / key
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.atomic_file(path, durable=False) as staging:
+            staging.write_text(f"{text}\n", encoding="utf-8")
 
 
 def keep_compiled() -> None:

@@ -4,8 +4,11 @@ A command of several stages gives a `Forecast` once (`show_forecast`); every bar
 along the whole command is, and how long it will still take.
 """
 
+import contextlib
 import sys
-from collections.abc import Callable, Iterable, Sized
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -95,6 +98,7 @@ def progress(
     total: int | None = None,
     initial: int = 0,
     every: float = 30.0,
+    delay: float = 0.0,
     file: TextIO | None = None,
 ) -> tqdm:
     """A tqdm bar over `iterable`, or one moved by `update()`; `set_postfix(loss=...)` adds numbers to it.
@@ -105,16 +109,47 @@ def progress(
       total: how many in all, including `initial`; by default `initial + len(iterable)`, if there is a length.
       initial: how many the resumed run had already done; they do not count towards the rate.
       every: time between two lines if `file` is not a terminal [s].
+      delay: what is over after so long [s] is not shown at all.
       file: where to write; standard error by default.
     """
     file = file or sys.stderr
     if total is None and isinstance(iterable, Sized):
         total = initial + len(iterable)
     common: dict[str, Any] = {"iterable": iterable, "desc": description, "total": total, "initial": initial}
-    common |= {"file": file, "forecast": _forecast}
+    common |= {"file": file, "forecast": _forecast, "delay": delay}
     if file.isatty():
         return _Bar(**common, dynamic_ncols=True, position=_line, bar_format="{l_bar}{bar}{r_bar}{whole}")
     # miniters=1: look at the clock after every item; tqdm would learn to skip checks, and lag when items slow down.
     return _Lines(
         **common, mininterval=every, maxinterval=every, miniters=1, bar_format=_OPEN if total is None else _LINE
     )
+
+
+@contextlib.contextmanager
+def waiting(bar: tqdm, what: str) -> Iterator[Callable[[], None]]:
+    """Shows on a bar what it waits for, and for how long: "compiling, 12 s".
+
+    It ends with the block, or when what it yields is called: work has begun. The time does not count in the bar's rate.
+    """
+    began, ended = time.monotonic(), threading.Event()
+
+    def show() -> None:
+        while not ended.wait(max(1.0, min(10.0, bar.mininterval))):
+            bar.set_postfix_str(f"{what}, {time.monotonic() - began:.0f} s", refresh=False)
+            bar.refresh()
+
+    thread = threading.Thread(target=show, name="waiting", daemon=True)
+
+    def end() -> None:
+        if not ended.is_set():
+            ended.set()
+            thread.join()
+            bar.unpause()
+            bar.set_postfix_str("", refresh=False)
+
+    bar.set_postfix_str(what, refresh=False)
+    thread.start()
+    try:
+        yield end
+    finally:
+        end()

@@ -7,6 +7,7 @@ frozen front) and a batch then carries their output.
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from metalora_jax.policies import flow
 from metalora_jax.policies.policy import Policy, Stage
@@ -63,5 +64,6 @@ def sample(model: Policy, inputs: PyTree, noise: jax.Array, previous: Previous |
     def velocity(x_t: jax.Array, t: jax.Array) -> jax.Array:
         return model.velocity(context, x_t, t)
 
-    steered = velocity if previous is None else flow.guided(velocity, *previous)
-    return flow.sample(steered, noise, model.num_steps)
+    if previous is None:
+        return flow.sample(velocity, noise, model.num_steps)
+    return flow.sample(flow.guided(velocity, *map(jnp.asarray, previous)), noise, model.num_steps)

@@ -20,7 +20,7 @@ from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.frames import Frames, gather, rows_and_labels
 from metalora_jax.data.plausibility import refuse_idle
 from metalora_jax.fields import check_positive
-from metalora_jax.machine.progress import progress
+from metalora_jax.machine.progress import progress, waiting
 from metalora_jax.meta import InnerOptions
 from metalora_jax.training.methods import OPTIMIZERS
 from metalora_jax.training.metrics import Sink
@@ -30,6 +30,7 @@ from metalora_jax.types import Batch, Demo, PyTree
 
 STILL = 2.0**-23  # of all of theta: a smaller change is below what float32 resolves
 HOLD_OUT = 10  # every tenth frame is kept back, to see whether the adapter has learned or memorised
+DRAWS, FEW_DRAWS = 8, 2  # samples of (t, noise) that a loss is judged with; few where a policy is large
 JUDGED = 8  # minibatches at most, spread over the frames, that a loss is measured on: it must not outlast the adapting
 _TASK = "demonstrated"
 
@@ -48,6 +49,9 @@ class Options(NamedTuple):
     replay_frames: int = 0  # frames of earlier tasks in a minibatch, besides `frames`
     validate_every: int = 0  # steps between two looks at held-out demonstrations; 0 where there are none
     patience: int = 0  # looks without a better one after which it stops; 0: it takes all steps
+    data_frames: int | None = (
+        None  # of each demonstration, spread evenly; few make a large base's front cheap. None: all
+    )
 
 
 class Adapted(NamedTuple):
@@ -149,8 +153,14 @@ def adapt(
     start.learner.check_base(base)
     _check(start, options, earlier, held_out)
     refuse_idle(demos, base.statistics, "leave it out, or record it again")
-    frames = gather({_TASK: list(demos)}, base.preprocessor, augment)
-    old = [gather(earlier, base.preprocessor)] if earlier else []
+    if options.optimizer == "learned" and start.inner_steps is not None and options.steps > start.inner_steps:
+        logging.warning(
+            "steps is %d, but the rates were learned for %d: beyond those the loss may rise again; watch the held-out "
+            "loss, lower the learning_rate (a factor on them), or take the optimizer adam",
+            *(options.steps, start.inner_steps),
+        )
+    frames = gather({_TASK: list(demos)}, base.preprocessor, augment, options.data_frames)
+    old = [gather(earlier, base.preprocessor, each=options.data_frames)] if earlier else []
     unseen = [recorded({_TASK: held_out}, base.preprocessor, most=FEW if base.large else MANY)] if held_out else []
     outputs = frozen_outputs(base, [frames, *old, *(each.frames for each in unseen)], start.learner.stage)
     frozen, *others_frozen = outputs
@@ -168,24 +178,23 @@ def adapt(
 
     @jax.jit
     def loss(start: Learner, theta: PyTree, batch: Batch) -> jax.Array:
-        return loss_fn(start, draws=8)(theta, batch, jax.random.key(1))
+        return loss_fn(start, draws=FEW_DRAWS if base.large else DRAWS)(theta, batch, jax.random.key(1))
 
-    def change(batches: Sequence[Batch]) -> tuple[float, float]:
+    def change(name: str, batches: Sequence[Batch]) -> tuple[float, float]:
         """Mean losses before and after."""
-        before, after = (
-            float(np.mean([loss(start.learner, at, batch) for batch in batches]))
-            for at in (start.meta_params["theta"], theta)
-        )
+        every = [(at, batch) for at in (start.meta_params["theta"], theta) for batch in batches]
+        found = [float(loss(start.learner, *one)) for one in progress(every, description=f"{name} loss", delay=1.0)]
+        before, after = (float(np.mean(half)) for half in np.split(np.array(found, np.float32), 2))
         return before, after
 
     others = None
     if replay is not None:
         rng = np.random.default_rng([options.seed, 2])
-        others = change([replay(rng, (options.frames,)) for _ in range(JUDGED)])
+        others = change("replay", [replay(rng, (options.frames,)) for _ in range(JUDGED)])
     return Adapted(
         start.learner.replace(theta=theta),
-        change(_judged(known, frozen, options.frames)),
-        change(back) if (back := _judged(kept_back, frozen, options.frames)) else None,
+        change("support", _judged(known, frozen, options.frames)),
+        change("held-out", back) if (back := _judged(kept_back, frozen, options.frames)) else None,
         others,
         (len(known.rows), len(kept_back.rows)),
         seconds,
@@ -271,9 +280,11 @@ def _descended(
             part = support if size == options.steps else trees.index(support, np.arange(first, first + size))
             arguments = (start.learner, start.meta_params | {"theta": theta}, part, key, rate, jnp.int32(first), state)
             if size not in compiled:
-                compiled[size] = program.lower(*arguments).compile()
+                with waiting(bar, "compiling"):
+                    compiled[size] = program.lower(*arguments).compile()
             began = time.perf_counter()
-            theta, _, _, state = jax.block_until_ready(compiled[size](*arguments))
+            with waiting(bar, "so many in one program"):
+                theta, _, _, state = jax.block_until_ready(compiled[size](*arguments))
             seconds += time.perf_counter() - began
             bar.update(size)
             if look is None:

@@ -214,7 +214,7 @@ class Interrupt:
         self._previous = {}
 
 
-def claim(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> bool:
+def claim(workdir: str | os.PathLike[str], config: Mapping[str, Any], may_grow: str = "") -> bool:
     """Claims `workdir` for the run with this configuration; True if that run is already there.
 
     The configuration is written to `workdir/config.json`, atomically, before anything else is written there.
@@ -222,15 +222,22 @@ def claim(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> bool:
     Raises:
       WorkdirError: see `check_claim`.
     """
-    if check_claim(workdir, config):
+    if check_claim(workdir, config, may_grow):
+        if json.loads((Path(workdir) / _CONFIG).read_text()) != _as_read_back(config):
+            files.write_json(Path(workdir) / _CONFIG, _as_read_back(config), sort_keys=True)
         return True
     Path(workdir).mkdir(parents=True, exist_ok=True)
     files.write_json(Path(workdir) / _CONFIG, _as_read_back(config), sort_keys=True)
     return False
 
 
-def check_claim(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> bool:
+def check_claim(workdir: str | os.PathLike[str], config: Mapping[str, Any], may_grow: str = "") -> bool:
     """What `claim` would return, without a claim: for before a run's inputs have been read.
+
+    Args:
+      workdir: of the run.
+      config: JSON.
+      may_grow: a field, such as "outer.steps", that may be larger than in the run's configuration: then it goes on.
 
     Raises:
       WorkdirError: if the directory holds a run with another configuration (the differing fields are named), or files
@@ -244,7 +251,7 @@ def check_claim(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> b
             existing = json.loads(file.read_text())
         except ValueError:
             raise WorkdirError(f"{file} is not JSON; choose another work directory") from None
-        if existing != config:
+        if existing != config and not _grown(existing, config, may_grow):
             raise WorkdirError(
                 f"{workdir} holds a run with another configuration: {_differences(existing, config)}; "
                 "choose another work directory, or set these fields back to resume"
@@ -253,6 +260,20 @@ def check_claim(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> b
     if workdir.exists() and any(not p.name.startswith(f".{_CONFIG}") for p in workdir.iterdir()):
         raise WorkdirError(f"{workdir} holds files but no {_CONFIG}; choose an empty work directory")
     return False
+
+
+def _grown(old: dict[str, Any], new: dict[str, Any], field: str) -> bool:
+    """Whether `field` (sections joined by dots) became larger, and nothing else changed."""
+    name, _, rest = field.partition(".")
+    if (
+        name not in old
+        or name not in new
+        or any(old.get(other) != new.get(other) for other in (old | new) if other != name)
+    ):
+        return False
+    if rest:
+        return isinstance(old[name], dict) and isinstance(new[name], dict) and _grown(old[name], new[name], rest)
+    return isinstance(old[name], int) and isinstance(new[name], int) and new[name] > old[name]
 
 
 def _differences(old: Any, new: Any, name: str = "") -> str:

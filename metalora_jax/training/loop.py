@@ -11,7 +11,7 @@ import jax
 import optax
 
 from metalora_jax import trees
-from metalora_jax.machine.progress import progress
+from metalora_jax.machine.progress import progress, waiting
 from metalora_jax.training.checkpoint import Checkpoints, Interrupt
 from metalora_jax.training.metrics import MetricsWriter, Sink, Skips, finite_or_skip, raise_if_stuck
 from metalora_jax.types import Array, PyTree
@@ -99,15 +99,13 @@ def run(
         writer = stack.enter_context(MetricsWriter(workdir / "metrics.jsonl", start + 1, sinks(start + 1)))
         root = jax.random.key(seed)
         bar = stack.enter_context(progress(description=description, total=steps, initial=start))
-        if start < steps:
-            bar.set_postfix_str("compiling")
+        compiled = stack.enter_context(waiting(bar, "compiling")) if start < steps else None
         for step in range(start + 1, steps + 1):
             state, metrics = step_fn(state, batch_fn(step), jax.random.fold_in(root, step))
-            if step == start + 1:  # most of it was compilation, which does not count towards the rate
+            if compiled is not None:  # most of the first step was compilation, which does not count towards the rate
                 jax.block_until_ready(state)
-                clock = time.monotonic()
-                bar.unpause()
-                bar.set_postfix_str("", refresh=False)
+                compiled()
+                compiled, clock = None, time.monotonic()
             seen: Mapping[str, float] = {}
             if look is not None and (step % look_every == 0 or step == steps):
                 seen = look(step, state)

@@ -1,6 +1,6 @@
 """Meta-training: learns theta on a base from many tasks or many deployment conditions, into an adapter directory."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from metalora_jax.adaptation.conventions import quick
 from metalora_jax.adaptation.frozen_front import frozen_outputs
 from metalora_jax.adaptation.learner import Learner, learner, loss_fn
 from metalora_jax.data import content
-from metalora_jax.data.config import described, read_demos, resolved, weights
+from metalora_jax.data.config import check_there, described, read_demos, resolved, weights
 from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
 from metalora_jax.data.normalize import normalize_actions
 from metalora_jax.data.sources import embodiment as embodiments
@@ -26,6 +26,7 @@ from metalora_jax.data.sources.embodiment import Embodiment
 from metalora_jax.data.tasks import draw_tasks
 from metalora_jax.envs.conditions import Condition, command_labels
 from metalora_jax.machine.memory import sparing
+from metalora_jax.machine.progress import progress, waiting
 from metalora_jax.meta import MetaMethod
 from metalora_jax.training import checkpoint, loop, methods, task_batches
 from metalora_jax.training.adapt import unmoved as check_moved
@@ -36,6 +37,7 @@ from metalora_jax.types import ActionChunk, Array, Batch, PyTree
 
 CARTESIAN = (4, 7)  # numbers of an action that conditions fit
 BEST = "best"  # the adapter directory, beside the last one, that did best on what validation keeps out
+_STEPS = "outer.steps"  # the one field that may grow
 OUTWEIGHS = 5.0  # mean square of a task's normalised actions; it is about 1 over all data behind the statistics
 
 
@@ -60,6 +62,7 @@ def setting(recipe: Recipe) -> Setting:
     data, held_out = resolved(recipe.data.with_cameras(base.embodiment.cameras))
     recipe = recipe._replace(data=data)
     logging.info("%s", described(data, held_out))
+    check_there(data)
     check_fits(recipe, base)
     robot = data.embodiment
     for doubt in embodiments.check(robot, base.embodiment):
@@ -161,7 +164,10 @@ def report_placement(known: Setting, frozen: PyTree) -> None:
     def loss(theta: PyTree, start: Learner, batch: Batch) -> jax.Array:
         return loss_fn(start, draws=1)(theta, batch, jax.random.key(0))
 
-    dead = adapters.dead_adapters(jax.jit(jax.grad(loss))(theta, known.learner, batch))
+    with progress(description="gradients of every adapter", total=1, delay=1.0) as bar, waiting(bar, "compiling"):
+        gradients = jax.block_until_ready(jax.jit(jax.grad(loss))(theta, known.learner, batch))
+        bar.update()
+    dead = adapters.dead_adapters(gradients)
     if dead:
         logging.warning("no gradient reaches the adapters on %s; leave them out of the placement", ", ".join(dead))
 
@@ -267,16 +273,7 @@ def validation(recipe: Recipe, known: Setting, best: Path) -> Callable[[int, loo
         found = look(step, known.learner, lambda start: method_of(recipe, start), state.params)
         if found.error < least:
             least, made = found.error, recipe.to_json() | {"validated": found._asdict()}
-            save(
-                best,
-                known.base,
-                recipe.placement,
-                state.params,
-                config=made,
-                data=known.data,
-                embodiment=known.embodiment,
-                overwrite=True,
-            )
+            _keep(best, known, state.params, made)
         return found.metrics()
 
     return seen
@@ -286,20 +283,25 @@ def meta_train(recipe: Recipe, workdir: str | Path, sinks: Callable[[int], list]
     """Runs meta-training in `workdir`, or resumes it there; returns the adapter directory.
 
     The adapter holds the meta-parameters: theta, and log_rates where rates are learned. With a section `validation`,
-    `workdir`/best holds those that had the least action error after adapting to what is held out.
+    `workdir`/best holds those that had the least action error after adapting to what is held out. A run that has ended
+    goes on where `recipe` differs in nothing but more steps; from there on its rates are those of the longer schedule.
 
     Raises:
       WorkdirError: `workdir` holds another run.
       ValueError: see `setting`; or theta did not move in all of the run.
     """
     workdir, claimed = Path(workdir), recipe.to_json()
-    checkpoint.check_claim(workdir, claimed)
+    checkpoint.check_claim(workdir, claimed, _STEPS)
     target = workdir / "adapter"
-    if target.exists():
-        return target
+    if target.exists() and (done := manifest_of(target)):
+        if (steps := done["config"]["outer"]["steps"]) == recipe.outer.steps:
+            return target
+        logging.info(
+            "%s goes on from %d to %d outer steps; its adapter stays until then", workdir, steps, recipe.outer.steps
+        )
     known = setting(recipe)
     recipe = known.recipe
-    checkpoint.claim(workdir, claimed)  # not before the inputs are there: a mistyped path would bind the directory
+    checkpoint.claim(workdir, claimed, _STEPS)  # not before the inputs are there: a mistyped path would bind it
     optimizer = outer_optimizer(recipe.outer)
     [frozen] = frozen_outputs(known.base, [known.frames], known.learner.stage)
     report_placement(known, frozen)
@@ -319,6 +321,19 @@ def meta_train(recipe: Recipe, workdir: str | Path, sinks: Callable[[int], list]
         look_every=recipe.validation.every if recipe.validation else 0,
     )
     check_moved(before, state.params["theta"])
-    robot = known.embodiment
-    save(target, known.base, recipe.placement, state.params, config=claimed, data=known.data, embodiment=robot)
+    _keep(target, known, state.params, claimed)
     return target
+
+
+def _keep(directory: Path, known: Setting, meta_params: PyTree, config: Mapping[str, Any]) -> None:
+    """Saves an adapter; one that is there stays until this one is whole."""
+    save(
+        directory,
+        known.base,
+        known.recipe.placement,
+        meta_params,
+        config=config,
+        data=known.data,
+        embodiment=known.embodiment,
+        overwrite=directory.exists(),
+    )

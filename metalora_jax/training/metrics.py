@@ -1,5 +1,6 @@
 """What a run reports while training: JSON lines on disk, optional dashboards, a guard against non-finite updates."""
 
+import importlib
 import json
 import math
 import os
@@ -123,16 +124,33 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, float]]:
     return records
 
 
+def check_installed(*, tensorboard: bool = False, wandb: bool = False) -> None:
+    """Refuses dashboards that are not installed, before work begins that they are to show.
+
+    Raises:
+      ModuleNotFoundError: the message says what to install.
+    """
+    wanted = [
+        ("tensorboardX", "TensorBoard", "tensorboard", tensorboard),
+        ("wandb", "Weights & Biases", "wandb", wandb),
+    ]
+    for module, name, extra, asked in wanted:
+        if asked:
+            try:
+                importlib.import_module(module)
+            except ModuleNotFoundError:
+                raise ModuleNotFoundError(f"{name} is not installed: pip install 'metalora_jax[{extra}]'") from None
+
+
 def tensorboard_sink(directory: str | os.PathLike[str], first_step: int = 0) -> Sink:
     """Writes scalars for TensorBoard; steps from `first_step` on that an earlier run left are hidden.
 
     Raises:
       ModuleNotFoundError: if tensorboardX is not installed.
     """
-    try:
-        import tensorboardX
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("TensorBoard is not installed: pip install 'metalora_jax[tensorboard]'") from None
+    check_installed(tensorboard=True)
+    import tensorboardX
+
     writer = tensorboardX.SummaryWriter(str(directory), purge_step=first_step)
 
     def sink(step: int, metrics: Mapping[str, float]) -> None:
@@ -149,10 +167,9 @@ def wandb_sink(project: str, run_id: str, config: Mapping[str, Any], directory: 
     Raises:
       ModuleNotFoundError: if wandb is not installed.
     """
-    try:
-        import wandb
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("Weights & Biases is not installed: pip install 'metalora_jax[wandb]'") from None
+    check_installed(wandb=True)
+    import wandb
+
     run = wandb.init(project=project, id=run_id, resume="allow", config=dict(config), dir=str(directory))
     return lambda step, metrics: run.log(dict(metrics), step=step)
 

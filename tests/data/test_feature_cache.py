@@ -11,6 +11,7 @@ from flax import nnx
 
 from metalora_jax.adaptation import feature_cache, features
 from metalora_jax.adaptation.feature_cache import FeatureCache
+from metalora_jax.data.blocks import Blocks
 from metalora_jax.machine.processes import in_processes
 from tests.tiny_base import make_base, make_frames
 
@@ -140,7 +141,7 @@ def test_bfloat16_survives(tmp_path):
 
 def test_blocks_are_indexed_like_one_array():
     whole = np.random.default_rng(0).normal(size=(11, 2, 3))
-    blocks = features.Blocks([whole[:4], whole[4:5], whole[5:]])
+    blocks = Blocks([whole[:4], whole[4:5], whole[5:]])
     rows = np.random.default_rng(1).integers(0, 11, (3, 5))
     assert blocks.shape == whole.shape
     np.testing.assert_array_equal(blocks[rows], whole[rows])

@@ -96,3 +96,20 @@ def test_a_gpu_is_given_many_frames_at_a_time_and_computes_the_same(monkeypatch)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), frozen(), expected)
     total = sum(len(demo.actions) for task in INSTRUCTIONS for demo in make_demos(task))
     assert len(seen) == 1 + -(-total // 7)
+
+
+def test_pictures_that_do_not_fit_are_made_ready_when_they_are_looked_up(monkeypatch):
+    base, frames = make_base(), make_frames()
+    graph, params = nnx.split(base.model)
+
+    def computed():
+        return features.compute(frames, lambda phi: nnx.merge(graph, phi), params, "observation", lambda count: None)
+
+    kept = computed()
+    monkeypatch.setattr(features, "IN_MEMORY", 1000)
+    looked_up, rows = computed(), np.array([[3, 0], [20, 3]])
+    assert features.on_host(looked_up)
+    assert not features.on_host(kept)
+    for have, want in zip(looked_up, kept, strict=True):
+        assert (have.shape, have.dtype) == (want.shape, want.dtype)
+        np.testing.assert_array_equal(have[rows], want[rows])

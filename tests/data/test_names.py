@@ -50,3 +50,11 @@ def test_what_flags_and_callers_say(tmp_path):
             sources.open(tmp_path, cameras)
     with pytest.raises(DemoError, match="keys give 3 "):
         sources.open(tmp_path, (), {"state": 3})
+
+
+def test_cameras_that_can_be_asked_for_are_named(tmp_path):
+    present = ("observation.images.top", "observation.images.wrist", "observation.pose", "next.pose", "action")
+    with pytest.raises(DemoError, match="or ask for the cameras top,wrist;"):
+        feature_names(tmp_path, present, ["agentview"], {}, present[:2])
+    with pytest.raises(DemoError, match=r"state=observation\.pose; the features are: observation\.pose, action$"):
+        feature_names(tmp_path, present, ["top"], {}, present[:2])

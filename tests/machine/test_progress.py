@@ -3,6 +3,7 @@
 import ast
 import io
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,25 @@ def test_the_stages_of_the_quickstart_have_bars():
     bars = {name for path in sources for name in re.findall(r'description=f?"([^"]+)"', path.read_text())}
     without = {"one scene", "films and report"}
     assert {name for name in seconds if not any(bar.startswith(name) for bar in bars)} == without
+
+
+def test_a_bar_that_waits_counts_the_seconds():
+    file = io.StringIO()
+    with progress.progress(description="frames", total=2, every=0.0, file=file) as bar:
+        with progress.waiting(bar, "compiling") as done:
+            time.sleep(1.3)
+            done()
+            bar.update()
+        bar.update()
+    first, waited, *rest = file.getvalue().splitlines()
+    assert "compiling" not in first
+    assert waited.endswith("compiling, 1 s")
+    assert rest
+    assert not any("compiling" in line for line in rest)
+
+
+def test_what_is_over_at_once_shows_no_bar():
+    file = io.StringIO()
+    for _ in progress.progress(range(3), description="frames", every=0.0, delay=60.0, file=file):
+        pass
+    assert file.getvalue() == ""

@@ -227,3 +227,27 @@ def test_the_nano_base_recognises_turned_pictures_and_a_reversed_gripper():
     assert ["upside down" in doubt for doubt in upside_down] == [True]
     reverse = conventions.doubts(base, [demo._replace(actions=demo.actions * np.float32([1, 1, 1, -1]))])
     assert ["gripper better with its sign reversed" in doubt for doubt in reverse] == [True]
+
+
+def test_more_steps_than_rates_were_learned_for_are_warned_about(start, caplog):
+    rates = jax.tree.map(lambda x: np.float32(-3.0), start.learner.theta)
+    learned = start._replace(meta_params=start.meta_params | {"log_rates": rates}, inner_steps=2)
+    options = Options(steps=2, frames=4)
+    adapt(make_base(), learned, make_demos("reach")[:1], options)
+    assert "learned for" not in caplog.text
+    adapt(make_base(), learned, make_demos("reach")[:1], options._replace(steps=3))
+    assert "steps is 3, but the rates were learned for 2" in caplog.text
+
+
+def test_fewer_frames_of_each_demonstration(start):
+    result = adapt(make_base(), start, make_demos("reach")[:2], ADAM._replace(steps=1, data_frames=5))
+    assert result.frames == (9, 1)
+
+
+def test_what_the_base_predicts_is_found_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("METALORA_CACHE", str(tmp_path))
+    base, demos = make_base(), make_demos("reach")[:1]
+    found = conventions.doubts(base, demos)
+    assert conventions.doubts(base, demos, predictions=False) == conventions.quick(base, {"demonstrated": demos})
+    monkeypatch.setattr(conventions, "VIEWS", None)
+    assert conventions.doubts(base, demos) == found

@@ -293,3 +293,17 @@ def test_killed_at_random_moments_the_run_ends_as_if_it_never_was(tmp_path, unbr
 if __name__ == "__main__":
     jax.config.update("jax_platforms", "cpu")
     train(Path(sys.argv[1]), pause=0.01)
+
+
+def test_a_run_goes_on_with_more_of_one_field_alone(tmp_path):
+    config = {"outer": {"steps": 5, "rate": 0.1}, "seed": 0}
+    longer = {"outer": {"steps": 9, "rate": 0.1}, "seed": 0}
+    claim(tmp_path / "run", config)
+    with pytest.raises(WorkdirError, match=r"outer\.steps was 5, is 9"):
+        claim(tmp_path / "run", longer)
+    with pytest.raises(WorkdirError, match="seed was 0, is 1"):
+        claim(tmp_path / "run", longer | {"seed": 1}, "outer.steps")
+    assert claim(tmp_path / "run", longer, "outer.steps")
+    assert json.loads((tmp_path / "run" / "config.json").read_text()) == longer
+    with pytest.raises(WorkdirError, match=r"outer\.steps was 9, is 5"):
+        claim(tmp_path / "run", config, "outer.steps")

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -11,7 +12,8 @@ from metalora_jax import trees
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.adapter import load as load_adapter
 from metalora_jax.adapters.directory import AdapterError
-from metalora_jax.data import libero_hdf5
+from metalora_jax.data import libero_hdf5, sources
+from metalora_jax.data.config import DataConfig, read_demos
 from metalora_jax.data.demos import DemoError
 from metalora_jax.data.sources.embodiment import Embodiment
 from metalora_jax.training import meta_train as module
@@ -89,6 +91,28 @@ def test_the_robot_is_recorded_and_held_against_the_base(config, trained, tmp_pa
 def test_finished_training_is_not_repeated(config, trained, monkeypatch):
     monkeypatch.setattr(module, "setting", None)
     assert meta_train(Recipe.from_config(config), trained.parent) == trained
+
+
+def test_finished_training_goes_on_with_more_steps(config, trained, tmp_path):
+    shutil.copytree(trained.parent, tmp_path, dirs_exist_ok=True)
+    longer = copy.deepcopy(config)
+    longer["outer"]["steps"] = 5
+    again = load_adapter(meta_train(Recipe.from_config(longer), tmp_path), make_base())
+    assert trees.digest(again.meta_params) != trees.digest(load_adapter(trained, make_base()).meta_params)
+    assert [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [3, 5]
+    with pytest.raises(ValueError, match=r"outer\.steps was 5, is 3"):
+        meta_train(Recipe.from_config(config), tmp_path)
+
+
+def test_demonstrations_are_counted_for_each_task_before_any_is_read(config, monkeypatch):
+    data = config["data"]
+    few = DataConfig.from_config(data | {"demos": {"reach": 1, "push": 3}})
+    assert {task: len(demos) for task, demos in read_demos(few).items()} == {"reach": 1, "push": 3}
+    with pytest.raises(ValueError, match=r"data\.demos and data\.tasks differ in 'push'"):
+        DataConfig.from_config(data | {"demos": {"reach": 1}})
+    monkeypatch.setattr(sources.Source, "demos", None)
+    with pytest.raises(ValueError, match="9 demonstrations of 'push' requested, 4 found"):
+        read_demos(DataConfig.from_config(data | {"demos": {"reach": 1, "push": 9}}))
 
 
 def test_killed_and_resumed_gives_the_same_adapter(config, trained, tmp_path, monkeypatch):

@@ -87,6 +87,9 @@ def test_sinks_get_every_step(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("module", "extra"), [("tensorboardX", "tensorboard"), ("wandb", "wandb")])
 def test_missing_dashboard_names_the_extra(tmp_path, monkeypatch, module, extra):
     monkeypatch.setitem(sys.modules, module, None)
+    metrics.check_installed()
+    with pytest.raises(ModuleNotFoundError, match=rf"metalora_jax\[{extra}\]"):
+        metrics.check_installed(**{extra: True})
     with pytest.raises(ModuleNotFoundError, match=rf"metalora_jax\[{extra}\]"):
         metrics.tensorboard_sink(tmp_path) if extra == "tensorboard" else metrics.wandb_sink("p", "r", {}, tmp_path)
 

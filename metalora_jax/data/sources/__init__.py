@@ -29,6 +29,7 @@ __all__ = [
     "Source",
     "cameras_of",
     "choose_cameras",
+    "counts",
     "local",
     "open",
     "read",
@@ -132,19 +133,14 @@ def choose_cameras(
     )
 
 
-def read(source: Source, tasks: Sequence[str], limit: int | None = None) -> dict[str, list[Demo]]:
-    """The first `limit` demonstrations of each task, by the names given.
+def read(source: Source, tasks: Sequence[str], limit: int | Mapping[str, int] | None = None) -> dict[str, list[Demo]]:
+    """The first `limit` demonstrations of each task (or as many as `limit` has for it; None: all), by the names given.
 
     Raises:
       DemoError: see `Source.demos`; or if two names mean one task, or demonstrations differ in width or picture size.
     """
-    if isinstance(tasks, str) or not isinstance(tasks, Iterable):
-        raise DemoError(f"tasks are {named(tasks)}, expected a list of names or instructions")
-    names: dict[str, str] = {}
-    for task in tasks:
-        if (other := names.setdefault(source.find(task), task)) != task:
-            raise DemoError(f"{source.path}: {task!r} and {other!r} are the same task there; leave one out")
-    found = {task: list(source.demos(task, limit)) for task in tasks}
+    limits = counts(source, tasks, limit)
+    found = {task: list(source.demos(task, limits[task])) for task in tasks}
     shapes: dict[tuple[int, ...], str] = {}
     for task, demos in found.items():
         for i, demo in enumerate(demos):
@@ -153,3 +149,22 @@ def read(source: Source, tasks: Sequence[str], limit: int | None = None) -> dict
         listed = "; ".join(f"{where}: {shape}" for shape, where in shapes.items())
         raise DemoError(f"{source.path}: (cameras, height, width, 3, state, action) differ: {listed}")
     return found
+
+
+def counts(source: Source, tasks: Sequence[str], limit: int | Mapping[str, int] | None = None) -> dict[str, int | None]:
+    """How many demonstrations `read` would read of each task (None: all), found without reading one.
+
+    Raises:
+      DemoError: a task is not there, two names mean one task, or there are fewer demonstrations than `limit`.
+    """
+    if isinstance(tasks, str) or not isinstance(tasks, Iterable):
+        raise DemoError(f"tasks are {named(tasks)}, expected a list of names or instructions")
+    names: dict[str, str] = {}
+    for task in tasks:
+        if (other := names.setdefault(source.find(task), task)) != task:
+            raise DemoError(f"{source.path}: {task!r} and {other!r} are the same task there; leave one out")
+    limits = {task: limit.get(task) if isinstance(limit, Mapping) else limit for task in tasks}
+    there = source.tasks()
+    for name, task in names.items():
+        source.enough(task, there[name], limits[task])
+    return limits

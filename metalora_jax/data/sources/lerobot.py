@@ -4,7 +4,10 @@ An episode is read only if everything that is said about it agrees: its row in t
 its frames in the videos. What is wrong with one does not concern the others, unless frames cannot be told apart.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,8 @@ import numpy as np
 from absl import logging
 
 from metalora_jax.data import text
-from metalora_jax.data.demos import DemoError, checked, stack_cameras
+from metalora_jax.data.demos import DemoError, checked, same_shape
+from metalora_jax.data.film import Film, decoders
 from metalora_jax.data.sources import lerobot_language, pictures
 from metalora_jax.data.sources.embodiment import Embodiment, recorded_cameras
 from metalora_jax.data.sources.lerobot_info import ANNOTATIONS, REMEDY, Info
@@ -22,7 +26,7 @@ from metalora_jax.data.sources.lerobot_videos import Videos
 from metalora_jax.data.sources.names import WORDS, feature_names
 from metalora_jax.data.sources.selection import EVERYTHING, Episode, Selection, check, listed
 from metalora_jax.data.sources.source import Source
-from metalora_jax.types import Demo
+from metalora_jax.types import Demo, Pictures
 
 _NUMBERS = ("frame_index", "task_index", "timestamp")
 
@@ -75,12 +79,30 @@ class LeRobot(Source):
     def stream(self, episodes: Sequence[Episode]) -> Iterator[Demo | DemoError]:
         """See `Source`."""
         rows = {row.number: row for row in self._rows}
+        ahead: deque[Callable[[], Demo | DemoError]] = deque()
         for episode in episodes:
+            assert episode.number is not None
+            ahead.append(self._begun(rows[episode.number]))
+            if len(ahead) > (os.cpu_count() or 1):  # so that every core decodes
+                yield ahead.popleft()()
+        while ahead:
+            yield ahead.popleft()()
+
+    def _begun(self, row: Row) -> Callable[[], Demo | DemoError]:
+        """Begins to read an episode; what it returns waits for the rest, and gives it or what is wrong with it."""
+        try:
+            finish = self._read(row)
+        except DemoError as error:
+            wrong = error
+            return lambda: wrong
+
+        def rest() -> Demo | DemoError:
             try:
-                assert episode.number is not None
-                yield self._read(rows[episode.number])
+                return finish()
             except DemoError as error:
-                yield error
+                return error
+
+        return rest
 
     def _held_against_data(self) -> tuple[Row, ...]:
         """The rows of the metadata; where their lengths do not add up, those that are wrong say so."""
@@ -137,41 +159,46 @@ class LeRobot(Source):
         fault = "" if task is not None else f"{what}, expected one of the table of tasks; {REMEDY}"
         return row._replace(task=task or "", fault=row.fault or fault)
 
-    def _read(self, row: Row) -> Demo:
+    def _read(self, row: Row) -> Callable[[], Demo]:
+        """Checks the tables; the pictures are checked by other threads, which what it returns waits for."""
         if row.fault:
             raise DemoError(row.fault)
         where = f"{row.data}: episode {row.number}"
         _, state, action = self._features
-        stored = [key for key in self._features.cameras if self._declared[key].dtype == "image"]
-        table = self._tables.read(row, [state, action, *stored, *_NUMBERS], ["index", *self._spoken])
+        table = self._tables.read(row, [state, action, *_NUMBERS], ["index", *self._spoken])
         if self._info.version == 2 and self._begins_elsewhere(row, table):
             before = self._rows[: self._rows.index(row)]  # a wrong length there is no fault of this one's
             row = row._replace(first=sum(self._counted(before)))
         check_counters(where, row, row.task or "", self._meta.tasks, self._info.fps, table)
-        seen = [self._pictures(where, row, key, table) for key in self._features.cameras]
-        images = stack_cameras(where, self._cameras, seen, row.length)
-        parts = (vectors(where, key, self._declared[key], table) for key in (state, action))
-        demo = checked(where, row.task, images, *parts)
-        return lerobot_language.add(where, demo, self._keys, table, self._info.fps)
+        parts = [vectors(where, key, self._declared[key], table) for key in (state, action)]
+        opening = [decoders().submit(self._camera(where, row, key)) for key in self._features.cameras]
+
+        def finish() -> Demo:
+            film = self._film(where, row, [camera.result() for camera in opening])
+            demo = checked(where, row.task or "", film, *parts)
+            return lerobot_language.add(where, demo, self._keys, table, self._info.fps)
+
+        return finish
+
+    def _film(self, where: str, row: Row, seen: Sequence[pictures.Shots | pictures.Cells]) -> Pictures:
+        sides = [self._declared[key].sides for key in self._features.cameras]
+        shape = same_shape(where, dict(zip(self._cameras, sides, strict=True)))
+        if not seen:
+            return np.zeros((row.length, 0, 0, 0, 3), np.uint8)
+        return Film(" ".join(camera.key for camera in seen), seen, (row.length, len(seen), *shape))
 
     @staticmethod
     def _begins_elsewhere(row: Row, table: Any) -> bool:
         there = table["index"][:1].to_pylist() if "index" in table.column_names else []
         return row.first not in (None, *there)
 
-    def _pictures(self, where: str, row: Row, key: str, table: Any) -> np.ndarray:
+    def _camera(self, where: str, row: Row, key: str) -> Callable[[], pictures.Shots | pictures.Cells]:
+        """What opens the pictures of one camera, and checks them."""
         shape = self._declared[key].sides
         if key in self._videos:
-            return self._videos[key].read(row, shape)
-        out = np.empty((row.length, *shape), np.uint8)
-        for i, cell in enumerate(table[key].to_pylist()):
-            if not isinstance(cell, dict) or not cell.get("bytes"):
-                raise DemoError(f"{where}: {key} of frame {i} is not in the table; embed the pictures, or use videos")
-            picture = pictures.decode(f"{where}: {key} of frame {i}", cell["bytes"])
-            if picture.shape != shape:
-                declared = self._declared[key].shape
-                raise DemoError(
-                    f"{where}: {key} of frame {i} is {picture.shape}, but info.json declares shape {declared}"
-                )
-            out[i] = picture
-        return out
+            return self._videos[key].find(row, shape)
+
+        def cells() -> list[Any]:
+            return self._tables.read(row, [key])[key].to_pylist()
+
+        return functools.partial(pictures.Cells, f"{where}: {key}", cells, shape)

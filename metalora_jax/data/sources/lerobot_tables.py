@@ -34,10 +34,12 @@ class Tables:
             there = set(file.schema_arrow.names)
             if missing := [name for name in ("episode_index", *columns) if name not in there]:
                 raise DemoError(f"{row.data}: key missing (column {missing[0]}), which {INFO} declares; {REMEDY}")
-            if self._whose[0] != row.data:
-                self._whose = row.data, _integers(f"{row.data}", "episode_index", file.read(columns=["episode_index"]))
-                self._tell_strangers(row.data)
-            rows = np.flatnonzero(self._whose[1] == row.number)
+            known, whose = self._whose  # several threads may read
+            if known != row.data:
+                whose = _integers(f"{row.data}", "episode_index", file.read(columns=["episode_index"]))
+                self._whose = row.data, whose
+                self._tell_strangers(row.data, whose)
+            rows = np.flatnonzero(whose == row.number)
             if len(rows) != row.length:
                 what = f"{len(rows)} rows of episode {row.number} (episode_index)"
                 if not len(rows):
@@ -52,11 +54,11 @@ class Tables:
             table = file.read_row_groups(list(range(first, last + 1)), columns=list(dict.fromkeys(wanted)))
             return table.slice(rows[0] - (ends[first] - sizes[first]), row.length)
 
-    def _tell_strangers(self, path: Path) -> None:
+    def _tell_strangers(self, path: Path, whose: np.ndarray) -> None:
         """Says which rows are never read, since the metadata do not list their episodes."""
         if path not in self._told:
             self._told.add(path)
-            if strangers := sorted({int(i) for i in np.unique(self._whose[1])} - self._numbers):
+            if strangers := sorted({int(i) for i in np.unique(whose)} - self._numbers):
                 what = f"left out rows of episodes that the metadata do not list: {listed(strangers)}"
                 logging.warning("%s: %s", path, what)
 

@@ -5,11 +5,10 @@ the episodes' lengths, the number of frames that the video holds, and the number
 or a policy would be shown a neighbour's pictures. Times may be half a frame away.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from metalora_jax.data.demos import DemoError
 from metalora_jax.data.sources import pictures
@@ -39,8 +38,8 @@ class Videos:
             met = max(met, order)
         self._starts: dict[Path, tuple[pictures.Video, dict[int, int | str]]] = {}
 
-    def read(self, row: Row, shape: Sequence[int]) -> np.ndarray:
-        """The episode's pictures, (T, H, W, 3) uint8."""
+    def find(self, row: Row, shape: Sequence[int]) -> Callable[[], pictures.Shots]:
+        """Where the episode's pictures are; what it returns decodes them once, and may run in another thread."""
         clip = row.clips[self._key]
         if isinstance(clip, str):
             raise DemoError(clip)
@@ -63,7 +62,7 @@ class Videos:
             raise DemoError(f"{where}: {first}; {REMEDY}")
         if clip.end is None:
             self._starts.pop(clip.path)  # nothing else is in it
-        return video.frames(where, first, row.length, self._fps, shape)
+        return functools.partial(video.shots, where, first, row.length, self._fps, shape)
 
     @staticmethod
     def _likely(found: Sequence[tuple[Row, Clip]], i: int) -> Path:

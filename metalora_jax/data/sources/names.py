@@ -35,6 +35,7 @@ _LIKE = {  # words in other people's names of a part, the likeliest first
     "action": ("action", "command", "target"),
 }
 WORDS = ("instruction", "paraphrases")  # parts that annotations of a LeRobot dataset may give, by their style
+_PICTURES = "observation.images."
 _COUNTERS = ("timestamp", "index", "frame_index", "episode_index", "task_index", "language_instruction")
 
 
@@ -90,7 +91,9 @@ def feature_names(
     present = tuple(present)
     plain = [name for name in present if name not in _COUNTERS]
     seen = [name for name in plain if pictures is None or name in pictures]
-    vectors = [name for name in plain if pictures is None or name not in pictures]
+    vectors = [name for name in plain if name not in seen and not name.startswith((_PICTURES, "next."))]
+    vectors = plain if pictures is None else vectors
+    ours = [name.removeprefix(_PICTURES) for name in seen if name.startswith(_PICTURES)]
 
     def one(part: str) -> str:
         wanted = (keys[part],) if part in keys else known_names(part)
@@ -101,6 +104,8 @@ def feature_names(
         fitting = seen if part in cameras else vectors
         likely = _likely(part, found or fitting)
         say = f", such as {part}={likely}" if likely else ""
+        if part in cameras and ours:
+            say += f", or ask for the cameras {','.join(ours)}"
         kind = "pictures" if part in cameras and pictures is not None else "features"
         raise DemoError(
             f"{where}: {part} {trouble}; name its feature with keys{say}; the {kind} are: "

@@ -2,8 +2,9 @@
 
 import contextlib
 import functools
+import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from metalora_jax.data.demos import LFS, DemoError, lfs_pointer
+from metalora_jax.machine import caches
 
 HALF = 0.5 + 1e-4  # of a frame: a time that is no further away says which frame is meant; float32 rounds it
 _NEAR = 0.25  # of a frame: a time that says it without doubt, if the video as a whole is as long as it should be
 _OTHER_RATE = 0.05  # by which a video's own rate differs if it is another one
 _REMEDY = "download or write the dataset again"
+_BY_TIME, _COUNTED = "by time", "counted"  # how the frames of an episode are found in its video
 
 
 def decode(where: str, content: bytes) -> np.ndarray:
@@ -55,6 +58,12 @@ class Video:
         with self._opened() as (container, stream):
             return sorted(packet.pts for packet in container.demux(stream) if packet.pts is not None)
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of the file's content."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+
     def regular(self, fps: float) -> bool:
         """Whether it begins and ends where so many frames at this rate do."""
         ends = (0.0, self.length / fps)
@@ -83,8 +92,8 @@ class Video:
             damaged = f"damaged or truncated, no video can be read; {_REMEDY}"
             raise DemoError(f"{self.path}: {LFS if lfs_pointer(self.path) else damaged}") from error
 
-    def frames(self, where: str, first: int, count: int, fps: float, shape: Sequence[int]) -> np.ndarray:
-        """Frames `first` to `first + count`: (count, H, W, 3) uint8.
+    def shots(self, where: str, first: int, count: int, fps: float, shape: Sequence[int]) -> "Shots":
+        """Frames `first` to `first + count`, each found and decoded once; a video that was is not decoded again.
 
         Args:
           where: prefix of error messages.
@@ -99,43 +108,87 @@ class Video:
         if (*self.sides, 3) != tuple(shape):
             sides = "x".join(map(str, self.sides))
             raise DemoError(f"{where}: {sides} pixels, but info.json declares shape {tuple(shape)}; {_REMEDY}")
-        ticks = (first + np.arange(count)) / fps / self.tick
-        found = self._decoded(where, ticks, _NEAR / fps / self.tick, shape) if self.regular(fps) else None
-        if found is None:  # a frame's time does not say its number: frames are counted
+        key = hashlib.sha256(f"{self.digest} {first} {count} {fps}".encode()).hexdigest()
+        known = caches.noted("shots", key)
+        shots = Shots(where, key, self.path, (first + np.arange(count)) / fps / self.tick, _NEAR / fps / self.tick)
+        by_time = self.regular(fps) and (known == _BY_TIME or (known is None and shots.complete()))
+        if not by_time:  # a frame's time does not say its number: frames are counted
             times = np.asarray(self.times[first : first + count])
             if len(times) < count:
                 raise DemoError(f"{where}: only {len(times)} of {count} frames, damaged or truncated; {_REMEDY}")
             _check_times(where, times * self.tick, fps, self.rate)
-            found = self._decoded(where, times, 0, shape)
-        if found is None:
-            raise DemoError(f"{where}: not all of its {count} frames can be decoded, damaged or truncated; {_REMEDY}")
+            shots = Shots(where, key, self.path, times, 0)
+            if known is None and not shots.complete():
+                raise shots.incomplete()
+        if known is None:
+            caches.note("shots", key, _BY_TIME if by_time else _COUNTED)
         if self.rate and abs(self.rate / fps - 1) > _OTHER_RATE:
             what = f"the video runs at {self.rate:g} frames per second, but fps in info.json is {fps:g}"
             raise DemoError(f"{where}: {what}; {_REMEDY}")
-        return found
+        return shots
 
-    def _decoded(self, where: str, ticks: np.ndarray, within: float, shape: Sequence[int]) -> np.ndarray | None:
-        """One frame at each of these times; None if they are not there, or others are between them."""
-        out, found = np.empty((len(ticks), *shape), np.uint8), 0
-        av = pyav()
+
+class Shots:
+    """Some consecutive frames of a video, a `film.Camera`; one frame at each of their times."""
+
+    def __init__(self, where: str, key: str, path: Path, ticks: np.ndarray, within: float):
+        """Messages begin with `where`, `key` names the pictures; frames are at the times `ticks` (n,), by `within`."""
+        self._where, self.key, self._path, self._ticks, self._within = where, key, path, ticks, within
+        self._reformat: Any = None
+
+    def play(self, first: int) -> Iterator[Any]:
+        """See `film.Camera`."""
+        at = first
+        for frame in self._frames(first):
+            if abs(frame.pts - self._ticks[at]) > self._within:
+                break
+            at += 1
+            yield frame
+        if at < len(self._ticks):
+            raise self.incomplete()
+
+    def picture(self, frame: Any) -> np.ndarray:
+        """See `film.Camera`."""
+        if self._reformat is None:  # one for all frames: each frame's own would set up the conversion again
+            self._reformat = pyav().video.reformatter.VideoReformatter()
+        return self._reformat.reformat(frame, format="rgb24").to_ndarray()
+
+    def complete(self) -> bool:
+        """Whether there is one frame at each time, and none between; this decodes them."""
         try:
-            with av.open(str(self.path)) as container:
+            return all(True for _ in self.play(0))
+        except _Incomplete:
+            return False
+
+    def incomplete(self) -> DemoError:
+        """What to raise where frames are missing."""
+        what = f"not all of its {len(self._ticks)} frames can be decoded, damaged or truncated"
+        return _Incomplete(f"{self._where}: {what}; {_REMEDY}")
+
+    def _frames(self, first: int) -> Iterator[Any]:
+        """Decoded frames, from number `first` on, as many as there should be."""
+        av, number = pyav(), first
+        begin = self._ticks[first] - self._within
+        try:
+            with av.open(str(self._path)) as container:
                 stream = container.streams.video[0]
-                if ticks[0] > 0:
-                    container.seek(int(ticks[0] - within), stream=stream)
+                stream.codec_context.thread_count = 1  # videos are decoded side by side
+                if self._ticks[first] > 0:
+                    container.seek(int(begin), stream=stream)
                 for frame in container.decode(stream):
-                    if frame.pts is None or frame.pts < ticks[0] - within:
+                    if frame.pts is None or frame.pts < begin:
                         continue  # from the key frame that decoding starts from
-                    if abs(frame.pts - ticks[found]) > within:
-                        return None
-                    out[found] = frame.to_ndarray(format="rgb24")
-                    found += 1
-                    if found == len(ticks):
-                        return out
+                    yield frame
+                    number += 1
+                    if number == len(self._ticks):
+                        return
         except (av.error.FFmpegError, IndexError) as error:
-            what = f"frame {found} of {len(ticks)} cannot be decoded, damaged or truncated"
-            raise DemoError(f"{where}: {what}; {_REMEDY}") from error
-        return None
+            what = f"frame {number} of {len(self._ticks)} cannot be decoded, damaged or truncated"
+            raise DemoError(f"{self._where}: {what}; {_REMEDY}") from error
+
+
+class _Incomplete(DemoError):
+    """Frames are missing, or others are between them."""
 
 
 def _check_times(where: str, times: np.ndarray, fps: float, rate: float | None) -> None:
@@ -156,3 +209,43 @@ def pyav() -> Any:
     except ImportError as error:
         raise ImportError("videos of LeRobot datasets need av; pip install 'metalora_jax[lerobot]'") from error
     return av
+
+
+class Cells:
+    """Pictures in PNG or JPEG that a table holds, a `film.Camera`."""
+
+    def __init__(self, where: str, read: Callable[[], list[Any]], shape: Sequence[int]):
+        """Decodes each once, unless the same were before.
+
+        Args:
+          where: prefix of error messages, with the name of the column.
+          read: gives the column's cells, one for each frame.
+          shape: (H, W, 3), as the dataset declares it.
+
+        Raises:
+          DemoError: a cell holds no picture, or one that is damaged or of another size.
+        """
+        self._where, self._read, self._shape = where, read, tuple(shape)
+        sha = hashlib.sha256(f"{self._shape}".encode())
+        for i, cell in enumerate(cells := read()):
+            if not isinstance(cell, dict) or not cell.get("bytes"):
+                raise DemoError(f"{where} of frame {i} is not in the table; embed the pictures, or use videos")
+            sha.update(f"{len(cell['bytes'])} ".encode() + cell["bytes"])
+        self.key = sha.hexdigest()
+        if caches.noted("cells", self.key) is None:
+            for frame in enumerate(cells):
+                self.picture(frame)
+            caches.note("cells", self.key, "sound")
+
+    def play(self, first: int) -> Iterator[Any]:
+        """See `film.Camera`."""
+        yield from list(enumerate(self._read()))[first:]
+
+    def picture(self, frame: Any) -> np.ndarray:
+        """See `film.Camera`."""
+        number, cell = frame
+        picture = decode(f"{self._where} of frame {number}", cell["bytes"])
+        if picture.shape != self._shape:
+            what = f"is {picture.shape}, but info.json declares shape {self._shape}"
+            raise DemoError(f"{self._where} of frame {number} {what}")
+        return picture

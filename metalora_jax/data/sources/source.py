@@ -13,6 +13,7 @@ from metalora_jax.data.demos import DemoError
 from metalora_jax.data.libero_words import spoken
 from metalora_jax.data.sources.embodiment import UNKNOWN, Embodiment
 from metalora_jax.data.sources.selection import Episode, Fault, Selection, leave_out, listed
+from metalora_jax.machine.progress import progress
 from metalora_jax.types import Demo
 
 
@@ -60,20 +61,23 @@ class Source(abc.ABC):
         """As `demos`, each with where it lies."""
         chosen = self.listing(self.find(task))
         self.enough(task, len(chosen), limit)
-        stream, found, bad = self.stream(chosen), 0, list[tuple[Episode, DemoError]]()
-        for episode in chosen:
-            if found == limit:
-                break
-            demo = next(stream)
-            if not isinstance(demo, DemoError):
-                found += 1
-                yield episode, demo
-            elif self.selection.skip_bad and episode.number is not None:
-                bad.append((episode, demo))
-            elif episode.number is None:
-                raise demo
-            else:
-                raise DemoError(f"{demo}, or {leave_out(episode, self.several)}") from demo
+        some = chosen if self.selection.skip_bad else chosen[:limit]
+        found, bad = 0, list[tuple[Episode, DemoError]]()
+        total = len(some) if limit is None else limit
+        with progress(description=f"reading {task!r}, demonstrations", total=total, delay=1.0) as bar:
+            for episode, demo in zip(some, self.stream(some), strict=True):
+                if not isinstance(demo, DemoError):
+                    found += 1
+                    bar.update()
+                    yield episode, demo
+                    if found == limit:
+                        break
+                elif self.selection.skip_bad and episode.number is not None:
+                    bad.append((episode, demo))
+                elif episode.number is None:
+                    raise demo
+                else:
+                    raise DemoError(f"{demo}, or {leave_out(episode, self.several)}") from demo
         if bad:
             numbers = listed([episode.number for episode, _ in bad])
             what = f"left out {len(bad)} of {len(chosen)} demonstrations of {task!r} that cannot be used: {numbers}"

@@ -172,8 +172,9 @@ def digested(file: str, name: str, number: int, task: str, written: str, demo: D
     """A demonstration, read, with its pictures reduced to what the checks need."""
     steps = len(demo.actions)
     moments = np.linspace(0, steps - 1, min(steps, MOMENTS)).astype(int)
-    frozen = _frozen(digest.thin(demo.images[moments]).astype(np.int16), demo.state[moments, :3])
-    seen = digest.of(demo.images)
+    images = np.asarray(demo.images)  # decoded once
+    frozen = _frozen(digest.thin(images[moments]).astype(np.int16), demo.state[moments, :3])
+    seen = digest.of(images)
     return Recording(file, name, number, task, written, demo.instruction, demo.state, demo.actions, seen, frozen, start)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from metalora_jax.adaptation.prediction import Recorded
 from metalora_jax.data.chunks import chunk_actions
 from metalora_jax.data.preprocessor import Preprocessor
+from metalora_jax.data.units import gripper_dimensions
 from metalora_jax.evaluation.doctor import convention
 from metalora_jax.types import Demo
 
@@ -36,7 +37,7 @@ def meaning(demos: Sequence[Demo], choice: str = "auto", names: Sequence[str] = 
       names: of the action's dimensions, which tell grippers; without them the last is taken for one.
     """
     width = demos[0].actions.shape[1]
-    grippers = list(convention.gripper_dimensions(names, width))
+    grippers = list(gripper_dimensions(names, width))
     relative = np.full(width, choice == "relative")
     said = f"actions are {choice}, as told"
     if choice == "auto":
