@@ -12,14 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 
 from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.adapter import Start
 from metalora_jax.adaptation.base import Base
+from metalora_jax.adaptation.conventions import quick
 from metalora_jax.adaptation.learner import Learner
-from metalora_jax.data import content, sources, widths
+from metalora_jax.data import content, sources
 from metalora_jax.data.sources import held_out
 from metalora_jax.evaluation.doctor import sets
 from metalora_jax.evaluation.offline import measure, page
@@ -63,10 +64,11 @@ def main(_: list[str]) -> None:
     there = {task: whole.find(task) for task in tasks if whole.listing(plain.find(task))}
     read = {task: list(whole.recorded(name)) for task, name in there.items()}
     unseen = {task: [demo for _, demo in found] for task, found in read.items()}
-    widths.check(unseen, base.statistics, base.sizes)
     drop = (*_DROP.value, *names)
     rest = sources.open(_DEMOS.value, (), _unpictured(keys), drop=drop, skip_bad=_SKIP_BAD.value)
     training = sources.read(rest, tuple(unseen), _SHOTS.value)
+    for doubt in quick(base, {task: [*unseen[task], *training[task]] for task in unseen}):
+        logging.warning("%s", doubt)
     settings = Settings(_STRIDE.value, None, _SAMPLES.value, _AHEAD.value, _SEED.value, _ACTIONS.value)
     policies: dict[str, Learner | None] = {path: start.learner for path, start in starts.items()}
     labels = {path: f"Adapter {path}" for path in starts}

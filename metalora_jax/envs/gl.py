@@ -86,8 +86,7 @@ def choose() -> str:
             if backend == "egl" and (why := _egl_trouble()):
                 raise MissingGL(why)
             os.environ["MUJOCO_GL"] = backend
-            if backend == "osmesa" or "PYOPENGL_PLATFORM" not in os.environ:
-                os.environ["PYOPENGL_PLATFORM"] = backend
+            os.environ["PYOPENGL_PLATFORM"] = backend  # MuJoCo refuses any other
             logging.log_first_n(logging.INFO, "rendering with %s", 1, backend)
             return backend
     raise MissingGL(f"no {' or '.join([wanted] if wanted else ['OSMesa', 'EGL'])} library found; {_REMEDY}")

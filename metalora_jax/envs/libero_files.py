@@ -226,11 +226,11 @@ def settle_config() -> None:
     paths = {"bddl_files": "bddl_files", "init_states": "init_files", "datasets": "../datasets", "assets": "assets"}
     entries = {"benchmark_root": root} | {key: root / path for key, path in paths.items()}
     text = "".join(f"{key}: {json.dumps(str(path))}\n" for key, path in entries.items())
-    if not os.environ.get(CONFIG):
+    if own := not os.environ.get(CONFIG):
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         os.environ[CONFIG] = str(caches.folder(f"libero-{digest}"))
     file = Path(os.environ[CONFIG]) / "config.yaml"
-    if file.exists():
+    if file.exists() and not (own and file.read_bytes() != text.encode()):  # ours may have been damaged
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(file, text)

@@ -23,16 +23,16 @@ def folder(name: str) -> Path:
 
 
 def noted(kind: str, key: str) -> str | None:
-    """What `note` was told, by this run or an earlier one; None if nothing, or if a crash has damaged it."""
+    """What `note` was told, by this run or an earlier one; None if nothing, or if it has been damaged since."""
     try:
-        text = (folder("notes") / kind / key).read_text(encoding="utf-8")
+        digest, _, text = (folder("notes") / kind / key).read_text(encoding="utf-8").partition(" ")
     except (OSError, UnicodeDecodeError):
         return None
-    return text[:-1] if text.endswith("\n") else None
+    return text if digest == _digest(text) else None
 
 
 def note(kind: str, key: str, text: str) -> None:
-    """Keeps one line that would take long to find out again; `key` names all that it depends on.
+    """Keeps a text that would take long to find out again; `key` names all that it depends on.
 
     Where the folder cannot be written to, nothing is kept.
     """
@@ -40,7 +40,11 @@ def note(kind: str, key: str, text: str) -> None:
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.atomic_file(path, durable=False) as staging:
-            staging.write_text(f"{text}\n", encoding="utf-8")
+            staging.write_text(f"{_digest(text)} {text}", encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def keep_compiled() -> None:

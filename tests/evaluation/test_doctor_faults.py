@@ -78,6 +78,18 @@ def test_compressed_videos_change_nothing(tmp_path, fault):
     assert len(named(found, which)) == len(found)
 
 
+@pytest.mark.parametrize("unit", ["one joint of the state in other units", "the whole state in other units"])
+def test_an_idle_start_is_seen_beside_a_fault_of_units(unit):
+    demos, which = damaged("idle for 40 % at the start", RECORDED, 0)
+    sound, _ = damaged(unit, RECORDED, 0)
+    demos[which] = FAULTS[unit](demos, which, RECORDED, 0)
+    found = outcomes(demos, RECORDED)
+    [idle] = found["idle ends"].findings
+    assert idle.episodes == (which,) and 0.3 < idle.figures["share"] < 0.5
+    assert any("factor" in f.figures for f in found["commands"].findings)
+    assert outcomes(sound, RECORDED)["idle ends"].findings == ()
+
+
 def test_a_sound_hdf5_file_passes_without_a_rate_or_names(tmp_path):
     path = write_hdf5(tmp_path / "put_the_cube_into_the_box_demo.hdf5", make_set(SLOW, 1))
     results = examined(path)

@@ -17,7 +17,7 @@ from tests.evaluation.doctor_demos import CAMERAS as ROOM
 from tests.evaluation.doctor_demos import DEMOS, TASK
 from tests.evaluation.faults import damaged
 from tests.evaluation.faulty_sets import Kind, make_set
-from tests.evaluation.written_sets import above_info, digested, examined, outcomes, write_lerobot
+from tests.evaluation.written_sets import above_info, digested, examined, outcomes, write_hdf5, write_lerobot
 
 KIND = Kind(fps=10)
 SOUND = make_set(KIND, 0)
@@ -208,3 +208,13 @@ def test_one_value_does_not_move_what_is_usual():
     assert theirs[4] == pytest.approx(0.5 * 4.95)
     near, theirs = robust.alone(robust.between(np.arange(9.0)[:, None]))
     assert theirs[0] == pytest.approx(1.5)
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    for folder, demos in (("clean", SOUND), ("noisy", damaged("a jump in one joint", KIND, 0)[0])):
+        (tmp_path / "runs" / folder).mkdir(parents=True)
+        write_hdf5(tmp_path / "runs" / folder / "cube_demo.hdf5", demos)
+    found = {r.outcome.check: r.outcome for r in examined(tmp_path / "runs")}
+    assert {f.file for f in above_info(list(found.values()))} == {"noisy/cube_demo.hdf5"}
+    assert found["ranges"].note.count("state:") == 2
+    assert found["files"].note == "2 files, 24 demonstrations read, 23 of them with nothing against them"

@@ -7,6 +7,7 @@ approximations for rendering complex scenes", 1993), what collides stays as it i
 
 import hashlib
 import importlib.util
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,23 @@ def load() -> Any:
     source = folder()
     parts = [Path(__file__), Path(__file__).with_name("tasks.py"), *sorted(source.rglob("*.[xs][mt]l"))]
     digest = hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()[:16]
-    cached = caches.folder("so101") / f"{digest}-{mujoco.__version__}.mjb"
-    if not cached.exists():
+    cached, key = caches.folder("so101"), f"{digest}-{mujoco.__version__}"
+    # The name ends with a digest of the content: MuJoCo does not notice all damage, and some of it ends the process.
+    found = next((path for path in cached.glob(f"{key}-*.mjb") if path.stem == f"{key}-{_digest(path)}"), None)
+    if found is None:
         model = build(source).compile()
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        with files.atomic_file(cached) as staging:
-            mujoco.mj_saveModel(model, str(staging), None)
+        cached.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=cached) as new:
+            made = Path(new, "model.mjb")
+            mujoco.mj_saveModel(model, str(made), None)
+            found = cached / f"{key}-{_digest(made)}.mjb"
+            files.write_bytes(found, made.read_bytes())
     # Read back even when just built: both must be the same to the last bit.
-    return mujoco.MjModel.from_binary_path(str(cached))
+    return mujoco.MjModel.from_binary_path(str(found))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
 def build(source: Path) -> Any:

@@ -1,6 +1,6 @@
 """Episodes of one data set, with the figures by which one is compared with the others."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from metalora_jax.evaluation.doctor.sets import Layout
 from metalora_jax.evaluation.doctor.signals import Idle, Scale
 
 FEWEST = 5  # episodes, below which "the others" are too few to say what is usual
+_LITTLE = 0.3  # of the usual span: a dimension that moves less may be in other units
 _DROP = "drop it, or record it again"
 
 
@@ -70,6 +71,18 @@ class Group(NamedTuple):
         start, _, end = self.idle[i]
         inner = self.paths[i][max(start - 1, 0) : len(self.paths[i]) - max(end - 1, 0)]
         return inner if len(inner) > 1 else self.paths[i]
+
+    def idle_at_own_range(self, numbers: Collection[int]) -> list[Idle]:
+        """`idle`, but in some episodes, by the data set's own numbers, against their own range of motion.
+
+        That of the others says nothing of an episode in other units.
+        """
+        idle = list(self.idle)
+        for i, (r, path) in enumerate(zip(self.recordings, self.paths, strict=True)):
+            extent = np.ptp(path, axis=0)
+            if r.number in numbers:
+                idle[i] = signals.idle(path / np.where((extent > 1) | (0 < extent) & (extent < _LITTLE), extent, 1.0))
+        return idle
 
     def spread(self, kind: str) -> np.ndarray:
         """(n, pairs) how far each pair's "state" or "action" ranges within an episode, in its own units."""

@@ -1,12 +1,13 @@
 """One episode against the others: how long, how still, how smooth, and which way."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from metalora_jax.evaluation.doctor import robust, signals
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome
 from metalora_jax.evaluation.doctor.group import Group
+from metalora_jax.evaluation.doctor.signals import Idle
 
 CLEAR = 4.0  # spreads from the others' median: 1 in 16,000 of a normal distribution, and few medians are exact
 LONGER = 1.9  # factor of duration; people who record vary by less, and fumbles are worth a look
@@ -50,9 +51,10 @@ def durations(group: Group) -> Outcome:
     return Outcome("durations", tuple(found), f"{low:.0f} to {high:.0f} frames, median {middle:.0f}{_compared(group)}")
 
 
-def idle_ends(group: Group) -> Outcome:
-    """Does none stand still for long where the others move?"""
-    shares = np.array(group.idle) / group.steps[:, None]
+def idle_ends(group: Group, idle: Sequence[Idle] | None = None) -> Outcome:
+    """Does none stand still for long where the others move? By default, for as long as `group.idle` says."""
+    idle = group.idle if idle is None else idle
+    shares = np.array(idle) / group.steps[:, None]
     away, usual = robust.apart(shares, 0.03), robust.usual(shares)
     limits = ((IDLE, IDLER), (PAUSE, LONGER_PAUSE), (IDLE, IDLER))
     places = ("at the start", "in the middle", "at the end")
@@ -61,7 +63,7 @@ def idle_ends(group: Group) -> Outcome:
         for p, (least, more) in enumerate(limits):
             if share[p] > least and share[p] - usual[i, p] > more and away[i, p] > CLEAR:
                 what = f"nothing moves for {share[p]:.0%} of it {places[p]}, in the others for {usual[i, p]:.0%}"
-                figures = {"share": share[p], "usual": usual[i, p], "frames": group.idle[i][p]}
+                figures = {"share": share[p], "usual": usual[i, p], "frames": idle[i][p]}
                 found.append(group.finding(i, what, "warning", _TRIM, figures))
     middle = np.median(shares, axis=0)
     note = f"median {middle[0]:.0%} at the start, {middle[2]:.0%} at the end, longest pause {middle[1]:.0%}"

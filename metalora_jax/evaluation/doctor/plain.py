@@ -69,7 +69,7 @@ def against_others(layouts: Sequence[Layout], found: Sequence[Recording]) -> tup
 
 def _of_group(group: Group) -> Iterator[Outcome]:
     yield from (check(group) for check in _WHOLE)
-    yield from whole.explained([*_odd(group), odd_pictures.pictures(group)])
+    yield from whole.explained(group, [*_odd(group), odd_pictures.pictures(group)])
 
 
 def _odd(group: Group) -> list[Outcome]:

@@ -99,8 +99,22 @@ def files(patterns: Sequence[str]) -> tuple[list[Path], list[Finding]]:
     return list(dict.fromkeys(found)), missing
 
 
+def called(paths: Sequence[Path]) -> dict[Path, str]:
+    """What each file or data set is called: its name, with as many folders as tell it from the others."""
+    whole = {path: path.absolute().parts for path in paths}
+
+    def name(path: Path) -> str:
+        parts = whole[path]
+        for length in range(1, len(parts)):
+            if sum(other[-length:] == parts[-length:] for other in whole.values()) == 1:
+                return str(Path(*parts[-length:]))
+        return str(path)
+
+    return {path: name(path) for path in paths}
+
+
 def read(
-    path: Path, cameras: Sequence[str], keys: Mapping[str, str], name_task: NameTask
+    path: Path, cameras: Sequence[str], keys: Mapping[str, str], name_task: NameTask, file: str
 ) -> Iterator[Recording | Finding]:
     """Every demonstration of a file or data set, in order, and what is wrong with those that cannot be read.
 
@@ -109,46 +123,47 @@ def read(
       cameras: which are read, in this order.
       keys: see `sources.open`.
       name_task: see `words.name_task`.
+      file: what it is called.
     """
     if path.suffix in (".hdf5", ".h5"):
-        yield from _read_hdf5(path, cameras, keys, name_task)
+        yield from _read_hdf5(path, cameras, keys, name_task, file)
         return
     try:
         for task, number, demo in sets.each(path, cameras, keys):
             if isinstance(demo, DemoError):
-                yield finding(path.name, demo)._replace(file=path.name, episodes=(number,), task=task)
+                yield finding(file, demo)._replace(file=file, episodes=(number,), task=task)
             else:
-                yield digested(path.name, f"episode {number}", number, name_task(task, task), task, demo, Start())
+                yield digested(file, f"episode {number}", number, name_task(task, task), task, demo, Start())
     except (DemoError, ImportError) as error:
-        yield finding(path.name, error)._replace(file=path.name)
+        yield finding(file, error)._replace(file=file)
 
 
 def _read_hdf5(
-    path: Path, cameras: Sequence[str], keys: Mapping[str, str], name_task: NameTask
+    path: Path, cameras: Sequence[str], keys: Mapping[str, str], name_task: NameTask, file: str
 ) -> Iterator[Recording | Finding]:
     damaged: dict[str, list[tuple[int, DemoError]]] = {}  # by what they say, whatever the numbers in it
     try:
         there, head = libero_hdf5.count(path), _header(path)
     except DemoError as error:
-        yield finding(path.name, error)
+        yield finding(file, error)
         return
     named = path.name.removesuffix(".hdf5").removesuffix("_demo")
     task = name_task(named, "") or name_task(head.defined, head.written)
     if head.defined and name_task(head.defined, "") not in ("", task):
         what = f"its name says {task}, but its bddl_file_name says {head.defined}"
-        yield Finding(path.name, what, "give the file the name of the task that it shows")
+        yield Finding(file, what, "give the file the name of the task that it shows")
     for i in range(there):
         try:
             [demo] = libero_hdf5.stream(path, cameras, 1, keys, first=i)
-            yield digested(path.name, f"demo_{i}", i, task, head.written, demo, _start(path, i, head.provenance))
+            yield digested(file, f"demo_{i}", i, task, head.written, demo, _start(path, i, head.provenance))
         except DemoError as error:
             damaged.setdefault(re.sub(r"\d+", "", str(error)), []).append((i, error))
     for similar in damaged.values():
-        one = finding(path.name, similar[0][1])
+        one = finding(file, similar[0][1])
         more = f" (and {len(similar) - 1} similar demonstrations)" if len(similar) > 1 else ""
-        yield one._replace(what=f"{one.what}{more}", file=path.name, episodes=tuple(i for i, _ in similar))
+        yield one._replace(what=f"{one.what}{more}", file=file, episodes=tuple(i for i, _ in similar))
     if there == 0:
-        yield Finding(path.name, "holds no demonstration (num_demos is 0)", "record some with metalora collect")
+        yield Finding(file, "holds no demonstration (num_demos is 0)", "record some with metalora collect")
 
 
 def demos(path: Path, cameras: Sequence[str], keys: Mapping[str, str], most: int) -> list[Demo]:

@@ -75,16 +75,17 @@ def _without_world(request: Request) -> Iterator[Result]:
     """Nothing is known but the data, and the base."""
     yield Result(setup.versions(request.world))
     paths, findings = recordings.files(request.demos)
+    called = recordings.called(paths)
     layouts: list[sets.Layout] = []
     found: list[Recording] = []
     for path in paths:
         try:
-            layouts.append(sets.layout(path, request.cameras, request.keys))
+            layouts.append(sets.layout(path, request.cameras, request.keys, called[path]))
         except (DemoError, ImportError) as error:
-            findings.append(recordings.finding(path.name, error)._replace(file=path.name))
+            findings.append(recordings.finding(called[path], error)._replace(file=called[path]))
             continue
         keys = sets.reader_keys(layouts[-1], request.keys)
-        for one in recordings.read(path, tuple(layouts[-1].cameras), keys, lambda name, told: ""):
+        for one in recordings.read(path, tuple(layouts[-1].cameras), keys, lambda name, told: "", called[path]):
             if isinstance(one, Finding):
                 findings.append(one)
             else:
@@ -104,14 +105,14 @@ def _without_world(request: Request) -> Iterator[Result]:
 
 def _own_statistics(paths: Sequence[Path], found: Sequence[Recording]) -> Iterator[Outcome]:
     """Those that a LeRobot data set brings. Nothing here is computed from them, but lerobot trains under them."""
-    for path in paths:
+    for path, name in recordings.called(paths).items():
         if not (file := path / "meta" / "stats.json").is_file():
             continue
         try:
             given = scales.read(file)
         except ValueError:
             continue  # older versions have none of the whole
-        wrong = scales.relative(f"{path.name}/meta/stats.json", given.action, [r for r in found if r.file == path.name])
+        wrong = scales.relative(f"{name}/meta/stats.json", given.action, [r for r in found if r.file == name])
         yield Outcome("data set's statistics", (wrong,) if wrong else (), "of the actions as they are recorded")
 
 
@@ -155,9 +156,9 @@ def _in_world(request: Request) -> Iterator[Result]:
 def _layouts(paths: Sequence[Path], cameras: Sequence[str], keys: Mapping[str, str]) -> list[sets.Layout]:
     """Of those that can be read; why the others cannot has been said."""
     found = []
-    for path in paths:
+    for path, name in recordings.called(paths).items():
         with contextlib.suppress(DemoError, ImportError):
-            found.append(sets.layout(path, cameras, keys))
+            found.append(sets.layout(path, cameras, keys, name))
     return found
 
 
@@ -181,8 +182,8 @@ def _files(
         return request.task if request.task in known else words.name_task(known, file, instruction)
 
     found: list[Recording] = []
-    for path in paths:
-        for one in recordings.read(path, cameras, request.keys, name):
+    for path, called in recordings.called(paths).items():
+        for one in recordings.read(path, cameras, request.keys, name, called):
             if isinstance(one, Finding):
                 findings.append(one)
             else:
@@ -255,12 +256,10 @@ def _base(
     findings += words.lengths(found, base.encode_text)
     if fit and all(finding.severity != "error" for finding in findings):
         shown = cameras[: sizes.cameras]
-        for path in paths:
+        for path, name in recordings.called(paths).items():
             demos = recordings.demos(path, shown, request.keys, SHOTS)
             said = doubts(base, demos) if demos else []
-            findings += [
-                Finding(path.name, doubt, "convert the demonstrations to the base's conventions") for doubt in said
-            ]
+            findings += [Finding(name, doubt, "convert the demonstrations to the base's conventions") for doubt in said]
     return base, Outcome("base", tuple(findings), f"{where}, {sizes.cameras} cameras, {widths[0]} + {widths[1]} wide")
 
 

@@ -25,7 +25,7 @@ _USUAL = ("agentview", "eye_in_hand")  # in RLDS, as modified_libero_rlds has th
 class Layout(NamedTuple):
     """What a data set says of itself."""
 
-    name: str  # of the file or directory
+    name: str  # that `recordings.called` gives the file or directory
     cameras: Mapping[str, str] = {}  # camera -> its feature, in order; all of one size
     left_out: tuple[str, ...] = ()  # cameras of another size
     state: tuple[str, ...] = ()  # names of the state's dimensions, where they are given
@@ -35,21 +35,23 @@ class Layout(NamedTuple):
     times: Mapping[int, np.ndarray] = {}  # episode -> (T,) [s]
 
 
-def layout(path: Path, cameras: Sequence[str], keys: Mapping[str, str]) -> Layout:
+def layout(path: Path, cameras: Sequence[str], keys: Mapping[str, str], name: str = "") -> Layout:
     """Of a file or data set.
 
     Args:
       path: one that `recordings.files` found.
       cameras: which to look at; none means all that have the size of most.
       keys: see `sources.open`.
+      name: what the data set is called; by default as its file or directory.
 
     Raises:
       DemoError: if its metadata cannot be read.
     """
+    name = name or path.name
     if path.suffix in (".hdf5", ".h5"):
-        return Layout(path.name, {c: keys.get(c, c + _SUFFIX) for c in cameras} or sources.cameras_of(path))
+        return Layout(name, {c: keys.get(c, c + _SUFFIX) for c in cameras} or sources.cameras_of(path))
     if not (path / INFO).exists():
-        return Layout(path.name, {camera: keys.get(camera, camera) for camera in cameras or _USUAL})
+        return Layout(name, {camera: keys.get(camera, camera) for camera in cameras or _USUAL})
     info = Info(path)
     seen = info.pictures()
     shapes = {key: info.feature(key).shape for key in seen}
@@ -65,7 +67,7 @@ def layout(path: Path, cameras: Sequence[str], keys: Mapping[str, str]) -> Layou
     vectors = {part: value for part, value in keys.items() if part in ("state", "action")}
     named = feature_names(info.path, info.features, (), vectors, seen)
     return Layout(
-        path.name,
+        name,
         found,
         tuple(left),
         info.names(named.state) or (),

@@ -9,7 +9,7 @@ import numpy as np
 
 from metalora_jax.data import units
 from metalora_jax.data.units import gripper_dimensions
-from metalora_jax.evaluation.doctor import odd_commands, robust
+from metalora_jax.evaluation.doctor import odd_commands, odd_motion, robust
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome
 from metalora_jax.evaluation.doctor.group import Group
 from metalora_jax.evaluation.doctor.recordings import Recording
@@ -222,13 +222,18 @@ def _bare(text: str) -> str:
     return " ".join(word for word in words if word not in ("the", "a", "an"))
 
 
-def explained(outcomes: Sequence[Outcome]) -> Iterator[Outcome]:
-    """Leaves out what follows from a finding about units or signs: other paths, jumps and noise of that episode."""
-    units_off = {
-        (f.file, f.episodes) for o in outcomes if o.check == "commands" for f in o.findings if "factor" in f.figures
-    }
+def explained(group: Group, outcomes: Sequence[Outcome]) -> Iterator[Outcome]:
+    """Leaves out what follows from a finding about units: other paths, jumps and noise of that episode.
+
+    Whether such an episode is idle at its ends is told by its own range.
+    """
+    units_off = {f.episodes for o in outcomes if o.check == "commands" for f in o.findings if "factor" in f.figures}
     for outcome in outcomes:
         if outcome.check in ("paths", "smoothness", "idle ends"):
-            kept = tuple(f for f in outcome.findings if (f.file, f.episodes) not in units_off)
+            kept = tuple(f for f in outcome.findings if f.episodes not in units_off)
+            if units_off and outcome.check == "idle ends":
+                numbers = {number for each in units_off for number in each}
+                again = odd_motion.idle_ends(group, group.idle_at_own_range(numbers))
+                kept += tuple(f for f in again.findings if f.episodes in units_off)
             outcome = outcome._replace(findings=kept)
         yield outcome
