@@ -45,8 +45,8 @@ def unlike(demos: Sequence[Demo], statistics: Statistics) -> list[str]:
             numbers = listed([str(chosen[i]) for i in group], 4), listed([str(chosen[i]) for i in others], 4)
             where = " in two scenes" if seen else ""
             return [
-                f"the demonstrations of {demos[0].instruction!r} show two kinds of motion{where}: {numbers[0]} are "
-                f"unlike {numbers[1]}; is one instruction given to two tasks?"
+                f"the demonstrations of {demos[0].instruction!r} show two kinds of motion{where}: {numbers[0]} on "
+                f"one side, {numbers[1]} on the other; is one instruction given to two tasks?"
             ]
     return []
 

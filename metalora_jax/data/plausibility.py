@@ -29,6 +29,7 @@ NEAR = 3.0  # factor by which a task's own spread may hide the factor of a unit
 
 STILL_NOISE = 0.1  # scales within which numbers without a trend are noise of a sensor
 STILL = 1e-3  # scales within which nothing moves, whatever the trend
+WIDEST = 6.0  # scales; what moves farther is in other units, and must not make all else look still
 LEAVES = 0.05  # share of a demonstration's own range that it must leave its first (or last) value by, to have begun
 RESTS = 0.01  # share of that range within which a twentieth of a demonstration counts as rest
 IDLE_ENDS = 0.3  # share of the frames before the first motion and after the last that is said; scripted: below 0.2
@@ -98,7 +99,8 @@ def idleness(demo: Demo, statistics: Statistics) -> Idleness:
     moving = (reach > STILL) & (~_noise(moves) | (reach > STILL_NOISE))
     if not moving.any() or steps < 2:
         return Idleness(steps >= 2, steps, 0, 1.0)
-    moves, extent = moves[:, moving], float(reach[moving].max())
+    moves = moves[:, moving] * np.minimum(1.0, WIDEST / reach[moving])
+    extent = float(np.ptp(moves, axis=0).max())
     begun = np.abs(moves - moves[0]).max(axis=1) > LEAVES * extent
     ended = np.abs(moves - moves[-1]).max(axis=1) > LEAVES * extent
     window = max(3, steps // 20)
@@ -156,6 +158,13 @@ def _idle(demos: Sequence[Demo], statistics: Statistics) -> list[str]:
     rest = float(np.average([idle.share for idle in each], weights=lengths))
     if rest > IDLE and not whole:
         found.append(f"the robot rests in {rest:.0%} of all frames: a loss that falls on those is no sign of success")
+    moves = np.array([[bool(np.ptp(values, axis=0).any()) for values in (d.state, d.actions)] for d in demos])
+    for only, still, other in (
+        ([False, True], "the state stays as it is", "the actions do not: was it recorded?"),
+        ([True, False], "the actions stay as they are", "the state does not: were the commands recorded?"),
+    ):
+        if which := [str(i) for i in np.flatnonzero((moves == only).all(axis=1))]:
+            found.append(f"{still} in demonstration {listed(which)} of {len(demos)}, {other}")
     return found
 
 
@@ -169,15 +178,19 @@ def _gripper(demos: Sequence[Demo], statistics: Statistics | None) -> list[str]:
         every = np.concatenate([demo.actions[:, i] for demo in demos])
         beyond = np.abs(every) > 1 + FLOOR
         signed = any(min(each) < -0.5 for each in levels)
-        if signed and beyond.mean() > SEEN and (np.abs(np.abs(every[~beyond]) - 1) < FLOOR).all():
+        usual = "-1 or 1" if signed else "0 or 1"
+        if SEEN < beyond.mean() < 1 and set(np.unique(every[~beyond].round(3))) == (
+            {-1.0, 1.0} if signed else {0.0, 1.0}
+        ):
             what = f"{every[beyond][0]:.3g} in {beyond.mean():.0%} of the frames"
-            found.append(f"action dimension {i} is {what}, -1 or 1 in the others")
+            found.append(f"action dimension {i} is {what}, {usual} in the others")
             continue
-        from_zero = [j for j, each in enumerate(levels) if set(each) == {0.0, 1.0}]
+        from_zero = [j for j, each in enumerate(levels) if len(each) == 2 and each[0] == 0.0]
         both = [j for j, each in enumerate(levels) if min(each) <= -1 + FLOOR]
         if from_zero and both:
             found.append(
-                f"action dimension {i} is 0 or 1 in demonstration {listed(list(map(str, from_zero)))}, but -1 or 1 in "
+                f"action dimension {i} is 0 or {levels[from_zero[0]][1]:.3g} in demonstration "
+                f"{listed(list(map(str, from_zero)))}, but -1 or 1 in "
                 f"{listed(list(map(str, both)))}: bring them to one convention"
             )
             continue
@@ -186,7 +199,7 @@ def _gripper(demos: Sequence[Demo], statistics: Statistics | None) -> list[str]:
         mean, std = float(statistics.action_mean[i]), float(statistics.action_std[i])
         square = mean**2 + std**2
         if 0.9 < square < 1.01 and abs(square - mean) > 0.1:
-            if from_zero and not both:
+            if from_zero and not both and max(map(max, levels)) == 1.0:
                 found.append(f"action dimension {i} is 0 or 1, the base's -1 or 1: map it, {_MAP}")
             elif beyond.mean() > SEEN:
                 found.append(

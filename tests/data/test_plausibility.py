@@ -120,12 +120,39 @@ def test_switches_in_another_convention():
     assert "dimension 3" not in said(from_zero, statistics=zero_one)
 
 
+def switched(change):
+    made = demo()
+    made.actions[:, 3] = change(made.actions[:, 3])
+    return made
+
+
+def test_switches_of_other_ranges():
+    def two(switch):
+        return np.where(np.arange(STEPS) < 12, 2.0, (switch + 1) / 2)
+
+    assert said(switched(two), statistics=None) == "action dimension 3 is 2 in 30% of the frames, 0 or 1 in the others"
+    ticks = switched(lambda switch: 127.5 * (switch + 1))
+    assert "is 0 or 255 in demonstration 1, but -1 or 1 in 0: bring" in said(demo(), ticks, statistics=None)
+    found = said(ticks)
+    assert "action dimension 3 is 255 in 60% of the frames, the base's stay in [-1, 1]" in found
+    assert "idle" not in found  # one dimension in other units does not make the others look still
+    assert "rests" not in found
+    assert "in the others" not in said(switched(lambda switch: 100 * switch))  # there are no others
+
+
+def test_a_state_or_commands_that_stay_as_they_are():
+    frozen = demo()._replace(state=demo().state[:1].repeat(STEPS, 0))
+    assert "the state stays as it is in demonstration 1 of 2, the actions do not: was it recorded?" in said(demo(), frozen)
+    silent = demo()._replace(actions=demo().actions[:1].repeat(STEPS, 0))
+    assert "the actions stay as they are in demonstration 0 of 2, the state does not" in said(silent, demo())
+
+
 def test_two_kinds_of_motion_under_one_instruction():
     one, other = [demo(0.1 * i) for i in range(2)], [demo(3.0 + 0.1 * i) for i in range(2)]
     (line,) = unlike([one[0], other[0], one[1], other[1]], DEGREES)
     assert line == (
-        "the demonstrations of 'open it' show two kinds of motion: 0, 2 are unlike 1, 3; is one instruction given to "
-        "two tasks?"
+        "the demonstrations of 'open it' show two kinds of motion: 0, 2 on one side, 1, 3 on the other; is one "
+        "instruction given to two tasks?"
     )
     assert unlike([one[0], other[0]], DEGREES) != []
     assert unlike([*one, *one], DEGREES) == []

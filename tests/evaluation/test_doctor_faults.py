@@ -85,7 +85,8 @@ def test_an_idle_start_is_seen_beside_a_fault_of_units(unit):
     demos[which] = FAULTS[unit](demos, which, RECORDED, 0)
     found = outcomes(demos, RECORDED)
     [idle] = found["idle ends"].findings
-    assert idle.episodes == (which,) and 0.3 < idle.figures["share"] < 0.5
+    assert idle.episodes == (which,)
+    assert 0.3 < idle.figures["share"] < 0.5
     assert any("factor" in f.figures for f in found["commands"].findings)
     assert outcomes(sound, RECORDED)["idle ends"].findings == ()
 

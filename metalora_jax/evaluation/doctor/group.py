@@ -81,7 +81,7 @@ class Group(NamedTuple):
         for i, (r, path) in enumerate(zip(self.recordings, self.paths, strict=True)):
             extent = np.ptp(path, axis=0)
             if r.number in numbers:
-                idle[i] = signals.idle(path / np.where((extent > 1) | (0 < extent) & (extent < _LITTLE), extent, 1.0))
+                idle[i] = signals.idle(path / np.where((extent > 1) | (extent > 0) & (extent < _LITTLE), extent, 1.0))
         return idle
 
     def spread(self, kind: str) -> np.ndarray:
