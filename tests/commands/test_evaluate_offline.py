@@ -19,12 +19,13 @@ HEADS = dict(pattern="action_.*", kind="lora", rank=2, alpha=4.0, b_std=0.1)
 pytestmark = pytest.mark.parquet
 
 
-def command(name: str, *flags: str) -> str:
+def command(name: str, *flags: str) -> tuple[str, str]:
+    """What it prints, and what it logs."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     words = [sys.executable, "-m", "metalora_jax.commands", name, *flags]
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +35,21 @@ def root(tmp_path_factory):
     bases.save(path / "base", make_base())
     start = adapter.fresh(make_base(), placement.from_json([HEADS]))
     adapter.save(path / "start", make_base(), start.placement, start.meta_params, config={})
-    lerobot_v3.write(path / "dataset", [d for task in INSTRUCTIONS for d in make_demos(task)], ("agentview",), 10)
+    demos = [demo for task in INSTRUCTIONS for demo in make_demos(task)]
+    demos[3].state[:6], demos[3].actions[:6] = demos[3].state[:1], demos[3].actions[:1]  # waits
+    lerobot_v3.write(path / "dataset", demos, ("agentview",), 10)
     return path
 
 
 @pytest.fixture(scope="module")
 def adapted(root):
-    return command(
+    said, _ = command(
         "adapt",
         *(f"--base={root / 'base'}", f"--adapter={root / 'start'}", f"--demos={root / 'dataset'}"),
         *(f"--task={INSTRUCTIONS['reach']}", "--held_out_episodes=last:1", f"--output={root / 'adapted'}"),
         *("--shots=2", "--optimizer=adam", "--learning_rate=0.01", "--steps=4", "--validate_every=2", "--frames=4"),
     )
+    return said
 
 
 def test_adapting_keeps_episodes_out_and_says_what_it_is_worth(root, adapted):
@@ -58,12 +62,13 @@ def test_adapting_keeps_episodes_out_and_says_what_it_is_worth(root, adapted):
 
 
 def test_judging_an_adapter(root, adapted):
-    said = command(
+    said, logged = command(
         "evaluate_offline",
         *(f"--base={root / 'base'}", f"--adapter={root / 'adapted'}", f"--demos={root / 'dataset'}"),
         *(f"--task={INSTRUCTIONS['reach']}", "--held_out_episodes=1,3", f"--output={root / 'page'}", "--shots=2"),
         *("--stride=3", "--samples=2", "--scratch_steps=1"),
     )
+    assert "the ends are idle in demonstration" in logged
     assert "caution: " in said
     assert "has learned from the held-out episode 1" in said
     assert (root / "page" / "index.html").exists()

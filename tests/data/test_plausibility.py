@@ -142,7 +142,9 @@ def test_switches_of_other_ranges():
 
 def test_a_state_or_commands_that_stay_as_they_are():
     frozen = demo()._replace(state=demo().state[:1].repeat(STEPS, 0))
-    assert "the state stays as it is in demonstration 1 of 2, the actions do not: was it recorded?" in said(demo(), frozen)
+    assert "the state stays as it is in demonstration 1 of 2, the actions do not: was it recorded?" in said(
+        demo(), frozen
+    )
     silent = demo()._replace(actions=demo().actions[:1].repeat(STEPS, 0))
     assert "the actions stay as they are in demonstration 0 of 2, the state does not" in said(silent, demo())
 

@@ -38,6 +38,11 @@ def test_the_user_s_choice_stands(machine):
     assert gl.choose() == environment["MUJOCO_GL"] == "egl"
 
 
+def test_mujoco_and_pyopengl_use_one_back_end(machine):
+    environment = machine(["EGL"], PYOPENGL_PLATFORM="nonsense")
+    assert gl.choose() == environment["PYOPENGL_PLATFORM"] == "egl"
+
+
 def test_a_window_needs_no_library(machine):
     machine([], MUJOCO_GL="glfw")
     assert gl.choose() == "glfw"

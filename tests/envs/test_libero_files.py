@@ -143,6 +143,9 @@ def test_the_config_is_written_once_and_the_users_is_left_alone(nowhere, monkeyp
     config.write_text("mine: yes")
     files.settle_config()
     assert config.read_text() == "mine: yes"
+    monkeypatch.delenv(files.CONFIG)
+    files.settle_config()  # in the cache nothing is the user's: it has been damaged
+    assert f'bddl_files: "{nowhere}/libero/bddl_files"' in config.read_text()
 
 
 @pytest.mark.libero

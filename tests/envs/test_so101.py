@@ -264,3 +264,18 @@ def test_a_lerobot_dataset_has_lerobot_s_names_of_the_joints(tmp_path):
     np.testing.assert_array_equal(back.actions, demo.actions)
     with pytest.raises(DemoError, match="has 6 dimensions, and 5 joints are named"):
         lerobot_v3.write(tmp_path / "other", [demo], CAMERAS, fps=10, joints=joints[:5])
+
+
+@pytest.mark.so101
+def test_a_damaged_model_is_built_again(tmp_path, monkeypatch):
+    mujoco = pytest.importorskip("mujoco")
+    small = "<mujoco><worldbody><body><joint/><geom size='1'/></body></worldbody></mujoco>"
+    monkeypatch.setenv("METALORA_CACHE", str(tmp_path))
+    monkeypatch.setattr(model, "build", lambda source: mujoco.MjSpec.from_string(small))
+    assert model.load().nq == 1
+    [kept] = (tmp_path / "so101").iterdir()
+    whole = kept.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", whole[:-8] + b"damaged!"):
+        kept.write_bytes(damaged)
+        assert model.load().nq == 1
+        assert kept.read_bytes() == whole

@@ -1,8 +1,12 @@
-"""Compiled programs that are kept: a damaged one is replaced, without a word on the screen."""
+"""What is kept: a damaged program or note is made again, without a word on the screen."""
 
 import os
 import subprocess
 import sys
+
+import pytest
+
+from metalora_jax.machine import caches
 
 PROGRAM = """
 import jax
@@ -37,3 +41,15 @@ def test_a_damaged_entry_is_replaced(tmp_path):
     before = {file: file.stat().st_mtime_ns for file in whole}
     assert "cache entry" not in run(tmp_path)
     assert {file: file.stat().st_mtime_ns for file in whole} == before
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-1], lambda b: b"", lambda b: b.replace(b"9", b"8"), lambda b: b"\xff"]
+)
+def test_a_damaged_note_is_none(tmp_path, monkeypatch, damage):
+    monkeypatch.setenv("METALORA_CACHE", str(tmp_path))
+    caches.note("losses", "key", '{"as it is": 0.99}')
+    assert caches.noted("losses", "key") == '{"as it is": 0.99}'
+    file = tmp_path / "notes" / "losses" / "key"
+    file.write_bytes(damage(file.read_bytes()))
+    assert caches.noted("losses", "key") is None
