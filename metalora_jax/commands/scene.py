@@ -12,12 +12,13 @@ from runpy import run_path
 from absl import flags
 from ml_collections import config_flags
 
+from metalora_jax.commands import recipes
 from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.evaluation.protocol import scene
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.machine.progress import progress
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/quickstart.py", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file("config", str(recipes.folder() / "quickstart.py"), lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart/scene", "Directory for the film and the GIF.")
 _SURVEY = flags.DEFINE_bool("survey", False, "Print a table of all known tasks under two test conditions instead.")
 
@@ -31,7 +32,7 @@ def main(_: list[str]) -> None:
             raise ValueError("the config has no section `scene`: see configs/quickstart.py")
         scene.first_scene(comparison.scene, comparison.closed_loop, Path(_WORKDIR.value))
         return
-    common = run_path(str(Path(__file__).parents[1] / "configs" / "common.py"))
+    common = run_path(str(recipes.folder() / "common.py"))
     openings = scene.openings(common["TASKS"], comparison.conditions or ConditionRange(), draws=2, seed=comparison.seed)
     tried = scene.survey(openings, comparison.closed_loop, comparison.workers)
     print("\n".join(scene.table(list(progress(tried, description="scenes", total=len(openings))))))

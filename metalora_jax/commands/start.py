@@ -17,6 +17,8 @@ from ml_collections import ConfigDict
 from metalora_jax.commands import recipes
 from metalora_jax.machine import caches
 
+# A KeyError of ml_collections, whose text is quoted once or twice: an unknown field, and perhaps the one that is meant.
+_UNKNOWN = re.compile(r"""["'\\]*(\w+)["'\\]+n?\s*(?:Did you mean "(\w+)" instead of "\w+"\?)?["'\\]*""")
 _NONE = re.compile(r"--?config\.([\w.]+)=None")
 
 
@@ -51,7 +53,13 @@ def run(
             if shown is not None and flags.FLAGS.is_parsed() and shown.value:
                 return argv[:1]
             sys.exit(f"error: {_last_line(error)}  (--help lists the flags)")
-        except (AttributeError, KeyError, TypeError, ValueError) as error:  # of an override that the config refuses
+        except (
+            AttributeError,
+            KeyError,
+            OSError,
+            TypeError,
+            ValueError,
+        ) as error:  # of an override that the config refuses
             sys.exit(f"error: --config: {_last_line(error)}  (--print_config shows the fields)")
 
     def show() -> None:
@@ -105,6 +113,8 @@ def _set_to_none(section: ConfigDict, field: str) -> None:
 def _last_line(error: Exception) -> str:
     """What went wrong: absl puts the traceback of a config file that cannot be read ahead of it."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if isinstance(error, KeyError) and (unknown := _UNKNOWN.fullmatch(text)):
+        return f"no field {unknown[1]!r}" + (f"; did you mean {unknown[2]}?" if unknown[2] else "")
     return (text.strip().splitlines() or [type(error).__name__])[-1].strip()
 
 

@@ -77,6 +77,10 @@ def test_print_config_shows_what_other_flags_make_of_it(tmp_path):
             ["--workdir=w", f"--config={ROOT}/configs/smolvla.py", "--config.condition=None"],
             "error: --config: no field",
         ),
+        (
+            ["--workdir=w", f"--config={ROOT}/configs/smolvla.py", "--config.batch.shot=1"],
+            "error: --config: no field 'shot'; did you mean shots?",
+        ),
     ],
 )
 def test_wrong_flags_are_one_line(tmp_path, flags, complaint):
@@ -85,6 +89,12 @@ def test_wrong_flags_are_one_line(tmp_path, flags, complaint):
     assert done.returncode == 1
     assert done.stderr.startswith(complaint)
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_recipe_by_default_is_found_from_any_folder(tmp_path):
+    done = run(tmp_path, "scene.py", "--config.scene.steps=4", "--print_config")
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["scene"]["steps"] == 4
 
 
 def test_every_command_with_a_config_can_print_it():
