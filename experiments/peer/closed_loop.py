@@ -57,6 +57,7 @@ class Rate(NamedTuple):
 
 def in_lerobot(starts: list[int]) -> tuple[list[dict], Rate]:
     """The episodes (start, success and command of every step), and how fast they went."""
+    world("so101").prepare()  # chooses how to render; lerobot imports MuJoCo before the robot could
     with tempfile.TemporaryDirectory() as scratch:
         log, fps = Path(scratch) / "log.json", _FPS.value or _WORLD_FPS.value
         (Path(scratch) / "robot").mkdir()
