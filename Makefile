@@ -79,7 +79,7 @@ $(PEER_OLD)/.done: experiments/peer/requirements-0.4.4.txt
 $(PEER_NEW)/.done: experiments/peer/requirements-0.6.1.txt pyproject.toml third_party/lerobot_policy_metalora/pyproject.toml
 	@$(PYTHON_NEW) -c 'import sys; sys.exit(sys.version_info < (3, 12) and "lerobot 0.6.1 needs Python 3.12: make peer PYTHON_NEW=...")'
 	$(PYTHON_NEW) -m venv $(PEER_NEW)
-	$(PEER_NEW)/bin/pip install --quiet -r $< --editable . --editable third_party/lerobot_policy_metalora
+	$(PEER_NEW)/bin/pip install --quiet -r $< --editable .[so101] --editable third_party/lerobot_policy_metalora
 	@touch $@
 
 report: setup

@@ -1,7 +1,6 @@
 """Base and adapter inside lerobot's own programs, by its plugin rule, with a robot that is made up."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -11,11 +10,19 @@ import pytest
 
 import metalora_jax as ml
 from experiments.peer.client import Peer
+from experiments.peer.rollout import rollout as lerobot_rollout
 from metalora_jax.adaptation import adapter, lerobot_policy
+from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.agent import Executing
+from metalora_jax.data.normalize import Statistics
+from metalora_jax.envs.so101.simulator import CAMERAS, HOME, JOINTS
+from metalora_jax.policies.smolvla.presets import preset
+from metalora_jax.training.pretrain import train_tokenizer
 from tests import lerobot_robot_fake
+from tests.policies.tiny_smolvla import build
 
 pytestmark = pytest.mark.lerobot
+CLOSED_LOOP = Path(__file__).parents[2] / "experiments" / "peer" / "closed_loop.py"
 TASK, KEY, CHUNK = "open the drawer", jax.random.key(0), 10
 
 
@@ -39,17 +46,9 @@ def python(lerobot_python):
 
 def rollout(python, tmp_path, policy, *flags):
     """What the robot was told: (look, command) of every step."""
-    robot = Path(lerobot_robot_fake.__file__).parent
-    (tmp_path / robot.name).symlink_to(robot)
-    metadata = tmp_path / f"{robot.name}-0.dist-info" / "METADATA"
-    metadata.parent.mkdir()
-    metadata.write_text(f"Metadata-Version: 2.1\nName: {robot.name}\nVersion: 0\n")
-    log = tmp_path / "log.json"
-    command = [Path(python).with_name("lerobot-rollout"), f"--policy.path={policy}", f"--task={TASK}"]
-    command += ["--robot.type=fake", f"--robot.log={log}", '--robot.cameras_shown=["front", "wrist"]']
-    command += ["--play_sounds=false", "--return_to_initial_position=false", *flags]
-    environment = {"PYTHONPATH": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_LEROBOT_HOME": str(tmp_path / "home")}
-    subprocess.run(command, check=True, env={**os.environ, **environment}, stdin=subprocess.DEVNULL)
+    log, robot = tmp_path / "log.json", Path(lerobot_robot_fake.__file__).parent
+    made_up = "--robot.type=fake", f"--robot.log={log}", '--robot.cameras_shown=["front", "wrist"]'
+    lerobot_rollout(python, tmp_path, robot, f"--policy.path={policy}", f"--task={TASK}", *made_up, *flags)
     return json.loads(log.read_text())["told"]
 
 
@@ -71,6 +70,25 @@ def test_chunks_are_computed_while_the_last_one_is_executed(python, tmp_path, po
     told = rollout(python, tmp_path, policy, "--duration=3", "--fps=10", "--inference.type=rtc")
     assert len(told) > CHUNK
     assert np.isfinite([command for _, command in told]).all()
+
+
+@pytest.mark.so101
+def test_the_closed_loop_is_the_projects_own(python, tmp_path):
+    dims, home, wide = len(JOINTS), np.array(HOME, np.float32), np.full(len(JOINTS), 20, np.float32)
+    sizes = dict(image_size=64, patch_size=16, vocab_size=320, max_tokens=14, num_steps=2)
+    model = build(**sizes, cameras=len(CAMERAS), max_state_dim=dims, max_action_dim=dims)
+    base = bases.make(model, train_tokenizer(["lift the red cube"], 320), Statistics(home, wide, home, wide))
+    start = adapter.fresh(base, preset("head", b_std=0.1))
+    adapter.save(tmp_path / "adapter", base, start.placement, start.meta_params, config={})
+    lerobot_policy.write(tmp_path / "policy", base, tmp_path / "adapter", CAMERAS, (64, 64))
+    command = [python, CLOSED_LOOP, f"--policy={tmp_path / 'policy'}", f"--output={tmp_path / 'out.json'}", "--seed=3"]
+    subprocess.run([*command, "--starts=2", "--steps=8", "--execute=2", "--fps=200"], check=True)
+    out = json.loads((tmp_path / "out.json").read_text())
+    assert len(out["lerobot"]) == len(out["here"]) == 2
+    for theirs, ours in zip(out["lerobot"], out["here"], strict=True):
+        assert np.std(theirs["commands"], axis=0).min() > 1  # degrees: it moves
+        np.testing.assert_allclose(theirs["commands"], ours["commands"], atol=4e-5)
+        assert any(theirs["success"]) == ours["success"]
 
 
 def test_guidance_and_refusals_in_lerobot(python, tmp_path, policy, agent):
