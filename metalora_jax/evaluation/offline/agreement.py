@@ -1,7 +1,7 @@
 """Whether an offline measure says what closed loop will: rank correlations, and what they get who choose by it.
 
-P policies lie in cells: those of one cell are for the same task and robot, and one of them is to be chosen. A measure is
-an error, of which less should be better; agreement is the rank correlation of less of it with more success, 1 at best.
+P policies lie in cells: those of one cell are for the same task and robot, and one of them is to be chosen. A measure
+is an error, of which less should be better; agreement is the rank correlation of less of it with more success.
 """
 
 from collections.abc import Hashable, Sequence
