@@ -268,7 +268,7 @@ def test_studies_of_offline_error(config):
     for task in study.tasks:
         assert study.control.cap(task)
     last = study.first_demo + 100 * len(study.cells)
-    assert 30_000 < study.first_demo  # the base has learned from lower starts, see so101_demos
+    assert study.first_demo > 30_000  # the base has learned from lower starts, see so101_demos
     assert last < FIRST_EVALUATION_SEED
     offsets = [condition.joint_offset for condition in study.conditions.values() if condition.joint_offset]
     assert {tuple(-degrees for degrees in offset) for offset in offsets} == set(offsets)
