@@ -166,7 +166,7 @@ def _blocks(
         "Spearman's rank correlation of less of the measure with more success: 1 is a perfect predictor, 0 none. "
         f"Within a cell: the mean over the {found['scaled'].cells} of {len(cells)} cells where success differs. "
         "Chosen: the policy of a cell with the least of the measure; best: in how many cells it is one of those that "
-        f"succeed most. Choosing by lot gives {lot:.0%}, the best of each cell {best:.0%}, which flatters: it is the best in "
+        f"succeed most. Choosing by lot gives {lot:.0%}, the best of each cell {best:.0%}, which flatters: it is so in "
         "these very episodes. Brackets: 95 % bootstrap intervals over conditions."
     )
     if study.episodes > 1:
