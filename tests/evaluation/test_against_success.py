@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.prediction import Prediction, recorded
 from metalora_jax.evaluation.offline import against_success as study
-from metalora_jax.evaluation.offline import agreement_report
+from metalora_jax.evaluation.offline import agreement_report, measure, rivals
 from metalora_jax.evaluation.protocol import experiment
 from metalora_jax.evaluation.reports.records import RecordError, read_episodes
 from metalora_jax.evaluation.rollout import Outcome
@@ -70,14 +71,25 @@ def test_every_policy_is_measured_and_run(made, finished):
     assert len({(row.cell, row.measures["scaled"]) for row in rows}) == len(rows)
 
 
-def test_measures_tell_held_out_demonstrations_from_those_learned_from(finished):
-    last = [row for row in study.read(finished / study.OFFLINE) if row.made == (0.1, 3)]
-    start = [row for row in study.read(finished / study.OFFLINE) if not row.steps]
-    gains = [
-        {name: a.measures[name] - b.measures[name] for name in ("learned_loss", "loss")}
-        for a, b in zip(start, last, strict=True)
-    ]
-    assert np.mean([gain["learned_loss"] for gain in gains]) > np.mean([gain["loss"] for gain in gains])
+def test_measures_in_closed_form():
+    """Off by two standard deviations in the first step on what was held out, exact on what was learned from."""
+    demos, base = make_demos("reach", 3), make_base()
+    seen = recorded({"reach": demos}, base.preprocessor)
+    scale, unseen = base.statistics.action_std, seen.demo < 2
+    off = np.zeros_like(seen.actions)
+    off[unseen, 0] = 2 * scale
+    sides = Prediction(seen.actions + np.stack([off, -off]), seen.actions + off / 2, np.where(unseen, 5.0, 3.0))
+    far = Prediction((seen.actions + 9 * scale)[None], seen.actions + 9 * scale)
+    known = rivals.Meaning(np.zeros(4, bool), "")
+    result = measure.assembled(base, seen, demos, {"own": sides, rivals.HOLD: far}, known)
+    steps = [6 - 1, 7 - 1]  # frames of the held-out episodes: one step less is ahead of each than of the one before
+    chunk = base.sizes.chunk
+    share = np.mean([n / sum(min(chunk, left) for left in range(1, n + 1)) for n in steps])  # of real steps, the first
+    two = np.mean([n / sum(min(2, left) for left in range(1, n + 1)) for n in steps])
+    wanted = dict(scaled=2 * share, worst_joint=2 * share, units=2 * share * scale.mean(), first_step=2.0)
+    wanted |= dict(executed=2 * two, root_mean_square=2 * np.sqrt(share), spread=2 * share, no_noise=share)
+    wanted |= dict(mean_of_draws=0, joints=0, loss=5, learned_error=0, learned_loss=3)
+    assert study.measured(result, "own", held_out=2, execute=2) == pytest.approx(wanted, abs=1e-5)
 
 
 def test_a_second_start_does_what_is_missing_alone(made, finished, monkeypatch):
