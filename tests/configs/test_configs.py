@@ -19,6 +19,7 @@ from metalora_jax.data.tasks import Splits, check_disjoint
 from metalora_jax.envs import metaworld, so101
 from metalora_jax.envs.collect import Collection
 from metalora_jax.envs.metaworld import INSTRUCTIONS
+from metalora_jax.evaluation.offline.against_success import Study
 from metalora_jax.evaluation.protocol.checks import check_retention, check_splits
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.protocol.few_shot import Protocol
@@ -173,6 +174,8 @@ def test_the_config_of_a_committed_run_is_read(path):
     config = json.loads(path.read_text())
     if "arms" in config:
         assert set(Comparison.from_config(config).arms) == set(config["arms"])
+    elif "held_out" in config:
+        assert Study.from_config(config).to_json() == config
     else:
         assert config.keys() == {"control", "tasks"} or "type" in config  # of evaluate_base.py, or a base's
 
@@ -256,6 +259,19 @@ def test_base_recipes(config):
         assert len(data.cameras) == sizes.cameras
         assert (known.state_dim, known.action_dim) == (sizes.state, sizes.action)
         assert recipe.control.execute <= sizes.chunk
+
+
+@pytest.mark.parametrize("config", configs_with("held_out"))
+def test_studies_of_offline_error(config):
+    study, known = Study.from_config(config), world_of(config)
+    assert set(study.cameras) <= set(known.cameras)
+    for task in study.tasks:
+        assert study.control.cap(task)
+    last = study.first_demo + 100 * len(study.cells)
+    assert study.first_demo > 30_000  # the base has learned from lower starts, see so101_demos
+    assert last < FIRST_EVALUATION_SEED
+    offsets = [condition.joint_offset for condition in study.conditions.values() if condition.joint_offset]
+    assert {tuple(-degrees for degrees in offset) for offset in offsets} == set(offsets)
 
 
 def test_conditions_go_all_around():
