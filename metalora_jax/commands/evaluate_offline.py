@@ -12,15 +12,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags, logging
+from absl import flags
 
 from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.adapter import Start
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.learner import Learner
-from metalora_jax.data import content, sources, widths
-from metalora_jax.data.sources import embodiment as embodiments
+from metalora_jax.data import content, sources, support, widths
 from metalora_jax.data.sources import held_out
 from metalora_jax.evaluation.doctor import sets
 from metalora_jax.evaluation.offline import measure, page
@@ -66,8 +65,7 @@ def main(_: list[str]) -> None:
     cameras = tuple(_CAMERAS.value) or sources.choose_cameras(_DEMOS.value, known, keys)
     whole = sources.open(_DEMOS.value, cameras, keys, episodes=names, skip_bad=_SKIP_BAD.value)
     for whose, robot in robots.items():
-        for doubt in embodiments.check(whole.embodiment, robot, whose):
-            logging.warning("%s: %s", whole.path, doubt)
+        support.hold(whole, robot, whose)
     there = {task: whole.find(task) for task in tasks if whole.listing(plain.find(task))}
     read = {task: list(whole.recorded(name)) for task, name in there.items()}
     unseen = {task: [demo for _, demo in found] for task, found in read.items()}
