@@ -16,7 +16,7 @@ from tests import own_robot
 
 ROOT = Path(__file__).parents[1]
 # What makes the page's training as short as it can be.
-SMALL = ("outer.steps=2", "meta.inner_steps=2", "batch.meta_batch=1", "batch.noise_draws=1")
+SMALL = ("outer.steps=2", "meta.inner_steps=1", "batch.meta_batch=1", "batch.noise_draws=1")
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,7 @@ def test_every_step_of_the_page_runs_from_it(installed, tmp_path):
         if command == "few_shot" or any(name in word for word in words for name in ("deployments", "aloha", "arm_")):
             continue  # further trainings; tests/test_own_robot.py holds them against recipes and flags
         if command == "meta_train":
+            words = [word.replace("=own_robot", "=own_robot:head") for word in words]
             words += [f"--config.{field}" for field in SMALL]
         if command == "doctor":
             words += ["--fail_on=never"]  # four episodes in so few colours are no sound dataset
