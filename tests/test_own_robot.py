@@ -82,8 +82,9 @@ def folder(tmp_path_factory) -> Path:
     there = tmp_path_factory.mktemp("robots")
     policy = own_robot.write_policy(there / "policy")
     for name, kind in (("so100", SO100), ("aloha", ALOHA), ("arm", CARTESIAN)):
-        source = sources.open(own_robot.write(there / name, kind, TASKS, 4), ())
-        base, _ = bases.convert(policy, [demo for task in TASKS for demo in source.demos(task)])
+        source = sources.open(own_robot.write(there / name, kind, TASKS, 4), kind.cameras)
+        demos = [demo for task in TASKS for demo in source.demos(task)]
+        base, _ = bases.convert(policy, demos, embodiment=source.embodiment)
         bases.save(there / f"{name}_base", base)
     return there
 
