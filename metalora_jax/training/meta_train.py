@@ -65,8 +65,8 @@ def setting(recipe: Recipe) -> Setting:
     left = learned(data, recipe.validation)
     if apart := left.drop[len(data.drop) :]:
         logging.info("validation looks at episodes %s, and nothing is learned from them", ",".join(map(str, apart)))
-    check_there(left)
     check_fits(recipe._replace(data=left), base)
+    check_there(left)
     robot = data.embodiment
     for doubt in embodiments.check(robot, base.embodiment):
         logging.warning("%s: %s", data.directory, doubt)
