@@ -5,8 +5,9 @@
         --workdir=runs/meta
 
 The directory may be a name on the hub with a revision, `lerobot/svla_so100_pickplace@main`. Tasks, cameras and episodes
-are read from the data. Of five tasks the last is held out, and of each task the last episode: they are named when the
-run starts, for judging afterwards. A placement follows a colon, `--config=own_robot:expert`: plan (the default),
+are read from the data. Of five tasks the last is held out, for judging afterwards, and of each task the last episode:
+the adapter is held against those as it is learned, and WORKDIR/best is the one that does best there. The log names them
+when the run starts. A placement follows a colon, `--config=own_robot:expert`: plan (the default),
 expert, decoder, head, lerobot, all_linear.
 
 With one or two tasks there is little to learn about adapting. Copies of each on other robots of the same kind, whose
@@ -45,7 +46,6 @@ def get_config(placement: str = "plan") -> ConfigDict:
         skip_bad=False,
         frames=placeholder(int),  # all
         held_out_tasks=0.2,
-        held_out_episodes=("last:1",),
     )
     config = common.training("fomaml_rates", data, None, steps=300)
     config.base = "runs/base"
@@ -53,6 +53,7 @@ def get_config(placement: str = "plan") -> ConfigDict:
     config.batch.update(meta_batch=4, frames=4, query_frames=4, noise_draws=4)
     config.meta.inner_steps = 5
     config.meta.micro_batch = 1
+    config.validation = dict(every=50, episodes=("last:1",))
     config.symmetries = None
     config.deployments = DeploymentRange()._asdict()  # none
     return config

@@ -73,8 +73,11 @@ def write(root: Path, kind: Kind, tasks: Sequence[str], each: int, **options) ->
 
 
 def write_policy(directory: Path) -> Path:
-    """A SmolVLA in lerobot's layout, of a size that a test can train, for three cameras."""
-    return lerobot_directory.write(directory, dataclasses.replace(lerobot_directory.small(), cameras=3))
+    """A SmolVLA in lerobot's layout, of a size that a test can train, for three cameras; it has seen an SO-100."""
+    known = {"mean": np.zeros(6, np.float32), "std": np.full(6, SO100.scale, np.float32)}
+    statistics = {f"{part}.{name}": known[name] for part in ("observation.state", "action") for name in known}
+    config = dataclasses.replace(lerobot_directory.small(), cameras=3)
+    return lerobot_directory.write(directory, config, statistics)
 
 
 def commands(page: Path = PAGE) -> list[list[str]]:

@@ -4,6 +4,7 @@ import ast
 import re
 from pathlib import Path
 from runpy import run_path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from metalora_jax.adaptation import base as bases
 from metalora_jax.commands import recipes
 from metalora_jax.commands.main import summaries
 from metalora_jax.data import sources
+from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.training import meta_train
 from metalora_jax.training.recipe import Recipe
 from tests import own_robot
@@ -41,7 +43,7 @@ def test_the_page_goes_from_the_data_to_a_robot():
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words[1:3]))
-def test_every_command_on_the_page_exists_with_its_flags(words):
+def test_every_command_on_the_page_exists_with_its_flags(words, monkeypatch):
     command = words[1]
     if command not in summaries():
         pytest.skip(f"no command {command} yet")
@@ -51,7 +53,13 @@ def test_every_command_on_the_page_exists_with_its_flags(words):
     assert {name for name in flags if "." not in name} <= flags_of(command)
     if fields := {name for name in flags if "." in name}:
         [path] = [word.partition("=")[2] for word in recipes.resolve([f"--config={flags['config']}"])]
-        config = run_path(path)["get_config"]()
+        made = run_path(path.partition(":")[0])["get_config"]
+        if ":" in path:  # it reads the data that follow; its fields are those of any dataset
+            monkeypatch.setattr(sources, "open", lambda *_: SimpleNamespace(names=lambda: ("a", "b", "c")))
+            monkeypatch.setattr(sources, "cameras_of", lambda *_: {"top": "top"})
+            config = made(path.partition(":")[2])
+        else:
+            config = made()
         for name in fields:
             section = config
             for part in name.split(".")[1:]:
@@ -74,8 +82,9 @@ def folder(tmp_path_factory) -> Path:
     there = tmp_path_factory.mktemp("robots")
     policy = own_robot.write_policy(there / "policy")
     for name, kind in (("so100", SO100), ("aloha", ALOHA), ("arm", CARTESIAN)):
-        source = sources.open(own_robot.write(there / name, kind, TASKS, 4), ())
-        base, _ = bases.convert(policy, [demo for task in TASKS for demo in source.demos(task)])
+        source = sources.open(own_robot.write(there / name, kind, TASKS, 4), kind.cameras)
+        demos = [demo for task in TASKS for demo in source.demos(task)]
+        base, _ = bases.convert(policy, demos, embodiment=source.embodiment)
         bases.save(there / f"{name}_base", base)
     return there
 
@@ -84,11 +93,29 @@ def folder(tmp_path_factory) -> Path:
 def test_the_recipe_fits_the_robot(folder, name, kind):
     asked = recipe(folder / name, folder / f"{name}_base")
     known = meta_train.setting(asked)
-    assert known.frames.demos == dict.fromkeys(TASKS, 3)  # the last of each is held out
+    assert known.frames.demos == dict.fromkeys(TASKS, 3)  # validation looks at the last of each
     assert known.frames.images.shape[1] == len(kind.cameras)
     assert known.frames.actions[TASKS[0]][0].shape[1] == len(kind.names)
     rows = meta_train.batches(asked, known.frames)(0)
     assert np.isfinite(rows.support.target.actions).all()
+
+
+def test_the_few_shot_recipe_reads_tasks_and_cameras_from_the_data(tmp_path):
+    tasks = (*TASKS, "push the cube")
+    data = own_robot.write(tmp_path / "data", ALOHA, tasks, 2)
+    get_config = run_path(str(ROOT / "configs" / "own_robot_few_shot.py"))["get_config"]
+    made = Comparison.from_config(get_config(str(data)).to_dict())
+    parts = made.trained["meta"].data, made.validation, made.test
+    assert [task for part in parts for task in part.tasks] == list(sources.open(data, ()).names())
+    assert {tuple(part.cameras) for part in parts} == {ALOHA.cameras}
+    assert {name: type(arm).__name__ for name, arm in made.arms.items()} == dict(
+        meta="Recipe", control="Recipe", lora="Fresh", head_lora="Fresh"
+    )
+    assert get_config(f"{data}:cam_high").test.cameras == ("cam_high",)
+    with pytest.raises(ValueError, match="name the dataset after a colon"):
+        get_config()
+    with pytest.raises(ValueError, match="has 2 tasks: one to learn, one to choose rates by, one to test on"):
+        get_config(str(own_robot.write(tmp_path / "few", ALOHA, TASKS, 1)))
 
 
 def test_deployments_are_tasks_too(folder):
@@ -117,7 +144,7 @@ def test_conditions_that_do_not_fit_are_refused_before_data_are_read(folder, mon
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (dict(held_out_episodes=("last:2",)), "'pick up the cube' has 2 demonstrations to learn from, .* are 3"),
+        (dict(held_out_episodes=("last:1",)), "'pick up the cube' has 2 demonstrations to learn from, .* are 3"),
         (dict(cameras=("a", "b", "c", "d")), "4 cameras .* and the base takes 3: choose some"),
         (dict(directory=""), r"data\.directory is not set"),
     ],

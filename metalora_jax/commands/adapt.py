@@ -23,30 +23,23 @@ the end the adapted policy is held against standing still, on those episodes or 
 those of the new task, so that the adapted policy can still do them.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from absl import flags, logging
 
 from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
-from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.conventions import doubts
-from metalora_jax.adapters import count
-from metalora_jax.data import instructions, sources, widths
+from metalora_jax.data import instructions, sources, support, widths
 from metalora_jax.data.augment import ImageAugmentation
-from metalora_jax.data.demos import DemoError
 from metalora_jax.data.plausibility import refuse_idle, trimmed
 from metalora_jax.data.sources import embodiment as embodiments
-from metalora_jax.data.sources import held_out
 from metalora_jax.data.sources.embodiment import Embodiment
-from metalora_jax.evaluation.offline import measure
-from metalora_jax.training.adapt import HOLD_OUT, JUDGED, Adapted, Options, adapt
+from metalora_jax.data.support import Wanted
+from metalora_jax.evaluation.offline import closing
+from metalora_jax.training.adapt import Options, adapt
 from metalora_jax.training.metrics import Sink, tensorboard_sink, wandb_sink
-from metalora_jax.training.validation import FEW, FEW_SAMPLES, MANY, SAMPLES
 from metalora_jax.types import Demo
-from metalora_jax.words import listed
 
 _DEFAULT = Options()
 _ADAPTER = flags.DEFINE_string("adapter", "", "Adapter directory to start from; empty: the one in the package.")
@@ -89,102 +82,11 @@ _REPLAY_FRAMES = flags.DEFINE_integer("replay_frames", 32, "Frames of earlier ta
 _SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Seed of minibatches, flow noise and variants.")
 
 
-def _earlier(
-    instruction: str, cameras: Sequence[str], keys: dict[str, str], known: Embodiment
-) -> dict[str, list[Demo]]:
-    source = sources.open(_REPLAY.value, cameras, keys, skip_bad=_SKIP_BAD.value)
-    _hold(source, known)
+def _earlier(wanted: Wanted, instruction: str, known: Embodiment) -> dict[str, list[Demo]]:
+    source = sources.open(_REPLAY.value, wanted.cameras, wanted.keys, skip_bad=wanted.skip_bad)
+    support.hold(source, known)
     found = sources.read(source, source.names(), 1)
     return {task: demos for task, demos in found.items() if demos[0].instruction != instruction}
-
-
-def _hold(source: sources.Source, known: Embodiment) -> None:
-    """Refuses data of a robot that the adapter cannot act on, and says what else differs, before pictures are read."""
-    for doubt in embodiments.check(source.embodiment, known, "the adapter"):
-        logging.warning("%s: %s", source.path, doubt)
-
-
-class _Read(NamedTuple):
-    """What is read of the dataset."""
-
-    demos: list[Demo]
-    learned: list[int | str]  # the dataset's own numbers of `demos`
-    unseen: list[Demo]  # of the same task: those that are held out, or the next one that is not learned from
-    told: str  # where `unseen` come from, in words
-    robot: Embodiment  # that recorded them
-
-
-def _demonstrations(cameras: Sequence[str], keys: dict[str, str], known: Embodiment) -> _Read:
-    every: dict[str, Any] = {"keys": keys, "drop": _DROP.value, "skip_bad": _SKIP_BAD.value}
-    every["episodes"] = _EPISODES.value
-    whole = sources.open(_DEMOS.value, cameras, **every)
-    _hold(whole, known)
-    task = _TASK.value or whole.only()
-    kept = held_out.held_out(whole, [task], _HELD_OUT.value) if _HELD_OUT.value else ()
-    source = whole
-    if kept:
-        source = sources.open(_DEMOS.value, cameras, **every | {"drop": (*_DROP.value, *kept)})
-    read = list(source.recorded(task, _SHOTS.value))
-    demos, used = [demo for _, demo in read], [episode for episode, _ in read]
-    unseen, told = demos, "the demonstrations themselves, which flatters"
-    following = [e for e in source.listing(source.find(task)) if e not in used and e.number is not None][:1]
-    names = kept or tuple(held_out.name(source, episode) for episode in following)
-    try:
-        if names:
-            judging = sources.open(_DEMOS.value, cameras, **every | {"drop": (), "episodes": names})
-            unseen = list(judging.demos(task))
-            told = f"episode {listed(list(map(str, names)), 12)}, {'held out' if kept else 'not learned from'}"
-    except DemoError as error:
-        if kept:
-            raise
-        logging.warning("the next episode cannot be held against the adapted policy: %s", error)
-    if _PARAPHRASES.value:
-        [demos] = instructions.paraphrased({task: demos}, instructions.read(Path(_PARAPHRASES.value))).values()
-    return _Read(demos, [held_out.name(source, episode) for episode in used], unseen, told, whole.embodiment)
-
-
-def _report(demos: list[Demo], start: adapter.Start, result: Adapted, earlier: int) -> None:
-    learned, kept_back = result.frames
-    rows = [
-        ("task", demos[0].instruction),
-        ("demonstrations", f"{len(demos)}, {learned + kept_back} frames"),
-        ("adapted", f"{count(result.theta).total} parameters on {len(start.learner.theta)} maps"),
-        ("steps", f"{_STEPS.value} in {result.seconds:.2f} s, excluding compilation"),
-        ("support loss", f"{_change(result.support_loss)} on the {learned} frames used for adaptation"),
-        ("held-out loss", _held_out(result, kept_back)),
-    ]
-    if result.unmoved and start.head is None:
-        count_, first = len(result.unmoved), listed(result.unmoved)
-        rows.insert(3, ("did not move", f"the parameters on {count_} of {len(start.learner.theta)} maps: {first}"))
-    if result.best is not None:
-        before, best = result.validation[0], result.best
-        change = f"{before.error:.3f} -> {best.error:.3f} standard deviations, loss {_change((before.loss, best.loss))}"
-        rows.append(("held-out error", f"{change}, after step {best.step} of {result.validation[-1].step}"))
-    if result.replay_loss is not None:
-        rows.append(("earlier tasks", f"{_change(result.replay_loss)}, {earlier} of them"))
-    rows.append(("", f"(each measured on up to {JUDGED} minibatches, spread over its frames)"))
-    rows.append(("adapter", _OUTPUT.value))
-    for name, text in rows:
-        print(f"{name + ':' if name else '':16}{text}")
-
-
-def _against_standing_still(base: Base, result: Adapted, read: _Read) -> str:
-    """One line, in capitals where adapting was of no use."""
-    most, samples = (FEW, FEW_SAMPLES) if base.large else (MANY, SAMPLES)
-    settings = measure.Settings(stride=1, most=most, samples=samples)
-    task = read.demos[0].instruction
-    found = measure.evaluate(base, {"adapted": result.learner}, {task: read.unseen}, {task: read.demos}, settings)
-    return f"On {read.told}: {measure.verdict(found, 'adapted', 'the adapted policy')}"
-
-
-def _held_out(result: Adapted, kept_back: int) -> str:
-    if result.held_out_loss is None:
-        return f"no held-out frames: every {HOLD_OUT}th is kept back, and there are fewer"
-    return f"{_change(result.held_out_loss)} on {kept_back} others of the same demonstrations"
-
-
-def _change(losses: tuple[float, float]) -> str:
-    return f"{losses[0]:.3f} -> {losses[1]:.3f}"
 
 
 def _sinks(output: Path) -> list[Sink]:
@@ -208,8 +110,16 @@ def main(_: list[str]) -> None:
     keys = sources.read_keys(_KEYS.value)
     known = start.embodiment
     cameras = tuple(_CAMERAS.value) or sources.choose_cameras(_DEMOS.value, known.cameras, keys)
-    read = _demonstrations(cameras, keys, known)
+    wanted = Wanted(
+        *(_DEMOS.value, cameras, keys, _TASK.value, _SHOTS.value, _HELD_OUT.value),
+        drop=_DROP.value,
+        episodes=_EPISODES.value,
+        skip_bad=_SKIP_BAD.value,
+    )
+    read = support.read(wanted, known)
     demos = read.demos
+    if _PARAPHRASES.value:
+        [demos] = instructions.paraphrased({read.task: demos}, instructions.read(Path(_PARAPHRASES.value))).values()
     widths.check({demos[0].instruction: demos}, base.statistics, base.sizes)
     refuse_idle(demos, base.statistics, "leave it out, or record it again")
     if _TRIM_IDLE.value:
@@ -230,7 +140,7 @@ def main(_: list[str]) -> None:
         data_frames=_DATA_FRAMES.value,
     )
     augment = ImageAugmentation(variants=_VARIANTS.value, seed=_SEED.value)
-    earlier = _earlier(demos[0].instruction, cameras, keys, known) if _REPLAY.value else None
+    earlier = _earlier(wanted, demos[0].instruction, known) if _REPLAY.value else None
     result = adapt(base, start, demos, options, augment, earlier, read.unseen if _HELD_OUT.value else (), sinks)
     recipe = {
         "from": start.digest,
@@ -240,7 +150,7 @@ def main(_: list[str]) -> None:
         "shots": _SHOTS.value,
         "drop": _DROP.value,
         "skip_bad": _SKIP_BAD.value,
-        "episodes": read.learned,
+        "episodes": read.episodes,
         "held_out_episodes": _HELD_OUT.value,
         "validation": [each._asdict() for each in result.validation],
         **options._replace(fast=start.head)._asdict(),
@@ -251,5 +161,5 @@ def main(_: list[str]) -> None:
     }
     robot = robot.over(known)
     adapter.save(output, base, start.placement, {"theta": result.theta}, config=recipe, embodiment=robot)
-    _report(demos, start, result, len(earlier or ()))
-    print(_against_standing_still(base, result, read))
+    print("\n".join(closing.lines(read, start, result, _STEPS.value, len(earlier or ()), _OUTPUT.value)))
+    print(closing.against_standing_still(base, result, read))

@@ -20,7 +20,7 @@ from metalora_jax.adaptation.adapter import Start
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.conventions import quick
 from metalora_jax.adaptation.learner import Learner
-from metalora_jax.data import content, sources
+from metalora_jax.data import content, sources, support
 from metalora_jax.data.sources import held_out
 from metalora_jax.evaluation.doctor import sets
 from metalora_jax.evaluation.offline import measure, page
@@ -39,7 +39,7 @@ _HELD_OUT = flags.DEFINE_list(
     "held_out_episodes", None, "Episodes to judge on: 3,7 or 40-49, last:2 (of each task), every:10.", required=True
 )
 _SHOTS = flags.DEFINE_integer("shots", None, "Demonstrations of each task for the rivals; default: all.", lower_bound=1)
-_CAMERAS = flags.DEFINE_list("cameras", ["agentview"], "Cameras, in the order of the base.")
+_CAMERAS = flags.DEFINE_list("cameras", [], "Cameras, in the order of the base; empty: those of the first adapter.")
 _KEYS = flags.DEFINE_list("keys", [], "camera=FEATURE, state=FEATURE or action=FEATURE, of a dataset with other names.")
 _DROP = flags.DEFINE_list("drop", [], "Demonstrations not to read, by the dataset's own numbers: 3,7; or task:3.")
 _SKIP_BAD = flags.DEFINE_bool("skip_bad", False, "Leave out demonstrations that cannot be used, and say which.")
@@ -60,7 +60,13 @@ def main(_: list[str]) -> None:
     names = held_out.held_out(plain, tasks, _HELD_OUT.value)
     base = bases.load(_BASE.value or None)
     starts = {path: adapter.load(path, base) for path in _ADAPTER.value}
-    whole = sources.open(_DEMOS.value, _CAMERAS.value, keys, episodes=names, skip_bad=_SKIP_BAD.value)
+    robots = {f"the adapter {path}": start.embodiment for path, start in starts.items()}
+    robots = robots or {"the base": base.embodiment}
+    known = next(iter(robots.values())).cameras
+    cameras = tuple(_CAMERAS.value) or sources.choose_cameras(_DEMOS.value, known, keys)
+    whole = sources.open(_DEMOS.value, cameras, keys, episodes=names, skip_bad=_SKIP_BAD.value)
+    for whose, robot in robots.items():
+        support.hold(whole, robot, whose)
     there = {task: whole.find(task) for task in tasks if whole.listing(plain.find(task))}
     read = {task: list(whole.recorded(name)) for task, name in there.items()}
     unseen = {task: [demo for _, demo in found] for task, found in read.items()}
@@ -73,10 +79,10 @@ def main(_: list[str]) -> None:
     policies: dict[str, Learner | None] = {path: start.learner for path, start in starts.items()}
     labels = {path: f"Adapter {path}" for path in starts}
     if _SCRATCH.value:
-        policies["scratch"] = _from_scratch(base, next(iter(starts.values()), None), tuple(unseen), drop, keys)
+        policies["scratch"] = _from_scratch(base, next(iter(starts.values()), None), tuple(unseen), drop, cameras, keys)
         labels["scratch"] = f"LoRA from scratch, {_SCRATCH.value} steps"
     policies["base"], labels["base"] = None, "Base without adapter"
-    joints = sets.layout(Path(_DEMOS.value), _CAMERAS.value, keys).action
+    joints = sets.layout(sources.local(_DEMOS.value), cameras, keys).action
     result = measure.evaluate(base, policies, unseen, training, settings, joints)
     config = {
         "base": _BASE.value,
@@ -86,7 +92,7 @@ def main(_: list[str]) -> None:
         "held_out_episodes": list(names),
         "drop": _DROP.value,
         "shots": _SHOTS.value,
-        "cameras": _CAMERAS.value,
+        "cameras": cameras,
         "keys": keys,
         **settings._asdict(),
         "scratch_steps": _SCRATCH.value,
@@ -122,12 +128,17 @@ def _shown(labels: Mapping[str, str], name: str) -> str:
 
 
 def _from_scratch(
-    base: Base, like: Start | None, tasks: Sequence[str], drop: Sequence[int | str], keys: dict[str, str]
+    base: Base,
+    like: Start | None,
+    tasks: Sequence[str],
+    drop: Sequence[int | str],
+    cameras: Sequence[str],
+    keys: dict[str, str],
 ) -> Learner:
     """LoRA from scratch, where the first adapter has its own."""
     if like is None or len(tasks) != 1:
         raise ValueError("--scratch_steps adapts like the first --adapter, to one --task: name both")
-    source = sources.open(_DEMOS.value, _CAMERAS.value, keys, drop=drop, skip_bad=_SKIP_BAD.value)
+    source = sources.open(_DEMOS.value, cameras, keys, drop=drop, skip_bad=_SKIP_BAD.value)
     demos = list(source.demos(tasks[0], _SHOTS.value))
     options = _OPTIONS._replace(optimizer="adam", learning_rate=_RATE.value, steps=_SCRATCH.value, seed=_SEED.value)
     return adapt(base, adapter.fresh(base, like.placement, _SEED.value), demos, options).learner

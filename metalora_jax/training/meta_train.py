@@ -62,12 +62,15 @@ def setting(recipe: Recipe) -> Setting:
     data, held_out = resolved(recipe.data.with_cameras(base.embodiment.cameras))
     recipe = recipe._replace(data=data)
     logging.info("%s", described(data, held_out))
-    check_there(data)
-    check_fits(recipe, base)
+    left = learned(data, recipe.validation)
+    if apart := left.drop[len(data.drop) :]:
+        logging.info("validation looks at episodes %s, and nothing is learned from them", ",".join(map(str, apart)))
+    check_fits(recipe._replace(data=left), base)
+    check_there(left)
     robot = data.embodiment
     for doubt in embodiments.check(robot, base.embodiment):
         logging.warning("%s: %s", data.directory, doubt)
-    read = read_demos(learned(data, recipe.validation))
+    read = read_demos(left)
     robot = robot.measured([demo for recorded in read.values() for demo in recorded])
     extended = recipe.symmetries, recipe.paraphrases, recipe.deployments
     demos = augmented(read, data.cameras, *extended)
@@ -263,6 +266,7 @@ def validation(recipe: Recipe, known: Setting, best: Path) -> Callable[[int, loo
         steps=recipe.meta.inner_steps,
         frames=recipe.batch.frames,
         seed=recipe.seed,
+        each=recipe.data.frames,
         relabel=relabel,
     )
     there = manifest_of(best) if best.exists() else None  # of the run that this one resumes

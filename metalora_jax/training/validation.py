@@ -87,7 +87,7 @@ def cells(data: DataConfig, validation: Validation, shots: int) -> dict[str, Cel
         unseen = data._replace(episodes=names, drop=()).open()
         there = [task for task in data.tasks if unseen.listing(unseen.find(task))]
         query = sources.read(unseen, there)
-        support = read_demos(learned(data, validation)._replace(tasks=there, demos=shots, digest=""))
+        support = read_demos(learned(data, validation)._replace(tasks=there, demos=shots, digest="", others={}))
         made |= {task: Cell(support[task], query[task]) for task in there}
     return made
 
@@ -122,6 +122,7 @@ class Look:
         steps: int,
         frames: int,
         seed: int,
+        each: int | None = None,
         relabel: Callable[[np.random.Generator], Relabel | None] = lambda _: None,
     ):
         """Computes the frozen front of all frames.
@@ -132,9 +133,10 @@ class Look:
           stage: where its frozen front ends.
           steps, frames: inner steps, and frames in the minibatch of each.
           seed: of minibatches and conditions.
+          each: frames of each demonstration that is adapted to, spread evenly; None: all.
           relabel: draws the hidden condition of a cell.
         """
-        support = gather({task: cell.support for task, cell in made.items()}, base.preprocessor)
+        support = gather({task: cell.support for task, cell in made.items()}, base.preprocessor, each=each)
         most = FEW if base.large else MANY
         query = recorded({task: cell.query for task, cell in made.items()}, base.preprocessor, most=most)
         known, self._unseen = frozen_outputs(base, [support, query.frames], stage)

@@ -61,6 +61,7 @@ def choices(name: str, get_config: Callable) -> tuple:
     own = {
         "smolvla": presets.NAMES,
         "own_robot": presets.NAMES,
+        "own_robot_few_shot": (),  # the user's dataset: tests/test_own_robot.py
         "libero_demos": ("picking",),
         "libero_randomised": ("picking",),
         "libero_small": tuple(COMMON["SPLITS"]),
