@@ -147,7 +147,7 @@ def waiting(bar: tqdm, what: str) -> Iterator[Callable[[], None]]:
             bar.unpause()
             bar.set_postfix_str("", refresh=False)
 
-    bar.set_postfix_str(what, refresh=False)
+    bar.set_postfix_str(what)
     thread.start()
     try:
         yield end

@@ -18,7 +18,7 @@ from metalora_jax.data.sources.names import feature_names, read_keys
 )
 def test_the_likeliest_feature_is_suggested(tmp_path, present, camera, likely):
     features = ("index", "observation.state", "action", *present)
-    with pytest.raises(DemoError, match=rf"name its feature with keys, such as {camera}=\S*{likely};"):
+    with pytest.raises(DemoError, match=rf"name its feature with keys, such as {camera}=\S*{likely}[,;]"):
         feature_names(tmp_path, features, (camera,), {}, [name for name in present if "image" in name])
 
 

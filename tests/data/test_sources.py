@@ -136,7 +136,9 @@ def test_what_is_no_source(tmp_path):
         sources.open(tmp_path / "recah_demo.hdf5", CAMERAS)
     with pytest.raises(DemoError, match=r"reach_demo\.hdf5: damaged"):
         list(sources.open(tmp_path, CAMERAS).demos("reach"))
-    with pytest.raises(DemoError, match="keys name 'topview'; known: state, action and the cameras agentview"):
+    with pytest.raises(
+        DemoError, match="keys name 'topview'; known: state, action, instruction, paraphrases and the cameras agentview"
+    ):
         sources.open(tmp_path, CAMERAS, {"topview": "front"})
 
 

@@ -255,7 +255,8 @@ def test_collecting_under_conditions_says_where_it_came_from(tmp_path):
 def test_a_lerobot_dataset_has_lerobot_s_names_of_the_joints(tmp_path):
     demo = Demo("lift the red cube", np.zeros((3, 2, 8, 8, 3), np.uint8), np.ones((3, 6), "f"), np.ones((3, 6), "f"))
     joints = [f"{joint}.pos" for joint in JOINTS]
-    lerobot_v3.write(tmp_path / "set", [demo], CAMERAS, fps=10, robot_type="so101_follower", joints=joints)
+    named = {"state": joints, "action": joints}
+    lerobot_v3.write(tmp_path / "set", [demo], CAMERAS, fps=10, robot_type="so101_follower", joints=named)
     features = json.loads((tmp_path / "set" / "meta" / "info.json").read_text())["features"]
     assert features["action"]["names"] == features["observation.state"]["names"] == joints
     assert joints[0] == "shoulder_pan.pos"

@@ -161,7 +161,7 @@ def test_the_log_drops_a_torn_line_and_refuses_other_inputs(tmp_path):
     ("change", "message"),
     [
         (dict(offline=None), "a section `control` .* or `offline` .*: name one of the two"),
-        (dict(films=dict(tasks=("reach",), steps=2)), "need a simulator: leave them out with `offline`"),
+        (dict(films=dict(tasks=("reach",), steps=2)), "need a simulator: not with `offline`"),
         (dict(offline=dict(stride=0)), "offline.stride is 0"),
         (dict(arms=dict(hold=dict(placement=(HEADS,)))), "arms: 'hold' is the name of a rival"),
     ],

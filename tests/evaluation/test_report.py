@@ -41,7 +41,7 @@ def test_tables_show_what_the_estimate_and_what_the_lower_bound_reach():
 def test_the_report_says_what_not_paired_means_where_an_entry_is(tmp_path, partners, said):
     episodes = row("meta", "011") + row("lora", partners) + row("base", "000", shots=0, steps=0)
     (tmp_path / "episodes.jsonl").write_text(
-        "".join(to_line(dataclasses.replace(e, fingerprint=pin(tmp_path, {}))) for e in episodes)
+        "".join(to_line(dataclasses.replace(e, fingerprint=pin(tmp_path, {}, adapter=e.method))) for e in episodes)
     )
     (tmp_path / "config.json").write_text("{}")
     write_report(tmp_path, reference="meta")
@@ -101,7 +101,7 @@ def pin(path, config, **fields) -> str:
 
 def run_directory(path, config=None) -> list[Episode]:
     path.mkdir()
-    mark = pin(path, config or {})
+    marks = {method: pin(path, config or {}, adapter=method) for method in ("meta <1>", "base|x")}
     rng = np.random.default_rng(0)
     episodes = [
         episode(m, bool(rng.random() < p + 0.02 * k), shots, k, task=t, meta_seed=s, episode_seed=i)
@@ -115,7 +115,7 @@ def run_directory(path, config=None) -> list[Episode]:
     ]
     episodes += row("meta <1>", "01", split="base") + row("meta <1>", "11", split="base", adapter_on=False)
     told = row("meta <1>", "00", shots=1, steps=10, meta_seed=0, task="door", told="close the door")
-    episodes = [dataclasses.replace(e, fingerprint=mark) for e in episodes + told]
+    episodes = [dataclasses.replace(e, fingerprint=marks[e.method]) for e in episodes + told]
     (path / "episodes.jsonl").write_text("".join(map(to_line, episodes)))
     if config is not None:
         (path / "config.json").write_text(json.dumps(config))

@@ -14,7 +14,6 @@ from metalora_jax.adaptation.adapter import load as load_adapter
 from metalora_jax.adapters.directory import AdapterError
 from metalora_jax.data import libero_hdf5, sources
 from metalora_jax.data.config import DataConfig, read_demos
-from metalora_jax.data.demos import DemoError
 from metalora_jax.data.sources.embodiment import Embodiment
 from metalora_jax.training import meta_train as module
 from metalora_jax.training import task_batches
@@ -81,7 +80,7 @@ def test_the_robot_is_recorded_and_held_against_the_base(config, trained, tmp_pa
     monkeypatch.setattr(module.logging, "warning", lambda text, *args: said.append(text % args))
     bases.save(tmp_path / "base", make_base()._replace(embodiment=Embodiment(("agentview", "wrist"), fps=30.0)))
     data = config["data"] | {"cameras": ()}
-    with pytest.raises(DemoError, match="wrist"):  # by default the base's, both
+    with pytest.raises(ValueError, match=r"2 cameras \(agentview, wrist\)"):  # by default the base's, both
         read(config | {"base": str(tmp_path / "base"), "data": data})
     known = read(config | {"base": str(tmp_path / "base")})
     assert any("it never sees wrist, which it was trained with" in line for line in said)
