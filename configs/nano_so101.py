@@ -26,8 +26,8 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.data = dict(
-        clean=common.data("runs/so101/demos/clean", common.SO101_TASKS, 40, common.SO101_CAMERAS),
-        noisy=common.data("runs/so101/demos/noisy", common.SO101_TASKS, 60, common.SO101_CAMERAS),
+        clean=common.data("runs/so101/demos/clean", common.SO101_TASKS, 100, common.SO101_CAMERAS),
+        noisy=common.data("runs/so101/demos/noisy", common.SO101_TASKS, 120, common.SO101_CAMERAS),
     )
     config.model = dict(
         type="smolvla",
@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
         max_state_dim=6,
         max_action_dim=6,
         vision_hidden=64,
-        vision_layers=2,
+        vision_layers=1,
         vision_mlp=192,
         text_mlp=192,
         layers=3,
@@ -52,15 +52,15 @@ def get_config() -> ConfigDict:
         ensemble=placeholder(float),
         simulator=dict(fps=10),
     )
-    config.batch = 32
-    config.noise_draws = 2
+    config.batch = 48
+    config.noise_draws = 1
     config.augment = ImageAugmentation(variants=1)._asdict()  # the picture itself alone
     config.symmetries = SymmetryConfig("so101")._asdict()  # none
     config.shift = 0
     config.brightness = 0.1
-    config.learning_rate = 1e-3
+    config.learning_rate = 2e-3
     config.opening = 0.5
-    config.steps = 9500
+    config.steps = 6000
     config.warmup = 200
     config.weight_decay = 1e-3
     config.checkpoint_every = 250

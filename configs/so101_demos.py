@@ -1,4 +1,4 @@
-"""Records the demonstrations that configs/nano_so101.py reads: twelve tasks of the SO-101, 40 + 60 of each, 64 px.
+"""Records the demonstrations that configs/nano_so101.py reads: twelve tasks of the SO-101, 100 + 120 of each, 64 px.
 
 Cameras: front and wrist. Control at 10 Hz; --config.simulator.fps=30 records at 30 Hz, into a directory of its own.
 
@@ -18,7 +18,7 @@ common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
 
 
 def get_config() -> ConfigDict:
-    """Parts differ in their seeds, and in whether the joints are pushed (`noise`, in degrees)."""
+    """Parts differ in whether the joints are pushed (`noise`, in degrees); no two demonstrations share a scene."""
     config = ConfigDict()
     config.directory = "runs/so101/demos"
     config.world = "so101"
@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     config.workers = 2
     config.simulator = dict(fps=10)
     config.parts = dict(
-        clean=dict(tasks=common.SO101_TASKS, demos=40, first_seed=10_000, noise=0.0),
-        noisy=dict(tasks=common.SO101_TASKS, demos=60, first_seed=20_000, noise=1.5),
+        clean=dict(tasks=common.SO101_TASKS, demos=100, first_seed=100_000, apart=1_000, noise=0.0),
+        noisy=dict(tasks=common.SO101_TASKS, demos=120, first_seed=200_000, apart=1_000, noise=1.5),
     )
     return config

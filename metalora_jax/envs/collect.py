@@ -52,6 +52,7 @@ class Part(NamedTuple):
     suite: str | None = None
     folder: str | None = None  # of another part, to be written to; None: one of the part's own name
     conditions: ConditionRange = ConditionRange()  # domain randomisation
+    apart: int = 0  # between the first seeds of two tasks; 0: all tasks are recorded from the same starts
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "Part":
@@ -84,7 +85,7 @@ class Collection(NamedTuple):
                 task,
                 Path(self.directory, part.folder or name, f"{task}_demo.hdf5"),
                 part.demos,
-                part.first_seed,
+                part.first_seed + part.apart * index,
                 part.noise,
                 self.world,
                 self.image_size,
@@ -92,7 +93,7 @@ class Collection(NamedTuple):
                 self.simulator,
             )
             for name, part in self.parts.items()
-            for task in (part.tasks or libero_files.suite_tasks(str(part.suite)))
+            for index, task in enumerate(part.tasks or libero_files.suite_tasks(str(part.suite)))
         ]
 
 
