@@ -112,6 +112,8 @@ def _set_to_none(section: ConfigDict, field: str) -> None:
 
 def _last_line(error: Exception) -> str:
     """What went wrong: absl puts the traceback of a config file that cannot be read ahead of it."""
+    if error.args and isinstance(error.args[0], KeyError):  # what an attribute error of a config is about
+        error = error.args[0]
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, KeyError) and (unknown := _UNKNOWN.fullmatch(text)):
         return f"no field {unknown[1]!r}" + (f"; did you mean {unknown[2]}?" if unknown[2] else "")

@@ -264,7 +264,7 @@ def test_a_lerobot_dataset_has_lerobot_s_names_of_the_joints(tmp_path):
     [back] = sources.open(tmp_path / "set", CAMERAS).demos("lift the red cube")
     np.testing.assert_array_equal(back.actions, demo.actions)
     with pytest.raises(DemoError, match="has 6 dimensions, and 5 joints are named"):
-        lerobot_v3.write(tmp_path / "other", [demo], CAMERAS, fps=10, joints=joints[:5])
+        lerobot_v3.write(tmp_path / "other", [demo], CAMERAS, fps=10, joints={"action": joints[:5]})
 
 
 @pytest.mark.so101

@@ -140,8 +140,9 @@ def test_a_bar_that_waits_counts_the_seconds():
             done()
             bar.update()
         bar.update()
-    first, waited, *rest = file.getvalue().splitlines()
+    first, began, waited, *rest = file.getvalue().splitlines()
     assert "compiling" not in first
+    assert began.endswith("compiling")
     assert waited.endswith("compiling, 1 s")
     assert rest
     assert not any("compiling" in line for line in rest)

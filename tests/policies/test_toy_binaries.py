@@ -145,6 +145,7 @@ def test_the_toy_acts_in_closed_loop(root):
         "--config.control.max_steps=3",
         f"--workdir={root / 'judged'}",
         "--episodes=1",
+        "--altered_episodes=0",
         "--workers=1",
     )
     [line] = (root / "judged" / "episodes.jsonl").read_text().splitlines()
