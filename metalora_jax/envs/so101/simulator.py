@@ -36,7 +36,7 @@ class SO101:
     """One task, see `world.Simulator`. A start is the seed that all places are drawn from, whatever the task."""
 
     def __init__(self, task: str, cameras: Sequence[str] = CAMERAS, image_size: int = 64, fps: int = 10):
-        """Reads the model (3 s the first time, then 0.1 s), with a renderer for `cameras` at `image_size` [px].
+        """Reads the model, built once and then cached, with a renderer for `cameras` at `image_size` [px].
 
         Args:
           task: one of `tasks.TASKS`.
@@ -98,7 +98,7 @@ class SO101:
         self._start = self._cube().copy()
 
     def observe(self) -> Frame:
-        """Renders the cameras (about 4 ms each at 64 px)."""
+        """Renders the cameras."""
         self._begun()
         images = []
         for camera in self._cameras:
