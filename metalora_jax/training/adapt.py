@@ -283,7 +283,7 @@ def _descended(
                 with waiting(bar, "compiling"):
                     compiled[size] = program.lower(*arguments).compile()
             began = time.perf_counter()
-            with waiting(bar, "so many in one program"):
+            with waiting(bar, "running"):
                 theta, _, _, state = jax.block_until_ready(compiled[size](*arguments))
             seconds += time.perf_counter() - began
             bar.update(size)
