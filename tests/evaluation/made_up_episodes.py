@@ -1,7 +1,9 @@
 """Episodes that nobody ran, for counts by hand."""
 
 from metalora_jax.evaluation.reports.records import Episode
-from metalora_jax.evaluation.reports.summary import Section, Settings, summarise
+from metalora_jax.evaluation.reports.sections import Section
+from metalora_jax.evaluation.reports.settings import Settings
+from metalora_jax.evaluation.reports.summary import summarise
 
 
 def episode(method="meta", success=True, shots=5, steps=10, **fields) -> Episode:

@@ -17,7 +17,8 @@ from metalora_jax.evaluation.reports import document, figures, provenance, stati
 from metalora_jax.evaluation.reports.provenance import Inputs
 from metalora_jax.evaluation.reports.records import Episode, to_line
 from metalora_jax.evaluation.reports.report import write_report
-from metalora_jax.evaluation.reports.summary import Settings, summarise
+from metalora_jax.evaluation.reports.settings import Settings
+from metalora_jax.evaluation.reports.summary import summarise
 from tests.evaluation.made_up_episodes import episode, only_section, row
 
 

@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
-from metalora_jax.evaluation.reports import statistics, summary
+from metalora_jax.evaluation.reports import contrasts, statistics
 from metalora_jax.evaluation.reports.records import Episode
-from metalora_jax.evaluation.reports.summary import Settings, summarise
+from metalora_jax.evaluation.reports.settings import Settings
+from metalora_jax.evaluation.reports.summary import summarise
 from tests.evaluation.made_up_episodes import episode, only_section, row
 
 
@@ -196,7 +197,7 @@ def test_unknown_settings_and_reference_are_refused():
 
 
 def test_pair_key_separates_conditions():
-    keys = {summary.pair_key(episode(condition=c)) for c in ({}, {"latency": 1}, {"latency": 2})}
+    keys = {contrasts.pair_key(episode(condition=c)) for c in ({}, {"latency": 1}, {"latency": 2})}
     assert len(keys) == 3
 
 

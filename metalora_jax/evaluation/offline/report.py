@@ -15,6 +15,7 @@ from metalora_jax.evaluation.offline.rivals import NAMES
 from metalora_jax.evaluation.protocol.plan import BASE
 from metalora_jax.evaluation.reports import document, provenance
 from metalora_jax.evaluation.reports.records import RecordError
+from metalora_jax.evaluation.reports.settings import Settings
 from metalora_jax.evaluation.reports.statistics import (
     Difference,
     Interval,
@@ -23,7 +24,6 @@ from metalora_jax.evaluation.reports.statistics import (
     pair,
     paired_difference,
 )
-from metalora_jax.evaluation.reports.summary import Settings
 from metalora_jax.evaluation.reports.tables import inputs_table, p_text
 from metalora_jax.machine import files
 

@@ -17,7 +17,7 @@ from metalora_jax.evaluation.offline.measure import Settings as Offline
 from metalora_jax.evaluation.protocol.few_shot import Protocol
 from metalora_jax.evaluation.protocol.grid import Grid
 from metalora_jax.evaluation.protocol.scene import Opening
-from metalora_jax.evaluation.reports.summary import Settings
+from metalora_jax.evaluation.reports.settings import Settings
 from metalora_jax.fields import check_positive, each, from_fields, optional, to_fields
 from metalora_jax.training.methods import LEARNED, OPTIMIZERS
 from metalora_jax.training.recipe import Recipe

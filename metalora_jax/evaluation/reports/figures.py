@@ -12,8 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from metalora_jax.evaluation.reports.points import Point
+from metalora_jax.evaluation.reports.sections import Section
+from metalora_jax.evaluation.reports.settings import Settings
 from metalora_jax.evaluation.reports.statistics import Interval
-from metalora_jax.evaluation.reports.summary import Point, Section, Settings
 
 # Okabe and Ito's colours, which all common kinds of colour vision tell apart, without their yellow (too pale on white).
 # The reference method, which a report is about, is strong and blue; markers repeat the distinction in print.

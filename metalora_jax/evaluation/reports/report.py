@@ -1,6 +1,6 @@
 """The report of an evaluation, from its raw episodes alone: `python -m metalora_jax.evaluation.reports RUN_DIR`.
 
-Reads `episodes*.jsonl` (see `records`) and, when there, `config.json`, whose `report` entry holds `summary.Settings`.
+Reads `episodes*.jsonl` (see `records`) and, when there, `config.json`, whose `report` entry holds `settings.Settings`.
 Writes into RUN_DIR/report:
 
     index.html    everything in one page, pictures included
@@ -38,7 +38,9 @@ from metalora_jax.evaluation.reports.document import (
 )
 from metalora_jax.evaluation.reports.provenance import Standing, Unpinned, examine
 from metalora_jax.evaluation.reports.records import read_run
-from metalora_jax.evaluation.reports.summary import Section, Settings, Summary, summarise
+from metalora_jax.evaluation.reports.sections import Section
+from metalora_jax.evaluation.reports.settings import Settings
+from metalora_jax.evaluation.reports.summary import Summary, summarise
 from metalora_jax.evaluation.reports.tables import between, named, p_text, percent
 from metalora_jax.machine import files
 

@@ -6,9 +6,12 @@ from metalora_jax.evaluation.alterations import meaning
 from metalora_jax.evaluation.reports import figures
 from metalora_jax.evaluation.reports.contrasts import Alteration, Retention, WrongInstruction
 from metalora_jax.evaluation.reports.document import Table
+from metalora_jax.evaluation.reports.points import Point
+from metalora_jax.evaluation.reports.power import Power
 from metalora_jax.evaluation.reports.provenance import Carrier, Standing
+from metalora_jax.evaluation.reports.sections import Section
+from metalora_jax.evaluation.reports.settings import Settings
 from metalora_jax.evaluation.reports.statistics import Interval
-from metalora_jax.evaluation.reports.summary import Point, Power, Section, Settings
 
 NONE = "–"
 
