@@ -98,8 +98,12 @@ def _gpu() -> str | None:
     return "no GPU in use; enable with: pip install -e '.[gpu]' && JAX_PLATFORMS=cuda pytest -m gpu"
 
 
+# The files that take longest, the longest first.
+LONG = (
+    *("test_wheel", "test_notebooks", "test_meta_train", "test_adapt", "test_experiment", "test_golden_adapter"),
+    *("test_cost", "test_names_travel", "test_offline_comparison"),
+)
 # Each returns why its tests cannot run here, or None. Asked only when a test carries the marker.
-LONG = {"test_notebooks", "test_meta_train", "test_experiment", "test_golden_adapter", "test_cost"}
 REQUIREMENTS = {
     "metaworld": _metaworld,
     "so101": _so101,
@@ -132,7 +136,8 @@ def pytest_unconfigure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Files that take long begin first, so that no worker ends alone with one of them.
-    items.sort(key=lambda item: item.path.stem not in LONG)
+    order = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
     reason = functools.cache(lambda name: REQUIREMENTS[name]())
     for item in items:
         for name in REQUIREMENTS:

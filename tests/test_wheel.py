@@ -13,6 +13,7 @@ import pytest
 from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
 from tests import own_robot
+from tests.child_processes import COMPILED_ONCE
 
 ROOT = Path(__file__).parents[1]
 # What makes the page's training as short as it can be.
@@ -52,7 +53,7 @@ def installed(wheel, tmp_path_factory) -> Path:
 
 
 def run(script: Path, *words: str, cwd: Path) -> str:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | COMPILED_ONCE
     done = subprocess.run([script, *words], cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"metalora {' '.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done.stdout

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -78,12 +79,6 @@ def _against_predictions(base: Base, demos: Sequence[Demo]) -> list[str]:
     signs = np.ones(len(base.statistics.action_mean), np.float32)
     reversed_gripper = np.append(signs[:-1], np.float32(-1))
 
-    @jax.jit
-    def losses(params: Any, observation: Observation, targets: list[ActionChunk]) -> list[jax.Array]:
-        model: Policy = nnx.merge(graph, params)
-        context, key = model.context(observation), jax.random.key(0)
-        return [stages.loss(model, context, target, key, draws=4, action_dim=len(signs)) for target in targets]
-
     rows, plain = rows_and_labels(frames, _TASK, range(len(demos)))
     _, reverse = rows_and_labels(frames, _TASK, range(len(demos)), lambda actions: actions * reversed_gripper)
     picks = np.linspace(0, len(rows) - 1, FEW if base.large else MANY).astype(int)
@@ -101,11 +96,22 @@ def _against_predictions(base: Base, demos: Sequence[Demo]) -> list[str]:
     ):
         for name, view in VIEWS.items():
             turned = seen.images[(np.s_[:], np.s_[:], *view)]
-            found[name] = [float(loss) for loss in losses(params, seen._replace(images=turned), targets)]
+            found[name] = [
+                float(loss) for loss in _losses(params, seen._replace(images=turned), targets, graph, len(signs))
+            ]
             go()
             bar.update()
     caches.note("conventions", key, json.dumps(found))
     return _said(found)
+
+
+@partial(jax.jit, static_argnames=("graph", "action_dim"))
+def _losses(
+    params: Any, observation: Observation, targets: list[ActionChunk], graph: nnx.GraphDef, action_dim: int
+) -> list[jax.Array]:
+    model: Policy = nnx.merge(graph, params)
+    context, key = model.context(observation), jax.random.key(0)
+    return [stages.loss(model, context, target, key, draws=4, action_dim=action_dim) for target in targets]
 
 
 def _said(found: Mapping[str, Sequence[float]]) -> list[str]:

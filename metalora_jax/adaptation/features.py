@@ -4,10 +4,12 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 
 from metalora_jax import trees
 from metalora_jax.adaptation.feature_cache import Entry, FeatureCache
@@ -39,7 +41,7 @@ class _Prepared:
 
 def compute(
     frames: Frames,
-    model_of: Callable[[PyTree], PyTree],
+    graph: nnx.GraphDef,
     phi: PyTree,
     stage: Stage,
     progress: Callable[[int], None],
@@ -50,7 +52,7 @@ def compute(
 
     Args:
       frames: the data set.
-      model_of: phi -> policy; its adapters, if any, must lie above `stage`.
+      graph: of the policy; its adapters, if any, must lie above `stage`.
       phi: frozen weights.
       stage: see `Policy.stage_of`.
       progress: called with the number of frames done since the last call.
@@ -63,17 +65,14 @@ def compute(
     """
     if stage == "observation":  # nothing is computed, so there is nothing to cache
         cache = None
-        if size(frames, model_of, phi, stage) > IN_MEMORY:
+        if size(frames, graph, phi, stage) > IN_MEMORY:
             rows = np.arange(frames.variants * len(frames.state))
             progress(len(rows))
             mask = np.ones((len(rows), frames.images.shape[1]), bool)
             images: Any = _Prepared(frames)
             return Observation(images, mask, *frames.text(rows), frames.state[rows % len(frames.state)])
 
-    @jax.jit
-    def run(phi: PyTree, observation: Observation) -> PyTree:
-        return advance(model_of(phi), observation, stage)
-
+    run = partial(_advanced, graph=graph, stage=stage)
     at_once, blocks = AT_ONCE, _blocks(frames)
     if jax.default_backend() != "cpu":
         at_once = BATCH if cache else AT_ONCE_ELSEWHERE
@@ -111,10 +110,15 @@ def compute(
     return jax.tree.unflatten(structure, [whole([entry[name] for entry in pieces]) for name in pieces[0]])
 
 
-def size(frames: Frames, model_of: Callable[[PyTree], PyTree], phi: PyTree, stage: Stage) -> int:
+@partial(jax.jit, static_argnames=("graph", "stage"))
+def _advanced(phi: PyTree, observation: Observation, *, graph: nnx.GraphDef, stage: Stage) -> PyTree:
+    return advance(nnx.merge(graph, phi), observation, stage)
+
+
+def size(frames: Frames, graph: nnx.GraphDef, phi: PyTree, stage: Stage) -> int:
     """Size of what `compute` returns, in bytes; nothing is computed."""
     one = frames.observe(np.zeros(1, int))
-    outputs = jax.eval_shape(lambda phi, observation: advance(model_of(phi), observation, stage), phi, one)
+    outputs = jax.eval_shape(partial(_advanced, graph=graph, stage=stage), phi, one)
     each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(outputs))
     return each * frames.variants * len(frames.state)
 

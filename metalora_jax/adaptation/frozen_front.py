@@ -25,7 +25,7 @@ def frozen_outputs(base: Base, several: Sequence[Frames], stage: Stage) -> list[
     megabyte. Where those of all data sets do not fit METALORA_CACHE_GIB, each step computes them from the features.
     """
     graph, params = nnx.split(base.model)
-    needed = sum(features.size(frames, lambda phi: nnx.merge(graph, phi), params, stage) for frames in several)
+    needed = sum(features.size(frames, graph, params, stage) for frames in several)
     if stage == "context" and needed > feature_cache.limit():
         logging.warning(
             "the contexts of %d frames would take %.3g GiB, %s allows %.3g: every step computes its own again, from "
@@ -57,7 +57,5 @@ def frozen_output(base: Base, frames: Frames, stage: Stage) -> PyTree:
             compiled()
             bar.update(count)
 
-        frozen = features.compute(
-            frames, lambda phi: nnx.merge(graph, phi), params, stage, done, cache, base.fingerprint
-        )
+        frozen = features.compute(frames, graph, params, stage, done, cache, base.fingerprint)
     return frozen if features.on_host(frozen) else jax.tree.map(jnp.asarray, frozen)

@@ -1,8 +1,9 @@
 """From a few demonstrations and a meta-learned adapter to an adapter for their task."""
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -112,6 +113,12 @@ def inner_loop(
     return run
 
 
+@functools.cache
+def program(optimizer: str, noise_draws: int, options: InnerOptions, keep: tuple[int, ...] = ()) -> Any:
+    """`inner_loop` under jit; the same for the same arguments, so that a process compiles it once for each shape."""
+    return jax.jit(inner_loop(optimizer, noise_draws, options, keep))
+
+
 def inner_optimizer(optimizer: str, meta_params: PyTree, rate: jax.Array) -> optax.GradientTransformation:
     """ "learned", whose rates are those of `meta_params` times `rate`, or a name in `methods.OPTIMIZERS`."""
     if optimizer == "learned":
@@ -176,14 +183,13 @@ def adapt(
     support = _support(frames, known, frozen, replay, options)
     theta, last, seconds, curve = _descended(start, support, options, look if unseen else None)
 
-    @jax.jit
-    def loss(start: Learner, theta: PyTree, batch: Batch) -> jax.Array:
-        return loss_fn(start, draws=FEW_DRAWS if base.large else DRAWS)(theta, batch, jax.random.key(1))
+    draws = FEW_DRAWS if base.large else DRAWS
 
     def change(name: str, batches: Sequence[Batch]) -> tuple[float, float]:
         """Mean losses before and after."""
         every = [(at, batch) for at in (start.meta_params["theta"], theta) for batch in batches]
-        found = [float(loss(start.learner, *one)) for one in progress(every, description=f"{name} loss", delay=1.0)]
+        shown = progress(every, description=f"{name} loss", delay=1.0)
+        found = [float(_loss(start.learner, *one, draws=draws)) for one in shown]
         before, after = (float(np.mean(half)) for half in np.split(np.array(found, np.float32), 2))
         return before, after
 
@@ -262,13 +268,19 @@ def _support(frames: Frames, known: Rows, frozen: PyTree, replay: Replay | None,
     return behind(support, others, axis=1)
 
 
+@functools.partial(jax.jit, static_argnames="draws")
+def _loss(start: Learner, theta: PyTree, batch: Batch, draws: int) -> jax.Array:
+    return loss_fn(start, draws=draws)(theta, batch, jax.random.key(1))
+
+
 def _descended(
     start: Start, support: Batch, options: Options, look: Callable[[int, PyTree], Validated] | None
 ) -> tuple[PyTree, PyTree, float, tuple[Validated, ...]]:
     """The best theta and the last, seconds of the steps without compilation, and what was seen on the way."""
-    inner = InnerOptions(fast=start.head if options.fast is None else options.fast, max_norm=options.max_norm)
+    fast = start.head if options.fast is None else options.fast
+    inner = InnerOptions(fast=None if fast is None else tuple(fast), max_norm=options.max_norm)
     key, rate = jax.random.key(options.seed), jnp.float32(options.learning_rate)
-    program = jax.jit(inner_loop(options.optimizer, options.noise_draws, inner))
+    run = program(options.optimizer, options.noise_draws, inner)
     theta = best = start.meta_params["theta"]
     state = meta.initial_state(theta, inner_optimizer(options.optimizer, start.meta_params, rate), inner)
     curve = [look(0, theta)] if look else []
@@ -281,7 +293,7 @@ def _descended(
             arguments = (start.learner, start.meta_params | {"theta": theta}, part, key, rate, jnp.int32(first), state)
             if size not in compiled:
                 with waiting(bar, "compiling"):
-                    compiled[size] = program.lower(*arguments).compile()
+                    compiled[size] = run.lower(*arguments).compile()
             began = time.perf_counter()
             with waiting(bar, "running"):
                 theta, _, _, state = jax.block_until_ready(compiled[size](*arguments))

@@ -1,5 +1,6 @@
 """Meta-training: learns theta on a base from many tasks or many deployment conditions, into an adapter directory."""
 
+import functools
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.conventions import quick
 from metalora_jax.adaptation.frozen_front import frozen_outputs
 from metalora_jax.adaptation.learner import Learner, learner, loss_fn
+from metalora_jax.adapters import Placement
 from metalora_jax.data import content
 from metalora_jax.data.config import check_there, described, read_demos, resolved, weights
 from metalora_jax.data.frames import Frames, Relabel, gather, rows_and_labels
@@ -164,15 +166,17 @@ def report_placement(known: Setting, frozen: PyTree) -> None:
     rows, labels = rows_and_labels(known.frames, next(iter(known.frames.demos)), (0,))
     batch = task_batches.fill(task_batches.Rows(rows[:4], ActionChunk(*(x[:4] for x in labels))), frozen)
 
-    def loss(theta: PyTree, start: Learner, batch: Batch) -> jax.Array:
-        return loss_fn(start, draws=1)(theta, batch, jax.random.key(0))
-
     with progress(description="gradients of every adapter", total=1, delay=1.0) as bar, waiting(bar, "compiling"):
-        gradients = jax.block_until_ready(jax.jit(jax.grad(loss))(theta, known.learner, batch))
+        gradients = jax.block_until_ready(_gradients(theta, known.learner, batch))
         bar.update()
     dead = adapters.dead_adapters(gradients)
     if dead:
         logging.warning("no gradient reaches the adapters on %s; leave them out of the placement", ", ".join(dead))
+
+
+@jax.jit
+def _gradients(theta: PyTree, start: Learner, batch: Batch) -> PyTree:
+    return jax.grad(loss_fn(start, draws=1))(theta, batch, jax.random.key(0))
 
 
 def outweighing(frames: Frames) -> list[str]:
@@ -226,16 +230,9 @@ def batches(recipe: Recipe, frames: Frames) -> Callable[[int], task_batches.Task
     return of
 
 
-def outer_step(recipe: Recipe, known: Setting, frozen: PyTree, optimizer: optax.GradientTransformation) -> loop.Step:
+def outer_step(recipe: Recipe, known: Setting, frozen: PyTree) -> loop.Step:
     """(state, rows, key) -> (state, metrics): one update, compiled, over row numbers of the frozen outputs."""
-
-    def update(
-        state: loop.TrainState, rows: task_batches.TaskRows, key: jax.Array, frozen: PyTree, start: Learner
-    ) -> tuple[loop.TrainState, dict[str, Array]]:
-        return loop.update(state, rows, key, make_gradient(method_of(recipe, start), frozen), optimizer)
-
-    # The learner is an argument: what a jitted function closes over becomes part of its program.
-    compiled = jax.jit(update, donate_argnums=0, compiler_options=sparing())
+    compiled = _update(recipe.meta, recipe.batch.noise_draws, _random(recipe.placement), recipe.outer)
 
     def step(state: loop.TrainState, rows: task_batches.TaskRows, key: jax.Array) -> Any:
         if features.on_host(frozen):
@@ -245,10 +242,28 @@ def outer_step(recipe: Recipe, known: Setting, frozen: PyTree, optimizer: optax.
     return step
 
 
+@functools.cache  # so that runs in one process that differ in seed or data compile once
+def _update(meta: methods.MetaConfig, draws: int, dropout: bool, outer: OuterConfig) -> Any:
+    optimizer = outer_optimizer(outer)
+
+    def update(
+        state: loop.TrainState, rows: task_batches.TaskRows, key: jax.Array, frozen: PyTree, start: Learner
+    ) -> tuple[loop.TrainState, dict[str, Array]]:
+        method = methods.build(loss_fn(start, draws=draws, dropout=dropout), meta)
+        return loop.update(state, rows, key, make_gradient(method, frozen), optimizer)
+
+    # The learner is an argument: what a jitted function closes over becomes part of its program.
+    return jax.jit(update, donate_argnums=0, compiler_options=sparing())
+
+
 def method_of(recipe: Recipe, start: Learner) -> MetaMethod:
     """The recipe's meta-method on the losses of `start`."""
-    dropout = any(rule.kind is not None and rule.kind.random for rule in recipe.placement)
-    return methods.build(loss_fn(start, draws=recipe.batch.noise_draws, dropout=dropout), recipe.meta)
+    loss = loss_fn(start, draws=recipe.batch.noise_draws, dropout=_random(recipe.placement))
+    return methods.build(loss, recipe.meta)
+
+
+def _random(placement: Placement) -> bool:
+    return any(rule.kind is not None and rule.kind.random for rule in placement)
 
 
 def validation(recipe: Recipe, known: Setting, best: Path) -> Callable[[int, loop.TrainState], dict[str, float]]:
@@ -313,7 +328,7 @@ def meta_train(recipe: Recipe, workdir: str | Path, sinks: Callable[[int], list]
     state = loop.run(
         workdir,
         loop.init(method_of(recipe, known.learner).init(known.learner.theta), optimizer),
-        outer_step(recipe, known, frozen, optimizer),
+        outer_step(recipe, known, frozen),
         batches(recipe, known.frames),
         steps=recipe.outer.steps,
         seed=recipe.seed,

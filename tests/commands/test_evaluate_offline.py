@@ -12,6 +12,7 @@ from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adapters import placement
 from metalora_jax.data import lerobot_v3
+from tests.child_processes import COMPILED_ONCE
 from tests.tiny_base import INSTRUCTIONS, make_base, make_demos
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.parquet
 
 def command(name: str, *flags: str) -> tuple[str, str]:
     """What it prints, and what it logs."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | COMPILED_ONCE
     words = [sys.executable, "-m", "metalora_jax.commands", name, *flags]
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr

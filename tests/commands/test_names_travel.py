@@ -16,6 +16,7 @@ from metalora_jax.data import lerobot_v3
 from metalora_jax.policies.smolvla.presets import preset
 from metalora_jax.types import Demo
 from tests import lerobot_directory
+from tests.child_processes import COMPILED_ONCE
 
 ROOT = Path(__file__).parents[2]
 JOINTS = ("pan.pos", "lift.pos", "elbow.pos", "flex.pos", "roll.pos", "gripper.pos")
@@ -23,7 +24,7 @@ JOINTS = ("pan.pos", "lift.pos", "elbow.pos", "flex.pos", "roll.pos", "gripper.p
 
 def run(where, command, *options):
     program = [sys.executable, "-m", "metalora_jax.commands", command, *options]
-    known = os.environ | {"PYTHONPATH": str(ROOT)}
+    known = os.environ | {"PYTHONPATH": str(ROOT)} | COMPILED_ONCE
     done = subprocess.run(program, capture_output=True, text=True, cwd=where, env=known, check=False)
     return done.stdout + done.stderr if done.returncode else done.stdout
 

@@ -76,7 +76,7 @@ def test_the_bank_holds_every_variant_and_the_cache_serves_them(tmp_path):
     graph, params = nnx.split(base.model)
 
     def frozen(cache):
-        return features.compute(made, lambda phi: nnx.merge(graph, phi), params, "features", lambda _: None, cache, "f")
+        return features.compute(made, graph, params, "features", lambda _: None, cache, "f")
 
     plain, stored = frozen(None), frozen(FeatureCache(tmp_path, 2**30))
     served = frozen(FeatureCache(tmp_path, 2**30))

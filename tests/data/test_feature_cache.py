@@ -23,7 +23,7 @@ def frozen(cache, stage="context", fingerprint="f", frames=None):
     graph, params = nnx.split(make_base().model)
     frames = frames or make_frames()
     done = []
-    made = features.compute(frames, lambda phi: nnx.merge(graph, phi), params, stage, done.append, cache, fingerprint)
+    made = features.compute(frames, graph, params, stage, done.append, cache, fingerprint)
     assert sum(done) == len(frames.state)
     return made
 

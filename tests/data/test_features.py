@@ -30,7 +30,7 @@ def test_bank_changes_neither_loss_nor_gradient(stage, monkeypatch):
     assert learn.stage == stage
     graph, params = nnx.split(base.model)
     done: list[int] = []
-    frozen = features.compute(frames, lambda phi: nnx.merge(graph, phi), params, stage, done.append)
+    frozen = features.compute(frames, graph, params, stage, done.append)
     count = len(frames.state)
     assert sum(done) == count
     assert all(leaf.shape[0] == count for leaf in jax.tree.leaves(frozen))
@@ -76,7 +76,7 @@ def test_what_is_computed_grows_with_the_frames_that_are_used(monkeypatch):
     seen, observe = [], Frames.observe
     monkeypatch.setattr(Frames, "observe", lambda self, rows: seen.append(rows) or observe(self, rows))
     graph, params = nnx.split(make_base().model)
-    features.compute(make_frames(), lambda phi: nnx.merge(graph, phi), params, "context", lambda _: None)
+    features.compute(make_frames(), graph, params, "context", lambda _: None)
     lengths = [len(demo.actions) for task in INSTRUCTIONS for demo in make_demos(task)]
     groups = [-(-len(rows) // features.AT_ONCE) for rows in seen]
     assert all(len(rows) == features.AT_ONCE * count for rows, count in zip(seen, groups, strict=True))
@@ -87,7 +87,7 @@ def test_a_gpu_is_given_many_frames_at_a_time_and_computes_the_same(monkeypatch)
     graph, params = nnx.split(make_base().model)
 
     def frozen():
-        return features.compute(make_frames(), lambda phi: nnx.merge(graph, phi), params, "context", lambda _: None)
+        return features.compute(make_frames(), graph, params, "context", lambda _: None)
 
     expected = frozen()
     seen, observe = [], Frames.observe
@@ -104,7 +104,7 @@ def test_pictures_that_do_not_fit_are_made_ready_when_they_are_looked_up(monkeyp
     graph, params = nnx.split(base.model)
 
     def computed():
-        return features.compute(frames, lambda phi: nnx.merge(graph, phi), params, "observation", lambda count: None)
+        return features.compute(frames, graph, params, "observation", lambda count: None)
 
     kept = computed()
     monkeypatch.setattr(features, "IN_MEMORY", 1000)

@@ -29,6 +29,7 @@ from metalora_jax.evaluation.benchmarks import scaling
 from metalora_jax.policies import registry
 from metalora_jax.training.pretrain import train_tokenizer
 from metalora_jax.types import Demo
+from tests.child_processes import COMPILED_ONCE
 from tests.policies import toy
 
 ROOT = Path(__file__).parents[2]
@@ -71,9 +72,7 @@ def root(tmp_path_factory):
 
 def program(name, *flags, fails=False):
     """Runs one of the programs as a user does; what it printed, or its error where it is to end in one."""
-    # What one program has compiled, however small, the next one finds.
-    shared = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    known = os.environ | {registry.PLUGINS: PLUGIN, "PYTHONPATH": str(ROOT)} | shared
+    known = os.environ | {registry.PLUGINS: PLUGIN, "PYTHONPATH": str(ROOT)} | COMPILED_ONCE
     command = [sys.executable, f"experiments/{name}.py", *map(str, flags)]
     done = subprocess.run(command, cwd=ROOT, env=known, capture_output=True, text=True, timeout=300)
     assert (done.returncode != 0) == fails, done.stdout + done.stderr

@@ -28,8 +28,15 @@ def test_adapting_lowers_the_loss_and_keeps_frames_back(start):
     assert np.isfinite(result.held_out_loss).all()
     assert sum(result.frames) == sum(len(demo.actions) for demo in demos)
     assert result.frames[1] == sum(result.frames) // 10
-    again = adapt(make_base(), start, demos, ADAM)
+
+
+def test_adapting_again_compiles_nothing_and_gives_the_same(start, monkeypatch):
+    demos, options = make_demos("reach")[:1], ADAM._replace(steps=1)
+    result = adapt(make_base(), start, demos, options)
+    monkeypatch.setattr(module, "loss_fn", None)  # needed for tracing alone
+    again = adapt(make_base(), start, demos, options)
     assert trees.digest(again.theta) == trees.digest(result.theta)
+    assert again.support_loss == result.support_loss
 
 
 def test_a_mask_holds_the_rest_still(start):

@@ -154,31 +154,6 @@ def test_unknown_fields_are_named(config, section, field, complaint):
         read(wrong)
 
 
-def test_kept_tasks_are_not_adapted_to_and_stand_in_every_query(config, tmp_path, monkeypatch):
-    kept, *others = config["data"]["tasks"]
-    made, original = [], task_batches.task_batch
-
-    def noted(*arguments):
-        made.append(original(*arguments))
-        return made[-1]
-
-    monkeypatch.setattr(task_batches, "task_batch", noted)
-    keeping = config | {"batch": config["batch"] | dict(retained_tasks=(kept,), retained_frames=6)}
-    recipe = Recipe.from_config(keeping)
-    meta_train(recipe, tmp_path)
-    frames = module.setting(recipe).frames
-
-    def rows_of(tasks):
-        return set(task_batches.all_rows(frames, tasks).rows)
-
-    assert len(made) == 3
-    for batch in made:
-        own, added = np.split(batch.query.rows, [4], axis=1)
-        assert added.shape == (2, 6)
-        assert set(added.ravel()) <= rows_of([kept])
-        assert {*own.ravel(), *batch.support.rows.ravel()} <= rows_of(others)
-
-
 def test_tasks_that_outweigh_the_others_are_named(config):
     frames = read(config).frames
     assert module.outweighing(frames) == []
@@ -290,13 +265,49 @@ def test_a_recipe_s_augmentation_reaches_what_is_learned_from(config, tmp_path):
     assert mask.any()
 
 
+KEPT, *OTHERS = INSTRUCTIONS
+KEEPING = dict(retained_tasks=(KEPT,), retained_frames=6)
+
+
 @pytest.fixture(scope="module")
-def validated(config, tmp_path_factory):
-    """A run that keeps out the last demonstration of every task, and looks at it after every second step."""
+def keeping(config, tmp_path_factory):
+    """A run that keeps out the last demonstration of every task, looks at it after every second step, and retains one.
+
+    Its config, its adapter, and the batches that it drew.
+    """
     left = config["data"] | dict(demos=3)
     known = config | {"data": left, "validation": dict(every=2, episodes=("last:1",))}
-    workdir = tmp_path_factory.mktemp("validated")
-    return known, meta_train(Recipe.from_config(known), workdir)
+    known["batch"] = config["batch"] | KEEPING
+    made, original = [], task_batches.task_batch
+
+    def noted(*arguments):
+        made.append(original(*arguments))
+        return made[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task_batches, "task_batch", noted)
+        trained = meta_train(Recipe.from_config(known), tmp_path_factory.mktemp("keeping"))
+    return known, trained, made
+
+
+@pytest.fixture(scope="module")
+def validated(keeping):
+    return keeping[:2]
+
+
+def test_kept_tasks_are_not_adapted_to_and_stand_in_every_query(keeping):
+    known, _, made = keeping
+    frames = read(known).frames
+
+    def rows_of(tasks):
+        return set(task_batches.all_rows(frames, tasks).rows)
+
+    assert len(made) == 3
+    for batch in made:
+        own, added = np.split(batch.query.rows, [4], axis=1)
+        assert added.shape == (2, 6)
+        assert set(added.ravel()) <= rows_of([KEPT])
+        assert {*own.ravel(), *batch.support.rows.ravel()} <= rows_of(OTHERS)
 
 
 def test_held_out_episodes_never_reach_training(config, validated):
@@ -328,6 +339,7 @@ def test_the_best_adapter_is_kept_beside_the_last(validated):
 def test_looking_does_not_change_what_is_learned(config, validated, tmp_path):
     _, trained = validated
     dropped = copy.deepcopy(config)
+    dropped["batch"] |= KEEPING
     dropped["data"] |= dict(demos=3, drop=tuple(f"{task}:3" for task in INSTRUCTIONS))
     plain = meta_train(Recipe.from_config(dropped), tmp_path / "plain")
     same = [load_adapter(path, make_base())[2] for path in (plain, trained)]

@@ -12,7 +12,7 @@ import numpy as np
 from metalora_jax import adapters, trees
 from metalora_jax.adaptation.learner import Learner
 from metalora_jax.meta import InnerOptions
-from metalora_jax.training.adapt import inner_loop
+from metalora_jax.training.adapt import program
 from metalora_jax.types import Batch, PyTree
 
 
@@ -72,7 +72,7 @@ class Adaptation:
         key = (arm.placement, options, choice.optimizer, tuple(steps), shapes)
         with self._compiling:
             if key not in self._compiled:
-                run = jax.jit(inner_loop(choice.optimizer, self._draws, options, keep=tuple(steps)))
+                run = program(choice.optimizer, self._draws, options, tuple(steps))
                 self._compiled[key] = run.lower(*args).compile()
         start = time.perf_counter()
         result = jax.block_until_ready(self._compiled[key](*args))

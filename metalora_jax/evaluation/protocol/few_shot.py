@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from metalora_jax.adaptation.learner import loss_fn
+from metalora_jax.adaptation.learner import Learner, loss_fn
 from metalora_jax.data.frames import Frames
 from metalora_jax.envs.conditions import Condition, ConditionRange
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice, Snapshots, candidates
@@ -146,7 +146,6 @@ def search(
 
     If earlier tasks are replayed, their loss counts as much as that of the new one.
     """
-    judge = jax.jit(lambda start, theta, batch: loss_fn(start, draws=8)(theta, batch, jax.random.key(1)))
     judged = list(enumerate(validation.cells[protocol.shots[0]]))
     best: dict[str, Choice] = {}
     for budget, steps in budgets(protocol).items():
@@ -158,7 +157,7 @@ def search(
                 batch = support(cell, validation, arm.learner.stage, max(steps), protocol)
                 adapted = adapt(arm, choice, batch, number, steps)
                 query = _query(cell, number, validation, arm.learner.stage)
-                return float(np.mean([judge(arm.learner, adapted.thetas[step], query) for step in steps]))
+                return float(np.mean([_judged_loss(arm.learner, adapted.thetas[step], query) for step in steps]))
 
             scores[choice] = float(np.mean(list(side_by_side(held_out_loss, judged))))
         finite = {choice: score for choice, score in scores.items() if np.isfinite(score)}
@@ -166,6 +165,11 @@ def search(
             raise ValueError(f"every inner rate diverges for {arm.name}: {scores}; search lower rates")
         best[budget] = min(finite, key=lambda choice: finite[choice])
     return best
+
+
+@jax.jit
+def _judged_loss(start: Learner, theta: PyTree, batch: Batch) -> jax.Array:
+    return loss_fn(start, draws=8)(theta, batch, jax.random.key(1))
 
 
 def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
