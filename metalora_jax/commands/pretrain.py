@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import numpy as np
 from absl import flags
 from flax import nnx
 from ml_collections import config_flags
@@ -16,11 +17,14 @@ from ml_collections import config_flags
 from metalora_jax.adaptation import base
 from metalora_jax.data import normalize
 from metalora_jax.data.frames import gather
+from metalora_jax.data.preprocessor import Preprocessor
 from metalora_jax.envs.world import world
 from metalora_jax.fields import to_fields
 from metalora_jax.policies import registry
-from metalora_jax.training import checkpoint, loop, pretrain
+from metalora_jax.policies.policy import Policy
+from metalora_jax.training import checkpoint, grounding, loop, pretrain
 from metalora_jax.training.recipe import Pretraining
+from metalora_jax.types import PyTree
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for checkpoints, metrics and the base.", required=True)
@@ -42,16 +46,20 @@ def main(_: list[str]) -> None:
 
     reads = base.preprocessor(family, model, tokenizer, statistics)
     frames = gather(demos, reads, recipe.augment, in_memory=True)
-    graph, params = nnx.split(model)
+    graph, weights = nnx.split(model)
+    params = nnx.to_pure_dict(weights)
+    prepare = partial(family.prepare_float_images, size=sizes.image)
+    if recipe.grounding is not None:
+        states = np.concatenate([demo.state for demo in every])
+        params = _grounded(recipe, recipe.grounding, workdir / "grounding", model, reads, states, prepare)
     schedule = pretrain.schedule(recipe.learning_rate, recipe.steps, recipe.warmup)
     optimizer = pretrain.optimizer(schedule, recipe.weight_decay)
     action_dim = len(statistics.action_mean)
-    prepare = partial(family.prepare_float_images, size=sizes.image)
     gradient = pretrain.gradient(graph, action_dim, recipe.noise_draws, recipe.shift, recipe.brightness, prepare)
     labelled = pretrain.label(frames)
     state = loop.run(
         workdir,
-        loop.init(nnx.to_pure_dict(params), optimizer),
+        loop.init(params, optimizer),
         jax.jit(lambda state, batch, key: loop.update(state, batch, key, gradient, optimizer), donate_argnums=0),
         lambda step: pretrain.draw_batch(frames, labelled, recipe.seed, step, recipe.batch, opening=recipe.opening),
         steps=recipe.steps,
@@ -62,3 +70,47 @@ def main(_: list[str]) -> None:
     )
     base.save(workdir / "base", base.make(nnx.merge(graph, state.params), tokenizer, statistics, robot))
     print(f"base: {workdir / 'base'}")
+
+
+def _grounded(
+    recipe: Pretraining,
+    config: grounding.Grounding,
+    workdir: Path,
+    model: Policy,
+    reads: Preprocessor,
+    states: np.ndarray,
+    prepare: pretrain.Prepare,
+) -> PyTree:
+    """The weights of `model`, a pure dict, once they know where things are; see `grounding`."""
+    workdir.mkdir(exist_ok=True)
+    where, cameras, sizes = world(recipe.control.world), recipe.learned.cameras, model.sizes
+    known = grounding.kept(
+        workdir / "scenes.npz",
+        lambda: grounding.scenes(recipe.control, cameras, states, sizes.image, recipe.seed, config.scenes),
+    )
+    told = [where.instruction(task) for task in where.tasks()]
+    lesson = grounding.lessons(known, told, where.things, reads, recipe.seed, config.batch)
+    first = lesson(0)
+    images = jax.ShapeDtypeStruct((1, len(cameras), sizes.image, sizes.image, 3), "float32")
+    width = jax.eval_shape(lambda images: model.encode(images), images).shape[-1]
+    graph, weights = nnx.split(model)
+    start = {
+        "policy": nnx.to_pure_dict(weights),
+        "pointers": grounding.pointers(sizes, width, first.points.shape, first.named.shape, recipe.seed),
+    }
+    schedule = pretrain.schedule(config.learning_rate, config.steps, config.steps // 20)
+    optimizer = pretrain.optimizer(schedule, recipe.weight_decay)
+    augment = partial(pretrain.augment, shift=0, brightness=recipe.brightness, prepare=prepare)
+    gradient = grounding.gradient(graph, augment)
+    state = loop.run(
+        workdir,
+        loop.init(start, optimizer),
+        jax.jit(lambda state, batch, key: loop.update(state, batch, key, gradient, optimizer), donate_argnums=0),
+        lesson,
+        steps=config.steps,
+        seed=recipe.seed,
+        description="grounding",
+        checkpoint_every=recipe.checkpoint_every,
+        learning_rate=schedule,
+    )
+    return state.params["policy"]

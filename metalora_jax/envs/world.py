@@ -64,6 +64,22 @@ class Traced(Protocol):
         """The simulator's current state. Called before every command."""
 
 
+class View(NamedTuple):
+    """A scene at rest, and where things are in its pictures."""
+
+    frame: Frame
+    # (C, things, 2) float32, in the order of `World.things`: from the middle to the right and down, [-1, 1] within the picture; NaN out of view
+    points: np.ndarray
+
+
+@runtime_checkable
+class Pointed(Simulator, Protocol):
+    """What a Simulator needs in addition for `training.grounding`, where its `World.things` names some."""
+
+    def view(self, start: int, state: np.ndarray) -> View:
+        """The scene of `start` with the robot in `state` (state_dim,); nothing moves, and the last episode is over."""
+
+
 def _no_facts(task: str) -> Mapping[str, Sequence[str]]:
     return {}
 
@@ -92,6 +108,7 @@ class World(NamedTuple):
     # targets in the state's units. (): commands are displacements of the hand, and the gripper, each in [-1, 1].
     joints: tuple[str, ...] = ()
     limits: tuple[tuple[float, float], ...] = ()
+    things: tuple[str, ...] = ()  # what `Pointed.view` points to, where the world's simulators are `Pointed`
 
     @property
     def bounds(self) -> np.ndarray:

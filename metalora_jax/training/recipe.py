@@ -14,6 +14,7 @@ from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.envs.control import Control
 from metalora_jax.fields import check_positive, each, from_fields, optional, to_fields
 from metalora_jax.training.augmentation import SymmetryConfig
+from metalora_jax.training.grounding import Grounding
 from metalora_jax.training.methods import LEARNED, MetaConfig, build
 from metalora_jax.training.validation import Validation
 from metalora_jax.types import PyTree
@@ -162,6 +163,7 @@ class Pretraining(NamedTuple):
     checkpoint_every: int  # steps
     paraphrases: instructions.Table = {}  # noqa: RUF012 - never written to
     opening: float = 0.0  # share of a batch from demonstrations' openings, where only pictures tell where to go
+    grounding: Grounding | None = None  # what the vision tower learns beforehand, where the world is a simulator
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Pretraining":
@@ -192,6 +194,7 @@ class Pretraining(NamedTuple):
                 "augment": ImageAugmentation.from_config,
                 "symmetries": SymmetryConfig.from_config,
                 "paraphrases": instructions.checked,
+                "grounding": optional(lambda fields: Grounding.from_config(fields, config["control"]["world"])),
             },
         )
         if not 0 <= self.opening <= 1:

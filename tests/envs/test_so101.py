@@ -280,3 +280,21 @@ def test_a_damaged_model_is_built_again(tmp_path, monkeypatch):
         kept.write_bytes(damaged)
         assert model.load().nq == 1
         assert kept.read_bytes() == whole
+
+
+@pytest.mark.so101
+def test_a_view_says_where_things_are_in_the_pictures(lift):
+    seen = 0
+    for start in range(3):
+        view = lift.view(start, np.array([25.0 * start - 25, -50, 30, 80, 0, 30]))
+        assert view.points.shape == (2, len(simulator.THINGS), 2)
+        red = view.frame.images[0].astype(int)
+        red = (red[..., 0] > 120) & (red[..., 1:].max(axis=-1) < 90)  # the front camera's, and nothing else is red
+        middle = (np.argwhere(red).mean(axis=0)[::-1] + 0.5) / (red.shape[0] / 2) - 1
+        np.testing.assert_allclose(view.points[0, simulator.THINGS.index("red cube")], middle, atol=0.12)
+        seen += int(np.isfinite(view.points[1]).all(axis=-1).sum())
+        assert np.isnan(view.points).any(axis=-1).sum() == np.isnan(view.points).all(axis=-1).sum()
+    assert 0 < seen < 3 * len(simulator.THINGS)  # the wrist's camera sees some
+    np.testing.assert_allclose(view.frame.state, [25, -50, 30, 80, 0, 30], atol=1e-3)
+    with pytest.raises(RuntimeError, match="call reset"):
+        lift.observe()  # the episode is over

@@ -8,6 +8,7 @@ import functools
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from metalora_jax.envs.shifted_model import ShiftedModel
 from metalora_jax.envs.so101 import expert, model
 from metalora_jax.envs.so101.kinematics import ARM, Arm
 from metalora_jax.envs.so101.tasks import CUBES, MARKERS, SIDE, TASKS, Scene, instruction, solved
-from metalora_jax.envs.world import Frame, Step, World, check_shift
+from metalora_jax.envs.world import Frame, Step, View, World, check_shift
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 # Of each target: degrees, and 0 to 100. A test compares them with the model.
@@ -29,6 +30,7 @@ _JITTER = 3.0  # [degrees], of every joint at the start
 _NEAR, _FAR, _FAR_MARKER = 0.175, 0.25, 0.265  # [m] from the arm's base to what lies on the table
 _ASIDE = np.radians(40)  # from straight ahead
 _TURNED = np.radians(15)  # of a cube, from facing the arm
+THINGS = (*(f"{colour} cube" for colour in CUBES), *(f"{colour} marker" for colour in MARKERS))
 _APART = {(True, True): 0.08, (True, False): 0.072, (False, False): 0.08}  # [m] between centres: cubes, markers
 
 
@@ -100,6 +102,9 @@ class SO101:
     def observe(self) -> Frame:
         """Renders the cameras."""
         self._begun()
+        return self._frame()
+
+    def _frame(self) -> Frame:
         images = []
         for camera in self._cameras:
             self._renderer.update_scene(self._data, camera=camera)
@@ -108,6 +113,16 @@ class SO101:
             images.append(self._renderer.render())
         physical = (self._data.qpos[: len(JOINTS)] - self._zero) * self._scale
         return Frame(np.stack(images), read_joints(physical, self._condition).astype(np.float32))
+
+    def view(self, start: int, state: np.ndarray) -> View:
+        """See `world.Pointed`; what hides behind the arm counts as in view."""
+        self.reset(start)
+        self._data.qpos[: len(JOINTS)] = self._radians(np.clip(state, *np.transpose(LIMITS)))
+        self._mujoco.mj_forward(self._model, self._data)
+        self._start = None
+        places = np.stack([self._data.body(name).xpos for name in THINGS])
+        points = [_projected(self._model.camera(name), self._data.camera(name), places) for name in self._cameras]
+        return View(self._frame(), np.stack(points))
 
     def step(self, command: np.ndarray) -> Step:
         """Sends joint targets (6,): degrees, then the gripper from 0 to 100; the servos take what their range allows.
@@ -174,16 +189,29 @@ class SO101:
 
     def _lay(self, rng: np.random.Generator) -> None:
         """Puts cubes and markers on the table."""
-        names = [(f"{colour} cube", True) for colour in CUBES] + [(f"{colour} marker", False) for colour in MARKERS]
-        for (name, loose), (place, turned) in zip(names, _places([loose for _, loose in names], rng), strict=True):
+        loose = [name.endswith("cube") for name in THINGS]
+        for name, is_loose, (place, turned) in zip(THINGS, loose, _places(loose, rng), strict=True):
             body = self._model.body(name)
             attitude = [np.cos(turned / 2), 0.0, 0.0, np.sin(turned / 2)]
-            if loose:
+            if is_loose:
                 at = self._model.jnt_qposadr[body.jntadr[0]]
                 self._data.qpos[at : at + 7] = [*place, SIDE / 2, *attitude]
             else:
                 self._data.mocap_pos[body.mocapid[0]] = [*place, 0.0005]
                 self._data.mocap_quat[body.mocapid[0]] = attitude
+
+
+def _projected(camera: Any, pose: Any, places: np.ndarray) -> np.ndarray:
+    """Where `places` (n, 3) [m] are in the picture of a camera, see `View.points`: (n, 2).
+
+    Args:
+      camera, pose: the camera's views of the `mujoco.MjModel` and of the `mujoco.MjData`.
+      places: in the world's frame.
+    """
+    right, up, back = ((places - pose.xpos) @ pose.xmat.reshape(3, 3)).T
+    ahead = np.where(back < 0, -back, np.nan)
+    points = np.stack([right, -up], axis=-1) / ahead[:, None] / np.tan(np.radians(camera.fovy[0]) / 2)
+    return np.where((np.abs(points) <= 1).all(axis=-1, keepdims=True), points, np.nan).astype(np.float32)
 
 
 def _places(loose: Sequence[bool], rng: np.random.Generator) -> list[tuple[np.ndarray, float]]:
@@ -237,4 +265,5 @@ WORLD = World(
     joints=JOINTS,
     limits=LIMITS,
     prepare=gl.choose,
+    things=THINGS,
 )
