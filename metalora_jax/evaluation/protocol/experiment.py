@@ -162,9 +162,7 @@ def convert(comparison: Comparison) -> None:
         logging.warning("%s", doubt)
     base, source = bases.convert(comparison.convert.policy, demos, comparison.convert.tokenizer, robot)
     logging.info("statistics of %s: %s", directory, source)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with files.atomic_directory(directory) as staging:
-        bases.save(staging, base)
+    bases.save(directory, base)
 
 
 def train(comparison: Comparison, workdir: Path) -> None:
