@@ -109,7 +109,8 @@ def of_demos(found: Checkpoint, demos: Sequence[Demo], absolute: bool = False) -
             raise ValueError(
                 f"{what}: it was trained on relative actions, which are not supported, or under statistics that "
                 "lerobot's recompute_stats(relative_action=True) wrote; train it again under those of absolute "
-                "actions, or, if you know that it was trained on absolute ones, say so (metalora convert --absolute_actions)"
+                "actions, or, if you know that it was trained on absolute ones, say so (metalora convert "
+                "--absolute_actions)"
             )
         doubts.append(f"{what}; it is taken to have been trained on absolute ones, as it was told")
     statistics = normalize.compute(demos, modes=known.modes)

@@ -7,6 +7,7 @@ import logging as python_logging
 import operator
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -88,7 +89,14 @@ def run(
     # JAX reports at length, at level INFO, the accelerators that a machine does not have.
     python_logging.getLogger("jax._src.xla_bridge").setLevel(python_logging.WARNING)
     caches.keep_compiled()
+    signal.signal(signal.SIGTERM, _terminated)
     app.run(guarded, flags_parser=parse)
+
+
+def _terminated(*_: object) -> None:
+    """Ends as by Ctrl-C, so that nothing half-written stays behind; a second one ends it at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise KeyboardInterrupt
 
 
 def _parsed(words: Sequence[str]) -> list[str]:

@@ -219,8 +219,8 @@ def relative(
       states, actions: (T, width) of each recorded episode.
       chunk: actions in a chunk of the policy; statistics of shorter chunks are known, too.
     """
-    width = {values.shape[1] for values in (*states, *actions)}
-    if len(width) != 1 or any(len(values) != [*width][0] for values in stats.values()):
+    widths = {values.shape[1] for values in (*states, *actions)}
+    if len(widths) != 1 or widths != {len(values) for values in stats.values()}:
         return False
     if {"min", "max"} <= stats.keys():
         low, high = stats["min"], stats["max"]

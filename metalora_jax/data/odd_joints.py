@@ -79,8 +79,8 @@ def _mirrored(states: Sequence[np.ndarray], actions: Sequence[np.ndarray]) -> It
         )
     for joint, above, below, home in mirrored_homes(states):
         yield (
-            f"state dimension {joint} starts near {home:.3g} in demonstration {listed(list(map(str, above)))}, and near "
-            f"{-home:.3g} in {listed(list(map(str, below)))}: mirrored in some of them, or two ways to start"
+            f"state dimension {joint} starts near {home:.3g} in demonstration {listed(list(map(str, above)))}, and "
+            f"near {-home:.3g} in {listed(list(map(str, below)))}: mirrored in some of them, or two ways to start"
         )
 
 
@@ -113,6 +113,6 @@ def _radians(states: Sequence[np.ndarray], actions: Sequence[np.ndarray], statis
         for i in np.flatnonzero(odd):
             if DEGREE / NEAR < wide[i] < DEGREE * NEAR and usual > NEAR * DEGREE * NEAR:
                 yield (
-                    f"{kind} dimension {i} varies {wide[i]:.2g} times as much as the base's data, the others {usual:.2g} "
-                    f"times; radians for degrees would be {DEGREE:.3g}"
+                    f"{kind} dimension {i} varies {wide[i]:.2g} times as much as the base's data, the others "
+                    f"{usual:.2g} times; radians for degrees would be {DEGREE:.3g}"
                 )

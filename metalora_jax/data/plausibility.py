@@ -55,7 +55,13 @@ def doubts(demos: Sequence[Demo], statistics: Statistics | None = None) -> list[
     """
     found = [] if statistics is None else scales(demos, statistics)
     known = statistics if statistics is not None else compute(demos)
-    return [*found, *_idle(demos, known), *grippers.doubts(demos, statistics), *odd_joints.doubts(demos, statistics), *unlike(demos, known)]
+    return [
+        *found,
+        *_idle(demos, known),
+        *grippers.doubts(demos, statistics),
+        *odd_joints.doubts(demos, statistics),
+        *unlike(demos, known),
+    ]
 
 
 def scales(demos: Sequence[Demo], statistics: Statistics) -> list[str]:

@@ -13,7 +13,7 @@ from metalora_jax.envs import libero_files
 from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.envs.experts import record_whole
 from metalora_jax.envs.world import Traced, check_shift, world
-from metalora_jax.fields import each, from_fields
+from metalora_jax.fields import check_positive, each, from_fields
 from metalora_jax.machine.processes import in_processes
 
 
@@ -58,6 +58,7 @@ class Part(NamedTuple):
     def from_config(cls, fields: Mapping[str, Any]) -> "Part":
         """Reads one of `parts`; see `fields.from_fields`. Raises ValueError unless it has either tasks or a suite."""
         self = from_fields(cls, fields, "parts", {"conditions": ConditionRange.from_config})
+        check_positive(self, "parts", ("demos",))
         if bool(self.tasks) == (self.suite is not None):
             raise ValueError("each of `parts` names its tasks, or a suite: set exactly one of the two")
         return self
@@ -76,7 +77,11 @@ class Collection(NamedTuple):
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "Collection":
         """Reads a whole config of collect.py; see `fields.from_fields`."""
-        return from_fields(cls, fields, "", {"parts": each(Part.from_config)})
+        self = from_fields(cls, fields, "", {"parts": each(Part.from_config)})
+        check_positive(self, "config", ("workers", "image_size"))
+        if not self.parts:
+            raise ValueError("the config has no `parts`: nothing would be recorded; name some tasks")
+        return self
 
     def jobs(self) -> list[RecordingJob]:
         """One for each file."""

@@ -164,7 +164,9 @@ def changed(one, state=(), actions=(), factor=np.pi / 180):
 def test_one_joint_in_radians_among_degrees():
     assert said(followed(), followed(), statistics=JOINTS) == ""
     odd = changed(followed(), [1])
-    one = "state dimension 1 ranges 0.017 times as far as its command in demonstration 1 of 2; radians for degrees would be"
+    one = (
+        "state dimension 1 ranges 0.017 times as far as its command in demonstration 1 of 2; radians for degrees"
+    )
     assert said(followed(), odd, statistics=None).startswith(one)
     alone = said(odd, statistics=JOINTS)
     assert "dimension 1 ranges 0.017 times as far as its command; radians" in alone
@@ -175,8 +177,9 @@ def test_one_joint_in_radians_among_degrees():
 
 def test_a_joint_that_is_mirrored_in_half_of_the_demonstrations():
     flipped = changed(followed(), [0], factor=-1)
-    assert "state dimension 0 moves along with action dimension 0 in demonstration 0, 2, and against it in 1, 3" in said(
-        followed(), flipped, followed(), flipped
+    assert (
+        "state dimension 0 moves along with action dimension 0 in demonstration 0, 2, and against it in 1, 3"
+        in said(followed(), flipped, followed(), flipped)
     )
     both = followed(mirrored=True)
     assert "state dimension 0 starts near 30 in demonstration 1, 3, and near -30 in 0, 2: mirrored" in said(

@@ -173,8 +173,8 @@ def _mirrored(group: Group) -> Iterator[Finding]:
     for joint, above, below, home in mirrored_homes(states):
         sides = ([group.recordings[i].number for i in part] for part in (above, below))
         what = (
-            f"{group.state_name(joint)} starts near {home:.3g} in episodes {_numbers(next(sides))}, and near {-home:.3g} "
-            f"in {_numbers(next(sides))}: mirrored in some of them, or two ways to start"
+            f"{group.state_name(joint)} starts near {home:.3g} in episodes {_numbers(next(sides))}, and near "
+            f"{-home:.3g} in {_numbers(next(sides))}: mirrored in some of them, or two ways to start"
         )
         yield Finding(where, what, "look at the strips; bring them to one sign, or split the set", "warning", where)
 
