@@ -118,7 +118,7 @@ def _tables(
     states: Sequence[np.ndarray], actions: Sequence[np.ndarray], window: int
 ) -> dict[int, Mapping[bool, np.ndarray]]:
     """Episode -> whether differences -> correlations of actions and states (e, d); short episodes are left out."""
-    found = {}
+    found: dict[int, Mapping[bool, np.ndarray]] = {}
     for number, (state, action) in enumerate(zip(states, actions, strict=True)):
         if len(action) < window + 5:
             continue

@@ -58,7 +58,6 @@ class Part(NamedTuple):
     def from_config(cls, fields: Mapping[str, Any]) -> "Part":
         """Reads one of `parts`; see `fields.from_fields`. Raises ValueError unless it has either tasks or a suite."""
         self = from_fields(cls, fields, "parts", {"conditions": ConditionRange.from_config})
-        check_positive(self, "parts", ("demos",))
         if bool(self.tasks) == (self.suite is not None):
             raise ValueError("each of `parts` names its tasks, or a suite: set exactly one of the two")
         return self
@@ -79,6 +78,8 @@ class Collection(NamedTuple):
         """Reads a whole config of collect.py; see `fields.from_fields`."""
         self = from_fields(cls, fields, "", {"parts": each(Part.from_config)})
         check_positive(self, "config", ("workers", "image_size"))
+        for name, part in self.parts.items():
+            check_positive(part, f"parts.{name}", ("demos",))
         if not self.parts:
             raise ValueError("the config has no `parts`: nothing would be recorded; name some tasks")
         return self

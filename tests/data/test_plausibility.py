@@ -164,9 +164,7 @@ def changed(one, state=(), actions=(), factor=np.pi / 180):
 def test_one_joint_in_radians_among_degrees():
     assert said(followed(), followed(), statistics=JOINTS) == ""
     odd = changed(followed(), [1])
-    one = (
-        "state dimension 1 ranges 0.017 times as far as its command in demonstration 1 of 2; radians for degrees"
-    )
+    one = "state dimension 1 ranges 0.017 times as far as its command in demonstration 1 of 2; radians for degrees"
     assert said(followed(), odd, statistics=None).startswith(one)
     alone = said(odd, statistics=JOINTS)
     assert "dimension 1 ranges 0.017 times as far as its command; radians" in alone

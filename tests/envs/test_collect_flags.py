@@ -42,7 +42,7 @@ def test_a_file_of_other_settings_is_not_taken_as_finished(tmp_path, change, mes
     ("change", "message"),
     [
         (dict(parts={}), "the config has no `parts`: nothing would be recorded"),
-        (dict(parts={"clean": dict(demos=0, first_seed=0, noise=0.0, tasks=("a",))}), r"parts\.demos is 0"),
+        (dict(parts={"clean": dict(demos=0, first_seed=0, noise=0.0, tasks=("a",))}), r"parts\.clean\.demos is 0"),
         (dict(workers=0), r"config\.workers is 0; it must be positive"),
     ],
 )
