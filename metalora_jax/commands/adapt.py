@@ -13,8 +13,8 @@ The cameras are those that the adapter was learned with, by name, unless --camer
 rate of the demonstrations are held against those that it was learned with, as far as base and adapter record them.
 
 Before it begins, demonstrations are held against the base and against each other, and what looks wrong is logged: other
-units or scales, one joint in other units than the rest, or mirrored in some demonstrations, idle ends (which --trim_idle
-leaves out), switches in another convention, grippers beyond their range, two kinds of motion.
+units or scales, one joint in other units than the rest, or mirrored in some demonstrations, idle ends (which
+--trim_idle leaves out), switches in another convention, grippers beyond their range, two kinds of motion.
 
 --held_out_episodes=last:2 keeps the task's last two episodes out (or the dataset's own numbers, 3,7; or every:10): the
 adapter is the one of the step that does best on them, and --patience=3 stops after three looks without a better one. At
