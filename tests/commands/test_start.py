@@ -37,6 +37,21 @@ def test_a_polite_kill_ends_as_an_interrupt_and_a_second_one_at_once():
         signal.signal(signal.SIGTERM, before)
 
 
+DEFAULT = """
+from absl import flags
+from ml_collections import config_flags
+from metalora_jax.commands import start
+config_flags.DEFINE_config_file("config", None, lock_config=True)
+start.run(lambda _: print(flags.FLAGS.config.seed), default_config="quickstart")
+"""
+
+
+def test_a_default_recipe_is_overridden_and_what_it_refuses_is_one_line(tmp_path):
+    assert start("-c", DEFAULT, "--config.seed=7", cwd=tmp_path).stdout == "7\n"
+    said = start("-c", DEFAULT, "--config.sead=7", cwd=tmp_path).stderr.strip()
+    assert said == "error: --config: no field 'sead'; did you mean seed?  (--print_config shows the fields)"
+
+
 def start(*words: str, cwd: Path) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run([sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True)
