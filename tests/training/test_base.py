@@ -28,7 +28,7 @@ def test_what_is_saved_is_loaded(directory):
 
 
 def test_a_base_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(bases.files, "write_json", lambda *_: 1 / 0)
+    monkeypatch.setattr(bases.files, "write_json", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         bases.save(tmp_path / "base", make_base())
     assert list(tmp_path.iterdir()) == []
