@@ -4,6 +4,7 @@ import functools
 import importlib
 import json
 import logging as python_logging
+import multiprocessing
 import operator
 import os
 import re
@@ -100,8 +101,10 @@ def run(
 
 
 def _terminated(*_: object) -> None:
-    """Ends as by Ctrl-C, so that nothing half-written stays behind; a second one ends it at once."""
+    """Ends as by Ctrl-C, workers included, so that nothing half-written stays behind; a second one ends it at once."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for worker in multiprocessing.active_children():  # Ctrl-C reaches them by itself
+        worker.terminate()
     raise KeyboardInterrupt
 
 
