@@ -199,11 +199,10 @@ def _read_one(
         if any(values.ndim != 2 or len(values) != len(actions) for values in parts.values()):
             shapes = ", ".join(f"obs/{key} {values.shape}" for key, values in parts.items())
             raise DemoError(f"{where}: {shapes} for actions {actions.shape}, expected as many rows; {REMEDY}")
-        for key in sorted(_STEPS.intersection(group.id)):
-            if (shape := _shape(group, key)) and shape[0] != len(actions):
-                raise DemoError(
-                    f"{where}: {key.decode()} {shape} for {len(actions)} actions, expected as many rows; {REMEDY}"
-                )
+        for step in sorted(_STEPS.intersection(group.id)):
+            if (shape := _shape(group, step)) and shape[0] != len(actions):
+                what = f"{step.decode()} {shape} for {len(actions)} actions"
+                raise DemoError(f"{where}: {what}, expected as many rows; {REMEDY}")
         pictures = []
         for key in keys.values():
             picture = _array(where, observations, key)
