@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from metalora_jax.data import libero_hdf5, normalize, units
+from metalora_jax.data import libero_hdf5, normalize, signals, units
 from metalora_jax.evaluation.doctor import choice, page, robust, scales, whole
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome, failing, to_drop
 from metalora_jax.evaluation.doctor.sets import Layout
@@ -103,6 +103,15 @@ def test_a_gripper_beyond_its_range_in_some_frames():
     found = outcomes([odd if i == 3 else d for i, d in enumerate(SOUND)], KIND)
     assert "gripper.pos is 200 in " in only(found, "gripper")[0]
     assert only(found, "gripper")[0].endswith(", in episodes 3")
+
+
+def test_an_idle_start_is_seen_behind_a_noisy_sensor():
+    path = np.zeros((100, 2))
+    path[40:, 0] = np.linspace(0, 1, 60)
+    path[:, 1] = 0.4 * (np.arange(100) > 60) + np.random.default_rng(0).normal(0, 0.02, 100)
+    start, _, end = signals.idle(path)
+    assert 40 <= start <= 46
+    assert end < 8
 
 
 def test_texts_counts_and_names():
