@@ -19,7 +19,7 @@ from metalora_jax.machine.forecast import Forecast
 from metalora_jax.machine.progress import progress, show_forecast
 from metalora_jax.training import checkpoint
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/quickstart.py", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe; by default configs/quickstart.py.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart/run", "Directory for adapters, records and the report.")
 
 # What each stage takes on two cores that do nothing else [s]: the processor time of one run, spread over its processes.
@@ -68,4 +68,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    start.run(main, check=Comparison.from_config)
+    start.run(main, check=Comparison.from_config, default_config="configs/quickstart.py")

@@ -22,6 +22,9 @@ from metalora_jax.types import Observation, PyTree
 NANO = Path(__file__).parents[1] / "policies" / "smolvla" / "nano_adapter"
 
 
+NOTHING = 1e-7  # share of an output that is rounding in float32: an adapter that changes it by less does nothing
+
+
 class Start(NamedTuple):
     """What adaptation starts from: an adapter on a base."""
 

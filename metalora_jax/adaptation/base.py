@@ -152,6 +152,7 @@ def convert(
     demos: Sequence[Demo] = (),
     tokenizer: str | Path | None = None,
     embodiment: Embodiment = UNKNOWN,
+    absolute: bool = False,
     **overrides: Any,
 ) -> tuple[Base, str]:
     """A base of a lerobot policy, and where its statistics came from, in words. Doubts about them are logged.
@@ -161,6 +162,7 @@ def convert(
       demos: of training tasks; statistics are computed of them in the policy's own modes. None keeps the policy's own.
       tokenizer: see `Family.load`.
       embodiment: of the robot that recorded `demos`.
+      absolute: the policy was trained on absolute actions, whatever its own statistics look like.
       overrides: of the policy's config.
 
     Raises:
@@ -168,7 +170,7 @@ def convert(
     """
     source, found = _found(policy, tokenizer, overrides)
     if demos:
-        known = scaling.of_demos(found, demos)
+        known = scaling.of_demos(found, demos, absolute)
     elif found.lerobot_config is None:
         known = scaling.Scaling(_statistics(source), f"those of {source / _STATISTICS}")
     else:
@@ -224,8 +226,11 @@ def _statistics(directory: Path) -> Statistics:
 
 
 def save(directory: str | Path, base: Base) -> None:
-    """Writes a base directory (without its card)."""
-    base.family.save(Path(directory), base.model, base.tokenizer)
-    files.write_json(Path(directory) / _STATISTICS, base.statistics.to_json())
-    if base.embodiment != UNKNOWN:
-        files.write_json(Path(directory) / _EMBODIMENT, base.embodiment.to_json())
+    """Writes a base directory (without its card), as a whole or not at all; one that is there is replaced."""
+    target = Path(directory)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with files.atomic_directory(target, overwrite=True) as staging:
+        base.family.save(staging, base.model, base.tokenizer)
+        files.write_json(staging / _STATISTICS, base.statistics.to_json())
+        if base.embodiment != UNKNOWN:
+            files.write_json(staging / _EMBODIMENT, base.embodiment.to_json())

@@ -33,13 +33,16 @@ def limit() -> int:
     """METALORA_CACHE_GIB, in bytes.
 
     Raises:
-      ValueError: if it is not a number.
+      ValueError: if it is not a number, or below zero.
     """
     text = os.environ.get(LIMIT, str(_DEFAULT_GIB))
     try:
-        return int(float(text) * 2**30)
+        gib = float(text)
     except ValueError:
-        raise ValueError(f"{LIMIT}={text!r} is not a number of GiB") from None
+        gib = -1.0
+    if not 0 <= gib < 2**30:
+        raise ValueError(f"{LIMIT}={text!r} is not a number of GiB, such as {_DEFAULT_GIB:g}")
+    return int(gib * 2**30)
 
 
 class FeatureCache:
@@ -83,7 +86,8 @@ class FeatureCache:
             pass
         except (OSError, ValueError, EOFError, TypeError) as error:
             logging.warning("%s is dropped and computed again: %s", path, error)
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not a file, or not ours to remove: it stays, and is not used
+                path.unlink(missing_ok=True)
         self._files.pop(key, None)
         return None
 
@@ -115,7 +119,8 @@ class FeatureCache:
         for _, size, path in entries:
             if self._bytes + wanted <= self._limit:
                 break
-            path.unlink(missing_ok=True)  # whoever has it mapped keeps its pages
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)  # whoever has it mapped keeps its pages
             self._bytes -= size
 
     def _entries(self) -> list[tuple[float, int, Path]]:

@@ -85,23 +85,35 @@ def of_policy(source: str | Path, found: Checkpoint) -> Scaling:
     return Scaling(Statistics(*parts).checked(), f"the policy's own, in {known.source}: {_by(known)}", tuple(doubts))
 
 
-def of_demos(found: Checkpoint, demos: Sequence[Demo]) -> Scaling:
+def of_demos(found: Checkpoint, demos: Sequence[Demo], absolute: bool = False) -> Scaling:
     """Statistics of demonstrations, in the modes that the policy normalises by.
 
+    Args:
+      found: the policy.
+      demos: of training tasks.
+      absolute: the policy was trained on absolute actions, whatever its own statistics look like.
+
     Raises:
-      ValueError: the policy's own are those of relative actions, see `normalize.relative`; or see `normalize.compute`.
+      ValueError: the policy's own are those of relative actions, see `normalize.relative`, and it is not said to be
+        `absolute`; or see `normalize.compute`.
     """
     known = _of(found)
-    own = found.statistics.get("", {}).get(_FEATURES["ACTION"], {})
-    if normalize.relative(own, *_together(demos)):
-        raise ValueError(
+    own, doubts = found.statistics.get("", {}).get(_FEATURES["ACTION"], {}), []
+    states, actions = [demo.state for demo in demos], [demo.actions for demo in demos]
+    if normalize.relative(own, states, actions, found.model.sizes.chunk):
+        what = (
             f"the policy's statistics of actions, in {known.source}, are those of actions relative to the state, the "
-            "demonstrations' actions are absolute: it was trained on relative actions, which are not supported, or "
-            "under statistics that lerobot's recompute_stats(relative_action=True) wrote; train it again under those "
-            "of absolute actions"
+            "demonstrations' actions are absolute"
         )
+        if not absolute:
+            raise ValueError(
+                f"{what}: it was trained on relative actions, which are not supported, or under statistics that "
+                "lerobot's recompute_stats(relative_action=True) wrote; train it again under those of absolute "
+                "actions, or, if you know that it was trained on absolute ones, say so (metalora convert "
+                "--absolute_actions)"
+            )
+        doubts.append(f"{what}; it is taken to have been trained on absolute ones, as it was told")
     statistics = normalize.compute(demos, modes=known.modes)
-    doubts = []
     for kind, name in (("STATE", "state"), ("ACTION", "action")):
         values = np.concatenate([demo.state if kind == "STATE" else demo.actions for demo in demos])
         own, mode = found.statistics.get("", {}).get(_FEATURES[kind], {}), known.modes.get(kind, normalize.MEAN_STD)
@@ -124,13 +136,6 @@ def of_demos(found: Checkpoint, demos: Sequence[Demo]) -> Scaling:
     frames = sum(len(demo.actions) for demo in demos)
     source = f"of {len(demos)} demonstrations, {frames} frames: {_by(known)}"
     return Scaling(statistics, source, tuple(doubts))
-
-
-def _together(demos: Sequence[Demo]) -> tuple[np.ndarray, np.ndarray]:
-    """State and actions of all frames; empty where demonstrations differ in width, which `compute` refuses."""
-    if len({(demo.state.shape[1], demo.actions.shape[1]) for demo in demos}) != 1:
-        return np.empty((0, 0)), np.empty((0, 0))
-    return np.concatenate([demo.state for demo in demos]), np.concatenate([demo.actions for demo in demos])
 
 
 def _of(found: Checkpoint) -> Normalization:

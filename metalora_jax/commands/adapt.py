@@ -13,7 +13,8 @@ The cameras are those that the adapter was learned with, by name, unless --camer
 rate of the demonstrations are held against those that it was learned with, as far as base and adapter record them.
 
 Before it begins, demonstrations are held against the base and against each other, and what looks wrong is logged: other
-units or scales, idle ends (which --trim_idle leaves out), switches in another convention, two kinds of motion.
+units or scales, one joint in other units than the rest, or mirrored in some demonstrations, idle ends (which
+--trim_idle leaves out), switches in another convention, grippers beyond their range, two kinds of motion.
 
 --held_out_episodes=last:2 keeps the task's last two episodes out (or the dataset's own numbers, 3,7; or every:10): the
 adapter is the one of the step that does best on them, and --patience=3 stops after three looks without a better one. At
@@ -86,7 +87,13 @@ def _earlier(wanted: Wanted, instruction: str, known: Embodiment) -> dict[str, l
     source = sources.open(_REPLAY.value, wanted.cameras, wanted.keys, skip_bad=wanted.skip_bad)
     support.hold(source, known)
     found = sources.read(source, source.names(), 1)
-    return {task: demos for task, demos in found.items() if demos[0].instruction != instruction}
+    others = {task: demos for task, demos in found.items() if demos[0].instruction != instruction}
+    if not others:
+        raise ValueError(
+            f"--replay={_REPLAY.value} holds no other task than {instruction!r}, so nothing would be replayed; name "
+            "demonstrations of earlier tasks, or leave it out"
+        )
+    return others
 
 
 def _sinks(output: Path) -> list[Sink]:

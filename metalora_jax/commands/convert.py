@@ -42,6 +42,9 @@ _KEYS = flags.DEFINE_list("keys", [], "camera=FEATURE, state=FEATURE or action=F
 _DROP = flags.DEFINE_list("drop", [], "Demonstrations not to read, by the dataset's own numbers: 3,7; or task:3.")
 _SKIP_BAD = flags.DEFINE_bool("skip_bad", False, "Leave out demonstrations that cannot be used, and say which.")
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "tokenizer.json, if it is not with the policy or on the hub.")
+_ABSOLUTE = flags.DEFINE_bool(
+    "absolute_actions", False, "The policy was trained on absolute actions, whatever its own statistics look like."
+)
 _DTYPE = flags.DEFINE_enum("param_dtype", "float32", ["float32", "bfloat16"], "Type of weights on disk and in memory.")
 
 
@@ -101,7 +104,8 @@ def main(_: list[str]) -> None:
     demos, robot = _demonstrations() if _DEMOS.value else ({}, Embodiment())
     every = [demo for recorded in demos.values() for demo in recorded]
     base, source = bases.convert(
-        _POLICY.value, every, _TOKENIZER.value, dataclasses.replace(robot, cameras=None), param_dtype=_DTYPE.value
+        *(_POLICY.value, every, _TOKENIZER.value, dataclasses.replace(robot, cameras=None), _ABSOLUTE.value),
+        param_dtype=_DTYPE.value,
     )
     base = _with_cameras(base, robot.cameras)
     for task, recorded in demos.items():

@@ -14,9 +14,9 @@ from ml_collections import config_flags
 
 from metalora_jax.adaptation import base as bases
 from metalora_jax.envs.world import world
-from metalora_jax.evaluation import alterations
+from metalora_jax.evaluation import alterations, rollout
 from metalora_jax.evaluation.protocol import experiment, plan
-from metalora_jax.evaluation.protocol.checks import check_base, check_outcomes
+from metalora_jax.evaluation.protocol.checks import check_outcomes
 from metalora_jax.evaluation.reports import provenance, statistics
 from metalora_jax.evaluation.reports.contrasts import REPLAYS
 from metalora_jax.evaluation.reports.records import Episode, EpisodeLog, read_episodes
@@ -41,7 +41,7 @@ def main(_: list[str]) -> None:
     base = bases.load(_BASE.value or None)
     part, control = config.learned, config.control
     where = world(control.world)
-    check_base(base, control, where)
+    rollout.check_base(base, control, where)
     altered = alterations.known(control.cameras) if _ALTERED.value == ["all"] else tuple(_ALTERED.value)
     alterations.check(altered, control.cameras, "--altered")
     workdir, judged = Path(_WORKDIR.value), {"control": control._asdict(), "tasks": list(part.tasks)}

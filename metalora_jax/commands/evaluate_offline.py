@@ -8,7 +8,7 @@ and, with --scratch_steps, LoRA from scratch on the same demonstrations. Several
 page is about the first. Offline error is no success rate: it finds policies that have learned nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ def main(_: list[str]) -> None:
         [f"episode {held_out.name(whole, episode)}" for found in read.values() for episode, _ in found],
         inputs,
         config,
-        [said for path in starts for said in _overlaps(path, names)],
+        [*_idle(result, starts), *(said for path in starts for said in _overlaps(path, names))],
     )
     for said in request.cautions:
         print(f"caution: {said}")
@@ -144,15 +144,27 @@ def _from_scratch(
     return adapt(base, adapter.fresh(base, like.placement, _SEED.value), demos, options).learner
 
 
+def _idle(result: measure.Offline, adapters: Iterable[str]) -> Iterator[str]:
+    """Adapters that do nothing: what is measured of them is the base."""
+    plain = result.predictions["base"].quiet
+    for path in adapters:
+        if not adapter.effect(plain, result.predictions[path].quiet) > adapter.NOTHING:
+            yield f"{path} changes nothing here: it predicts what the base alone does; was it adapted?"
+
+
 def _overlaps(path: str, names: Sequence[int | str]) -> list[str]:
     """What an adapter's own manifest says about having learned from the episodes that are to judge it."""
     manifest: Mapping[str, Any] = adapter.manifest_of(path) or {}
     config = manifest.get("config", {})
-    if Path(config.get("demos", "")).resolve() == Path(_DEMOS.value).resolve():
+
+    def here(path: object) -> bool:
+        return isinstance(path, str) and bool(path) and Path(path).resolve() == Path(_DEMOS.value).resolve()
+
+    if here(config.get("demos")):
         if known := [str(name) for name in names if name in config.get("episodes", ())]:
             return [f"{path} has learned from the held-out episode {listed(known)}: its error there says nothing"]
         return []
     data = config.get("data", {})
-    if Path(data.get("directory", "")).resolve() == Path(_DEMOS.value).resolve():
+    if isinstance(data, Mapping) and here(data.get("directory")):
         return [f"{path} was meta-trained on this dataset: make sure that it kept these episodes out"]
     return []

@@ -67,9 +67,10 @@ def main(_: list[str]) -> None:
     cameras = robot.cameras
     velocity = probe(base, learn).run
     before, exact = (np.asarray(velocity({"theta": each})) for each in (zeros(theta), theta))
-    if not (changed := adapter.effect(before, exact)):
+    if not (changed := adapter.effect(before, exact)) > adapter.NOTHING:
         raise ValueError(
-            f"{_ADAPTER.value} changes nothing: the base alone answers the same; adapt it before exporting"
+            f"{_ADAPTER.value} changes nothing that float32 resolves ({100 * changed:.1g} %): the base alone answers "
+            "the same; adapt it before exporting"
         )
     print(f"effect:   the adapter changes the velocity on a fixed input by {100 * changed:.3g} % (rms)")
     if plugin:

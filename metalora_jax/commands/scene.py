@@ -18,10 +18,11 @@ from metalora_jax.evaluation.protocol import scene
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.machine.progress import progress
 
-_CONFIG = config_flags.DEFINE_config_file("config", str(recipes.folder() / "quickstart.py"), lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe; by default the quickstart's.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart/scene", "Directory for the film and the GIF.")
 _SURVEY = flags.DEFINE_bool("survey", False, "Print a table of all known tasks under two test conditions instead.")
 
+default_config = "quickstart"
 check = Comparison.from_config  # what --print_config holds the config against
 
 

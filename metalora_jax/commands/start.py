@@ -4,9 +4,11 @@ import functools
 import importlib
 import json
 import logging as python_logging
+import multiprocessing
 import operator
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -28,19 +30,25 @@ def launch(name: str) -> None:
     for flag in flags.FLAGS.get_key_flags_for_module(module):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     sys.modules["__main__"].__doc__ = module.__doc__
-    run(module.main, getattr(module, "config", None), getattr(module, "check", None))
+    parts = (getattr(module, part, None) for part in ("config", "check", "default_config"))
+    run(module.main, *parts)
 
 
 def run(
     main: Callable[[list[str]], None],
     config: Callable[[], Mapping[str, Any]] | None = None,
     check: Callable[[Mapping[str, Any]], object] | None = None,
+    default_config: str | None = None,
 ) -> None:
     """`absl.app.run`, with errors that a user can fix shown as one line; `--verbosity=1` shows the traceback.
 
     A binary with a flag `--config` also gets `--print_config`, which shows the flag's value, or, where a binary
     makes its config of several flags, what `config` returns. `check` then refuses it as the command itself would.
+    `default_config` is read where no `--config` is given: as a default of the flag itself, it would be read, and what
+    overrides it refused with a traceback, while the binary is imported.
     """
+    if default_config is not None and not any(word.lstrip("-").split("=")[0] == "config" for word in sys.argv[1:]):
+        sys.argv.insert(1, f"--config={default_config}")
     shown = None
     if "config" in flags.FLAGS:
         shown = flags.DEFINE_bool("print_config", False, "Print the config, overrides included, and do nothing else.")
@@ -88,7 +96,16 @@ def run(
     # JAX reports at length, at level INFO, the accelerators that a machine does not have.
     python_logging.getLogger("jax._src.xla_bridge").setLevel(python_logging.WARNING)
     caches.keep_compiled()
+    signal.signal(signal.SIGTERM, _terminated)
     app.run(guarded, flags_parser=parse)
+
+
+def _terminated(*_: object) -> None:
+    """Ends as by Ctrl-C, workers included, so that nothing half-written stays behind; a second one ends it at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for worker in multiprocessing.active_children():  # Ctrl-C reaches them by itself
+        worker.terminate()
+    raise KeyboardInterrupt
 
 
 def _parsed(words: Sequence[str]) -> list[str]:

@@ -59,6 +59,8 @@ def main(_: list[str]) -> None:
         named = tuple(f"{joint}.pos" for joint in world(_WORLD.value).joints)
         joints = dict.fromkeys(("state", "action"), named) if named else {}
     tasks = [source.find(task) for task in _TASKS.value] or source.names()
+    if _DROP.value and not any(source.listing(task) for task in tasks):
+        raise ValueError(f"no demonstration of {_DEMOS.value} is left to write; name fewer with --drop")
 
     def demos() -> Iterator[Demo]:
         for task in progress(tasks, description="tasks"):

@@ -20,7 +20,7 @@ AS_IT_IS, TURNED, _MIRRORED = np.s_[:, :, :], np.s_[:, ::-1, ::-1], np.s_[:, :, 
 # Of LIBERO's own files. robosuite's "opencv" flips the rows only: mirrored, compared with the turned ones.
 _VIEWS = {"opengl": TURNED, "opencv": _MIRRORED}
 _DEMO = re.compile(r"demo_(0|[1-9]\d*)")
-_STEPS = ("dones", "rewards", "states", "robot_states")  # what else has a row for each step
+_STEPS = frozenset((b"dones", b"rewards", b"states", b"robot_states"))  # what else has a row for each step
 
 
 class Head(NamedTuple):
@@ -99,12 +99,12 @@ def each(
     keys = {camera: keys.get(camera, camera + _SUFFIX) for camera in cameras}
     with reading(path, LAYOUT, REMEDY), h5py.File(path, "r") as file:
         data = _group(path, file)
-        instruction, view = _words(path, data).instruction, _view(path, data)
+        instruction, view, libero = _words(path, data).instruction, _view(path, data), _is_libero(data)
         steps: int | None = 0
         for position, i in enumerate(chosen, start=1):
             demo: Demo | DemoError
             try:
-                demo = _read_one(path, data, i, keys, view, instruction)
+                demo = _read_one(path, data, i, keys, view, instruction, libero)
                 steps = None if steps is None else steps + len(demo.actions)
             except DemoError as error:
                 demo, steps = error, None  # a wrong sum is then no fault of the file's
@@ -179,23 +179,30 @@ def _words(path: Path, data: h5py.Group) -> Words:
 
 
 def _read_one(
-    path: Path, data: h5py.Group, i: int, keys: Mapping[str, str], view: tuple[slice, ...], instruction: str
+    path: Path,
+    data: h5py.Group,
+    i: int,
+    keys: Mapping[str, str],
+    view: tuple[slice, ...],
+    instruction: str,
+    libero: bool,
 ) -> Demo:
     where, group = f"{path}: data/demo_{i}", data[f"demo_{i}"]
     with reading(where, LAYOUT, REMEDY):
         if not isinstance(group, h5py.Group) or not isinstance(observations := group["obs"], h5py.Group):
             raise DemoError(f"{where}: an array, expected a group of arrays and of obs; {REMEDY}")
-        actions = _array(where, group, "actions")
-        turns = ("ee_ori",) if _is_libero(data) or "ee_ori" in observations else ()
-        alone = "joint_states" in observations and "ee_pos" not in observations
+        actions, seen = _array(where, group, "actions"), {*observations.id}
+        turns = ("ee_ori",) if libero or b"ee_ori" in seen else ()
+        alone = b"joint_states" in seen and b"ee_pos" not in seen
         state = ("joint_states",) if alone else ("ee_pos", *turns, "gripper_states")
         parts = {key: _array(where, observations, key) for key in state}
         if any(values.ndim != 2 or len(values) != len(actions) for values in parts.values()):
             shapes = ", ".join(f"obs/{key} {values.shape}" for key, values in parts.items())
             raise DemoError(f"{where}: {shapes} for actions {actions.shape}, expected as many rows; {REMEDY}")
-        for key in _STEPS:
-            if (shape := _shape(group, key)) and shape[0] != len(actions):
-                raise DemoError(f"{where}: {key} {shape} for {len(actions)} actions, expected as many rows; {REMEDY}")
+        for step in sorted(_STEPS.intersection(group.id)):
+            if (shape := _shape(group, step)) and shape[0] != len(actions):
+                what = f"{step.decode()} {shape} for {len(actions)} actions"
+                raise DemoError(f"{where}: {what}, expected as many rows; {REMEDY}")
         pictures = []
         for key in keys.values():
             picture = _array(where, observations, key)
@@ -212,9 +219,9 @@ def _read_one(
         return demo
 
 
-def _shape(group: h5py.Group, key: str) -> tuple[int, ...]:
-    """Of an array, which is not read; () if there is none."""
-    found = h5py.h5o.open(group.id, key.encode()) if key.encode() in group.id else None
+def _shape(group: h5py.Group, key: bytes) -> tuple[int, ...]:
+    """Of an array, which is not read; () if it is none."""
+    found = h5py.h5o.open(group.id, key)
     return found.shape if isinstance(found, h5py.h5d.DatasetID) else ()
 
 

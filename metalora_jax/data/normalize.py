@@ -15,6 +15,9 @@ from metalora_jax.types import Demo
 
 FLOOR = 0.01  # [units of the robot] least scale of a dimension that hardly moves: 0.01 rad or m then counts as 1
 TINY = 1e-4  # [units of the robot] no joint, hand or gripper varies so little; dividing by it amplifies noise
+CHUNK = 50  # actions in a chunk of lerobot's policies, where theirs is not known
+AS_WIDE = 3.0  # factor by which statistics of the same kind of differences may be wider, or narrower
+_MOMENTS = 2000  # from which differences are taken, about
 _KINDS = ("state", "action")
 
 
@@ -202,16 +205,22 @@ def outside(stats: Mapping[str, np.ndarray], mode: str, values: np.ndarray) -> f
     return float(((values < low) | (values > high)).mean())
 
 
-def relative(stats: Mapping[str, np.ndarray], state: np.ndarray, actions: np.ndarray) -> bool:
+def relative(
+    stats: Mapping[str, np.ndarray], states: Sequence[np.ndarray], actions: Sequence[np.ndarray], chunk: int = CHUNK
+) -> bool:
     """Whether statistics of actions are those of actions minus the state, while the recorded actions are absolute.
 
-    lerobot's `recompute_stats(relative_action=True)` puts such ones in the place of a data set's own, without a mark.
+    lerobot's `recompute_stats(relative_action=True)` puts such ones in the place of a data set's own, without a mark:
+    of every action of a chunk minus the state at its start. Statistics into which those differences merely fit are of
+    other data; here they must also be about as wide.
 
     Args:
       stats: of the action: "min" and "max" or "mean" and "std" -> (width,).
-      state, actions: (T, width) recorded ones.
+      states, actions: (T, width) of each recorded episode.
+      chunk: actions in a chunk of the policy; statistics of shorter chunks are known, too.
     """
-    if state.shape != actions.shape or any(len(values) != actions.shape[1] for values in stats.values()):
+    widths = {values.shape[1] for values in (*states, *actions)}
+    if len(widths) != 1 or widths != {len(values) for values in stats.values()}:
         return False
     if {"min", "max"} <= stats.keys():
         low, high = stats["min"], stats["max"]
@@ -219,14 +228,39 @@ def relative(stats: Mapping[str, np.ndarray], state: np.ndarray, actions: np.nda
         low, high = stats["mean"] - 4 * stats["std"], stats["mean"] + 4 * stats["std"]
     else:
         return False
+    whole = np.concatenate(actions)
+    absolute = _beyond(whole, low, high)
+    for reach in sorted({1, 4, 16, chunk}):
+        apart = _differences(states, actions, reach)
+        differences = _beyond(apart, low, high)
+        fits = (absolute < 0.02) | (differences < 0.02)  # lerobot keeps the gripper's absolute; around 0 both fit
+        only_apart = (absolute > 0.25) & (differences < 0.02)
+        if not fits.all() or only_apart.sum() < min(2, len(fits)):
+            continue
+        if "std" in stats:
+            factor = stats["std"] / np.maximum(apart.std(axis=0), TINY)
+        else:
+            factor = (high - low) / np.maximum(np.ptp(apart, axis=0), TINY)
+        if np.median(np.abs(np.log(np.maximum(factor[only_apart], TINY)))) < np.log(AS_WIDE):
+            return True
+    return False
 
-    def beyond(values: np.ndarray) -> np.ndarray:
-        return ((values < low - TINY) | (values > high + TINY)).mean(axis=0)
 
-    absolute, apart = beyond(actions), beyond(actions - state)
-    fits = (absolute < 0.02) | (apart < 0.02)  # lerobot keeps the gripper's absolute; around 0 both fit
-    only_apart = (absolute > 0.25) & (apart < 0.02)
-    return bool(fits.all() and only_apart.sum() >= min(2, len(fits)))
+def _beyond(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """(T, width) -> (width,) share of the numbers outside."""
+    return ((values < low - TINY) | (values > high + TINY)).mean(axis=0)
+
+
+def _differences(states: Sequence[np.ndarray], actions: Sequence[np.ndarray], reach: int) -> np.ndarray:
+    """(n, width): the next `reach` actions from moments that are spread over all episodes, minus the state there."""
+    total = sum(len(action) for action in actions)
+    stride = max(1, total // _MOMENTS)
+    found = []
+    for state, action in zip(states, actions, strict=True):
+        at = np.arange(0, len(action), stride)[:, None] + np.zeros(reach, int)
+        ahead = np.minimum(at + np.arange(reach), len(action) - 1)
+        found.append((action[ahead] - state[at]).reshape(-1, action.shape[1]))
+    return np.concatenate(found)
 
 
 def normalize_state(statistics: Statistics, state: np.ndarray, width: int) -> np.ndarray:

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from metalora_jax.data import grippers, odd_joints
 from metalora_jax.data.instructions import later
 from metalora_jax.data.motions import unlike
-from metalora_jax.data.normalize import FLOOR, Statistics, compute
+from metalora_jax.data.normalize import Statistics, compute
 from metalora_jax.types import Demo
 from metalora_jax.words import listed
 
@@ -34,8 +35,6 @@ LEAVES = 0.05  # share of a demonstration's own range that it must leave its fir
 RESTS = 0.01  # share of that range within which a twentieth of a demonstration counts as rest
 IDLE_ENDS = 0.3  # share of the frames before the first motion and after the last that is said; scripted: below 0.2
 IDLE = 0.5  # share of frames at rest that is said
-LEVELS = 4  # values at most that a gripper's command takes, where it is a switch
-SEEN = 0.01  # share of frames that is no accident
 
 
 class Idleness(NamedTuple):
@@ -56,7 +55,13 @@ def doubts(demos: Sequence[Demo], statistics: Statistics | None = None) -> list[
     """
     found = [] if statistics is None else scales(demos, statistics)
     known = statistics if statistics is not None else compute(demos)
-    return [*found, *_idle(demos, known), *_gripper(demos, statistics), *unlike(demos, known)]
+    return [
+        *found,
+        *_idle(demos, known),
+        *grippers.doubts(demos, statistics),
+        *odd_joints.doubts(demos, statistics),
+        *unlike(demos, known),
+    ]
 
 
 def scales(demos: Sequence[Demo], statistics: Statistics) -> list[str]:
@@ -166,55 +171,3 @@ def _idle(demos: Sequence[Demo], statistics: Statistics) -> list[str]:
         if which := [str(i) for i in np.flatnonzero((moves == only).all(axis=1))]:
             found.append(f"{still} in demonstration {listed(which)} of {len(demos)}, {other}")
     return found
-
-
-def _gripper(demos: Sequence[Demo], statistics: Statistics | None) -> list[str]:
-    """Switches: commands that take few values."""
-    found = []
-    for i in range(demos[0].actions.shape[1]):
-        levels = [_levels(demo.actions[:, i]) for demo in demos]
-        if any(not each for each in levels) or max(len(each) for each in levels) < 2:
-            continue
-        every = np.concatenate([demo.actions[:, i] for demo in demos])
-        beyond = np.abs(every) > 1 + FLOOR
-        signed = any(min(each) < -0.5 for each in levels)
-        usual = "-1 or 1" if signed else "0 or 1"
-        if SEEN < beyond.mean() < 1 and set(np.unique(every[~beyond].round(3))) == (
-            {-1.0, 1.0} if signed else {0.0, 1.0}
-        ):
-            what = f"{every[beyond][0]:.3g} in {beyond.mean():.0%} of the frames"
-            found.append(f"action dimension {i} is {what}, {usual} in the others")
-            continue
-        from_zero = [j for j, each in enumerate(levels) if len(each) == 2 and each[0] == 0.0]
-        both = [j for j, each in enumerate(levels) if min(each) <= -1 + FLOOR]
-        if from_zero and both:
-            found.append(
-                f"action dimension {i} is 0 or {levels[from_zero[0]][1]:.3g} in demonstration "
-                f"{listed(list(map(str, from_zero)))}, but -1 or 1 in "
-                f"{listed(list(map(str, both)))}: bring them to one convention"
-            )
-            continue
-        if statistics is None:
-            continue
-        mean, std = float(statistics.action_mean[i]), float(statistics.action_std[i])
-        square = mean**2 + std**2
-        if 0.9 < square < 1.01 and abs(square - mean) > 0.1:
-            if from_zero and not both and max(map(max, levels)) == 1.0:
-                found.append(f"action dimension {i} is 0 or 1, the base's -1 or 1: map it, {_MAP}")
-            elif beyond.mean() > SEEN:
-                found.append(
-                    f"action dimension {i} is {every[beyond][0]:.3g} in {beyond.mean():.0%} of the frames, the base's "
-                    "stay in [-1, 1]"
-                )
-        elif abs(square - mean) < 0.02 and 0.02 < mean < 0.98 and both:
-            found.append(f"action dimension {i} is -1 or 1, the base's 0 or 1: map it when converting")
-    return found
-
-
-_MAP = "a -> 2 a - 1, or 1 - 2 a where 1 opens"
-
-
-def _levels(values: np.ndarray) -> list[float]:
-    """The few values (T,) of a switch, ascending; none where they are not few, or too few frames to tell."""
-    found = np.unique(np.round(values.astype(np.float64), 3))
-    return found.tolist() if len(found) <= LEVELS and len(values) >= 2 * LEVELS else []

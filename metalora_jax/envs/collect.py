@@ -13,7 +13,7 @@ from metalora_jax.envs import libero_files
 from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.envs.experts import record_whole
 from metalora_jax.envs.world import Traced, check_shift, world
-from metalora_jax.fields import each, from_fields
+from metalora_jax.fields import check_positive, each, from_fields
 from metalora_jax.machine.processes import in_processes
 
 
@@ -76,7 +76,13 @@ class Collection(NamedTuple):
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "Collection":
         """Reads a whole config of collect.py; see `fields.from_fields`."""
-        return from_fields(cls, fields, "", {"parts": each(Part.from_config)})
+        self = from_fields(cls, fields, "", {"parts": each(Part.from_config)})
+        check_positive(self, "config", ("workers", "image_size"))
+        for name, part in self.parts.items():
+            check_positive(part, f"parts.{name}", ("demos",))
+        if not self.parts:
+            raise ValueError("the config has no `parts`: nothing would be recorded; name some tasks")
+        return self
 
     def jobs(self) -> list[RecordingJob]:
         """One for each file."""

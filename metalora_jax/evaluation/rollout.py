@@ -12,15 +12,18 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 
 from metalora_jax import adapters
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.agent import Agent
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.learner import Learner, learner
+from metalora_jax.data import widths
+from metalora_jax.data.sources.embodiment import Embodiment, check
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.control import Control
-from metalora_jax.envs.world import Simulator, world
+from metalora_jax.envs.world import Simulator, World, world
 from metalora_jax.evaluation import execution
 from metalora_jax.evaluation.alterations import OTHER_SCENE, Altered
 from metalora_jax.evaluation.execution import Chunk, covering
@@ -82,6 +85,22 @@ def run(jobs: Sequence[Job], base_directory: Path | None, control: Control, work
 def _lost(why: str, _: int, job: Job) -> Outcome:
     """An episode whose process was lost, along with its commands."""
     return Outcome(job.rollouts[0].key, False, 0.0, 0, np.zeros((0, 0), np.float32), why)
+
+
+def check_base(base: Base, control: Control, where: World) -> None:
+    """Checks that a base is for the world that it is to act in, with its cameras and chunks.
+
+    Raises:
+      ValueError: if not; the message names both sides.
+    """
+    wide = {"state": where.state_dim, "action": where.action_dim, "camera": len(control.cameras)}
+    remedy = "evaluate it in the world and with the cameras that it was trained for, or choose another base"
+    widths.against(f"the world {control.world}", wide, base.statistics, base.sizes, remedy)
+    said = check(Embodiment(control.cameras), base.embodiment)
+    for doubt in (*said, widths.fewer_cameras(f"the world {control.world}", len(control.cameras), base.sizes)):
+        if doubt:
+            logging.warning("%s", doubt)
+    execution.check(control.execute, control.ensemble, base.sizes.chunk)
 
 
 def replay(

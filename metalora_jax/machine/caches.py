@@ -14,6 +14,7 @@ from jax._src import compilation_cache
 from metalora_jax.machine import files
 
 FOLDER = "METALORA_CACHE"  # environment variable
+COMPILED = "JAX_COMPILATION_CACHE_DIR"  # of JAX
 _WORTH = 5.0  # [s] of compilation
 
 
@@ -53,11 +54,11 @@ def keep_compiled() -> None:
     JAX_COMPILATION_CACHE_DIR, JAX's own variable, takes precedence. Programs for a CPU hold instructions that another
     one may lack, so each kind of processor has a folder of its own: home directories are shared.
     """
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    if COMPILED not in os.environ:
         kind = hashlib.sha256(f"{platform.machine()} {_instructions()} {jax.__version__}".encode()).hexdigest()[:12]
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder(f"compiled-{kind}"))
+        os.environ[COMPILED] = str(folder(f"compiled-{kind}"))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", str(_WORTH))
-    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.config.update("jax_compilation_cache_dir", os.environ[COMPILED])
     shortest = os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", str(_WORTH))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", float(shortest))
     _replace_damaged()
@@ -76,7 +77,7 @@ def _replace_damaged() -> None:
         try:
             return read(cache_key, *arguments, **named)
         except Exception as error:  # whatever reading a damaged file raises
-            entry = Path(os.environ["JAX_COMPILATION_CACHE_DIR"], f"{cache_key}-cache")
+            entry = Path(os.environ[COMPILED], f"{cache_key}-cache")
             if not entry.is_file():
                 raise
             logging.info("%s cannot be read (%s); it is compiled again", entry, type(error).__name__)

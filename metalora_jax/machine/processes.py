@@ -5,6 +5,7 @@ import ctypes
 import dataclasses
 import math
 import multiprocessing
+import os
 import signal
 import sys
 import time
@@ -13,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, NoReturn, TypeVar
+
+from metalora_jax.machine import caches
 
 Result = TypeVar("Result")
 Job = TypeVar("Job")
@@ -148,6 +151,8 @@ def _work(
     jobs: Connection, function: Callable[..., object], start: Callable[..., None] | None, start_args: tuple
 ) -> None:
     end_with_parent()
+    if caches.COMPILED in os.environ:  # the command that started this process keeps programs
+        caches.keep_compiled()
     # Whoever interrupts this process or closes its pipe no longer needs an answer.
     with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
         while True:

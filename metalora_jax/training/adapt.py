@@ -209,14 +209,19 @@ def adapt(
     )
 
 
+def moved(before: PyTree, after: PyTree) -> bool:
+    """Whether all of theta changed by more than `STILL`."""
+    return float(trees.global_norm(trees.sub(after, before))) > STILL * float(trees.global_norm(before))
+
+
 def unmoved(before: PyTree, after: PyTree) -> tuple[str, ...]:
     """The adapted maps whose parameters did not move.
 
     Raises:
       ValueError: none of them moved by more than `STILL`.
     """
-    change, size = (float(trees.global_norm(tree)) for tree in (trees.sub(after, before), before))
-    if not change > STILL * size:
+    if not moved(before, after):
+        change, size = (float(trees.global_norm(tree)) for tree in (trees.sub(after, before), before))
         raise ValueError(
             f"theta did not move: its change of {change:.1g} is too small for its size of {size:.2g}; raise the "
             "learning rate, or adapt maps that the loss depends on"

@@ -63,19 +63,22 @@ def test_adapting_keeps_episodes_out_and_says_what_it_is_worth(root, adapted):
 
 
 def test_judging_an_adapter(root, adapted):
+    idle = adapter.fresh(make_base(), placement.from_json([HEADS | {"b_std": 0.0}]))
+    adapter.save(root / "idle", make_base(), idle.placement, idle.meta_params, config={})
     said, logged = command(
         "evaluate_offline",
-        *(f"--base={root / 'base'}", f"--adapter={root / 'adapted'}", f"--demos={root / 'dataset'}"),
+        *(f"--base={root / 'base'}", f"--adapter={root / 'adapted'},{root / 'idle'}", f"--demos={root / 'dataset'}"),
         *(f"--task={INSTRUCTIONS['reach']}", "--held_out_episodes=1,3", f"--output={root / 'page'}", "--shots=2"),
         *("--stride=3", "--samples=2", "--scratch_steps=1"),
     )
     assert "the ends are idle in demonstration" in logged
     assert "caution: " in said
     assert "has learned from the held-out episode 1" in said
+    assert f"caution: {root / 'idle'} changes nothing here: it predicts what the base alone does" in said
     assert (root / "page" / "index.html").exists()
     rows = [json.loads(line) for line in (root / "page" / "records.jsonl").read_text().splitlines()]
     assert {row["episode"] for row in rows} == {"episode 1", "episode 3"}
-    policies = {str(root / "adapted"), "base", "scratch", "hold", "mean", "nearest"}
+    policies = {str(root / "adapted"), str(root / "idle"), "base", "scratch", "hold", "mean", "nearest"}
     assert {row["policy"] for row in rows} == policies
     for path in ("config.json", "provenance.jsonl", "report.md", "summary.json", "error_by_step_ahead.png"):
         assert (root / "page" / path).exists(), path

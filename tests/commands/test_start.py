@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from metalora_jax.commands import main, recipes
+from metalora_jax.commands import start as starting
 from metalora_jax.commands.main import summaries
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +25,31 @@ config_flags.DEFINE_config_file("config", lock_config=True)
 flags.DEFINE_string("workdir", None, "Where.", required=True)
 start.run(lambda _: None)
 """
+
+
+def test_a_polite_kill_ends_as_an_interrupt_and_a_second_one_at_once():
+    before = signal.signal(signal.SIGTERM, starting._terminated)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+DEFAULT = """
+from absl import flags
+from ml_collections import config_flags
+from metalora_jax.commands import start
+config_flags.DEFINE_config_file("config", None, lock_config=True)
+start.run(lambda _: print(flags.FLAGS.config.seed), default_config="quickstart")
+"""
+
+
+def test_a_default_recipe_is_overridden_and_what_it_refuses_is_one_line(tmp_path):
+    assert start("-c", DEFAULT, "--config.seed=7", cwd=tmp_path).stdout == "7\n"
+    said = start("-c", DEFAULT, "--config.sead=7", cwd=tmp_path).stderr.strip()
+    assert said == "error: --config: no field 'sead'; did you mean seed?  (--print_config shows the fields)"
 
 
 def start(*words: str, cwd: Path) -> subprocess.CompletedProcess:

@@ -79,6 +79,15 @@ def test_a_damaged_entry_is_computed_again(tmp_path, damage, caplog):
     assert victim.read_bytes() == whole
 
 
+def test_an_entry_that_is_no_file_stays_and_is_not_used(tmp_path, caplog):
+    first = frozen(FeatureCache(tmp_path, LARGE))
+    victim = sorted(tmp_path.iterdir())[0]
+    victim.unlink()
+    victim.mkdir()
+    same(frozen(FeatureCache(tmp_path, LARGE)), first)
+    assert f"{victim} is dropped and computed again" in caplog.text
+
+
 def test_an_entry_under_the_name_of_another_is_not_believed(tmp_path):
     frozen(FeatureCache(tmp_path, LARGE))
     a, b = sorted(tmp_path.iterdir())[:2]
@@ -153,6 +162,7 @@ def test_a_folder_that_cannot_be_is_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="set METALORA_CACHE to another folder"):
         FeatureCache.from_environment()
     monkeypatch.setenv("METALORA_CACHE", str(tmp_path))
-    monkeypatch.setenv("METALORA_CACHE_GIB", "much")
-    with pytest.raises(ValueError, match="METALORA_CACHE_GIB='much' is not a number"):
-        FeatureCache.from_environment()
+    for size in ("much", "inf", "nan", "-1"):
+        monkeypatch.setenv("METALORA_CACHE_GIB", size)
+        with pytest.raises(ValueError, match=f"METALORA_CACHE_GIB='{size}' is not a number"):
+            FeatureCache.from_environment()

@@ -140,6 +140,63 @@ def test_switches_of_other_ranges():
     assert "in the others" not in said(switched(lambda switch: 100 * switch))  # there are no others
 
 
+def followed(mirrored=False, home=-30.0):
+    """Joints in degrees that follow their commands; the first one's sign may be reversed, in state and command."""
+    t = np.linspace(0, 3, STEPS)[:, None]
+    commands = np.array([home, 60.0, 0.0, 10.0]) + np.array([25.0, 20.0, 30.0, 5.0]) * (1 - np.cos(t))
+    commands[:, 3] = np.clip(0.5 - 0.5 * np.cos(2 * t[:, 0]), 0.01, 1)  # a gripper, by degrees
+    commands[:, 0] *= -1 if mirrored else 1
+    state = np.concatenate([commands[:1], commands[:-1]])
+    return demo()._replace(state=np.float32(state), actions=np.float32(commands))
+
+
+JOINTS = Statistics(
+    *(np.float32(x) for x in ([0, 80, 30, 0.5], [25, 20, 30, 0.4], [0, 80, 30, 0.5], [25, 20, 30, 0.4]))
+)
+
+
+def changed(one, state=(), actions=(), factor=np.pi / 180):
+    for values, dimensions in ((one.state, state), (one.actions, actions)):
+        values[:, list(dimensions)] *= factor
+    return one
+
+
+def test_one_joint_in_radians_among_degrees():
+    assert said(followed(), followed(), statistics=JOINTS) == ""
+    odd = changed(followed(), [1])
+    one = "state dimension 1 ranges 0.017 times as far as its command in demonstration 1 of 2; radians for degrees"
+    assert said(followed(), odd, statistics=None).startswith(one)
+    alone = said(odd, statistics=JOINTS)
+    assert "dimension 1 ranges 0.017 times as far as its command; radians" in alone
+    both = said(changed(followed(), [1], [1]), statistics=JOINTS)
+    assert re.search("state dimension 1 varies 0.01[0-9]* times .*, the others .*; radians for degrees would be", both)
+    assert "action dimension 1 varies" in both
+
+
+def test_a_joint_that_is_mirrored_in_half_of_the_demonstrations():
+    flipped = changed(followed(), [0], factor=-1)
+    assert (
+        "state dimension 0 moves along with action dimension 0 in demonstration 0, 2, and against it in 1, 3"
+        in said(followed(), flipped, followed(), flipped)
+    )
+    both = followed(mirrored=True)
+    assert "state dimension 0 starts near 30 in demonstration 1, 3, and near -30 in 0, 2: mirrored" in said(
+        followed(), both, followed(), both
+    )
+    spread = [followed(home=home) for home in (-30, 5, 30, 12)]  # a start that varies is none
+    assert "mirrored" not in said(*spread)
+
+
+def test_a_gripper_that_moves_by_degrees_and_is_beyond_its_range_in_some_frames():
+    odd = followed()
+    odd.actions[5:15, 3] = 2.0
+    assert "action dimension 3 is 2 in 25% of the frames, at most 0." in said(odd, statistics=None)
+    percent = followed()
+    percent.state[:, 3] *= 100
+    percent.state[5:10, 3] = 250
+    assert "state dimension 3 is 250 in 12% of the frames, at most 99.9 in the others" in said(percent)
+
+
 def test_a_state_or_commands_that_stay_as_they_are():
     frozen = demo()._replace(state=demo().state[:1].repeat(STEPS, 0))
     assert "the state stays as it is in demonstration 1 of 2, the actions do not: was it recorded?" in said(

@@ -38,6 +38,22 @@ def test_a_file_of_other_settings_is_not_taken_as_finished(tmp_path, change, mes
         list(recorder.collect([job, job], workers=1))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(parts={}), "the config has no `parts`: nothing would be recorded"),
+        (dict(parts={"clean": dict(demos=0, first_seed=0, noise=0.0, tasks=("a",))}), r"parts\.clean\.demos is 0"),
+        (dict(workers=0), r"config\.workers is 0; it must be positive"),
+    ],
+)
+def test_nothing_to_record_is_refused(change, message):
+    part = dict(demos=1, first_seed=0, noise=0.0, tasks=("drawer-open",))
+    fields = dict(directory="runs", world="metaworld", image_size=64, workers=1, parts={"clean": part})
+    assert len(recorder.Collection.from_config(fields).jobs()) == 1
+    with pytest.raises(ValueError, match=message):
+        recorder.Collection.from_config(fields | change)
+
+
 def test_one_task_is_recorded_alone():
     said = collect("--task=drawer-open", "--demos=2").stdout
     assert 'tasks: ["drawer-open"]' in said

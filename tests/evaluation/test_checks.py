@@ -3,6 +3,7 @@
 import pytest
 
 from metalora_jax.envs.control import Control
+from metalora_jax.evaluation import rollout
 from metalora_jax.evaluation.protocol import checks
 from tests.evaluation.fake_world import make_world
 from tests.tiny_base import make_base
@@ -12,7 +13,7 @@ CONTROL = Control(("agentview",), 1, 100)
 
 
 def test_a_base_of_this_world_passes():
-    checks.check_base(make_base(), CONTROL, WORLD)
+    rollout.check_base(make_base(), CONTROL, WORLD)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ def test_a_base_of_this_world_passes():
 )
 def test_a_base_of_another_world_is_refused(where, control, complaint):
     with pytest.raises(ValueError, match=complaint):
-        checks.check_base(make_base(), control, where)
+        rollout.check_base(make_base(), control, where)
 
 
 def test_episodes_that_all_end_by_an_error(monkeypatch):

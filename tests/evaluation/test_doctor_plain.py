@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from metalora_jax.data import libero_hdf5, normalize, units
+from metalora_jax.data import libero_hdf5, normalize, signals, units
 from metalora_jax.evaluation.doctor import choice, page, robust, scales, whole
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome, failing, to_drop
 from metalora_jax.evaluation.doctor.sets import Layout
@@ -84,6 +84,34 @@ def test_a_set_of_two_kinds_has_no_odd_episodes():
     turned = [d if i % 2 else d._replace(state=-d.state) for i, d in enumerate(SOUND)]
     found = outcomes(turned, KIND)
     assert all(len(f.episodes) == 0 for f in found["commands"].findings)
+
+
+def test_a_joint_that_is_mirrored_in_half_of_the_episodes():
+    def mirrored(demo, both):
+        sign = np.float32([1, -1, 1, 1, 1, 1])
+        return demo._replace(state=demo.state * sign, actions=demo.actions * sign if both else demo.actions)
+
+    found = outcomes([mirrored(d, both=False) if i % 2 else d for i, d in enumerate(SOUND)], KIND)
+    assert any("shoulder_lift.pos moves along with its command in episodes 0, 2" in w for w in only(found, "actions"))
+    found = outcomes([mirrored(d, both=True) if i % 2 else d for i, d in enumerate(SOUND)], KIND)
+    assert any("shoulder_lift.pos starts near" in what for what in only(found, "actions"))
+
+
+def test_a_gripper_beyond_its_range_in_some_frames():
+    odd = SOUND[3]._replace(actions=SOUND[3].actions.copy())
+    odd.actions[5:40, 5] = 200
+    found = outcomes([odd if i == 3 else d for i, d in enumerate(SOUND)], KIND)
+    assert "gripper.pos is 200 in " in only(found, "gripper")[0]
+    assert only(found, "gripper")[0].endswith(", in episodes 3")
+
+
+def test_an_idle_start_is_seen_behind_a_noisy_sensor():
+    path = np.zeros((100, 2))
+    path[40:, 0] = np.linspace(0, 1, 60)
+    path[:, 1] = 0.4 * (np.arange(100) > 60) + np.random.default_rng(0).normal(0, 0.02, 100)
+    start, _, end = signals.idle(path)
+    assert 40 <= start <= 46
+    assert end < 8
 
 
 def test_texts_counts_and_names():

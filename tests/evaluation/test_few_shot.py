@@ -160,6 +160,13 @@ def test_search_with_nothing_finite_to_choose_from(arm, adapt, frozen):
         search(arm, adapt, frozen, (1e38,))
 
 
+def test_search_with_rates_that_move_nothing(arm, adapt, frozen, caplog):
+    with pytest.raises(ValueError, match=r"no inner rate moves the adapters of heads .*\(sgd 1e-30\), so that nothing"):
+        search(arm, adapt, frozen, (1e-30,))
+    assert search(arm, adapt, frozen, (1e-30, 0.01)) == {"short": Choice("sgd", 0.01)}
+    assert "the adapters do not move at sgd 1e-30: not chosen" in caplog.text
+
+
 def test_one_run_gives_the_whole_curve(arm, adapt, frozen):
     arguments = (arm, adapt, {"short": Choice("sgd", 0.1)}, lay_out()[0], data(frozen), PROTOCOL)
     curve = {step: (theta, seconds, loss) for step, theta, seconds, loss in few_shot.adapted_at(*arguments, (0, 1, 2))}

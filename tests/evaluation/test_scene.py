@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from metalora_jax.envs.conditions import _ARC_COUNT, _ARCS, Condition, ConditionRange
+from metalora_jax.envs.control import Control
 from metalora_jax.evaluation.protocol import scene
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.protocol.scene import Opening, Played, Tried
 from metalora_jax.evaluation.rollout import Outcome
+from tests.tiny_base import make_base
 
 RECIPE = run_path(str(Path(__file__).parents[2] / "configs" / "quickstart.py"))["get_config"]()
 CONFIG = Comparison.from_config(RECIPE.to_dict())
@@ -66,6 +68,17 @@ def test_a_survey_has_every_task_under_conditions_of_its_own():
 def test_a_scene_that_cannot_be_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         Opening.from_config(FIELDS | change)
+
+
+def test_a_scene_is_held_against_its_world_before_anything_is_opened():
+    opening, control = Opening.from_config(FIELDS), Control(("agentview",), 1, 100)
+    with pytest.raises(ValueError, match="'drawer-opne'"):
+        scene.check([opening._replace(task="drawer-opne")], make_base(), control)
+    with pytest.raises(ValueError, match="condition yaw does not fit the world so101"):
+        scene.check([opening._replace(task="lift-red")], make_base(), control._replace(world="so101"))
+    narrow = make_base().statistics._replace(action_mean=np.zeros(3, np.float32), action_std=np.ones(3, np.float32))
+    with pytest.raises(ValueError, match="the world metaworld: actions have 4 dimensions, the base's 3"):
+        scene.check([opening], make_base()._replace(statistics=narrow), control)
 
 
 def test_a_config_gives_an_opening():

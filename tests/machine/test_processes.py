@@ -35,6 +35,12 @@ def number():
     return os.getpid()
 
 
+def replaces_damaged_programs():
+    from jax._src import compilation_cache
+
+    return hasattr(compilation_cache.get_executable_and_time, "replaces_damaged")
+
+
 def wait(path):
     path.write_text(str(os.getpid()))
     time.sleep(60)
@@ -161,3 +167,8 @@ def test_hosts_share_all_jobs_evenly_and_in_order(jobs, hosts):
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
     with pytest.raises(ValueError, match="numbered from 0"):
         Host(hosts, hosts).share(range(jobs))
+
+
+def test_workers_replace_damaged_programs_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+    assert list(in_processes(replaces_damaged_programs, [()], 1)) == [True]

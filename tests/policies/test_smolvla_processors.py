@@ -249,6 +249,10 @@ def test_statistics_of_relative_actions_are_refused(directory, said):
     save_file(kept | {f"action.{name}": value for name, value in stats.items()}, directory / STATE)
     with pytest.raises(ValueError, match=r"statistics of actions, in .*, are those of actions relative to the state"):
         bases.convert(directory, demos)
+    bases.convert(directory, demos, absolute=True)
+    assert "it is taken to have been trained on absolute ones, as it was told" in said[-1]
+    save_file(kept | {f"action.{name}": 50 * value for name, value in stats.items()}, directory / STATE)
+    bases.convert(directory, demos)  # the differences fit in, but are far less wide: statistics of other data
 
 
 def test_where_they_came_from(directory):

@@ -27,6 +27,13 @@ def test_what_is_saved_is_loaded(directory):
         assert got.tolist() == wanted.tolist()
 
 
+def test_a_base_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(bases.files, "write_json", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        bases.save(tmp_path / "base", make_base())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_known_of_the_robot_travels_without_changing_the_fingerprint(tmp_path):
     robot = Embodiment(("top", "wrist"), ("pan", "lift"), fps=30.0)
     bases.save(tmp_path / "base", make_base()._replace(embodiment=robot))

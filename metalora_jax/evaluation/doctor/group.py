@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from metalora_jax.data import convention, signals
+from metalora_jax.data.convention import Convention, Pair
+from metalora_jax.data.signals import Idle, Scale
 from metalora_jax.data.units import gripper_dimensions
-from metalora_jax.evaluation.doctor import convention, signals
-from metalora_jax.evaluation.doctor.convention import Convention, Pair
 from metalora_jax.evaluation.doctor.findings import Finding
 from metalora_jax.evaluation.doctor.recordings import Recording
 from metalora_jax.evaluation.doctor.sets import Layout
-from metalora_jax.evaluation.doctor.signals import Idle, Scale
 
 FEWEST = 5  # episodes, below which "the others" are too few to say what is usual
 _LITTLE = 0.3  # of the usual span: a dimension that moves less may be in other units

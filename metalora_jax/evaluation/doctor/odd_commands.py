@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metalora_jax.evaluation.doctor import convention, robust, signals
+from metalora_jax.data import convention, signals
+from metalora_jax.evaluation.doctor import robust
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome
 from metalora_jax.evaluation.doctor.group import Group
 from metalora_jax.evaluation.doctor.odd_motion import CLEAR

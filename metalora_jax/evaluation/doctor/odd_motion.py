@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from metalora_jax.evaluation.doctor import robust, signals
+from metalora_jax.data import signals
+from metalora_jax.data.signals import Idle
+from metalora_jax.evaluation.doctor import robust
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome
 from metalora_jax.evaluation.doctor.group import Group
-from metalora_jax.evaluation.doctor.signals import Idle
 
 CLEAR = 4.0  # spreads from the others' median: 1 in 16,000 of a normal distribution, and few medians are exact
 LONGER = 1.9  # factor of duration; people who record vary by less, and fumbles are worth a look

@@ -123,8 +123,7 @@ def relative(where: str, own: Mapping[str, np.ndarray], recordings: Sequence[Rec
     """What there is to say about action statistics that are those of relative actions, of absolute recorded ones."""
     if len({(r.state.shape[1], r.actions.shape[1]) for r in recordings}) != 1:
         return None
-    state, actions = (np.concatenate([getattr(r, part) for r in recordings]) for part in ("state", "actions"))
-    if not normalize.relative(own, state, actions):
+    if not normalize.relative(own, [r.state for r in recordings], [r.actions for r in recordings]):
         return None
     return Finding(
         where,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metalora_jax.evaluation.doctor import signals
+from metalora_jax.data import signals
 from metalora_jax.evaluation.doctor.findings import SEVERITIES, Finding, Outcome
 from metalora_jax.evaluation.doctor.group import Group
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from metalora_jax.data import units
+from metalora_jax.data import convention, grippers, units
+from metalora_jax.data.odd_joints import mirrored_homes
 from metalora_jax.data.units import gripper_dimensions
 from metalora_jax.evaluation.doctor import odd_commands, odd_motion, robust
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome
-from metalora_jax.evaluation.doctor.group import Group
+from metalora_jax.evaluation.doctor.group import FEWEST, Group
 from metalora_jax.evaluation.doctor.recordings import Recording
 from metalora_jax.evaluation.doctor.sets import Layout
 from metalora_jax.words import listed
@@ -83,10 +84,10 @@ def ranges(group: Group) -> Outcome:
         low, high = (np.median([np.quantile(v, q, axis=0) for v in values], axis=0) for q in (0.005, 0.995))
         width = len(low)
         named = given if len(given) == width else ()
-        grippers = gripper_dimensions(named, width)
-        guesses = units.guess(named, low, high, grippers)
+        hands = gripper_dimensions(named, width)
+        guesses = units.guess(named, low, high, hands)
         if kind == "action" and group.convention.relative:
-            guesses = [units.Guess("differences", 0.8) if i not in grippers else g for i, g in enumerate(guesses)]
+            guesses = [units.Guess("differences", 0.8) if i not in hands else g for i, g in enumerate(guesses)]
         parts = [
             f"{named[i] if named else i} {low[i]:.3g}..{high[i]:.3g} {g.unit} ({g.sure:.0%})"
             for i, g in enumerate(guesses)
@@ -103,6 +104,7 @@ def ranges(group: Group) -> Outcome:
 def meaning(group: Group) -> Outcome:
     """Absolute or relative, which state each action commands, with which sign, scale and lag."""
     pairs, where = group.convention.pairs, group.layout.name
+    found = [*_mirrored(group)]
     moving = np.flatnonzero(group.action.active)
     if not pairs:
         what = (
@@ -110,8 +112,8 @@ def meaning(group: Group) -> Outcome:
         )
         remedy = "store with every frame the command that was sent after it"
         level = "warning" if len(moving) and group.state.active.any() else "info"
-        return Outcome("actions", (Finding(where, what, remedy, level, where),), "no action explains any state")
-    found = []
+        found.append(Finding(where, what, remedy, level, where))
+        return Outcome("actions", tuple(found), "no action explains any state")
     a = odd_commands.answers(group)
     lag, agreement = float(robust.median(a.lag)), float(np.median(a.agreement))
     same = group.state.span.shape == group.action.span.shape
@@ -155,6 +157,32 @@ def meaning(group: Group) -> Outcome:
     return Outcome("actions", tuple(found), note)
 
 
+def _mirrored(group: Group) -> Iterator[Finding]:
+    """Joints of either sign, where the episodes of neither are few: those are named one by one, as odd ones."""
+    states, actions = [r.state for r in group.recordings], [r.actions for r in group.recordings]
+    where, remedy = group.layout.name, "bring them to one sign: the two halves contradict each other"
+    hands = gripper_dimensions(group.layout.action, actions[0].shape[1])
+    for turned in convention.mirrored(states, actions, group.layout.fps, hands):
+        along, against = ([group.recordings[i].number for i in part] for part in (turned.along, turned.against))
+        if 3 * min(len(along), len(against)) > len(group) or len(group) < FEWEST:
+            what = (
+                f"{group.state_name(turned.state)} moves along with its command in episodes {_numbers(along)}, and "
+                f"against it in {_numbers(against)}: mirrored in some of them"
+            )
+            yield Finding(where, what, remedy, "error", where)
+    for joint, above, below, home in mirrored_homes(states):
+        sides = ([group.recordings[i].number for i in part] for part in (above, below))
+        what = (
+            f"{group.state_name(joint)} starts near {home:.3g} in episodes {_numbers(next(sides))}, and near "
+            f"{-home:.3g} in {_numbers(next(sides))}: mirrored in some of them, or two ways to start"
+        )
+        yield Finding(where, what, "look at the strips; bring them to one sign, or split the set", "warning", where)
+
+
+def _numbers(episodes: Sequence[int]) -> str:
+    return listed([str(number) for number in episodes], 6)
+
+
 def gripper(group: Group) -> Outcome:
     """Which dimension it is, whether it has two values or many, and whether it is used."""
     width = group.recordings[0].actions.shape[1]
@@ -173,6 +201,11 @@ def gripper(group: Group) -> Outcome:
         if moves == 0:
             what = f"{name} never moves in any episode"
             found.append(Finding(group.layout.name, what, "fine if nothing is grasped", "info", group.layout.name))
+        for said in grippers.beyond(np.concatenate(values)[:, None]).values():
+            odd = [r.number for r, v in zip(group.recordings, values, strict=True) if grippers.beyond(v[:, None])]
+            what = f"{name} {said}" + (f", in episodes {_numbers(odd)}" if odd else "")
+            remedy = "a value outside the gripper's range: map it to its end, or drop those episodes"
+            found.append(Finding(group.layout.name, what, remedy, "warning", group.layout.name))
     return Outcome("gripper", tuple(found), "; ".join(notes))
 
 

@@ -26,12 +26,12 @@ from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.control import Control
 from metalora_jax.envs.experts import record
 from metalora_jax.envs.world import check_shift, world
+from metalora_jax.evaluation import rollout
 from metalora_jax.evaluation.offline import measure
 from metalora_jax.evaluation.offline.measure import Offline, Settings
 from metalora_jax.evaluation.offline.rivals import HOLD
 from metalora_jax.evaluation.protocol import experiment
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
-from metalora_jax.evaluation.protocol.checks import check_base
 from metalora_jax.evaluation.reports import provenance
 from metalora_jax.evaluation.reports.records import Episode, EpisodeLog, RecordError, canonical
 from metalora_jax.evaluation.rollout import Job, Rollout
@@ -222,7 +222,7 @@ def run(study: Study, workdir: Path) -> Path:
     checkpoint.check_claim(workdir, study.to_json())
     where = world(study.control.world)
     base = bases.load(study.base or None)
-    check_base(base, study.control, where)
+    rollout.check_base(base, study.control, where)
     for doubt in provenance.doubts(study.base):
         logging.warning("the report of this run will be marked as a draft: %s", doubt)
     where.prepare()

@@ -72,7 +72,7 @@ def write_report(workdir: Path) -> Path:
     out = workdir / "report"
     out.mkdir(exist_ok=True)
     picture = {PLOT: figures.png(plot(judged, study))}
-    (out / PLOT).write_bytes(picture[PLOT])
+    files.write_bytes(out / PLOT, picture[PLOT])
     blocks = list(_blocks(judged, study, found, cautions, standing, config))
     files.write_text(out / "report.md", document.to_markdown(blocks))
     files.write_json(out / "summary.json", _summary(judged, found, cautions), allow_nan=False)

@@ -39,6 +39,8 @@ class Request(NamedTuple):
 def write(directory: Path, result: Offline, request: Request) -> Path:
     """Writes records, provenance, summary, figures, report.md and index.html; returns the page."""
     directory.mkdir(parents=True, exist_ok=True)
+    for page in ("report.md", "index.html"):  # of an earlier run: whoever finds one may trust what lies beside it
+        (directory / page).unlink(missing_ok=True)
     labels = {**request.labels, **NAMES}
     files.write_json(directory / CONFIG, dict(request.config))
     provenance.keep(directory, request.inputs.values())
@@ -54,7 +56,7 @@ def write(directory: Path, result: Offline, request: Request) -> Path:
     for rank, row in enumerate(moments):
         pictures[f"worst_{rank}.png"] = figures.png(figures.worst(result, row, first, labels))
     for name, data in pictures.items():
-        (directory / name).write_bytes(data)
+        files.write_bytes(directory / name, data)
     blocks = list(_blocks(result, request, labels, order, moments))
     files.write_text(directory / "report.md", document.to_markdown(blocks))
     files.write_text(directory / "index.html", document.to_html(_TITLE, blocks, pictures))

@@ -68,7 +68,7 @@ def write_report(run_dir: Path) -> Path:
     out.mkdir(exist_ok=True)
     pictures = dict(_pictures(points, settings))
     for name, data in pictures.items():
-        (out / name).write_bytes(data)
+        files.write_bytes(out / name, data)
     blocks = list(_blocks(points, misled, settings, config, standing, list(pictures), rows))
     files.write_text(out / "report.md", document.to_markdown(blocks))
     numbers = {

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from metalora_jax.adaptation.prediction import Recorded
+from metalora_jax.data import convention
 from metalora_jax.data.chunks import chunk_actions
 from metalora_jax.data.preprocessor import Preprocessor
 from metalora_jax.data.units import gripper_dimensions
-from metalora_jax.evaluation.doctor import convention
 from metalora_jax.types import Demo
 
 HOLD, MEAN, NEAREST = "hold", "mean", "nearest"
@@ -27,7 +27,7 @@ class Meaning(NamedTuple):
 
 
 def meaning(demos: Sequence[Demo], choice: str = "auto", names: Sequence[str] = ()) -> Meaning:
-    """What the actions of demonstrations command, from how the state follows them (see `doctor.convention`).
+    """What the actions of demonstrations command, from how the state follows them (see `data.convention`).
 
     A gripper stands still at its last command, whatever the arm's actions mean.
 

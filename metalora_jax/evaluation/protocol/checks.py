@@ -5,14 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
-from metalora_jax.adaptation.base import Base
-from metalora_jax.data import widths
 from metalora_jax.data.config import DataConfig, read_demos, unpictured
-from metalora_jax.data.sources.embodiment import Embodiment, check
 from metalora_jax.data.tasks import Splits, check_disjoint
-from metalora_jax.envs.control import Control
 from metalora_jax.envs.world import World
-from metalora_jax.evaluation import execution
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.protocol.few_shot import Protocol
 from metalora_jax.machine.progress import progress
@@ -42,22 +37,6 @@ def check_splits(comparison: Comparison, where: World) -> None:
                 others[task] = others.get(task, ()) + texts
         labels = {task: _labels(where.facts(task), protocol) for task in instructions}
         check_disjoint(splits, instructions, others, labels)
-
-
-def check_base(base: Base, control: Control, where: World) -> None:
-    """Checks that a base is for the world that it is to act in, with its cameras and chunks.
-
-    Raises:
-      ValueError: if not; the message names both sides.
-    """
-    wide = {"state": where.state_dim, "action": where.action_dim, "camera": len(control.cameras)}
-    remedy = "evaluate it in the world and with the cameras that it was trained for, or choose another base"
-    widths.against(f"the world {control.world}", wide, base.statistics, base.sizes, remedy)
-    said = check(Embodiment(control.cameras), base.embodiment)
-    for doubt in (*said, widths.fewer_cameras(f"the world {control.world}", len(control.cameras), base.sizes)):
-        if doubt:
-            logging.warning("%s", doubt)
-    execution.check(control.execute, control.ensemble, base.sizes.chunk)
 
 
 def check_outcomes(errors: Sequence[str | None], log: str) -> None:

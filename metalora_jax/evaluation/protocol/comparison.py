@@ -177,8 +177,10 @@ def _check(self: Comparison) -> None:
         if not values or len(set(values)) < len(values):
             raise ValueError(f"{name} is {values}; name at least one, and none twice")
     check_positive(self, "config", ("workers",))
-    for part in self.data:
-        check_named(part, "data")
+    parts = {f"arms.{name}.data": recipe.data for name, recipe in self.trained.items()}
+    parts |= {"validation": self.validation, "test": self.test}
+    for section, part in (parts | ({} if self.replay is None else {"replay": self.replay})).items():
+        check_named(part, section)
     if (self.control is None) == (self.offline is None):
         raise ValueError("a comparison has a section `control` (a simulator) or `offline` (none): name one of the two")
     if self.offline and (taken := set(self.arms) & set(rivals.NAMES)):

@@ -25,7 +25,6 @@ from metalora_jax.evaluation import rollout
 from metalora_jax.evaluation.protocol import few_shot
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.protocol.checks import (
-    check_base,
     check_demos,
     check_outcomes,
     check_replay,
@@ -80,7 +79,7 @@ def run(comparison: Comparison, workdir: Path, host: Host = ALONE) -> Path:
     base = bases.load(comparison.base_directory)
     for doubt in provenance.doubts(comparison.source):
         logging.warning("a report of this run will be refused, or marked as a draft: %s", doubt)
-    check_base(base, control, where)
+    rollout.check_base(base, control, where)
     where.prepare()
     checkpoint.claim(workdir, comparison.to_json())  # not before all inputs are there: it binds the directory
     train(comparison, workdir)
@@ -162,9 +161,7 @@ def convert(comparison: Comparison) -> None:
         logging.warning("%s", doubt)
     base, source = bases.convert(comparison.convert.policy, demos, comparison.convert.tokenizer, robot)
     logging.info("statistics of %s: %s", directory, source)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with files.atomic_directory(directory) as staging:
-        bases.save(staging, base)
+    bases.save(directory, base)
 
 
 def train(comparison: Comparison, workdir: Path) -> None:

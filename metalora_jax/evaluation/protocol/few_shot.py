@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
+from absl import logging
 
 from metalora_jax.adaptation.learner import Learner, loss_fn
 from metalora_jax.data.frames import Frames
@@ -18,9 +19,11 @@ from metalora_jax.envs.conditions import Condition, ConditionRange
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice, Snapshots, candidates
 from metalora_jax.fields import from_fields
 from metalora_jax.policies.policy import Stage
+from metalora_jax.training.adapt import moved
 from metalora_jax.training.meta_train import relabel_of
 from metalora_jax.training.task_batches import Replay, behind, fill, query_rows, support_rows
 from metalora_jax.types import Batch, PyTree
+from metalora_jax.words import listed
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -145,17 +148,25 @@ def search(
     """The best choice for few steps, and for many, by flow loss on held-out demonstrations of validation cells.
 
     If earlier tasks are replayed, their loss counts as much as that of the new one.
+
+    Raises:
+      ValueError: every rate diverges, or none moves the adapters.
     """
     judged = list(enumerate(validation.cells[protocol.shots[0]]))
     best: dict[str, Choice] = {}
     for budget, steps in budgets(protocol).items():
         scores: dict[Choice, float] = {}
+        moves: dict[Choice, bool] = {}
         for choice in candidates(arm, options):
 
-            def held_out_loss(item: tuple[int, Cell], choice: Choice = choice, steps: tuple = steps) -> float:
+            def held_out_loss(
+                item: tuple[int, Cell], choice: Choice = choice, steps: tuple = steps, moves: dict = moves
+            ) -> float:
                 number, cell = item
                 batch = support(cell, validation, arm.learner.stage, max(steps), protocol)
                 adapted = adapt(arm, choice, batch, number, steps)
+                if number == judged[0][0]:
+                    moves[choice] = moved(arm.meta_params["theta"], adapted.thetas[max(steps)])
                 query = _query(cell, number, validation, arm.learner.stage)
                 return float(np.mean([_judged_loss(arm.learner, adapted.thetas[step], query) for step in steps]))
 
@@ -163,6 +174,15 @@ def search(
         finite = {choice: score for choice, score in scores.items() if np.isfinite(score)}
         if not finite:
             raise ValueError(f"every inner rate diverges for {arm.name}: {scores}; search lower rates")
+        if still := [choice for choice in finite if not moves[choice]]:
+            rates = listed([f"{choice.optimizer} {choice.learning_rate:g}" for choice in still])
+            if len(still) == len(finite):
+                raise ValueError(
+                    f"no inner rate moves the adapters of {arm.name} in {max(steps)} steps ({rates}), so that nothing "
+                    "would be compared; search higher rates, or adapt maps that the loss depends on"
+                )
+            logging.warning("%s: the adapters do not move at %s: not chosen", arm.name, rates)
+        finite = {choice: score for choice, score in finite.items() if moves[choice]}
         best[budget] = min(finite, key=lambda choice: finite[choice])
     return best
 

@@ -20,7 +20,7 @@ from metalora_jax.adaptation.base import Base
 from metalora_jax.envs.conditions import Condition, ConditionRange
 from metalora_jax.envs.control import Control
 from metalora_jax.envs.experts import record
-from metalora_jax.envs.world import World, world
+from metalora_jax.envs.world import World, check_shift, world
 from metalora_jax.evaluation import rollout
 from metalora_jax.evaluation.protocol import filming
 from metalora_jax.evaluation.rollout import Outcome, Rollout
@@ -83,6 +83,21 @@ def aloud(line: str) -> None:
     print(line, flush=True)
 
 
+def check(tried: Sequence[Opening], base: Base, control: Control) -> None:
+    """Refuses what would only fail once a simulator is open and the policy is to act.
+
+    Raises:
+      ValueError: a task is unknown, a condition or the base does not fit the world.
+      RuntimeError: nothing can be rendered here.
+    """
+    where = world(control.world)
+    for opening in tried:
+        where.instruction(opening.task)
+        check_shift(opening.condition, control.world, where)
+    rollout.check_base(base, control, where)
+    where.prepare()
+
+
 def play(
     base: Base,
     start: adapter.Start | Callable[[], adapter.Start],
@@ -138,10 +153,11 @@ def first_scene(opening: Opening, control: Control, workdir: Path, say: Callable
       say: takes lines of text.
     """
     filming.check_encoder()
+    base = bases.load()
+    check([opening], base, control)
     turn = np.degrees(opening.condition.yaw)
     say(f"     {opening.task}, with the action frame turned by {turn:.0f} degrees, which no policy is told")
     say("     (seconds include compilation)")
-    base = bases.load()
     played = play(base, lambda: adapter.load(None, base), opening, control, say)
     with stage("film", say) as end:
         paths = workdir / FILM, workdir / GIF
@@ -180,6 +196,7 @@ def openings(tasks: Sequence[str], within: ConditionRange, draws: int, seed: int
 
 def survey(tried: Sequence[Opening], control: Control, workers: int) -> Iterator[Tried]:
     """Plays openings with the base and the adapter in the package, without films, in `workers` processes."""
+    check(tried, bases.load(), control)
     jobs = [(opening, control) for opening in tried]
     yield from in_processes(_try, jobs, workers, _settle, (workers,))
 

@@ -5,10 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metalora_jax.evaluation.doctor import signals
+from metalora_jax.data import signals
 
 EXPLAINS = 0.5  # correlation below which an action and a state have nothing to do with each other
 BETTER = 0.1  # of correlation by which another dimension must fit better than the one of the same number
+CLEARLY = 0.8  # correlation from which a sign is sure
+MOVES = 0.3  # of the usual range: a dimension clearly moves
 _SECONDS = 0.25  # over which differences are averaged: noise of one frame hides slow motion
 _UNKNOWN_RATE = 20.0  # [frames/s] assumed only to choose windows, where a file says none
 
@@ -56,20 +58,11 @@ def find(
       fps: frames per second, None where it is not known.
       grippers: dimensions of the action.
     """
-    rate = fps or _UNKNOWN_RATE
-    window, reach = max(3, round(_SECONDS * rate)), max(6, round(0.5 * rate))
-    place, change = [], []
-    for state, action in zip(states, actions, strict=True):
-        if len(action) < window + 5:
-            continue
-        both = [signals.correlation(*signals.shifted(action, state, lag)) for lag in (0, 1, max(2, window // 2))]
-        strongest = np.abs(np.nan_to_num(np.stack(both))).argmax(axis=0)
-        place.append(np.take_along_axis(np.stack(both), strongest[None], 0)[0])
-        moved = signals.smoothed(np.diff(state, axis=0), window)
-        change.append(signals.correlation(signals.smoothed(action, window)[: len(moved)], moved))
-    if not place:
+    window, reach = _frames(fps)
+    tables = _tables(states, actions, window)
+    if not tables:
         return Convention((), window, reach)
-    by = {False: _median(place), True: _median(change)}
+    by = {kind: _median([table[kind] for table in tables.values()]) for kind in (False, True)}
     arm = [a for a in range(actions[0].shape[1]) if a not in grippers]
     relative = _relative(by, arm)
     pairs = []
@@ -79,6 +72,62 @@ def find(
         if (strength := abs(float(by[own][a, s]))) > EXPLAINS:
             pairs.append(Pair(a, s, own, 1 if by[own][a, s] > 0 else -1, strength, a in grippers))
     return Convention(tuple(pairs), window, reach)
+
+
+class Mirrored(NamedTuple):
+    """A state that follows its command with either sign, and the episodes of each."""
+
+    action: int
+    state: int
+    along: tuple[int, ...]
+    against: tuple[int, ...]
+
+
+def mirrored(
+    states: Sequence[np.ndarray], actions: Sequence[np.ndarray], fps: float | None, grippers: Sequence[int]
+) -> list[Mirrored]:
+    """States that clearly move along with their command in some episodes, and clearly against it in others.
+
+    Args as those of `find`; grippers are left out.
+    """
+    tables = _tables(states, actions, _frames(fps)[0])
+    if len(tables) < 2:
+        return []
+    arm = [a for a in range(actions[0].shape[1]) if a not in grippers]
+    relative = _relative({kind: _median([table[kind] for table in tables.values()]) for kind in (False, True)}, arm)
+    strength = _median([np.abs(table[relative]) for table in tables.values()])
+    reach = [np.stack([np.ptp(values, axis=0) for values in each]) for each in (states, actions)]
+    moves = [extent > MOVES * np.median(extent, axis=0) for extent in reach]
+    found = []
+    for a in arm:
+        s = _partner(strength, a)
+        own = {e: float(table[relative][a, s]) for e, table in tables.items() if moves[0][e, s] and moves[1][e, a]}
+        along, against = (tuple(e for e, value in own.items() if sign * value > CLEARLY) for sign in (1, -1))
+        if along and against:
+            found.append(Mirrored(a, s, along, against))
+    return found
+
+
+def _frames(fps: float | None) -> tuple[int, int]:
+    """Over how many frames differences are averaged, and how far lags reach."""
+    rate = fps or _UNKNOWN_RATE
+    return max(3, round(_SECONDS * rate)), max(6, round(0.5 * rate))
+
+
+def _tables(
+    states: Sequence[np.ndarray], actions: Sequence[np.ndarray], window: int
+) -> dict[int, Mapping[bool, np.ndarray]]:
+    """Episode -> whether differences -> correlations of actions and states (e, d); short episodes are left out."""
+    found: dict[int, Mapping[bool, np.ndarray]] = {}
+    for number, (state, action) in enumerate(zip(states, actions, strict=True)):
+        if len(action) < window + 5:
+            continue
+        both = [signals.correlation(*signals.shifted(action, state, lag)) for lag in (0, 1, max(2, window // 2))]
+        strongest = np.abs(np.nan_to_num(np.stack(both))).argmax(axis=0)
+        moved = signals.smoothed(np.diff(state, axis=0), window)
+        change = signals.correlation(signals.smoothed(action, window)[: len(moved)], moved)
+        found[number] = {False: np.take_along_axis(np.stack(both), strongest[None], 0)[0], True: change}
+    return found
 
 
 def _relative(by: Mapping[bool, np.ndarray], arm: Sequence[int]) -> bool:

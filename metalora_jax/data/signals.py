@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 MOVED = 0.04  # of a dimension's usual span: above tremble and sensor noise, below any motion that matters
+NOISE, MOST_NOISE = 5.0, 0.12  # standard deviations of noise that are no motion, where a sensor has more; up to a share
 KNOTS = 32  # points to which paths are brought, so that they can be compared
 GAP = 1.4  # times both neighbours that a step is where a frame before it is missing: about 2 in even motion
 ACTIVE = 8.0  # times its noise that a dimension must span to count as moving
@@ -53,14 +54,15 @@ def idle(path: np.ndarray) -> Idle:
     steps = len(path)
     if not path.shape[1]:
         return Idle(0, 0, 0)
-    left = np.abs(path - np.median(path[:3], axis=0)).max(axis=1) > MOVED
-    right = np.abs(path - np.median(path[-3:], axis=0)).max(axis=1) > MOVED
+    least = np.clip(NOISE * tremble(path), MOVED, MOST_NOISE)
+    left = (np.abs(path - np.median(path[:3], axis=0)) > least).any(axis=1)
+    right = (np.abs(path - np.median(path[-3:], axis=0)) > least).any(axis=1)
     if not left.any() or not right.any():
         return Idle(steps, 0, 0)
     start, end = int(left.argmax()), int(right[::-1].argmax())
     longest, since = 0, start
     for t in range(start, steps - end):
-        if np.abs(path[t] - path[since]).max() > MOVED:
+        if (np.abs(path[t] - path[since]) > least).any():
             longest, since = max(longest, t - since), t
     return Idle(start, longest, end)
 
