@@ -54,14 +54,14 @@ def get_config() -> ConfigDict:
     )
     config.grounding = dict(scenes=6000, steps=1500, batch=48, learning_rate=2e-3)
     config.batch = 48
-    config.noise_draws = 1
+    config.noise_draws = 2
     config.augment = ImageAugmentation(variants=1)._asdict()  # the picture itself alone
     config.symmetries = SymmetryConfig("so101")._asdict()  # none
     config.shift = 0
     config.brightness = 0.1
     config.learning_rate = 2e-3
     config.opening = 0.5
-    config.steps = 6000
+    config.steps = 4500
     config.warmup = 200
     config.weight_decay = 1e-3
     config.checkpoint_every = 250
