@@ -247,14 +247,17 @@ class Peer:
         Args:
           directory: made here.
           fields: of config.json; `vlm_model_name` is a directory with a config.json, to which the processor is added.
-          tokenizer: a tokenizer.json.
+          tokenizer: a tokenizer.json, with <pad>, <fake> and <global>.
         """
         import transformers
         from lerobot.configs.policies import PreTrainedConfig
         from lerobot.policies.factory import make_pre_post_processors
         from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 
-        words = transformers.PreTrainedTokenizerFast(tokenizer_file=tokenizer, pad_token="<pad>")
+        named = {"fake_image_token": "<fake>", "global_image_token": "<global>", "image_token": "<fake>"}
+        words = transformers.PreTrainedTokenizerFast(
+            tokenizer_file=tokenizer, pad_token="<pad>", extra_special_tokens=named
+        )
         parts = transformers.SmolVLMImageProcessor(), words, transformers.SmolVLMVideoProcessor()
         transformers.SmolVLMProcessor(*parts, chat_template=" ").save_pretrained(fields["vlm_model_name"])
         Path(directory).mkdir()

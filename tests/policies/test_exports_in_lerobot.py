@@ -63,7 +63,8 @@ def policy(peers, tmp_path_factory):
     fields = lerobot_directory.small_fields(config, there / "vlm") | {"load_vlm_weights": False}
     train_tokenizer([*TASKS, NEW], 320).save(str(there / "tokenizer.json"))
     made = lerobot_directory.policy_config(**fields)
-    peers["0.6.1"].write_policy(str(there / "policy"), made, str(there / "tokenizer.json"))
+    paths = dict(directory=str(there / "policy"), tokenizer=str(there / "tokenizer.json"))
+    peers["0.6.1"].write_policy(**paths, fields=made)
     return there / "policy"
 
 
