@@ -71,14 +71,16 @@ peer: $(PEER_OLD)/.done $(PEER_NEW)/.done
 
 $(PEER_OLD)/.done: experiments/peer/requirements-0.4.4.txt
 	$(PYTHON) -m venv $(PEER_OLD)
-	$(PEER_OLD)/bin/pip install --quiet torch==2.13.0
+	$(PEER_OLD)/bin/pip install --quiet --upgrade pip
+	$(PEER_OLD)/bin/pip install --quiet torch==2.13.0 -r $<
 	$(PEER_OLD)/bin/pip install --quiet --no-deps lerobot==0.4.4
-	$(PEER_OLD)/bin/pip install --quiet -r $<
 	@touch $@
 
 $(PEER_NEW)/.done: experiments/peer/requirements-0.6.1.txt pyproject.toml third_party/lerobot_policy_metalora/pyproject.toml
-	@$(PYTHON_NEW) -c 'import sys; sys.exit(sys.version_info < (3, 12) and "lerobot 0.6.1 needs Python 3.12: make peer PYTHON_NEW=...")'
+	@$(PYTHON_NEW) -c 'import sys; sys.exit(sys.version_info < (3, 12))' \
+	  || { echo 'lerobot 0.6.1 needs Python 3.12, and $(PYTHON_NEW) is none: make peer PYTHON_NEW=...'; exit 1; }
 	$(PYTHON_NEW) -m venv $(PEER_NEW)
+	$(PEER_NEW)/bin/pip install --quiet --upgrade pip
 	$(PEER_NEW)/bin/pip install --quiet -r $< --editable .[so101] --editable third_party/lerobot_policy_metalora
 	@touch $@
 

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -46,26 +46,46 @@ def recordings(demos: list[Demo]) -> list[Recording]:
     return [Recording(demo, ORIGIN, moments(demo)) for demo in demos]
 
 
-def write_lerobot_v2(root: Path, demos: list[Demo], video: bool = False) -> None:
-    """Version 2.1 in the layout of openpi's physical-intelligence/libero; videos are lossless."""
+def write_lerobot_v2(
+    root: Path,
+    demos: list[Demo],
+    video: bool = False,
+    *,
+    keys: Sequence[str] = ("image", "wrist_image"),
+    vectors: tuple[str, str] = ("state", "actions"),
+    names: Sequence[str] | None = None,
+    fps: int = FPS,
+    robot: str = "panda",
+) -> None:
+    """Version 2.1; by default in the layout of openpi's physical-intelligence/libero. Videos are lossless.
+
+    Args:
+      root: made here.
+      demos: what it holds.
+      video: pictures as videos, one an episode; else in the tables.
+      keys: features of the cameras.
+      vectors: features of state and action.
+      names: of each of their dimensions.
+      fps: frames per second.
+      robot: its type.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     tasks = list(dict.fromkeys(demo.instruction for demo in demos))
-    keys = ("image", "wrist_image")
     for folder in ("meta", "data/chunk-000"):
         (root / folder).mkdir(parents=True)
     first, rows = 0, []
     for index, demo in enumerate(demos):
         steps, numbers = len(demo.actions), np.arange(len(demo.actions))
-        columns = {"state": list(demo.state), "actions": list(demo.actions)}
+        columns = dict(zip(vectors, (list(demo.state), list(demo.actions)), strict=True))
         for c, key in enumerate(keys):
             if video:
                 path = root / "videos" / "chunk-000" / key / f"episode_{index:06d}.mp4"
-                write_video(path, demo.images[:, c])
+                write_video(path, demo.images[:, c], fps)
             else:
                 columns[key] = [{"bytes": png(image), "path": None} for image in demo.images[:, c]]
-        columns |= {"timestamp": (numbers / FPS).astype(np.float32), "frame_index": numbers}
+        columns |= {"timestamp": (numbers / fps).astype(np.float32), "frame_index": numbers}
         columns |= {"episode_index": np.full(steps, index), "index": first + numbers}
         columns["task_index"] = np.full(steps, tasks.index(demo.instruction))
         pq.write_table(pa.table(columns), root / "data" / "chunk-000" / f"episode_{index:06d}.parquet")
@@ -73,17 +93,18 @@ def write_lerobot_v2(root: Path, demos: list[Demo], video: bool = False) -> None
         first += steps
     size = demos[0].images.shape[2]
     features = {key: {"dtype": "video" if video else "image", "shape": [size, size, 3], "names": None} for key in keys}
-    features |= {key: {"dtype": "float32", "shape": [n], "names": [key]} for key, n in (("state", 8), ("actions", 7))}
+    for key, values in zip(vectors, (demos[0].state, demos[0].actions), strict=True):
+        features[key] = {"dtype": "float32", "shape": [values.shape[1]], "names": list(names or [key])}
     info = {
         "codebase_version": "v2.1",
-        "robot_type": "panda",
+        "robot_type": robot,
         "total_episodes": len(demos),
         "total_frames": first,
         "total_tasks": len(tasks),
-        "total_videos": 2 * len(demos) * video,
+        "total_videos": len(keys) * len(demos) * video,
         "total_chunks": 1,
         "chunks_size": 1000,
-        "fps": FPS,
+        "fps": fps,
         "splits": {"train": f"0:{len(demos)}"},
         "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
         "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",

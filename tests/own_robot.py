@@ -72,6 +72,23 @@ def write(root: Path, kind: Kind, tasks: Sequence[str], each: int, **options) ->
     return root
 
 
+def write_source(
+    file: Path,
+    demos: Sequence[Demo],
+    names: Sequence[str],
+    cameras: Sequence[str],
+    fps: int,
+    robot: str = "so101_follower",
+) -> Path:
+    """What lerobot is to record, for `experiments/peer/recording.py`."""
+    fields = {"fps": fps, "names": names, "cameras": cameras, "robot": robot}
+    for i, demo in enumerate(demos):
+        parts = {"images": demo.images, "state": demo.state, "actions": demo.actions, "text": demo.instruction}
+        fields |= {f"{part}{i}": value for part, value in parts.items()}
+    np.savez(file, **fields)
+    return file
+
+
 def write_policy(directory: Path) -> Path:
     """A SmolVLA in lerobot's layout, of a size that a test can train, for three cameras; it has seen an SO-100."""
     known = {"mean": np.zeros(6, np.float32), "std": np.full(6, SO100.scale, np.float32)}

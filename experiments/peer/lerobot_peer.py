@@ -241,6 +241,72 @@ class Peer:
         video = types.SimpleNamespace(VideoReader=_Reader)
         video_utils.torchvision = types.SimpleNamespace(io=video, set_video_backend=lambda backend: None)
 
+    def write_policy(self, directory, fields, tokenizer):
+        """A policy with random weights as lerobot 0.6.1 saves one, and its vision-language model's processor.
+
+        Args:
+          directory: made here.
+          fields: of config.json; `vlm_model_name` is a directory with a config.json, to which the processor is added.
+          tokenizer: a tokenizer.json, with <pad>, <fake> and <global>.
+        """
+        import transformers
+        from lerobot.configs.policies import PreTrainedConfig
+        from lerobot.policies.factory import make_pre_post_processors
+        from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+
+        named = {"fake_image_token": "<fake>", "global_image_token": "<global>", "image_token": "<fake>"}
+        words = transformers.PreTrainedTokenizerFast(
+            tokenizer_file=tokenizer, pad_token="<pad>", extra_special_tokens=named
+        )
+        parts = transformers.SmolVLMImageProcessor(), words, transformers.SmolVLMVideoProcessor()
+        transformers.SmolVLMProcessor(*parts, chat_template=" ").save_pretrained(fields["vlm_model_name"])
+        Path(directory).mkdir()
+        (Path(directory) / "config.json").write_text(json.dumps(fields))
+        config = PreTrainedConfig.from_pretrained(directory)
+        policy = SmolVLAPolicy(config)
+        policy.save_pretrained(directory)
+        for processor in make_pre_post_processors(config):
+            processor.save_pretrained(directory)
+        return {}
+
+    def act(self, policy, file, task, rename_map, noise=None):
+        """A chunk of commands from one look at a robot, by the functions and in the order of lerobot-rollout.
+
+        Args:
+          policy: a directory in which its base, if it names one, is found by its path.
+          file: .npz with "observation.state" (state,), a picture (H, W, 3) uint8 of each camera, and `noise`.
+          task: what the robot is told.
+          rename_map: as --rename_map.
+          noise: the name of the sampler's noise (1, chunk, max_action_dim) in the file; None leaves it to the policy.
+        """
+        from lerobot.configs.policies import PreTrainedConfig
+        from lerobot.policies.factory import make_pre_post_processors
+        from lerobot.policies.utils import prepare_observation_for_inference
+        from lerobot.rollout.context import _load_pretrained_policy
+        from lerobot.utils.import_utils import register_third_party_plugins
+
+        register_third_party_plugins()
+        data = dict(np.load(file))
+        given = {} if noise is None else {"noise": torch.from_numpy(data.pop(noise))}
+        with contextlib.chdir(policy), contextlib.redirect_stdout(sys.stderr):
+            config = PreTrainedConfig.from_pretrained(".")
+            config.pretrained_path, config.device = ".", "cpu"
+            loaded = _load_pretrained_policy(config).eval()
+            renamed = {
+                "device_processor": {"device": "cpu"},
+                "rename_observations_processor": {"rename_map": rename_map},
+            }
+            before, after = make_pre_post_processors(config, ".", preprocessor_overrides=renamed)
+        batch = before(prepare_observation_for_inference(data, torch.device("cpu"), task, "fake"))
+        with torch.inference_mode():
+            chunk = after(loaded.predict_action_chunk(batch, **given))
+        return {"commands": chunk[0].tolist()}
+
+    def noise(self, seed, shape):
+        """What torch draws after that seed."""
+        torch.manual_seed(seed)
+        return {"noise": torch.normal(0.0, 1.0, shape).tolist()}
+
     def plugin(self, policy, file, task, delay, horizon):
         """The plugin's chunks, free and going on from another, and what it refuses; lerobot's guidance beside ours."""
         from lerobot.policies.factory import get_policy_class

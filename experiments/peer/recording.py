@@ -13,8 +13,8 @@ def write(root, source, how, new):
 
     Args:
       root: the directory to make.
-      source: "fps", "names", "cameras", and of each episode i "images{i}" (T, C, H, W, 3), "state{i}", "actions{i}" and
-        "text{i}".
+      source: "fps", "names", "cameras", "robot" (its type), and of each episode i "images{i}" (T, C, H, W, 3),
+        "state{i}", "actions{i}" and "text{i}".
       how: one of HOW.
       new: whether this is lerobot 0.6.1.
 
@@ -91,7 +91,7 @@ def _record(root, data, episodes, how, new, again=False):
         dataset = LeRobotDataset.resume("local/made", root=root) if new else LeRobotDataset("local/made", root=root)
     else:
         dataset = LeRobotDataset.create(
-            "local/made", int(data["fps"]), features, root, "so101_follower", use_videos=kind == "video", **options
+            "local/made", int(data["fps"]), features, root, str(data["robot"]), use_videos=kind == "video", **options
         )
     if how == "files":
         dataset.meta.update_chunk_settings(data_files_size_in_mb=1, video_files_size_in_mb=1)

@@ -40,7 +40,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "Directory to write to.", required
 _FORMAT = flags.DEFINE_enum("format", "merged", ["merged", "peft", "lerobot_plugin"], "What to write.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "base"], "Type of merged weights.")
 _CAMERAS = flags.DEFINE_list("cameras", [], "For lerobot_plugin: cameras, in the base's order; empty: as recorded.")
-_PICTURE = flags.DEFINE_list("picture", ["480", "640"], "For lerobot_plugin: height,width of the pictures [px].")
+_PICTURE = flags.DEFINE_list("picture", ["480", "640"], "Height,width of the robot's pictures [px].")
 _BASE_NAME = flags.DEFINE_string(
     "base_name", "", "For lerobot_plugin: the base's path from --output, or its name on the hub; empty copies the base."
 )
@@ -77,7 +77,7 @@ def main(_: list[str]) -> None:
         seen = _CAMERAS.value or list(cameras or ())
         lerobot_policy.write(output, base, Path(_ADAPTER.value), seen, _picture(), _BASE_NAME.value)
         print(f"policy:   {output}  (cameras {', '.join(seen)}; base {_BASE_NAME.value or 'inside'})")
-        print(lerobot_command(dataclasses.replace(robot, cameras=tuple(seen)), str(output)))
+        print(lerobot_command(dataclasses.replace(robot, cameras=tuple(seen)), str(output), _picture()))
         return
     policy = hub.local_directory(_POLICY.value)
     if _FORMAT.value == "peft":
@@ -87,7 +87,8 @@ def main(_: list[str]) -> None:
         family.export_peft(output, start.placement, theta, base.model, name, policy, *about)
         print(f"peft adapter: {output}  ({adapters.count(theta).total} parameters, base {name})")
         inside = policy == Path(_POLICY.value)  # the base is found from where lerobot runs
-        print(lerobot_command(robot, "." if inside else str(output), f"cd {output} && " if inside else ""))
+        where = "." if inside else str(output)
+        print(lerobot_command(robot, where, _picture(), f"cd {output} && " if inside else ""))
         return
     tokenizer = _tokenizer(policy)
     dtype: Literal["float32", "base"] = "base" if _DTYPE.value == "base" else "float32"
@@ -101,18 +102,23 @@ def main(_: list[str]) -> None:
     if share > DROWNED:
         print(f"          more than {100 * DROWNED:.0f} %: the adapter is drowned in rounding; use --dtype=float32")
     print(f"policy:   {output}")
-    print(lerobot_command(robot, str(output)))
+    print(lerobot_command(robot, str(output), _picture()))
 
 
-def lerobot_command(robot: Embodiment, path: str, before: str = "") -> str:
+def lerobot_command(robot: Embodiment, path: str, picture: tuple[int, int], before: str = "") -> str:
     """What to type to run a policy with lerobot; what data do not say of the robot stands in capitals.
+
+    lerobot takes no camera without width, height and rate; 30 pictures a second are what most cameras show, whatever
+    the rate of the commands.
 
     Args:
       robot: what the policy was trained on.
       path: of the policy.
+      picture: height and width of what the cameras show [px].
       before: commands that come first.
     """
-    seen = [f"{name}: {{type: opencv, index_or_path: {i}}}" for i, name in enumerate(robot.cameras or ())]
+    shown = f"width: {picture[1]}, height: {picture[0]}, fps: 30"
+    seen = [f"{name}: {{type: opencv, index_or_path: {i}, {shown}}}" for i, name in enumerate(robot.cameras or ())]
     given = {"policy.path": path, "robot.type": robot.robot_type or "ROBOT", "robot.port": "PORT"}
     given["robot.cameras"] = f"'{{{', '.join(seen) or 'CAMERAS'}}}'"
     if robot.fps:

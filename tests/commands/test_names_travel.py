@@ -62,7 +62,9 @@ def test_convert_records_them_and_export_hands_them_to_lerobot(directory):
     options = "--adapter=adapter", "--base=base", f"--policy={directory / 'policy'}", "--output=out", "--format=peft"
     said = run(directory, "export", *options)
     assert "run:      cd out && lerobot-rollout --policy.path=. --robot.type=so101_follower " in said
-    assert "{top: {type: opencv, index_or_path: 0}, wrist: {type: opencv, index_or_path: 1}}' --fps=10 " in said
+    for index, camera in enumerate(("top", "wrist")):  # lerobot takes no camera without size and rate
+        assert f"{camera}: {{type: opencv, index_or_path: {index}, width: 640, height: 480, fps: 30}}" in said
+    assert "}}' --fps=10 " in said
     config, peft = (
         json.loads((directory / "out" / f"{name}.json").read_text()) for name in ("config", "adapter_config")
     )

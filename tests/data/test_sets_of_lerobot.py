@@ -7,6 +7,7 @@ from experiments.peer.client import VERSIONS, Peer
 from experiments.peer.recording import HOW, NEW
 from metalora_jax.data import sources
 from metalora_jax.evaluation.doctor.run import Request, examine
+from tests import own_robot
 from tests.evaluation import faulty_sets, written_sets
 
 pytestmark = [pytest.mark.lerobot, pytest.mark.parquet]
@@ -37,11 +38,7 @@ def source(tmp_path_factory):
     def of(name):
         kind, file = KINDS[name], tmp_path_factory.mktemp("source") / "source.npz"
         demos = faulty_sets.make_set(kind, 3, 8)
-        fields = {"fps": kind.fps, "names": faulty_sets.names(kind), "cameras": faulty_sets.CAMERAS}
-        for i, demo in enumerate(demos):
-            parts = {"images": demo.images, "state": demo.state, "actions": demo.actions, "text": demo.instruction}
-            fields |= {f"{part}{i}": value for part, value in parts.items()}
-        np.savez(file, **fields)
+        own_robot.write_source(file, demos, faulty_sets.names(kind), faulty_sets.CAMERAS, kind.fps)
         return file, demos
 
     return of

@@ -45,7 +45,7 @@ def test_statistics_of_relative_actions_are_told_by_the_actions(tmp_path):
         fields = {"action": {name: value.tolist() for name, value in stats.items()}, "observation.state": state}
         (root / "meta" / "stats.json").write_text(json.dumps(fields))
         outcomes = [result.outcome for result in written_sets.examined(root)]
-        return written_sets.above_info(outcomes), [o for o in outcomes if o.check == "data set's statistics"]
+        return written_sets.above_info(outcomes), [o for o in outcomes if o.check == "own statistics"]
 
     findings, [own] = found(np.concatenate([demo.actions for demo in demos]))
     assert (findings, own.findings) == ([], ())

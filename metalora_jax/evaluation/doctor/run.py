@@ -113,7 +113,7 @@ def _own_statistics(paths: Sequence[Path], found: Sequence[Recording]) -> Iterat
         except ValueError:
             continue  # older versions have none of the whole
         wrong = scales.relative(f"{name}/meta/stats.json", given.action, [r for r in found if r.file == name])
-        yield Outcome("data set's statistics", (wrong,) if wrong else (), "of the actions as they are recorded")
+        yield Outcome("own statistics", (wrong,) if wrong else (), "of the actions as they are recorded")
 
 
 def _read(
