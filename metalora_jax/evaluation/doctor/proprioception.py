@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metalora_jax.evaluation.doctor.findings import Outcome, together
+from metalora_jax.evaluation.doctor.findings import Outcome, in_spans, together
 from metalora_jax.evaluation.doctor.motion import counts
 from metalora_jax.evaluation.doctor.recordings import Recording
 
@@ -23,30 +23,21 @@ _REMEDY = {
 class _Trouble(NamedTuple):
     """What is wrong with one demonstration."""
 
-    what: str  # "{}" stands for the figure
+    what: str  # as `in_spans` takes it
     figure: float | None = None
 
 
 def states(recordings: Sequence[Recording], world: str) -> tuple[Outcome, list[Recording]]:
     """Is each dimension what it should be? Also returns the recordings whose state is reliable."""
     said = [_trouble(r.state, r.actions, world) for r in recordings]
-    figures: dict[tuple[str, str], list[float]] = {}
-    for r, trouble in zip(recordings, said, strict=True):
-        if trouble and trouble.figure is not None:
-            figures.setdefault((r.file, trouble.what), []).append(trouble.figure)
     found = [
-        (r.file, r.name, trouble.what.format(_span(figures.get((r.file, trouble.what), ()))), _REMEDY[world])
+        (r.file, r.name, trouble.what, _REMEDY[world], trouble.figure)
         for r, trouble in zip(recordings, said, strict=True)
         if trouble
     ]
     sound = [r for r, trouble in zip(recordings, said, strict=True) if not trouble]
-    return Outcome("proprioception", together(found, counts(recordings)), f"{len(sound)} demonstrations"), sound
-
-
-def _span(figures: Sequence[float]) -> str:
-    """The figures of a file's demonstrations as one text, so that one problem makes one finding."""
-    low, high = (f"{edge(figures, default=0.0):.3g}" for edge in (min, max))
-    return low if low == high else f"{low} to {high}"
+    note = f"{len(sound)} demonstrations"
+    return Outcome("proprioception", together(in_spans(found), counts(recordings)), note), sound
 
 
 def _trouble(state: np.ndarray, actions: np.ndarray, world: str) -> _Trouble | None:

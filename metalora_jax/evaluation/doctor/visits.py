@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from metalora_jax.evaluation.doctor import pictures, simulated
-from metalora_jax.evaluation.doctor.findings import Finding, Outcome, together
+from metalora_jax.evaluation.doctor.findings import Finding, Outcome, in_spans, together
 from metalora_jax.evaluation.doctor.motion import counts
 from metalora_jax.evaluation.doctor.recordings import AGAIN, Recording
 from metalora_jax.evaluation.doctor.simulated import Played, Take, Visit
@@ -69,23 +69,24 @@ _ANY = 3  # demonstrations of a file that are compared with some start of their 
 
 def starts(recordings: Sequence[Recording], seen: Sequence[Seen], joints: bool = False) -> Outcome:
     """Does the recorded state match the simulator's hand, or its `joints`, at the same start?"""
-    found, compared = [], 0
+    found: list[tuple[str, str, str, str, float | None]] = []
+    compared = 0
     for r, played in _played(recordings, seen):
         if played.trouble:
             continue
         compared += 1
         if len(r.state[0]) != len(played.state):
             what = f"the state has {len(r.state[0])} dimensions, the simulator's has {len(played.state)}"
-            found.append((r.file, r.name, what, "record the state as envs.world describes it"))
+            found.append((r.file, r.name, what, "record the state as envs.world describes it", None))
         elif joints:
             if (off := float(np.abs(r.state[0] - played.state).max())) > _ANGLE:
-                what = f"a joint starts {off:.1f} from where the simulator puts it"
-                found.append((r.file, r.name, what, "record joints as the simulator reads them, in its order"))
+                what = "a joint starts {} from where the simulator puts it"
+                found.append((r.file, r.name, what, "record joints as the simulator reads them, in its order", off))
         elif np.abs(r.state[0, :3] - played.state[:3]).max() > _PLACE:
             what = "the hand does not start where the simulator puts it"
-            found.append((r.file, r.name, what, "record positions in metres and in the simulator's own frame"))
+            found.append((r.file, r.name, what, "record positions in metres and in the simulator's own frame", None))
     skipped = "" if compared else "no start is recorded that the simulator can be set to"
-    return Outcome("state", together(found, counts(recordings)), f"{compared} starts", skipped)
+    return Outcome("state", together(in_spans(found), counts(recordings)), f"{compared} starts", skipped)
 
 
 def replay(recordings: Sequence[Recording], seen: Sequence[Seen], most: int) -> Outcome:
