@@ -54,14 +54,15 @@ def rendering(seen: Sequence[Seen], cameras: Sequence[str]) -> Outcome:
 def orientation(recordings: Sequence[Recording], cameras: Sequence[str], seen: Sequence[Seen]) -> Outcome:
     """See `pictures.against_simulator`; if no start is known, any start of the task is used."""
     shown: dict[tuple[str, str], np.ndarray] = {}
+    elsewhere: dict[tuple[str, str], np.ndarray] = {}
     for one in seen:
         for file in counts([r for r in recordings if r.task == one.task]):
             own = [r for r in recordings if r.file == file and r.task == one.task]
             played = [key for r in own if (key := (r.file, r.name)) in one.played and one.played[key].first.size]
             shown |= {key: one.played[key].first for key in played}
             if not played:
-                shown |= {(r.file, r.name): one.visit.scene for r in own[:_ANY]}
-    return pictures.against_simulator(recordings, cameras, shown)
+                elsewhere |= {(r.file, r.name): one.visit.scene for r in own[:_ANY]}
+    return pictures.against_simulator(recordings, cameras, shown | elsewhere, elsewhere)
 
 
 _ANY = 3  # demonstrations of a file that are compared with some start of their task
