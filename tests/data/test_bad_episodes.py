@@ -113,6 +113,15 @@ def test_selections_that_cannot_be_meant(tmp_path, demos, kind, chosen, complain
         sources.open(root, (), **chosen)
 
 
+def test_a_selection_that_leaves_nothing_is_what_is_blamed(tmp_path):
+    one, two = make_libero_demos(TASKS[0], 2), make_libero_demos(TASKS[1], 1)
+    root = write_as("v3", tmp_path / "made", one + two)
+    with pytest.raises(DemoError, match=r"no task .* among 1 of the selected episodes \(see episodes, drop"):
+        sources.open(root, (), drop=[0, 1]).find(TASKS[0])
+    with pytest.raises(DemoError, match="no demonstration is left of those selected; change episodes, drop"):
+        sources.open(root, (), drop=[0, 1, 2]).only()
+
+
 def test_numbers_in_a_directory_of_files(tmp_path):
     made = {task: make_libero_demos(task, 3) for task in ("push", "reach")}
     for task, demos in made.items():

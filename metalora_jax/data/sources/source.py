@@ -125,7 +125,8 @@ class Source(abc.ABC):
         if not found:
             near = difflib.get_close_matches(spoken(task), {spoken(name): name for name in names}, n=3, cutoff=0.4)
             hint = f"; did you mean {', '.join(near)}?" if near else f"; found {', '.join(names[:5])}"
-            raise DemoError(f"{self.path}: no task {task!r} among {len(names)}{hint}")
+            left = " of the selected episodes (see episodes, drop, held_out)" if self.selection.numbers else ""
+            raise DemoError(f"{self.path}: no task {task!r} among {len(names)}{left}{hint}")
         return found[0]
 
     def only(self) -> str:
@@ -140,9 +141,10 @@ class Source(abc.ABC):
     def _nothing(self) -> DemoError:
         """What to say where there is no task."""
         first = next(self.faults(), None)
-        return DemoError(
-            first.message if first else f"{self.path}: has no demonstration that could be read; record some"
-        )
+        why = "has no demonstration that could be read; record some"
+        if self.selection.numbers:
+            why = "no demonstration is left of those selected; change episodes, drop or held_out"
+        return DemoError(first.message if first else f"{self.path}: {why}")
 
     def enough(self, task: str, there: int, limit: int | None) -> int:
         """How many of `there` demonstrations to read; raises DemoError if fewer than `limit` are there."""

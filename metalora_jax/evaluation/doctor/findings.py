@@ -57,6 +57,24 @@ def together(
     )
 
 
+def in_spans(found: Sequence[tuple[str, str, str, str, float | None]]) -> list[tuple[str, str, str, str]]:
+    """What `together` takes, where a problem has another figure in each demonstration: all say its range in the file.
+
+    Args:
+      found: (file, demonstration, what, remedy, figure); "{}" in `what` stands for the figure, None where it has none.
+    """
+    figures: dict[tuple[str, str], list[float]] = {}
+    for file, _, what, _, figure in found:
+        figures.setdefault((file, what), []).extend([] if figure is None else [figure])
+    spans = {key: _span(values) for key, values in figures.items()}
+    return [(file, name, what.format(spans[file, what]), remedy) for file, name, what, remedy, _ in found]
+
+
+def _span(figures: Sequence[float]) -> str:
+    low, high = (f"{edge(figures, default=0.0):.3g}" for edge in (min, max))
+    return low if low == high else f"{low} to {high}"
+
+
 def failing(outcomes: Sequence[Outcome], level: str) -> list[Finding]:
     """The findings that are as bad as `level`, or worse; none for the level "never"."""
     if level == "never":

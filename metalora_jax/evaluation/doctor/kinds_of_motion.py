@@ -23,4 +23,4 @@ def check(found: Sequence[Recording]) -> Outcome:
         demos = [Demo(instruction, one.first[None], one.state, one.actions) for one in group]
         for said in motions.unlike(demos, compute(demos)):
             findings.append(Finding(file, said, _REMEDY, "warning", file, task=instruction))
-    return Outcome("one motion for an instruction", tuple(findings), f"{len(told)} instructions")
+    return Outcome("one motion", tuple(findings), f"{len(told)} instructions")

@@ -25,7 +25,7 @@ _LEGEND = (
 def line(outcome: Outcome) -> str:
     """One check: ok, skipped, or each thing that is wrong."""
     head = "skipped" if outcome.skipped and not outcome.findings else _HEADS[outcome.worst]
-    said = [f"{head:8}{outcome.check:18}{outcome.skipped or outcome.note}"]
+    said = [f"{head:8}{outcome.check:17} {outcome.skipped or outcome.note}"]
     return "\n".join([*said, *(f"{'':8}- {finding}" for finding in outcome.findings)])
 
 

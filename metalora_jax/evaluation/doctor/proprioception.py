@@ -1,10 +1,11 @@
 """Does the state fit the world: fingers in metres, an axis-angle, a hand that moves? Needs no simulator."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from metalora_jax.evaluation.doctor.findings import Outcome, together
+from metalora_jax.evaluation.doctor.findings import Outcome, in_spans, together
 from metalora_jax.evaluation.doctor.motion import counts
 from metalora_jax.evaluation.doctor.recordings import Recording
 
@@ -19,27 +20,40 @@ _REMEDY = {
 }
 
 
+class _Trouble(NamedTuple):
+    """What is wrong with one demonstration."""
+
+    what: str  # as `in_spans` takes it
+    figure: float | None = None
+
+
 def states(recordings: Sequence[Recording], world: str) -> tuple[Outcome, list[Recording]]:
     """Is each dimension what it should be? Also returns the recordings whose state is reliable."""
     said = [_trouble(r.state, r.actions, world) for r in recordings]
-    found = [(r.file, r.name, what, _REMEDY[world]) for r, what in zip(recordings, said, strict=True) if what]
-    sound = [r for r, what in zip(recordings, said, strict=True) if not what]
-    return Outcome("proprioception", together(found, counts(recordings)), f"{len(sound)} demonstrations"), sound
+    found = [
+        (r.file, r.name, trouble.what, _REMEDY[world], trouble.figure)
+        for r, trouble in zip(recordings, said, strict=True)
+        if trouble
+    ]
+    sound = [r for r, trouble in zip(recordings, said, strict=True) if not trouble]
+    note = f"{len(sound)} demonstrations"
+    return Outcome("proprioception", together(in_spans(found), counts(recordings)), note), sound
 
 
-def _trouble(state: np.ndarray, actions: np.ndarray, world: str) -> str:
+def _trouble(state: np.ndarray, actions: np.ndarray, world: str) -> _Trouble | None:
     """Of one demonstration: state (T, d), actions (T, d')."""
-    if np.abs(state[:, :3]).max() > REACH:
-        return f"the hand is {np.abs(state[:, :3]).max():.3g} m away: millimetres, or not its position?"
+    if (away := float(np.abs(state[:, :3]).max())) > REACH:
+        return _Trouble("the hand is {} m away: millimetres, or not its position?", away)
     if len(state) > 1 and np.ptp(state[:, :3], axis=0).max() < STANDS and np.abs(actions[:, :3]).sum() > 1:
-        return "the hand never moves, whatever the commands"
+        return _Trouble("the hand never moves, whatever the commands")
     if world != "libero":
-        return ""
+        return None
     turn, fingers = np.linalg.norm(state[:, 3:6], axis=1), state[:, 6:8] * [1.0, -1.0]
     if len(state) > 1 and np.ptp(np.linalg.norm(state[:, 3:7], axis=1)) < 1e-3 and abs(turn[0] - 1) < 0.5:
-        return "dimensions 3 to 6 are a quaternion, expected an axis-angle (3) and two fingers"
+        return _Trouble("dimensions 3 to 6 are a quaternion, expected an axis-angle (3) and two fingers")
     if fingers.min() < -SLACK or fingers.max() > OPEN + SLACK:
-        return f"the last two dimensions are not its fingers, 0 to {OPEN} m and 0 to -{OPEN} m"
+        return _Trouble(f"the last two dimensions are not its fingers, 0 to {OPEN} m and 0 to -{OPEN} m")
     if turn.max() < UPRIGHT or turn.max() > 2 * np.pi + 0.1:
-        return f"dimensions 3 to 5 turn it by at most {turn.max():.2g} rad; a hand that points down needs about 3.1"
-    return ""
+        what = "dimensions 3 to 5 turn it by at most {} rad; a hand that points down needs about 3.1"
+        return _Trouble(what, float(turn.max()))
+    return None

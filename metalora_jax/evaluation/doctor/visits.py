@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from metalora_jax.evaluation.doctor import pictures, simulated
-from metalora_jax.evaluation.doctor.findings import Finding, Outcome, together
+from metalora_jax.evaluation.doctor.findings import Finding, Outcome, in_spans, together
 from metalora_jax.evaluation.doctor.motion import counts
 from metalora_jax.evaluation.doctor.recordings import AGAIN, Recording
 from metalora_jax.evaluation.doctor.simulated import Played, Take, Visit
@@ -54,14 +54,15 @@ def rendering(seen: Sequence[Seen], cameras: Sequence[str]) -> Outcome:
 def orientation(recordings: Sequence[Recording], cameras: Sequence[str], seen: Sequence[Seen]) -> Outcome:
     """See `pictures.against_simulator`; if no start is known, any start of the task is used."""
     shown: dict[tuple[str, str], np.ndarray] = {}
+    elsewhere: dict[tuple[str, str], np.ndarray] = {}
     for one in seen:
         for file in counts([r for r in recordings if r.task == one.task]):
             own = [r for r in recordings if r.file == file and r.task == one.task]
             played = [key for r in own if (key := (r.file, r.name)) in one.played and one.played[key].first.size]
             shown |= {key: one.played[key].first for key in played}
             if not played:
-                shown |= {(r.file, r.name): one.visit.scene for r in own[:_ANY]}
-    return pictures.against_simulator(recordings, cameras, shown)
+                elsewhere |= {(r.file, r.name): one.visit.scene for r in own[:_ANY]}
+    return pictures.against_simulator(recordings, cameras, shown | elsewhere, elsewhere)
 
 
 _ANY = 3  # demonstrations of a file that are compared with some start of their task
@@ -69,23 +70,24 @@ _ANY = 3  # demonstrations of a file that are compared with some start of their 
 
 def starts(recordings: Sequence[Recording], seen: Sequence[Seen], joints: bool = False) -> Outcome:
     """Does the recorded state match the simulator's hand, or its `joints`, at the same start?"""
-    found, compared = [], 0
+    found: list[tuple[str, str, str, str, float | None]] = []
+    compared = 0
     for r, played in _played(recordings, seen):
         if played.trouble:
             continue
         compared += 1
         if len(r.state[0]) != len(played.state):
             what = f"the state has {len(r.state[0])} dimensions, the simulator's has {len(played.state)}"
-            found.append((r.file, r.name, what, "record the state as envs.world describes it"))
+            found.append((r.file, r.name, what, "record the state as envs.world describes it", None))
         elif joints:
             if (off := float(np.abs(r.state[0] - played.state).max())) > _ANGLE:
-                what = f"a joint starts {off:.1f} from where the simulator puts it"
-                found.append((r.file, r.name, what, "record joints as the simulator reads them, in its order"))
+                what = "a joint starts {} from where the simulator puts it"
+                found.append((r.file, r.name, what, "record joints as the simulator reads them, in its order", off))
         elif np.abs(r.state[0, :3] - played.state[:3]).max() > _PLACE:
             what = "the hand does not start where the simulator puts it"
-            found.append((r.file, r.name, what, "record positions in metres and in the simulator's own frame"))
+            found.append((r.file, r.name, what, "record positions in metres and in the simulator's own frame", None))
     skipped = "" if compared else "no start is recorded that the simulator can be set to"
-    return Outcome("state", together(found, counts(recordings)), f"{compared} starts", skipped)
+    return Outcome("state", together(in_spans(found), counts(recordings)), f"{compared} starts", skipped)
 
 
 def replay(recordings: Sequence[Recording], seen: Sequence[Seen], most: int) -> Outcome:
