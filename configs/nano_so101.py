@@ -52,7 +52,7 @@ def get_config() -> ConfigDict:
         ensemble=placeholder(float),
         simulator=dict(fps=10),
     )
-    config.grounding = dict(scenes=6000, steps=1500, batch=48, learning_rate=2e-3)
+    config.grounding = dict(scenes=6000, steps=1500, batch=48, learning_rate=2e-3, beside=12)
     config.batch = 48
     config.noise_draws = 2
     config.augment = ImageAugmentation(variants=1)._asdict()  # the picture itself alone

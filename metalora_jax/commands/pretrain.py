@@ -5,6 +5,7 @@
 `config.model.type` is the policy's type; the other fields of `config.model` are those of its config.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -49,26 +50,32 @@ def main(_: list[str]) -> None:
     graph, weights = nnx.split(model)
     params = nnx.to_pure_dict(weights)
     prepare = partial(family.prepare_float_images, size=sizes.image)
-    if recipe.grounding is not None:
-        states = np.concatenate([demo.state for demo in every])
-        params = _grounded(recipe, recipe.grounding, workdir / "grounding", model, reads, states, prepare)
-    schedule = pretrain.schedule(recipe.learning_rate, recipe.steps, recipe.warmup)
-    optimizer = pretrain.optimizer(schedule, recipe.weight_decay)
     action_dim = len(statistics.action_mean)
     gradient = pretrain.gradient(graph, action_dim, recipe.noise_draws, recipe.shift, recipe.brightness, prepare)
     labelled = pretrain.label(frames)
+
+    def batch(step: int) -> PyTree:
+        return pretrain.draw_batch(frames, labelled, recipe.seed, step, recipe.batch, opening=recipe.opening)
+
+    if recipe.grounding is not None:
+        states = np.concatenate([demo.state for demo in every])
+        params, lesson = _grounded(recipe, recipe.grounding, workdir / "grounding", model, reads, states, prepare)
+        gradient = grounding.beside(gradient, _seeing(recipe, graph, prepare))
+    schedule = pretrain.schedule(recipe.learning_rate, recipe.steps, recipe.warmup)
+    optimizer = pretrain.optimizer(schedule, recipe.weight_decay)
     state = loop.run(
         workdir,
         loop.init(params, optimizer),
         jax.jit(lambda state, batch, key: loop.update(state, batch, key, gradient, optimizer), donate_argnums=0),
-        lambda step: pretrain.draw_batch(frames, labelled, recipe.seed, step, recipe.batch, opening=recipe.opening),
+        batch if recipe.grounding is None else lambda step: grounding.Both(batch(step), lesson(step)),
         steps=recipe.steps,
         seed=recipe.seed,
         description="pretrain",
         checkpoint_every=recipe.checkpoint_every,
         learning_rate=schedule,
     )
-    base.save(workdir / "base", base.make(nnx.merge(graph, state.params), tokenizer, statistics, robot))
+    trained = state.params if recipe.grounding is None else state.params["policy"]
+    base.save(workdir / "base", base.make(nnx.merge(graph, trained), tokenizer, statistics, robot))
     print(f"base: {workdir / 'base'}")
 
 
@@ -80,8 +87,8 @@ def _grounded(
     reads: Preprocessor,
     states: np.ndarray,
     prepare: pretrain.Prepare,
-) -> PyTree:
-    """The weights of `model`, a pure dict, once they know where things are; see `grounding`."""
+) -> tuple[PyTree, Callable[[int], grounding.Lesson]]:
+    """What `grounding.gradient` learns, learned, with the weights of `model`; and the lessons of later steps."""
     workdir.mkdir(exist_ok=True)
     where, cameras, sizes = world(recipe.control.world), recipe.learned.cameras, model.sizes
     known = grounding.kept(
@@ -100,8 +107,7 @@ def _grounded(
     }
     schedule = pretrain.schedule(config.learning_rate, config.steps, config.steps // 20)
     optimizer = pretrain.optimizer(schedule, recipe.weight_decay)
-    augment = partial(pretrain.augment, shift=0, brightness=recipe.brightness, prepare=prepare)
-    gradient = grounding.gradient(graph, augment)
+    gradient = _seeing(recipe, graph, prepare)
     state = loop.run(
         workdir,
         loop.init(start, optimizer),
@@ -113,4 +119,9 @@ def _grounded(
         checkpoint_every=recipe.checkpoint_every,
         learning_rate=schedule,
     )
-    return state.params["policy"]
+    return state.params, grounding.lessons(known, told, where.things, reads, recipe.seed + 1, config.beside)
+
+
+def _seeing(recipe: Pretraining, graph: nnx.GraphDef, prepare: pretrain.Prepare) -> loop.Gradient:
+    augment = partial(pretrain.augment, shift=0, brightness=recipe.brightness, prepare=prepare)
+    return grounding.gradient(graph, augment)

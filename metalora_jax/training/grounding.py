@@ -10,7 +10,9 @@ questions can be asked that have an answer in every scene:
 - *Where is what the instruction names?* A linear map reads it from the velocity of the flow at no actions at all:
   image, words and action expert must work together for it, as they must for an action.
 
-Both maps are thrown away afterwards.
+Some of these questions go on being asked while the policy learns to act (`beside`): without them it forgets what it
+does not need at first, such as where the marker is on which it will place what it does not hold yet. Both maps are
+thrown away afterwards.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +33,7 @@ from metalora_jax.machine.progress import progress
 from metalora_jax.policies import stages
 from metalora_jax.policies.policy import Policy
 from metalora_jax.training.loop import Gradient
-from metalora_jax.types import Array, Observation, PyTree, Sizes
+from metalora_jax.types import Array, Batch, Observation, PyTree, Sizes
 
 
 class Grounding(NamedTuple):
@@ -41,6 +43,7 @@ class Grounding(NamedTuple):
     steps: int
     batch: int  # scenes in a step
     learning_rate: float  # the highest
+    beside: int  # scenes in each later step, in which the policy learns to act
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any], where: str) -> "Grounding":
@@ -67,7 +70,7 @@ class Scenes(NamedTuple):
 
 
 class Lesson(NamedTuple):
-    """What one step learns from."""
+    """What one step learns from; see `lessons`."""
 
     inputs: Observation  # images still uint8
     points: Array  # (B, C, things, 2)
@@ -182,6 +185,26 @@ def gradient(graph: nnx.GraphDef, augment: Callable[[jax.Array, jax.Array], jax.
 
         (value, parts), grads = jax.value_and_grad(loss, has_aux=True)(params)
         return grads, {"loss": value} | parts
+
+    return of
+
+
+class Both(NamedTuple):
+    """What one step learns from that goes on asking."""
+
+    frames: Batch
+    lesson: Lesson
+
+
+def beside(acting: Gradient, seeing: Gradient) -> Gradient:
+    """Gradient of the sum of both losses, with respect to what `seeing` learns; "loss" is that of `acting`."""
+
+    def of(params: PyTree, batch: Both, key: jax.Array) -> tuple[PyTree, dict[str, Array]]:
+        act_key, see_key = jax.random.split(key)
+        grads, seen = seeing(params, batch.lesson, see_key)
+        acts, metrics = acting(params["policy"], batch.frames, act_key)
+        grads = grads | {"policy": jax.tree.map(jnp.add, grads["policy"], acts)}
+        return grads, metrics | {"grounding": seen["loss"]}
 
     return of
 

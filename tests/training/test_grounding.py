@@ -97,6 +97,20 @@ def test_a_policy_learns_where_things_are_and_nothing_from_what_is_out_of_view(r
     assert after[1] < 0.8 * before[1]
 
 
+def test_beside_acting_both_gradients_add_up_where_both_learn():
+    def acting(params, batch, key):
+        return {"w": batch * params["w"]}, {"loss": 5.0}
+
+    def seeing(params, lesson, key):
+        return {"policy": {"w": lesson + params["policy"]["w"]}, "pointers": params["pointers"]}, {"loss": 7.0, "x": 1.0}
+
+    params = {"policy": {"w": jnp.array(2.0)}, "pointers": jnp.array(4.0)}
+    both = grounding.beside(acting, seeing)
+    grads, metrics = both(params, grounding.Both(3.0, 10.0), jax.random.key(0))
+    assert (float(grads["policy"]["w"]), float(grads["pointers"])) == (3 * 2 + 10 + 2, 4)
+    assert metrics == {"loss": 5.0, "grounding": 7.0}
+
+
 def test_scenes_are_made_once_and_kept_whole(tmp_path):
     made = []
 
