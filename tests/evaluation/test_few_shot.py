@@ -11,6 +11,7 @@ from metalora_jax.adaptation.learner import learner
 from metalora_jax.adapters import LoRA, Rule
 from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.evaluation.protocol import few_shot
+from metalora_jax.evaluation.protocol import search as rates
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.protocol.few_shot import Protocol, budgets, cells, support
 from metalora_jax.policies.stages import context_of
@@ -136,7 +137,7 @@ def test_search_judges_by_replayed_frames_too(arm, frozen):
 
     cells, protocol = lay_out(split="validation")[:1], PROTOCOL._replace(replay_frames=4)
     with pytest.raises(ValueError, match="every inner rate diverges"):
-        few_shot.search(arm, Adaptation(1), {"sgd": (0.01,)}, data(frozen, cells, not_to_be_learned), protocol)
+        run_search(arm, Adaptation(1), {"sgd": (0.01,)}, data(frozen, cells, not_to_be_learned), protocol)
     judged = sum(len(make_frames().moments[cells[0].task][i]) for i in cells[0].query)
     assert asked == [(2, 4), (judged,)]  # minibatches to adapt on, and as many frames as of the cell to judge by
 
@@ -146,9 +147,14 @@ def test_budgets():
     assert budgets(PROTOCOL._replace(steps=(0, 1, 10, 30), short=10)) == {"short": (1, 10), "long": (30,)}
 
 
-def search(arm, adapt, frozen, rates):
+def run_search(arm, adapt, options, validation, protocol):
+    record = rates.search([arm], rates.Search(adapt, options, validation, protocol), {}, lambda record: None)
+    return rates.chosen(record, arm.name)
+
+
+def search(arm, adapt, frozen, tried):
     validation = data(frozen, lay_out(split="validation")[:1])
-    return few_shot.search(arm, adapt, {"sgd": rates}, validation, PROTOCOL)
+    return run_search(arm, adapt, {"sgd": tried}, validation, PROTOCOL)
 
 
 def test_search_tells_a_sane_rate_from_absurd_ones(arm, adapt, frozen):

@@ -30,7 +30,7 @@ from metalora_jax.evaluation.offline.report import write_report
 from metalora_jax.evaluation.offline.rivals import Meaning
 from metalora_jax.evaluation.protocol import experiment, few_shot
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm
-from metalora_jax.evaluation.protocol.checks import check_replay, check_splits
+from metalora_jax.evaluation.protocol.checks import check_apart, check_replay, check_splits
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.protocol.few_shot import Cell, DataSet
 from metalora_jax.evaluation.protocol.plan import BASE
@@ -65,6 +65,7 @@ def run(comparison: Comparison, workdir: Path) -> Path:
     check_replay(comparison)
     known = _read_plain(comparison.data)
     check_splits(comparison, _world(comparison, known))
+    check_apart(comparison)
     experiment.convert(comparison)
     base = bases.load(comparison.base_directory)
     for doubt in provenance.doubts(comparison.source):
@@ -76,7 +77,7 @@ def run(comparison: Comparison, workdir: Path) -> Path:
     stages = {plain.stage, *(arm.learner.stage for arm in arms)}
     validation, test = experiment.data_sets(comparison, base, stages, ("validation", "test"))
     adapt = Adaptation(protocol.noise_draws)
-    choices = experiment.searched(comparison, arms, adapt, validation, workdir / "rates.json")
+    choices = experiment.searched(comparison, arms, adapt, validation, workdir)
     data = {"validation": validation.digest, "test": test.digest}
     data |= {"replay": test.replay.digest} if test.replay else {}
     common = provenance.inputs(

@@ -2,7 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +21,12 @@ from metalora_jax.data.config import read_demos, unpictured
 from metalora_jax.data.frames import gather
 from metalora_jax.data.sources import embodiment as embodiments
 from metalora_jax.envs.control import Control
-from metalora_jax.envs.world import check_shift, world
+from metalora_jax.envs.world import World, check_shift, world
 from metalora_jax.evaluation import rollout
-from metalora_jax.evaluation.protocol import few_shot
+from metalora_jax.evaluation.protocol import few_shot, identified, search
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.protocol.checks import (
+    check_apart,
     check_base,
     check_demos,
     check_outcomes,
@@ -32,10 +34,11 @@ from metalora_jax.evaluation.protocol.checks import (
     check_retention,
     check_splits,
 )
-from metalora_jax.evaluation.protocol.comparison import Comparison
+from metalora_jax.evaluation.protocol.comparison import Comparison, Identified
 from metalora_jax.evaluation.protocol.few_shot import DataSet, Replayed
+from metalora_jax.evaluation.protocol.identified import Identifier
 from metalora_jax.evaluation.protocol.plan import BASE, Stamps, plan
-from metalora_jax.evaluation.reports import provenance
+from metalora_jax.evaluation.reports import provenance, rates
 from metalora_jax.evaluation.reports.provenance import Inputs
 from metalora_jax.evaluation.reports.records import EpisodeLog
 from metalora_jax.evaluation.rollout import Job, one_core_each
@@ -49,6 +52,7 @@ from metalora_jax.training.meta_train import meta_train
 from metalora_jax.training.recipe import Recipe
 from metalora_jax.training.task_batches import replay_of
 
+RATES = "rates.json"  # in a run's directory: the choices of every method
 LOOK = 5.0  # [s] between two checks of a waiting host
 
 
@@ -74,8 +78,10 @@ def run(comparison: Comparison, workdir: Path, host: Host = ALONE) -> Path:
     check_shift(comparison.conditions, control.world, where)
     check_logs(workdir, host)
     check_demos(comparison.data)
+    check_apart(comparison)
     if host.number:
         wait_for_first(comparison.arms, workdir)
+    check_kinds(comparison, where)
     convert(comparison)
     base = bases.load(comparison.base_directory)
     for doubt in provenance.doubts(comparison.source):
@@ -84,11 +90,14 @@ def run(comparison: Comparison, workdir: Path, host: Host = ALONE) -> Path:
     where.prepare()
     checkpoint.claim(workdir, comparison.to_json())  # not before all inputs are there: it binds the directory
     train(comparison, workdir)
-    arms = [arm for name in comparison.arms for arm in build_arm(comparison, name, base, workdir)]
+    moved = identified.moved_dimensions(where)
+    arms = [arm for name in comparison.arms for arm in build(comparison, name, base, workdir, moved)]
     stages = {arm.learner.stage for arm in arms}
     validation, test = data_sets(comparison, base, stages, ("validation", "test"))
     adapt = Adaptation(protocol.noise_draws)
-    choices = searched(comparison, arms, adapt, validation, workdir / "rates.json")
+    if protocol.search_episodes:
+        search.check_starts(validation.cells[protocol.shots[0]], test.cells[protocol.shots[0]], protocol, where)
+    choices = searched(comparison, arms, adapt, validation, workdir, where)
     data = {"validation": validation.digest, "test": test.digest}
     data |= {"replay": test.replay.digest} if test.replay else {}
     common = provenance.inputs(
@@ -123,14 +132,16 @@ def check_logs(workdir: Path, host: Host) -> None:
 
 def wait_for_first(arms: Collection[str], workdir: Path) -> None:
     """Returns once the first host has trained and searched: its rates.json names every method."""
-    if set(arms) <= set(_known(workdir / "rates.json")):
+    if set(arms) <= set(_known(workdir / RATES)):
         return
     logging.warning("waiting for host 0 to train and to search rates; start it if it is not running")
-    while not set(arms) <= set(_known(workdir / "rates.json")):
+    while not set(arms) <= set(_known(workdir / RATES)):
         time.sleep(LOOK)
 
 
-def stamp(common: Inputs, arms: Sequence[Arm], choices: Mapping[str, Mapping[str, Choice]], workdir: Path) -> Stamps:
+def stamp(
+    common: Inputs, arms: Sequence[Arm | Identifier], choices: Mapping[str, Mapping[str, Choice]], workdir: Path
+) -> Stamps:
     """Records what each method's episodes depend on; returns the fingerprints that they carry."""
     made = {(BASE, 0): common}
     for arm in arms:
@@ -191,9 +202,39 @@ def _home(workdir: Path, name: str, seed: int) -> Path:
     return workdir / "arms" / name / f"seed_{seed}"
 
 
+def check_kinds(comparison: Comparison, where: World) -> None:
+    """Checks that what is identified can be there in a world.
+
+    Raises:
+      ValueError: see `identified.check_kind`.
+    """
+    for name, arm in comparison.arms.items():
+        if isinstance(arm, Identified):
+            identified.check_kind(arm.identify, name, where)
+
+
+def build(
+    comparison: Comparison, name: str, base: Base, workdir: Path, moved: Sequence[int]
+) -> Sequence[Arm | Identifier]:
+    """The arm `name` for every meta-seed; one that takes no steps has no random start, and only the first.
+
+    Args:
+      comparison: that it is of.
+      name: of the arm.
+      base: the frozen policy.
+      workdir: of the run, with the trained adapters.
+      moved: dimensions of a command that a linear map covers, see `identified.moved_dimensions`.
+    """
+    arm = comparison.arms[name]
+    if isinstance(arm, Identified):
+        return [identified.make(name, arm.identify, base, comparison.meta_seeds[0], moved)]
+    return build_arm(comparison, name, base, workdir)
+
+
 def build_arm(comparison: Comparison, name: str, base: Base, workdir: Path) -> list[Arm]:
-    """The arm `name` for every meta-seed, from its trained adapter or a fresh start."""
+    """The arm `name`, which takes gradient steps, for every meta-seed: from its trained adapter or a fresh start."""
     arm, made = comparison.arms[name], []
+    assert not isinstance(arm, Identified)
     for seed in comparison.meta_seeds:
         if isinstance(arm, Recipe):
             learned = adapter.load(_home(workdir, name, seed) / "adapter", base)
@@ -240,15 +281,33 @@ def data_sets(
 
 
 def searched(
-    comparison: Comparison, arms: Sequence[Arm], adapt: Adaptation, validation: DataSet, file: Path
+    comparison: Comparison,
+    arms: Sequence[Arm | Identifier],
+    adapt: Adaptation,
+    validation: DataSet,
+    workdir: Path,
+    where: World | None = None,
 ) -> dict[str, dict[str, Choice]]:
-    """Inner optimiser and rate of every method, searched with its first seed and stored in `file`."""
+    """Inner optimiser and rate of every method, searched with its first seed and kept in rates.json.
+
+    What was tried is kept in search.json: an interrupted search goes on from there. Without a world to drive in, the
+    loss decides.
+    """
+    file, tried = workdir / RATES, workdir / rates.FILE
     known = _known(file)
     first = {arm.name: arm for arm in reversed(arms)}
-    todo = [name for name in comparison.arms if name not in known]
-    for name in progress(todo, description="search of inner rates, methods") if todo else ():
-        found = few_shot.search(first[name], adapt, comparison.search, validation, comparison.protocol)
-        known[name] = {budget: choice._asdict() for budget, choice in found.items()}
+    todo = [first[name] for name in comparison.arms if name not in known]
+    driven = where is not None and comparison.protocol.search_episodes > 0
+
+    def run(jobs: Sequence[Job]) -> Iterator[rollout.Outcome]:
+        return rollout.run(jobs, comparison.base_directory, comparison.closed_loop, comparison.workers)
+
+    how = search.Search(adapt, comparison.search, validation, comparison.protocol)
+    how = how._replace(where=where, run=run) if driven else how
+    record = search.search(todo, how, search.read(tried), partial(search.write, tried))
+    for arm in todo:
+        known[arm.name] = {budget: choice._asdict() for budget, choice in search.chosen(record, arm.name).items()}
+    if todo:
         files.write_json(file, known)
     return {name: {b: Choice(**c) for b, c in known[name].items()} for name in comparison.arms}
 

@@ -40,7 +40,7 @@ def before_and_after(comparison: Comparison, workdir: Path) -> list[Path]:
     base = bases.load(comparison.base_directory)
     name = str(comparison.report.reference)
     arm = experiment.build_arm(comparison, name, base, workdir)[0]
-    chosen = files.read_json(workdir / "rates.json")[name]
+    chosen = files.read_json(workdir / experiment.RATES)[name]
     choices = {budget: Choice(**choice) for budget, choice in chosen.items()}
     adapt = Adaptation(protocol.noise_draws)
     [data] = experiment.data_sets(comparison, base, {arm.learner.stage}, ("test",))

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,7 @@ class Point:
     p_holm: float | None = None  # adjusted over the methods compared at these shots and steps
     unpaired: str | None = None  # why there is no comparison
     copies: int = 0  # meta-seeds that repeat another episode by episode, and are not counted
+    level: bool = False  # of a method that takes no steps: its one result, held against the reference after `steps`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +149,10 @@ class Section:
         return sorted({point.shots for point in self.points} - {0}) or [0]
 
     def curve(self, method: str, shots: int) -> list[Point]:
-        """The points of one method by steps; where a curve has no step 0 of its own, it starts at zero shots."""
+        """The points of one method by steps; a level is the same after all of them.
+
+        Where a curve has no step 0 of its own, it starts at zero shots.
+        """
         points = {point.steps: point for point in self.points if point.method == method and point.shots == 0}
         own = {point.steps: point for point in self.points if point.method == method and point.shots == shots}
         return [point for _, point in sorted((points | own).items())] if own else []
@@ -159,7 +163,7 @@ class Section:
         An adapter that has taken no step yet has seen no demonstration: where it was run, it stands for zero shots.
         """
         adapted = [p for p in self.points if p.method == method and p.shots > 0 and p.steps == self.shots_steps]
-        still = [p for p in self.points if p.method == method and p.steps == 0][:1]
+        still = [p for p in self.points if p.method == method and p.steps == 0 and not p.level][:1]
         return [dataclasses.replace(p, shots=0) for p in still] + adapted
 
 
@@ -225,6 +229,7 @@ def _section(
     keys = sorted(groups, key=lambda k: (order(k[0]), k[1], k[2]))
     lost = {key: copies.get(Cell(key[0], *name, key[1], key[2], misled=False, altered=None), 0) for key in keys}
     points = [_point(key, groups[key], lost[key]) for key in keys]
+    points = _levels(points, {key for key in keys if groups[key][0].identified})
     points = [_compare(point, points, groups, settings.reference) for point in points]
     points = _adjust(points)
     section = Section(
@@ -238,7 +243,7 @@ def _section(
         thresholds=(),
         sample_efficiency=(),
         power=tuple(_power(points)),
-        wall_clock=tuple(_wall_clock(k, groups[k]) for k in keys if k[2] > 0),
+        wall_clock=tuple(_wall_clock(k, groups[k]) for k in keys if k[2] > 0 or groups[k][0].identified),
     )
     return dataclasses.replace(
         section,
@@ -266,6 +271,19 @@ def _point(key: tuple[str, int, int], episodes: Sequence[Episode], copies: int) 
     )
 
 
+def _levels(points: Sequence[Point], fitted: Collection[tuple[str, int, int]]) -> list[Point]:
+    """The points with those in `fitted` (method, shots, steps), which take no steps, beside every number of steps."""
+    at = grouped((p for p in points if (p.method, p.shots, p.steps) not in fitted), lambda p: p.shots)
+    found = []
+    for point in points:
+        if (point.method, point.shots, point.steps) not in fitted:
+            found.append(point)
+            continue
+        for steps in sorted({p.steps for p in at.get(point.shots, ())} or {0}):
+            found.append(dataclasses.replace(point, steps=steps, level=True))
+    return found
+
+
 def _clustered(values: np.ndarray, episodes: Sequence[Episode]) -> Interval | None:
     factors: list[list[Hashable]] = [
         [e.meta_seed for e in episodes],
@@ -287,9 +305,9 @@ def _compare(
             point,
             unpaired=f"{reference} has no episodes with {point.shots} demonstrations and {point.steps} gradient steps",
         )
-    sides = [groups[point.method, point.shots, point.steps], groups[key]]
-    if point.copies or any(p.copies for p in points if (p.method, p.shots, p.steps) == key):
-        # Copies of a seed are no further pairs: both sides keep the seeds that count for both.
+    sides = [groups[point.method, point.shots, 0 if point.level else point.steps], groups[key]]
+    if point.level or point.copies or any(p.copies for p in points if (p.method, p.shots, p.steps) == key):
+        # Copies of a seed, or what has no seed, make no further pairs: both sides keep the seeds that count for both.
         both = set.intersection(*({e.meta_seed for e in side} for side in sides))
         sides = [[e for e in side if e.meta_seed in both] for side in sides]
     try:
