@@ -85,7 +85,7 @@ def write_report(run_dir: Path) -> Path:
 def summarise(rows: Sequence[Row], reference: str | None) -> list[Point]:
     """Means over all rows of a point, and differences from the reference on the same demonstrations."""
     groups: dict[tuple[str, int, int], list[Row]] = {}
-    for row in rows:
+    for row in _beside_every_step(rows):
         if row.told is None:
             groups.setdefault((row.method, row.shots, row.steps), []).append(row)
     points = []
@@ -95,10 +95,25 @@ def summarise(rows: Sequence[Row], reference: str | None) -> list[Point]:
         several = any(len(set(labels)) > 1 for labels in factors)
         interval = cluster_bootstrap(np.array(errors), factors) if several else None
         other = groups.get((reference or "", shots, steps), [])
+        if own[0].identified:  # it has no meta-seeds: further ones of the reference are no further pairs
+            other = [row for row in other if row.meta_seed == own[0].meta_seed]
         versus = _versus(own, other) if method not in (reference, BASE, *NAMES) and other else None
         loss = float(np.mean(losses)) if losses else None
         points.append(Point(method, shots, steps, len(own), float(np.mean(errors)), interval, loss, versus, None))
     return _adjusted(points)
+
+
+def _beside_every_step(rows: Sequence[Row]) -> Iterable[Row]:
+    """Rows with those of methods that take no steps beside every number of steps that others took."""
+    steps: dict[int, set[int]] = {}
+    for row in rows:
+        if row.identified is None and row.method not in (BASE, *NAMES):
+            steps.setdefault(row.shots, set()).add(row.steps)
+    for row in rows:
+        if row.identified is None:
+            yield row
+        else:
+            yield from (row._replace(steps=step) for step in sorted(steps.get(row.shots, {0})))
 
 
 def wrong_instruction(rows: Sequence[Row]) -> list[Misled]:
@@ -197,6 +212,11 @@ def _blocks(
                 "draws; in how many the error was less and more; p of an exact sign test, Holm-adjusted over the "
                 "methods in a column. Demonstrations of a task are not independent, which that test ignores."
             )
+    if fitted := list(dict.fromkeys(named(row.method) for row in rows if row.identified)):
+        yield document.Text(
+            f"{', '.join(fitted)}: no gradient steps, but a map of the frozen base's commands, fitted in closed form. "
+            "The one result, of one meta-seed, stands beside every number of steps."
+        )
     if misled:
         yield document.Heading("Wrong instruction: adapted policies given another task's instruction")
         yield document.Text(

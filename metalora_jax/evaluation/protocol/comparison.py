@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metalora_jax.adaptation.identification import KINDS, LINEAR
+from metalora_jax.adaptation.identification import KINDS, LINEAR, YAW
 from metalora_jax.adapters import Placement, placement
 from metalora_jax.data.config import DataConfig, check_named
 from metalora_jax.envs.collect import Collection
@@ -15,8 +15,9 @@ from metalora_jax.envs.control import Control
 from metalora_jax.evaluation import alterations
 from metalora_jax.evaluation.offline import rivals
 from metalora_jax.evaluation.offline.measure import Settings as Offline
+from metalora_jax.evaluation.protocol.alternatives import Alternatives, recipes
 from metalora_jax.evaluation.protocol.few_shot import Protocol
-from metalora_jax.evaluation.protocol.grid import Grid
+from metalora_jax.evaluation.protocol.grid import Grid, fixed
 from metalora_jax.evaluation.protocol.identified import RIDGE
 from metalora_jax.evaluation.protocol.scene import Opening
 from metalora_jax.evaluation.reports.summary import Settings
@@ -100,6 +101,9 @@ class Comparison(NamedTuple):
     convert: Conversion | None = None  # how `base` is made where it does not exist
     demos: Collection | None = None  # what quickstart.py records
     scene: Opening | None = None  # what quickstart.py shows first
+    alternatives: Alternatives | None = (
+        None  # further ways to train an arm, of which validation chooses, see `alternatives`
+    )
     grid: Grid | None = None  # where the arms came from, see `grid.expand`
 
     @classmethod
@@ -131,6 +135,7 @@ class Comparison(NamedTuple):
                 "convert": optional(Conversion.from_config),
                 "demos": optional(Collection.from_config),
                 "scene": optional(Opening.from_config),
+                "alternatives": optional(each(each(fixed))),
                 "grid": optional(Grid.from_config),
             },
         )
@@ -192,6 +197,10 @@ def _check(self: Comparison) -> None:
             raise ValueError(f"arms: {name!r} cannot name an arm; use letters, digits, '_', '-', '.', and not 'base'")
         if isinstance(arm, Recipe) and (arm.base not in ("", self.base) or arm.seed not in (0, *self.meta_seeds)):
             raise ValueError(f"arms.{name}.base and .seed are the comparison's `base` and `meta_seeds`: leave them out")
+    for name, ways in (self.alternatives or {}).items():
+        if name not in self.trained:
+            raise ValueError(f"alternatives: {name!r} is no arm that is trained; choose {', '.join(self.trained)}")
+        recipes(name, self.trained[name], ways)
     for name, values in (("meta_seeds", self.meta_seeds), ("protocol.shots", self.protocol.shots)):
         if not values or len(set(values)) < len(values):
             raise ValueError(f"{name} is {values}; name at least one, and none twice")
@@ -208,6 +217,12 @@ def _check(self: Comparison) -> None:
     if bool(self.protocol.altered) != bool(self.protocol.altered_steps):
         raise ValueError(
             "protocol.altered names inputs to replace, protocol.altered_steps says when: set both or neither"
+        )
+    turned = [name for name, arm in self.arms.items() if isinstance(arm, Identified) and arm.identify == YAW]
+    if self.offline and self.conditions is None and turned:
+        raise ValueError(
+            f"arms.{turned[0]}: without a simulator or `conditions`, nothing says that commands are displacements of a "
+            f"hand; leave the arm out, or identify {LINEAR!r}"
         )
     if self.offline and self.protocol.search_episodes:
         raise ValueError("protocol.search_episodes needs a simulator: without one the loss decides; set it to 0")

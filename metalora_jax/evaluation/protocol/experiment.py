@@ -23,7 +23,7 @@ from metalora_jax.data.sources import embodiment as embodiments
 from metalora_jax.envs.control import Control
 from metalora_jax.envs.world import World, check_shift, world
 from metalora_jax.evaluation import rollout
-from metalora_jax.evaluation.protocol import few_shot, identified, search
+from metalora_jax.evaluation.protocol import alternatives, few_shot, identified, search
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.protocol.checks import (
     check_apart,
@@ -89,6 +89,7 @@ def run(comparison: Comparison, workdir: Path, host: Host = ALONE) -> Path:
     check_base(base, control, where)
     where.prepare()
     checkpoint.claim(workdir, comparison.to_json())  # not before all inputs are there: it binds the directory
+    asked, comparison = comparison, settled(comparison, base, workdir, where)
     train(comparison, workdir)
     moved = identified.moved_dimensions(where)
     arms = [arm for name in comparison.arms for arm in build(comparison, name, base, workdir, moved)]
@@ -100,9 +101,7 @@ def run(comparison: Comparison, workdir: Path, host: Host = ALONE) -> Path:
     choices = searched(comparison, arms, adapt, validation, workdir, where)
     data = {"validation": validation.digest, "test": test.digest}
     data |= {"replay": test.replay.digest} if test.replay else {}
-    common = provenance.inputs(
-        comparison.to_json(), base.fingerprint, comparison.source, base.statistics.digest(), data
-    )
+    common = provenance.inputs(asked.to_json(), base.fingerprint, comparison.source, base.statistics.digest(), data)
     with EpisodeLog(workdir / log_name(host)) as log:
         stamps = stamp(common, arms, choices, workdir)
         for jobs in plan(arms, choices, adapt, test, protocol, where, log, stamps, host, comparison.report.reference):
@@ -178,6 +177,31 @@ def convert(comparison: Comparison) -> None:
         bases.save(staging, base)
 
 
+def settled(comparison: Comparison, base: Base, workdir: Path, where: World | None = None) -> Comparison:
+    """The comparison with the best of its `alternatives` in the arms' places, which are tried unless they were before.
+
+    Without a world to drive in, the loss decides.
+    """
+    if not comparison.alternatives:
+        return comparison
+    ways = {
+        name: alternatives.recipes(name, comparison.trained[name], of) for name, of in comparison.alternatives.items()
+    }
+    if not (workdir / rates.STARTS).exists():
+        every = {way: recipe for of in ways.values() for way, recipe in of.items()}
+        trial = comparison._replace(arms=every, meta_seeds=comparison.meta_seeds[:1], alternatives=None)
+        train(trial, workdir)
+        arms = [arm for name in trial.arms for arm in build_arm(trial, name, base, workdir)]
+        [validation] = data_sets(trial, base, {arm.learner.stage for arm in arms}, ("validation",))
+        record = tried(trial, arms, Adaptation(trial.protocol.noise_draws), validation, workdir, where)
+        chosen = {name: alternatives.choose(record, list(of), trial.protocol) for name, of in ways.items()}
+        # Its rates were searched already.
+        search.write(workdir / rates.FILE, record | {name: record[way] for name, way in chosen.items()})
+        files.write_json(workdir / rates.STARTS, chosen)
+    chosen = alternatives.started(workdir)
+    return comparison._replace(arms=comparison.arms | {name: ways[name][way] for name, way in chosen.items()})
+
+
 def train(comparison: Comparison, workdir: Path) -> None:
     """Meta-trains every arm and seed that has no adapter yet, each in its own process, some in parallel."""
     todo = [
@@ -198,8 +222,8 @@ def _start_training(workers: int, forecast: Forecast | None) -> None:
 
 
 def _home(workdir: Path, name: str, seed: int) -> Path:
-    """Where an arm is meta-trained."""
-    return workdir / "arms" / name / f"seed_{seed}"
+    """Where an arm is meta-trained: one that has alternatives, in the chosen one's place."""
+    return workdir / "arms" / alternatives.started(workdir).get(name, name) / f"seed_{seed}"
 
 
 def check_kinds(comparison: Comparison, where: World) -> None:
@@ -288,28 +312,39 @@ def searched(
     workdir: Path,
     where: World | None = None,
 ) -> dict[str, dict[str, Choice]]:
-    """Inner optimiser and rate of every method, searched with its first seed and kept in rates.json.
-
-    What was tried is kept in search.json: an interrupted search goes on from there. Without a world to drive in, the
-    loss decides.
-    """
-    file, tried = workdir / RATES, workdir / rates.FILE
+    """Inner optimiser and rate of every method, searched with its first seed and kept in rates.json; see `tried`."""
+    file = workdir / RATES
     known = _known(file)
     first = {arm.name: arm for arm in reversed(arms)}
     todo = [first[name] for name in comparison.arms if name not in known]
-    driven = where is not None and comparison.protocol.search_episodes > 0
+    if todo:
+        record = tried(comparison, todo, adapt, validation, workdir, where)
+        for arm in todo:
+            known[arm.name] = {budget: choice._asdict() for budget, choice in search.chosen(record, arm.name).items()}
+        files.write_json(file, known)
+    return {name: {b: Choice(**c) for b, c in known[name].items()} for name in comparison.arms}
+
+
+def tried(
+    comparison: Comparison,
+    arms: Sequence[Arm | Identifier],
+    adapt: Adaptation,
+    validation: DataSet,
+    workdir: Path,
+    where: World | None = None,
+) -> search.Record:
+    """What the search tries for each of `arms`, kept in search.json: an interrupted one goes on from there.
+
+    Without a world to drive in, the loss decides.
+    """
+    file, driven = workdir / rates.FILE, where is not None and comparison.protocol.search_episodes > 0
 
     def run(jobs: Sequence[Job]) -> Iterator[rollout.Outcome]:
         return rollout.run(jobs, comparison.base_directory, comparison.closed_loop, comparison.workers)
 
     how = search.Search(adapt, comparison.search, validation, comparison.protocol)
     how = how._replace(where=where, run=run) if driven else how
-    record = search.search(todo, how, search.read(tried), partial(search.write, tried))
-    for arm in todo:
-        known[arm.name] = {budget: choice._asdict() for budget, choice in search.chosen(record, arm.name).items()}
-    if todo:
-        files.write_json(file, known)
-    return {name: {b: Choice(**c) for b, c in known[name].items()} for name in comparison.arms}
+    return search.search(arms, how, search.read(file), partial(search.write, file))
 
 
 def _known(file: Path) -> dict[str, Any]:

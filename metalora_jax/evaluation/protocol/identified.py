@@ -6,7 +6,7 @@ with one meta-seed, and its one result is a level that curves over gradient step
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,13 +20,15 @@ from metalora_jax.adaptation.prediction import BATCH, predict
 from metalora_jax.adapters import Placement
 from metalora_jax.data.frames import rows_and_labels
 from metalora_jax.envs.world import World
+from metalora_jax.evaluation.protocol.arms import Choice
 from metalora_jax.evaluation.protocol.few_shot import Cell, DataSet
 from metalora_jax.training.meta_train import relabel_of
 from metalora_jax.trees import index
-from metalora_jax.types import ActionChunk
+from metalora_jax.types import ActionChunk, Demo
 
 RIDGE = "ridge"  # what `search` calls the strengths of regularisation to choose from
 NO_STEPS = "no_steps"  # the budget of such an arm, where others have one for few steps and one for many
+FEW_VALUES = 3  # open, closed, and neither
 SAMPLES = 4  # draws of noise; their mean is what the base would command
 
 
@@ -67,6 +69,13 @@ def moved_dimensions(where: World) -> tuple[int, ...]:
     return tuple(range(where.action_dim if where.joints else where.action_dim - 1))
 
 
+def continuous(demos: Sequence[Demo]) -> tuple[int, ...]:
+    """The same where only demonstrations are known: all but a gripper, the last, that is told few values."""
+    width = demos[0].actions.shape[1]
+    told = np.unique(np.concatenate([demo.actions[:, -1] for demo in demos]))
+    return tuple(range(width if len(told) > FEW_VALUES else width - 1))
+
+
 def check_kind(kind: str, name: str, where: World) -> None:
     """Refuses to look for a turn of the hand's axes where commands have none.
 
@@ -79,12 +88,12 @@ def check_kind(kind: str, name: str, where: World) -> None:
         )
 
 
-def fit(arm: Identifier, ridge: float | None, cell: Cell, data: DataSet) -> Fitted:
+def fit(arm: Identifier, choices: Mapping[str, Choice], cell: Cell, data: DataSet) -> Fitted:
     """Fits the arm's map to the support demonstrations of a cell.
 
     Args:
       arm: which.
-      ridge: for `linear`, see `identification.fit_linear`.
+      choices: for `linear`, the one strength of regularisation, see `identification.fit_linear`.
       cell: whose demonstrations, under whose condition.
       data: the cell's split.
 
@@ -99,7 +108,7 @@ def fit(arm: Identifier, ridge: float | None, cell: Cell, data: DataSet) -> Fitt
         if arm.kind == YAW:
             found = identification.fit_yaw(*pairs)
         else:
-            assert ridge is not None
+            [ridge] = [choice.learning_rate for choice in choices.values()]
             scale = {"mean": np.asarray(statistics.action_mean), "std": np.asarray(statistics.action_std)}
             found = identification.fit_linear(*pairs, ridge=ridge, moved=arm.moved, **scale)
     except ValueError as error:

@@ -92,8 +92,7 @@ def _identified(
     arm: Identifier, choices: Mapping[str, Choice], cell: Cell, missing: Sequence[Episode], test: DataSet
 ) -> list[Job]:
     """The episodes of the base through a map."""
-    [ridge] = [choice.learning_rate for choice in choices.values()] or [None]
-    found = identified.fit(arm, ridge, cell, test)
+    found = identified.fit(arm, choices, cell, test)
     return [
         Job(
             task,

@@ -235,7 +235,7 @@ def _rollouts(i: int, cell: Cell, how: Search) -> tuple[Rollout, ...]:
 
 
 def _mapped(i: int, each: _Todo, arm: Identifier, cell: Cell, how: Search) -> tuple[float, list[Job]]:
-    found = identified.fit(arm, each.choice.learning_rate, cell, how.validation)
+    found = identified.fit(arm, {each.budget: each.choice}, cell, how.validation)
     loss = identified.error(arm, found.action_map, cell, how.validation)
     rollouts = _rollouts(i, cell, how)
     return loss, [Job(cell.task, arm.placement, None, rollouts, action_map=found.action_map)] if rollouts else []

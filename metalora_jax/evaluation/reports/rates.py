@@ -14,6 +14,7 @@ from metalora_jax.machine import files
 from metalora_jax.words import listed
 
 FILE = "search.json"
+STARTS = "starts.json"  # arm -> which of its alternatives was chosen
 _BUDGETS = {"short": "few", "long": "many", "no_steps": "none"}
 
 
@@ -70,8 +71,23 @@ def cautions(rows: Sequence[Row], widenings: int) -> Iterable[str]:
         yield f"Choices lie at the edge of what was tried{bound}, and better ones may lie beyond: {listed(at_edge)}."
 
 
-def blocks(rows: Sequence[Row], settings: Settings) -> Iterable[Block]:
-    """The section of a report."""
+def starts(run_dir: Path) -> list[str]:
+    """A sentence for each arm that was trained in several ways."""
+    if not (run_dir / STARTS).exists():
+        return []
+    known, said = files.read_json(run_dir / FILE), []
+    for method, chosen in files.read_json(run_dir / STARTS).items():
+        ways = [each for each in known if each.startswith(f"{method}@")]
+        names = ", ".join(each.partition("@")[2] for each in ways)
+        said.append(
+            f"{method} was trained in {len(ways)} ways with the first meta-seed ({names}), each with its own search of "
+            f"rates; {chosen.partition('@')[2]} did best on validation, and is what is tested."
+        )
+    return said
+
+
+def blocks(rows: Sequence[Row], settings: Settings, ways: Sequence[str] = ()) -> Iterable[Block]:
+    """The section of a report; `ways` are the sentences of `starts`."""
     if not rows:
         return
     yield Heading("How rates were chosen")
@@ -95,5 +111,7 @@ def blocks(rows: Sequence[Row], settings: Settings) -> Iterable[Block]:
             *(row.edge or "inside", solved, f"{row.loss:.3g}", tried),
         ]
 
+    for sentence in ways:
+        yield Text(sentence)
     head = ["method", "steps", "chosen", "of those tried", "solved in validation", "loss", "tried"]
     yield Table(head, [line(row) for row in rows])

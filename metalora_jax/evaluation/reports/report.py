@@ -83,8 +83,8 @@ def write_report(run_dir: str | os.PathLike, *, reference: str | None = None, dr
     if chosen:
         widenings = config.get("protocol", {}).get("search_widenings", 0)
         standing = standing._replace(cautions=[*standing.cautions, *rates.cautions(chosen, widenings)])
-    names = [list(section) for section in drawn]
-    blocks = list(document(summary, names, videos, config, digests, standing, list(rates.blocks(chosen, settings))))
+    names, told = [list(section) for section in drawn], list(rates.blocks(chosen, settings, rates.starts(run_dir)))
+    blocks = list(document(summary, names, videos, config, digests, standing, told))
     files.write_text(out / "report.md", to_markdown(blocks))
     numbers = {"logs": digests, "unpinned": list(standing.problems), **dataclasses.asdict(summary)}
     files.write_json(out / "summary.json", numbers, allow_nan=False)
