@@ -3,8 +3,9 @@
     metalora collect --config=configs/metaworld_demos.py
     metalora few_shot --config=configs/few_shot_conditions.py --workdir=runs/few_shot_conditions
 
-Every method adapts on the same frames, with the same flow noise, and is evaluated from the same simulator starts. Rates,
-and the length and outer rate of both trained arms, are chosen by success on validation; two arms take no gradient step.
+Every method adapts on the same frames, with the same flow noise, and is evaluated from the same simulator starts.
+Rates, and the length and outer rate of both trained arms, are chosen by success on validation. Two arms take no
+gradient step.
 """
 
 from pathlib import Path
