@@ -134,6 +134,8 @@ def test_provenance_is_kept_and_the_report_is_of_the_rows_alone(finished):
     assert [p["steps"] for p in levels] == [0, 2]
     assert {p["n"] for p in levels} == {p["versus"]["pairs"] for p in levels} == {4}  # of one meta-seed
     assert "linear: no gradient steps" in text
+    assert "not by success in closed loop" in text
+    assert "Choices lie at the edge of what was tried; no grid was widened" in text
     assert {m["method"] for m in summary["wrong_instruction"]} == {"lora", "control"}
 
 

@@ -51,7 +51,7 @@ def run(monkeypatch, peak, widenings, known=None):
 
     def judge(batch, how):
         judged.extend(each.choice for each in batch)
-        off = [abs(np.log(each.choice.learning_rate / peak)) + (each.choice.optimizer == "sgd") for each in batch]
+        off = [abs(np.log(each.choice.learning_rate / peak)) + 10 * (each.choice.optimizer == "sgd") for each in batch]
         return [Tried(*each.choice, 1.0, float(np.exp(-d)), 4) for each, d in zip(batch, off, strict=True)]
 
     monkeypatch.setattr(search, "_judged", judge)

@@ -13,7 +13,7 @@ from metalora_jax.evaluation.offline.measure import NO_SUCCESS_RATE
 from metalora_jax.evaluation.offline.records import RECORDS, Row, read
 from metalora_jax.evaluation.offline.rivals import NAMES
 from metalora_jax.evaluation.protocol.plan import BASE
-from metalora_jax.evaluation.reports import document, provenance
+from metalora_jax.evaluation.reports import document, provenance, rates
 from metalora_jax.evaluation.reports.records import RecordError
 from metalora_jax.evaluation.reports.statistics import (
     Difference,
@@ -62,14 +62,17 @@ def write_report(run_dir: Path) -> Path:
         raise RecordError(f"{run_dir}: no {RECORDS}; give the directory of a comparison without a simulator")
     config = files.read_json(run_dir / "config.json")
     settings = Settings.from_json(config.get("report", {}))
-    standing = provenance.examine(run_dir, rows, config)
+    standing, chosen = provenance.examine(run_dir, rows, config), rates.read(run_dir)
+    said = rates.cautions(chosen, config.get("protocol", {}).get("search_widenings", 0))
+    standing = standing._replace(cautions=[*standing.cautions, *said])
+    how = list(rates.blocks(chosen, settings, rates.starts(run_dir)))
     points, misled = summarise(rows, settings.reference), wrong_instruction(rows)
     out = run_dir / "report"
     out.mkdir(exist_ok=True)
     pictures = dict(_pictures(points, settings))
     for name, data in pictures.items():
         (out / name).write_bytes(data)
-    blocks = list(_blocks(points, misled, settings, config, standing, list(pictures), rows))
+    blocks = list(_blocks(points, misled, settings, config, standing, list(pictures), rows, how))
     files.write_text(out / "report.md", document.to_markdown(blocks))
     numbers = {
         "rows": len(rows),
@@ -184,6 +187,7 @@ def _blocks(
     standing: provenance.Standing,
     pictures: Sequence[str],
     rows: Sequence[Row],
+    choices: Sequence[document.Block],
 ) -> Iterable[document.Block]:
     def named(method: str) -> str:
         return settings.labels.get(method, NAMES.get(method, method))
@@ -231,6 +235,7 @@ def _blocks(
             for m in misled
         ]
         yield document.Table(header, cells)
+    yield from choices
     if standing.cautions:
         yield document.Bullets(list(standing.cautions), caution=True)
     yield document.Heading("Provenance")

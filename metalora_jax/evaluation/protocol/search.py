@@ -147,8 +147,8 @@ def _wanted(arm: AnyArm, how: Search, known: Mapping[str, Sequence[Tried]]) -> I
         tried = list(known.get(budget, ()))
         there = {each.choice for each in tried}
         left = [choice for choice in grid if choice not in there]
-        if not left and len(there) - len(grid) < how.protocol.search_widenings:
-            left = beyond(best(tried, arm.name), tried)
+        if not left and (more := how.protocol.search_widenings - (len(there) - len(grid))) > 0:
+            left = beyond(best(tried, arm.name), tried)[:more]
         yield from (_Todo(arm, budget, steps, choice) for choice in left)
 
 

@@ -32,8 +32,10 @@ class Row(NamedTuple):
 
     @property
     def edge(self) -> str | None:
-        """ "smallest" or "largest" if the choice is that of the values that were tried."""
+        """The choice is the "smallest", the "largest" or the "only one" of the values that were tried; None: neither."""
         values = self.tried[self.optimizer]
+        if len(values) == 1:
+            return "only one"
         return {values[-1]: "largest", values[0]: "smallest"}.get(self.learning_rate)
 
 
