@@ -32,7 +32,7 @@ class Row(NamedTuple):
 
     @property
     def edge(self) -> str | None:
-        """The choice is the "smallest", the "largest" or the "only one" of the values that were tried; None: neither."""
+        """The choice is the "smallest", "largest" or "only one" of the values that were tried; None: none of these."""
         values = self.tried[self.optimizer]
         if len(values) == 1:
             return "only one"
