@@ -76,12 +76,12 @@ def run(comparison: Comparison, workdir: Path, host: Host = ALONE) -> Path:
     where = world(control.world)
     check_splits(comparison, where)
     check_shift(comparison.conditions, control.world, where)
+    check_kinds(comparison, where)
     check_logs(workdir, host)
     check_demos(comparison.data)
     check_apart(comparison)
     if host.number:
         wait_for_first(comparison.arms, workdir)
-    check_kinds(comparison, where)
     convert(comparison)
     base = bases.load(comparison.base_directory)
     for doubt in provenance.doubts(comparison.source):
