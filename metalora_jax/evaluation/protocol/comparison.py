@@ -232,7 +232,7 @@ def _check(self: Comparison) -> None:
         raise ValueError(f"films.tasks: {min(unknown)!r} is not in test.tasks")
     if self.report.reference not in self.arms:
         raise ValueError(f"report.reference = {self.report.reference!r} is no arm; choose {', '.join(self.arms)}")
-    if isinstance(self.arms[self.report.reference], Identified):
+    if isinstance(self.arms[str(self.report.reference)], Identified):
         raise ValueError(
             f"report.reference = {self.report.reference!r} takes no gradient steps; choose an arm that does"
         )

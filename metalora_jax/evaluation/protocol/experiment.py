@@ -199,7 +199,7 @@ def settled(comparison: Comparison, base: Base, workdir: Path, where: World | No
         search.write(workdir / rates.FILE, record | {name: record[way] for name, way in chosen.items()})
         files.write_json(workdir / rates.STARTS, chosen)
     chosen = alternatives.started(workdir)
-    return comparison._replace(arms=comparison.arms | {name: ways[name][way] for name, way in chosen.items()})
+    return comparison._replace(arms={**comparison.arms, **{name: ways[name][way] for name, way in chosen.items()}})
 
 
 def train(comparison: Comparison, workdir: Path) -> None:

@@ -109,8 +109,8 @@ def fit(arm: Identifier, choices: Mapping[str, Choice], cell: Cell, data: DataSe
             found = identification.fit_yaw(*pairs)
         else:
             [ridge] = [choice.learning_rate for choice in choices.values()]
-            scale = {"mean": np.asarray(statistics.action_mean), "std": np.asarray(statistics.action_std)}
-            found = identification.fit_linear(*pairs, ridge=ridge, moved=arm.moved, **scale)
+            mean, std = np.asarray(statistics.action_mean), np.asarray(statistics.action_std)
+            found = identification.fit_linear(*pairs, ridge=ridge, mean=mean, std=std, moved=arm.moved)
     except ValueError as error:
         raise ValueError(f"{arm.name} on demonstrations {cell.demos} of {cell.task}: {error}") from None
     seconds += time.perf_counter() - began

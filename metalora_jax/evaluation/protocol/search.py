@@ -138,6 +138,7 @@ def _starts(cell: Cell, draw: int, count: int, protocol: Protocol, where: World)
 
 def _wanted(arm: AnyArm, how: Search, known: Mapping[str, Sequence[Tried]]) -> Iterator[_Todo]:
     """What is to be judged next: the grid, then one step beyond its edge at a time."""
+    budgets: dict[str, tuple[int, ...]]
     if isinstance(arm, Identifier):
         budgets = {} if arm.kind == YAW else {identified.NO_STEPS: (0,)}
         grid = [Choice(RIDGE, float(ridge)) for ridge in how.options.get(RIDGE, ())]
