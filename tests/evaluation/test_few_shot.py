@@ -10,12 +10,14 @@ from metalora_jax.adaptation.frozen_front import frozen_output
 from metalora_jax.adaptation.learner import learner
 from metalora_jax.adapters import LoRA, Rule
 from metalora_jax.envs.conditions import ConditionRange
-from metalora_jax.evaluation.protocol import few_shot
+from metalora_jax.evaluation.protocol import few_shot, identified
 from metalora_jax.evaluation.protocol import search as rates
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.protocol.few_shot import Protocol, budgets, cells, support
+from metalora_jax.evaluation.rollout import Outcome
 from metalora_jax.policies.stages import context_of
 from metalora_jax.training.task_batches import all_rows, replay_of
+from tests.evaluation.fake_world import make_world
 from tests.tiny_base import make_base, make_frames
 
 PROTOCOL = Protocol(
@@ -164,6 +166,49 @@ def test_search_tells_a_sane_rate_from_absurd_ones(arm, adapt, frozen):
 def test_search_with_nothing_finite_to_choose_from(arm, adapt, frozen):
     with pytest.raises(ValueError, match=r"every inner rate diverges for heads: .*; search lower rates"):
         search(arm, adapt, frozen, (1e38,))
+
+
+def test_choices_are_driven_on_every_validation_cell_after_every_step(arm, adapt, frozen):
+    """Arms that step and one that does not, side by side; the loss decides where all succeed alike."""
+    cells, jobs = lay_out(split="validation")[:2], []
+    world = make_world({task: task for task in DEMOS})
+
+    def run(some):
+        jobs.extend(some)
+        for job in some:
+            for each in job.rollouts:
+                yield Outcome(each.key, True, 1.0, 1, np.zeros((1, 4), np.float32), None)
+
+    linear = identified.make("linear", "linear", make_base(), 0, (0, 1, 2))
+    yaw = identified.make("yaw", "yaw", make_base(), 0, (0, 1, 2))
+    protocol = PROTOCOL._replace(search_episodes=1)
+    options = {"sgd": (0.01, 1e38), "ridge": (0.1, 1.0)}
+    how = rates.Search(adapt, options, data(frozen, cells), protocol, world, run)
+    kept = []
+    record = rates.search([arm, linear, yaw], how, {}, kept.append)
+    assert kept[-1] == record
+    sane, absurd = record["heads"]["short"]
+    assert (sane.choice, sane.success, sane.episodes) == (Choice("sgd", 0.01), 1.0, 2 * 2)  # cells, step counts
+    assert (absurd.loss, absurd.episodes) == (None, 0)  # what diverged is not driven
+    assert [(each.choice, each.episodes) for each in record["linear"]["no_steps"]] == [
+        (Choice("ridge", 0.1), 2),
+        (Choice("ridge", 1.0), 2),
+    ]
+    assert all(math.isfinite(each.loss) for each in record["linear"]["no_steps"])
+    assert "yaw" not in record
+    assert rates.chosen(record, "yaw") == {}
+    assert sum(job.action_map is not None for job in jobs) == 4
+    assert all((job.theta is None) == (job.action_map is not None) for job in jobs)
+    assert {each.condition for job in jobs for each in job.rollouts} == {cell.condition for cell in cells}
+
+
+def test_demonstrations_that_tell_no_yaw_are_named(frozen):
+    yaw = identified.make("yaw", "yaw", make_base(), 0, (0, 1, 2))
+    frames = make_frames()
+    still = frames._replace(actions={task: tuple(0 * a for a in each) for task, each in frames.actions.items()})
+    cell = lay_out(conditions=None)[0]
+    with pytest.raises(ValueError, match=rf"yaw on demonstrations \({cell.demos[0]},\) of push: .* no sideways motion"):
+        identified.fit(yaw, {}, cell, data(frozen)._replace(frames=still))
 
 
 def test_one_run_gives_the_whole_curve(arm, adapt, frozen):
