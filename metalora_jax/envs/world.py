@@ -68,7 +68,8 @@ class View(NamedTuple):
     """A scene at rest, and where things are in its pictures."""
 
     frame: Frame
-    # (C, things, 2) float32, in the order of `World.things`: from the middle to the right and down, [-1, 1] within the picture; NaN out of view
+    # (C, things, 2) float32, in the order of `World.things`: from the middle to the right and down, [-1, 1] within the
+    # picture; NaN out of view
     points: np.ndarray
 
 
