@@ -189,14 +189,16 @@ def test_choices_are_driven_on_every_validation_cell_after_every_step(arm, adapt
     linear = identified.make("linear", "linear", make_base(), 0, (0, 1, 2))
     yaw = identified.make("yaw", "yaw", make_base(), 0, (0, 1, 2))
     protocol = PROTOCOL._replace(search_episodes=1)
-    options = {"sgd": (0.01, 1e38), "ridge": (0.1, 1.0)}
+    options = {"sgd": (0.01, 1e38, 1e-30), "ridge": (0.1, 1.0)}
     how = rates.Search(adapt, options, data(frozen, cells), protocol, world, run)
     kept = []
     record = rates.search([arm, linear, yaw], how, {}, kept.append)
     assert kept[-1] == record
-    sane, absurd = record["heads"]["short"]
+    sane, absurd, still = record["heads"]["short"]
     assert (sane.choice, sane.success, sane.episodes) == (Choice("sgd", 0.01), 1.0, 2 * 2)  # cells, step counts
-    assert (absurd.loss, absurd.episodes) == (None, 0)  # what diverged is not driven
+    assert (absurd.loss, absurd.episodes, absurd.still) == (None, 0, False)  # what diverged is not driven
+    assert (still.moves, still.episodes) == (False, 0)  # nor is what moves nothing
+    assert sane.moves
     assert [(each.choice, each.episodes) for each in record["linear"]["no_steps"]] == [
         (Choice("ridge", 0.1), 2),
         (Choice("ridge", 1.0), 2),

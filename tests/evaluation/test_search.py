@@ -37,6 +37,13 @@ def test_success_decides_and_the_loss_where_it_is_the_same():
         best([tried(0.01, 0.0, None)], "lora")
 
 
+def test_nothing_done_is_no_success():
+    still = tried(0.01, 0.9)._replace(moves=False)
+    assert best([still, tried(0.03, 0.1)], "lora").learning_rate == 0.03
+    with pytest.raises(ValueError, match=r"no inner rate moves the adapters of lora \(adam 0\.01\), so that nothing"):
+        best([still, tried(0.1, 0.0, None)], "lora")
+
+
 def test_a_grid_is_widened_beyond_the_edge_where_the_best_lies():
     grid = [tried(rate) for rate in (0.01, 0.03, 0.1)] + [tried(1.0, optimizer="sgd")]
     assert beyond(grid[1], grid) == []
