@@ -20,6 +20,8 @@ LABELS = dict(
     lora="LoRA from scratch",
     head_lora="Head-only LoRA",
     full_head="Full head fine-tuning",
+    identify_yaw="Identified yaw (closed form)",
+    identify_linear="Identified linear map (closed form)",
     base="Frozen base",
 )
 

@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     config.conditions = shift
     config.arms = {arm: common.training(name, known, shift, steps=200).to_dict() for arm, name in methods.items()}
     config.search = dict(learned=(0.3, 1.0), sgd=(0.3, 1.0), adam=(0.003, 0.01, 0.03))
-    config.validation = common.data("runs/demos/held_out", common.TASKS[::3], 8)
+    config.validation = common.data("runs/demos/validation", common.TASKS[::3], 8)
     config.test = common.data("runs/demos/held_out", common.TASKS, 8)
     config.protocol = common.protocol(
         distribution="conditions",

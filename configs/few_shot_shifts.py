@@ -28,9 +28,11 @@ def get_config() -> ConfigDict:
         lora=dict(placement=common.lora(common.EXPERT)),
         head_lora=dict(placement=common.lora(common.HEADS)),
         full_head=dict(placement=common.dense(common.HEADS)),
+        identify_yaw=dict(identify="yaw"),
+        identify_linear=dict(identify="linear"),
     )
-    config.search = dict(learned=(0.3, 1.0), sgd=(0.3, 1.0), adam=(0.003, 0.01, 0.03))
-    config.validation = common.data("runs/demos/held_out", common.TASKS[::3], 8)
+    config.search = dict(learned=(0.3, 1.0, 3.0), sgd=(0.3, 1.0), adam=(0.003, 0.01, 0.03), ridge=(0.01, 0.03, 0.1))
+    config.validation = common.data("runs/demos/validation", common.TASKS[::3], 8)
     config.test = common.data("runs/demos/held_out", common.TASKS, 8)
     config.protocol = common.protocol(
         distribution="conditions",
@@ -39,6 +41,8 @@ def get_config() -> ConfigDict:
         shots_steps=(3,),
         demonstration_draws=2,
         retention_steps=3,
+        search_episodes=1,
+        search_widenings=4,
     )
     config.control = common.control()
     config.films = dict(tasks=("door-open", "drawer-open", "window-close"), steps=3)

@@ -1,4 +1,4 @@
-"""Records all demonstrations that the other configs read: 25 tasks, 15 to 48 of each, 64 px.
+"""Records all demonstrations that the other configs read: 25 tasks, 15 to 56 of each, 64 px.
 
 Cameras: agentview and topview.
 
@@ -26,5 +26,6 @@ def get_config() -> ConfigDict:
         clean=dict(tasks=known + others, demos=15, first_seed=10_000, noise=0.0),
         noisy=dict(tasks=known, demos=25, first_seed=20_000, noise=0.3),
         held_out=dict(tasks=known, demos=8, first_seed=30_000, noise=0.0),
+        validation=dict(tasks=known[::3], demos=8, first_seed=40_000, noise=0.0),
     )
     return config

@@ -2,8 +2,10 @@
 
     make quickstart
 
-Against the full comparison there are fewer tasks, arms, seeds, steps, shots and episodes; the search for inner rates
-tries Adam alone, over the same three rates. Data, frames and starts are the same for all arms. Intervals are wide.
+Against the full comparison there are fewer tasks, arms, seeds, steps, shots and episodes. Inner rates are chosen by
+loss, not by success in closed loop, and the search tries Adam alone, over the same three rates. Data, frames and starts
+are the same for all arms. One arm takes no gradient step: it estimates the turn in closed form, and turns the frozen
+base's commands back. Intervals are wide.
 """
 
 from pathlib import Path
@@ -30,6 +32,7 @@ def get_config() -> ConfigDict:
     """One meta-seed; of the full comparison's arms, those without which the meta-learned one would say nothing."""
     root = "runs/quickstart/demos"
     known, held_out = common.data(f"{root}/clean", TASKS, 8), common.data(f"{root}/held_out", TASKS, 4)
+    validation = common.data(f"{root}/validation", TASKS[::2], 2)
     shift = dict(yaw=common.YAW)
     config = ConfigDict()
     # The choice of `metalora scene --survey`, whose table is in the adapter's card.
@@ -48,6 +51,7 @@ def get_config() -> ConfigDict:
         parts=dict(
             clean=dict(tasks=TASKS, demos=8, first_seed=10_000, noise=0.0),
             held_out=dict(tasks=TASKS, demos=4, first_seed=30_000, noise=0.0),
+            validation=dict(tasks=TASKS[::2], demos=2, first_seed=40_000, noise=0.0),
         ),
     )
     config.base = ""
@@ -58,9 +62,10 @@ def get_config() -> ConfigDict:
         meta=common.training("fomaml_rates", known, shift, steps=250).to_dict(),
         control=common.training("multitask", known, shift, steps=250).to_dict(),
         lora=dict(placement=common.lora(common.EXPERT)),
+        identify_yaw=dict(identify="yaw"),
     )
     config.search = dict(learned=(1.0,), sgd=(), adam=(0.003, 0.01, 0.03))
-    config.validation = held_out
+    config.validation = validation
     config.test = held_out
     config.protocol = common.protocol(
         distribution="conditions",

@@ -63,8 +63,15 @@ def main(_: list[str]) -> None:
     begin("5/5  films and report", "films and report")
     films.before_and_after(comparison, workdir)
     print(f"raw records: {workdir / 'episodes.jsonl'}\nreport: {report.write_report(workdir)}")
-    print("This shift needs no learning: a closed-form estimate of the turn solves it, too (docs/results.md).")
-    print("The report compares ways to adapt a policy; its intervals are wide.")
+    print(
+        "This shift needs no learning: the arm 'Identified yaw' takes no gradient step. It estimates the turn in closed"
+    )
+    print(
+        "form from the demonstration, and turns the frozen base's commands back (docs/results.md). The report compares"
+    )
+    print(
+        "ways to adapt a policy by gradient steps, with that as a level to hold them against; its intervals are wide."
+    )
 
 
 if __name__ == "__main__":

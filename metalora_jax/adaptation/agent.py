@@ -7,6 +7,7 @@ import numpy as np
 
 from metalora_jax import adapters, trees
 from metalora_jax.adaptation.base import Base
+from metalora_jax.adaptation.identification import ActionMap
 from metalora_jax.adaptation.learner import Learner, learner
 from metalora_jax.adapters import Theta
 from metalora_jax.data.normalize import normalize_actions
@@ -23,7 +24,7 @@ class Executing(NamedTuple):
 
 
 class Agent:
-    """A base, perhaps with an adapter, that acts.
+    """A base, perhaps with an adapter or a map of its commands, that acts.
 
         agent = Agent(base, start.learner)
         chunk = agent.act(images, state, "open the drawer", jax.random.key(0))
@@ -32,27 +33,40 @@ class Agent:
     the program.
     """
 
-    def __init__(self, base: Base, adapted: Learner | None = None, theta: Theta | None = None, *, fuse: bool = False):
+    def __init__(
+        self,
+        base: Base,
+        adapted: Learner | None = None,
+        theta: Theta | None = None,
+        action_map: ActionMap | None = None,
+        *,
+        fuse: bool = False,
+    ):
         """Puts a policy together.
 
         Args:
           base: the frozen policy.
           adapted: the adapters on it; None is the base alone.
           theta: their parameters; None takes those of `adapted`.
+          action_map: what is commanded in place of what the policy commands; None is the same.
           fuse: fold the adapters into the base's weights, which saves their arithmetic and costs a copy of the weights.
             Exact up to rounding in float32.
 
         Raises:
-          ValueError: `adapted` is on another base; theta does not fit it; or `fuse` is wanted of adapters that depend
-            on their input, or of weights that are not float32, which would round them away.
+          ValueError: `adapted` is on another base; theta or `action_map` does not fit it; or `fuse` is wanted of
+            adapters that depend on their input, or of weights that are not float32, which would round them away.
         """
         self._base = base
         self._plain = learner(base, (), jax.random.key(0))
         self.fuse = fuse
-        self.swap(adapted, theta)
+        self.swap(adapted, theta, action_map)
 
-    def swap(self, adapted: Learner | None, theta: Theta | None = None) -> None:
+    def swap(self, adapted: Learner | None, theta: Theta | None = None, action_map: ActionMap | None = None) -> None:
         """Takes another adapter; nothing is compiled where its placement has been used before. Arguments as above."""
+        width = len(self._base.statistics.action_mean)
+        if action_map is not None and action_map.matrix.shape != (width, width):
+            raise ValueError(f"the map is of {len(action_map.matrix)} numbers, a command of this base has {width}")
+        self._action_map = action_map
         if adapted is None:
             if theta is not None:
                 raise ValueError("theta is given without the adapters that it belongs to; pass `adapted`, too")
@@ -90,8 +104,11 @@ class Agent:
           (B, chunk, action_dim) in the robot's units; (chunk, action_dim) for one frame.
 
         Raises:
-          ValueError: see `Preprocessor.observe`; `executing` is of other widths; or the commands are not finite.
+          ValueError: see `Preprocessor.observe`; `executing` is of other widths, or given where commands are mapped; or
+            the commands are not finite.
         """
+        if executing is not None and self._action_map is not None:
+            raise ValueError("mapped commands cannot be gone on from: the policy plans in its own; leave out executing")
         single = np.ndim(images) == 4
         if single:
             images, state = np.asarray(images)[None], np.asarray(state)[None]
@@ -101,10 +118,12 @@ class Agent:
         commands = self._base.preprocessor.commands(np.asarray(chunk))
         if not np.isfinite(commands).all():
             raise ValueError("the commands are not finite: the adapter's training diverged, or the base is damaged")
+        if self._action_map is not None:
+            commands = self._action_map(commands)
         return commands[0] if single else commands
 
     def sample(self, observation: Observation, key: jax.Array) -> jax.Array:
-        """As `act`, for frames that are prepared already, and without undoing the normalisation.
+        """As `act`, for frames that are prepared already, without undoing the normalisation or mapping commands.
 
         Args:
           observation: B frames, as the base's preprocessor gives them.

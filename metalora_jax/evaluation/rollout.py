@@ -18,6 +18,7 @@ from metalora_jax import adapters
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.agent import Agent
 from metalora_jax.adaptation.base import Base
+from metalora_jax.adaptation.identification import ActionMap
 from metalora_jax.adaptation.learner import Learner, learner
 from metalora_jax.data import widths
 from metalora_jax.data.sources.embodiment import Embodiment, check
@@ -50,6 +51,7 @@ class Job(NamedTuple):
     theta: adapters.Theta | None  # numpy leaves; None is the plain base
     rollouts: tuple[Rollout, ...]
     turn: int = 0  # lower ones run first, whatever their tasks
+    action_map: ActionMap | None = None  # what is commanded in place of what the policy commands
 
 
 class Outcome(NamedTuple):
@@ -171,7 +173,8 @@ def _run(number: int, job: Job) -> Outcome:
             _env.close()
         _env = _open(_worker.control, job.task)
     if _policy != number:
-        _worker.agent.swap(None if job.theta is None else _learner(job.placement), job.theta)
+        adapted = None if job.theta is None else _learner(job.placement)
+        _worker.agent.swap(adapted, job.theta, job.action_map)
         _policy = number
     return episode(_env, _worker.agent, _worker.control, job.rollouts[0])
 

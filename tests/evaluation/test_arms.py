@@ -94,7 +94,7 @@ def test_only_the_fast_leaves_move(adapt, support):
 
 
 def test_candidates_depend_on_what_the_arm_has():
-    options = {"learned": (1.0, 2.0), "sgd": (0.1,), "adam": (0.01, 0.1)}
+    options = {"learned": (1.0, 2.0), "sgd": (0.1,), "adam": (0.01, 0.1), "ridge": (0.1,)}  # no optimiser, the last
     assert candidates(make_arm(), options) == [SGD, Choice("adam", 0.01), Choice("adam", 0.1)]
     assert candidates(make_arm(log_rates=0.0), options) == [Choice("learned", 1.0), Choice("learned", 2.0)]
 

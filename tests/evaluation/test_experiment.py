@@ -19,7 +19,7 @@ from metalora_jax.data import content, libero_hdf5, normalize
 from metalora_jax.data.config import DataConfig, read_demos
 from metalora_jax.evaluation import rollout
 from metalora_jax.evaluation.protocol import experiment
-from metalora_jax.evaluation.protocol.checks import check_replay, check_splits
+from metalora_jax.evaluation.protocol.checks import check_apart, check_replay, check_splits
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.reports import provenance, report
 from metalora_jax.evaluation.reports.records import read_episodes, read_run
@@ -36,7 +36,7 @@ WORLD = make_world(
     {name: task.instruction[:20] + str(i) for i, (name, task) in enumerate(libero_tasks().items())},
     {name: task.facts for name, task in libero_tasks().items()},
 )._replace(state_dim=6, action_dim=6)  # of the made-up policy
-ARMS = ("meta", "full_head")  # one that is trained and one that is not
+ARMS = ("meta", "full_head", "identify_linear")  # one that is trained, one that is not, one that takes no steps
 TRAINED = ("meta",)
 
 
@@ -67,7 +67,9 @@ def made(config: dict, **changes) -> Comparison:
 def config(tmp_path_factory):
     root = tmp_path_factory.mktemp("world")
     config = run_path(str(CONFIG))["get_config"]("dry").to_dict()
-    config["arms"] = {name: config["arms"][name] for name in ARMS}
+    config["arms"] = {name: config["arms"][name] for name in ARMS[:2]} | {ARMS[2]: dict(identify="linear")}
+    config["search"]["ridge"] = (0.03,)
+    config["protocol"] |= dict(search_episodes=1, search_widenings=2)
     # On the heads alone: gradients through the decoder compile for a minute.
     config["arms"]["meta"]["placement"] = placements()["head_lora"]
     config["control"]["execute"] = 5  # the chunks of the small policy
@@ -105,7 +107,12 @@ def test_every_part_of_the_protocol_ran(config, run):
     arms = [e for e in episodes if e.method != "base"]
     assert {e.method for e in arms} == set(ARMS)
     own = [e for e in arms if e.split == "test" and e.told is None]
-    assert {(e.task, e.steps) for e in own} == {(task, k) for task in config["test"]["tasks"] for k in (0, 1)}
+    assert {(e.task, e.steps) for e in own if not e.identified} == {
+        (task, k) for task in config["test"]["tasks"] for k in (0, 1)
+    }
+    mapped = [e for e in arms if e.identified]
+    assert {(e.method, e.identified, e.meta_seed, e.steps) for e in mapped} == {(ARMS[2], "linear", 0, 0)}
+    assert {e.task for e in mapped if e.split == "test"} == set(config["test"]["tasks"])
     kept = [e for e in arms if e.split == "base"]
     assert {e.task for e in kept} <= set(config["protocol"]["retention_tasks"])
     assert {e.adapted_to for e in kept} == set(config["test"]["tasks"])
@@ -155,6 +162,20 @@ def test_provenance_names_every_input(config, run):
     assert len({line.inputs.adapter for line in lines.values()}) == 1 + len(ARMS)
 
 
+def test_rates_are_chosen_by_episodes_of_validation_and_grids_widened(config, run):
+    tried, chosen = (json.loads((run / name).read_text()) for name in ("search.json", "rates.json"))
+    assert set(tried) == set(chosen) == set(ARMS)
+    for each in (each for budgets in tried.values() for every in budgets.values() for each in every):
+        assert each["episodes"] >= len(config["validation"]["tasks"])
+        assert 0 <= each["success"] <= 1
+    ridges = {each["learning_rate"] for each in tried["identify_linear"]["no_steps"]}
+    assert len(ridges) == 3  # the grid's only point, and two beyond it
+    assert chosen["identify_linear"]["no_steps"]["learning_rate"] in ridges
+    text = (report.write_report(run).parent / "report.md").read_text()
+    assert "Chosen by success in closed loop" in text
+    assert "No gradient steps: Identified linear map (closed form) fits a map" in text
+
+
 def test_the_report_is_made_and_refused_once_anything_moved(config, run):
     index = report.write_report(run)
     assert "DRAFT" not in index.read_text()
@@ -191,6 +212,16 @@ def test_demonstrations_that_are_not_the_pinned_ones_are_refused(config, tmp_pat
     recipe = recipe._replace(data=recipe.data._replace(digest="0" * 64))
     with pytest.raises(ValueError, match="the config wants"):
         meta_train(recipe, tmp_path)
+
+
+def test_demonstrations_that_are_tested_on_are_used_for_nothing_else(config, tmp_path, monkeypatch):
+    check_apart(made(config))
+    for section in ("validation", "arms"):
+        wrong = json.loads(json.dumps(config))
+        part = wrong["validation"] if section == "validation" else wrong["arms"]["meta"]["data"]
+        part["tasks"] = [*part["tasks"], config["test"]["tasks"][0]]
+        with pytest.raises(ValueError, match=rf"in {section}.* is demonstration \d of test: .* record others"):
+            check_apart(made(wrong))
 
 
 def test_splits_that_share_a_fact_are_refused(config):
@@ -255,6 +286,10 @@ def test_a_comparison_says_everything_that_it_was_read_from(config):
         ("search.adam", (-1.0,), r"search\.adam holds -1\.0; rates are positive"),
         ("search.adamm", (1.0,), r"search: no optimizer named 'adamm'"),
         ("films", {"tasks": ("nowhere",), "steps": 1}, r"films\.tasks: 'nowhere' is not in test\.tasks"),
+        ("protocol.search_widenings", -1, r"protocol\.search_widenings is -1; it must not be negative"),
+        ("search.ridge", (), r"search\.ridge names no strength of regularisation for the arm 'identify_linear'"),
+        ("arms.identify_linear.identify", "pitch", "nothing identifies 'pitch'; choose yaw or linear"),
+        ("report.reference", "identify_linear", "takes no gradient steps; choose one that does"),
         ("report.steps", 7, r"report\.steps: 7 is not in protocol\.steps"),
         ("arms.meta.seed", 77, r"arms\.meta\.base and \.seed are the comparison's"),
         ("arms.meta.outer.learning_rate", -1.0, r"outer\.learning_rate is -1\.0; it must be positive"),

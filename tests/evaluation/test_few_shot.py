@@ -10,11 +10,14 @@ from metalora_jax.adaptation.frozen_front import frozen_output
 from metalora_jax.adaptation.learner import learner
 from metalora_jax.adapters import LoRA, Rule
 from metalora_jax.envs.conditions import ConditionRange
-from metalora_jax.evaluation.protocol import few_shot
+from metalora_jax.evaluation.protocol import few_shot, identified
+from metalora_jax.evaluation.protocol import search as rates
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.protocol.few_shot import Protocol, budgets, cells, support
+from metalora_jax.evaluation.rollout import Outcome
 from metalora_jax.policies.stages import context_of
 from metalora_jax.training.task_batches import all_rows, replay_of
+from tests.evaluation.fake_world import make_world
 from tests.tiny_base import make_base, make_frames
 
 PROTOCOL = Protocol(
@@ -136,7 +139,7 @@ def test_search_judges_by_replayed_frames_too(arm, frozen):
 
     cells, protocol = lay_out(split="validation")[:1], PROTOCOL._replace(replay_frames=4)
     with pytest.raises(ValueError, match="every inner rate diverges"):
-        few_shot.search(arm, Adaptation(1), {"sgd": (0.01,)}, data(frozen, cells, not_to_be_learned), protocol)
+        run_search(arm, Adaptation(1), {"sgd": (0.01,)}, data(frozen, cells, not_to_be_learned), protocol)
     judged = sum(len(make_frames().moments[cells[0].task][i]) for i in cells[0].query)
     assert asked == [(2, 4), (judged,)]  # minibatches to adapt on, and as many frames as of the cell to judge by
 
@@ -146,9 +149,14 @@ def test_budgets():
     assert budgets(PROTOCOL._replace(steps=(0, 1, 10, 30), short=10)) == {"short": (1, 10), "long": (30,)}
 
 
-def search(arm, adapt, frozen, rates):
+def run_search(arm, adapt, options, validation, protocol):
+    record = rates.search([arm], rates.Search(adapt, options, validation, protocol), {}, lambda record: None)
+    return rates.chosen(record, arm.name)
+
+
+def search(arm, adapt, frozen, tried):
     validation = data(frozen, lay_out(split="validation")[:1])
-    return few_shot.search(arm, adapt, {"sgd": rates}, validation, PROTOCOL)
+    return run_search(arm, adapt, {"sgd": tried}, validation, PROTOCOL)
 
 
 def test_search_tells_a_sane_rate_from_absurd_ones(arm, adapt, frozen):
@@ -165,6 +173,51 @@ def test_search_with_rates_that_move_nothing(arm, adapt, frozen, caplog):
         search(arm, adapt, frozen, (1e-30,))
     assert search(arm, adapt, frozen, (1e-30, 0.01)) == {"short": Choice("sgd", 0.01)}
     assert "the adapters do not move at sgd 1e-30: not chosen" in caplog.text
+
+
+def test_choices_are_driven_on_every_validation_cell_after_every_step(arm, adapt, frozen):
+    """Arms that step and one that does not, side by side; the loss decides where all succeed alike."""
+    cells, jobs = lay_out(split="validation")[:2], []
+    world = make_world({task: task for task in DEMOS})
+
+    def run(some):
+        jobs.extend(some)
+        for job in some:
+            for each in job.rollouts:
+                yield Outcome(each.key, True, 1.0, 1, np.zeros((1, 4), np.float32), None)
+
+    linear = identified.make("linear", "linear", make_base(), 0, (0, 1, 2))
+    yaw = identified.make("yaw", "yaw", make_base(), 0, (0, 1, 2))
+    protocol = PROTOCOL._replace(search_episodes=1)
+    options = {"sgd": (0.01, 1e38, 1e-30), "ridge": (0.1, 1.0)}
+    how = rates.Search(adapt, options, data(frozen, cells), protocol, world, run)
+    kept = []
+    record = rates.search([arm, linear, yaw], how, {}, kept.append)
+    assert kept[-1] == record
+    sane, absurd, still = record["heads"]["short"]
+    assert (sane.choice, sane.success, sane.episodes) == (Choice("sgd", 0.01), 1.0, 2 * 2)  # cells, step counts
+    assert (absurd.loss, absurd.episodes, absurd.still) == (None, 0, False)  # what diverged is not driven
+    assert (still.moves, still.episodes) == (False, 0)  # nor is what moves nothing
+    assert sane.moves
+    assert [(each.choice, each.episodes) for each in record["linear"]["no_steps"]] == [
+        (Choice("ridge", 0.1), 2),
+        (Choice("ridge", 1.0), 2),
+    ]
+    assert all(math.isfinite(each.loss) for each in record["linear"]["no_steps"])
+    assert "yaw" not in record
+    assert rates.chosen(record, "yaw") == {}
+    assert sum(job.action_map is not None for job in jobs) == 4
+    assert all((job.theta is None) == (job.action_map is not None) for job in jobs)
+    assert {each.condition for job in jobs for each in job.rollouts} == {cell.condition for cell in cells}
+
+
+def test_demonstrations_that_tell_no_yaw_are_named(frozen):
+    yaw = identified.make("yaw", "yaw", make_base(), 0, (0, 1, 2))
+    frames = make_frames()
+    still = frames._replace(actions={task: tuple(0 * a for a in each) for task, each in frames.actions.items()})
+    cell = lay_out(conditions=None)[0]
+    with pytest.raises(ValueError, match=rf"yaw on demonstrations \({cell.demos[0]},\) of push: .* no sideways motion"):
+        identified.fit(yaw, {}, cell, data(frozen)._replace(frames=still))
 
 
 def test_one_run_gives_the_whole_curve(arm, adapt, frozen):

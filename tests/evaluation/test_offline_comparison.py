@@ -53,8 +53,8 @@ def config(tmp_path_factory):
         "seed": 0,
         "meta_seeds": (0, 1),
         "conditions": None,
-        "arms": {"lora": dict(placement=(HEADS,)), "control": control},
-        "search": dict(adam=(0.01,)),
+        "arms": {"lora": dict(placement=(HEADS,)), "control": control, "linear": dict(identify="linear")},
+        "search": dict(adam=(0.01,), ridge=(0.1,)),
         "validation": data | dict(tasks=("pull",)),
         "test": data | dict(tasks=tuple(INSTRUCTIONS)),
         "protocol": dict(
@@ -88,9 +88,12 @@ def finished(config, tmp_path_factory):
 def test_every_policy_is_judged_on_what_it_was_not_adapted_to(config, finished):
     rows = read(finished / RECORDS)
     own = [row for row in rows if row.told is None]
-    arms = [row for row in own if row.method in config["arms"]]
+    arms = [row for row in own if row.method in config["arms"] and row.identified is None]
     assert len(arms) == 2 * 2 * 2 * 2 * 2  # arms, meta-seeds, tasks, steps, demonstrations
     assert {row.method for row in own} - set(config["arms"]) == {"base", *rivals.NAMES}
+    mapped = [row for row in own if row.identified]
+    assert {(row.method, row.identified, row.meta_seed, row.steps) for row in mapped} == {("linear", "linear", 0, 0)}
+    assert len(mapped) == 2 * 2  # tasks, demonstrations
     judged = {(row.task, row.draw): set() for row in own}
     for row in own:
         judged[row.task, row.draw].add(row.episode)
@@ -127,6 +130,12 @@ def test_provenance_is_kept_and_the_report_is_of_the_rows_alone(finished):
     assert point["versus"]["pairs"] == len(mine) == 8
     difference = np.mean([row.scaled_error for row in mine]) - np.mean([row.scaled_error for row in other])
     assert point["versus"]["mean"] == pytest.approx(difference)
+    levels = [p for p in summary["points"] if p["method"] == "linear"]
+    assert [p["steps"] for p in levels] == [0, 2]
+    assert {p["n"] for p in levels} == {p["versus"]["pairs"] for p in levels} == {4}  # of one meta-seed
+    assert "linear: no gradient steps" in text
+    assert "not by success in closed loop" in text
+    assert "Choices lie at the edge of what was tried; no grid was widened" in text
     assert {m["method"] for m in summary["wrong_instruction"]} == {"lora", "control"}
 
 
@@ -163,6 +172,7 @@ def test_the_log_drops_a_torn_line_and_refuses_other_inputs(tmp_path):
         (dict(offline=None), "a section `control` .* or `offline` .*: name one of the two"),
         (dict(films=dict(tasks=("reach",), steps=2)), "need a simulator: not with `offline`"),
         (dict(offline=dict(stride=0)), "offline.stride is 0"),
+        (dict(arms=dict(lora=dict(placement=(HEADS,)), y=dict(identify="yaw"))), "nothing says that commands are disp"),
         (dict(arms=dict(hold=dict(placement=(HEADS,)))), "arms: 'hold' is the name of a rival"),
     ],
 )

@@ -6,13 +6,15 @@ import itertools
 import numpy as np
 import pytest
 
+from metalora_jax.adaptation.identification import ActionMap
 from metalora_jax.envs.conditions import ConditionRange
 from metalora_jax.envs.control import Control
 from metalora_jax.evaluation import rollout
-from metalora_jax.evaluation.protocol import few_shot, plan
+from metalora_jax.evaluation.protocol import few_shot, identified, plan
 from metalora_jax.evaluation.protocol.arms import Arm
 from metalora_jax.evaluation.protocol.checks import check_retention
 from metalora_jax.evaluation.protocol.few_shot import DataSet, Protocol
+from metalora_jax.evaluation.protocol.identified import Fitted, Identifier
 from metalora_jax.evaluation.reports.contrasts import pair_key
 from metalora_jax.evaluation.reports.records import EpisodeLog, RecordError
 from metalora_jax.machine.processes import ALONE, Host
@@ -21,6 +23,7 @@ from tests.evaluation.test_few_shot import PROTOCOL
 
 WORLD = make_world({"a": "push a", "b": "push b", "c": "push b", "old": "close it", "older": "open it"})
 DEMOS = {"a": 4, "b": 4, "c": 4}
+ARM = (0, 1, 2)  # dimensions of a command
 STAMPS = {("base", 0): "0", ("meta", 0): "1", ("meta", 1): "2"}
 TASKS = PROTOCOL._replace(
     distribution="tasks",
@@ -235,3 +238,29 @@ def test_the_references_inputs_are_replaced_once(log, monkeypatch):
     }
     by_key = {record.key for _, record in listed}
     assert all(dataclasses.replace(r, altered=None, told=None).key in by_key for r in records)
+
+
+def test_an_arm_that_takes_no_steps_runs_everything_once(log, monkeypatch):
+    made = {k: few_shot.cells(TASKS, "test", DEMOS, None, k, 0) for k in TASKS.shots}
+    fitted = []
+
+    def fit(arm, choices, cell, data):
+        fitted.append((cell.task, cell.draw, cell.shots))
+        return Fitted(ActionMap(np.eye(4), np.zeros(4)), 0.25, 0.5)
+
+    monkeypatch.setattr(identified, "fit", fit)
+    arm = Identifier("yaw", "yaw", 0, None, None, ARM, {})
+    test, stamps = DataSet(Frames(DEMOS), {}, made, "digest"), STAMPS | {("yaw", 0): "3"}
+    [jobs] = plan.plan([arm], {"yaw": {}}, None, test, TASKS, WORLD, log, stamps)
+    mapped = [(job, rollout.key) for job in jobs if job.action_map is not None for rollout in job.rollouts]
+    records = [record for _, (record, _, _) in mapped]
+    assert len(fitted) == len(set(fitted)) == 6 * 2  # cells, shots
+    assert all(job.theta is None for job, _ in mapped)
+    assert {(seconds, loss) for _, (_, seconds, loss) in mapped} == {(0.25, 0.5)}
+    assert {(r.method, r.identified, r.meta_seed, r.steps, r.fingerprint) for r in records} == {
+        ("yaw", "yaw", 0, 0, "3")
+    }
+    assert len({record.key for record in records}) == len(records)
+    own = [r for r in records if r.split == "test" and r.told is None]
+    assert len(own) == 6 * 2 * 2  # cells, episodes, shots
+    assert len([r for r in records if r.split == "base"]) == len([r for r in records if r.told is not None]) == 6 * 2

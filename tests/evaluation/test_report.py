@@ -227,3 +227,28 @@ def test_the_report_needs_no_jax():
     code = "import sys; import metalora_jax.evaluation.reports.report; sys.exit('jax' in sys.modules)"
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, timeout=120).returncode == 0
+
+
+def test_a_level_is_marked_in_table_figure_and_text(tmp_path):
+    episodes = [e for k in (0, 1, 3) for e in row("meta", "0011", steps=k)]
+    episodes += [dataclasses.replace(e, identified="yaw") for e in row("yaw", "1110", steps=0)]
+    settings = Settings(reference="meta", steps=3, labels={"yaw": "Identified yaw"})
+    (section,) = summarise(episodes, settings).sections
+    first = {row[0]: row[1:] for row in tables.success_table(section, 5, settings).rows}
+    marked = first["Identified yaw\nno gradient steps: one result"]
+    assert all(cell.startswith("75 %") and "n 4" in cell for cell in marked)
+    assert "meta" in first
+    axes = figures.success_vs_steps(section, settings).axes[0]
+    dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert [set(line.get_ydata()) for line in dashed] == [{75.0}]
+    config = {"report": {"reference": "meta", "steps": 3}}
+    marks = {name: pin(tmp_path, config, adapter=name) for name in ("meta", "yaw")}
+    lines = [to_line(dataclasses.replace(e, fingerprint=marks[e.method])) for e in episodes]
+    (tmp_path / "episodes.jsonl").write_text("".join(lines))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    write_report(tmp_path)
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "yaw solves 75 % (30 to 95 %) without any gradient step on 5 demonstrations" in text
+    assert (
+        "No gradient steps: yaw fits a map of the frozen base's commands to the demonstrations in closed form" in text
+    )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.identification import ActionMap
 from metalora_jax.adaptation.learner import learner
 from metalora_jax.adapters import LoRA, Rule
 from metalora_jax.envs.conditions import Condition
@@ -29,6 +30,7 @@ class Deadly:
 RULES = (Rule("action_.*", LoRA(rank=2, alpha=2.0, b_std=0.5)),)
 CONDITION = Condition(yaw=1.0, latency=1)
 CONTROL = Control(cameras=("agentview",), execute=2, max_steps=5)
+TURN = ActionMap(np.diag([-1.0, -1.0, 1.0, 1.0]), np.array([0.0, 0.0, 0.1, 0.0]))
 SHIFTED, PLAIN = Rollout(("shifted", 3), CONDITION, 3), Rollout("plain", Condition(), 3)
 
 
@@ -40,6 +42,7 @@ def outcomes(tmp_path_factory):
     jobs = [
         Job("drawer-close", (), None, (SHIFTED, PLAIN)),
         Job("drawer-close", RULES, theta, (PLAIN._replace(key="adapted"),)),
+        Job("drawer-close", (), None, (PLAIN._replace(key="mapped"),), action_map=TURN),
         Job("drawer-close", RULES, {"theta": Deadly()}, (PLAIN._replace(key="killed"),)),
         Job("drawer-close", RULES, jax.tree.map(np.zeros_like, theta), (PLAIN._replace(key="adapted by nothing"),)),
         Job("drawer-close", RULES, jax.tree.map(lambda x: x * np.nan, theta), (PLAIN._replace(key="broken"),)),
@@ -48,7 +51,7 @@ def outcomes(tmp_path_factory):
 
 
 def test_every_episode_comes_back(outcomes):
-    assert set(outcomes) == {SHIFTED.key, "plain", "adapted", "adapted by nothing", "broken", "killed"}
+    assert set(outcomes) == {SHIFTED.key, "plain", "adapted", "adapted by nothing", "mapped", "broken", "killed"}
     for key in (SHIFTED.key, "plain", "adapted"):
         outcome = outcomes[key]
         assert outcome.error is None
@@ -63,6 +66,12 @@ def test_adapters_reach_the_robot(outcomes):
     plain = outcomes["plain"].commands
     np.testing.assert_allclose(outcomes["adapted by nothing"].commands, plain, atol=1e-6)
     assert np.abs(outcomes["adapted"].commands - plain).max() > 1e-3
+
+
+def test_a_map_stands_between_the_policy_and_the_robot(outcomes):
+    plain, mapped = outcomes["plain"].commands, outcomes["mapped"].commands
+    np.testing.assert_allclose(mapped[: CONTROL.execute], TURN(plain)[: CONTROL.execute], atol=1e-6)
+    assert np.abs(outcomes["adapted by nothing"].commands - plain).max() < 1e-6  # the next policy has none
 
 
 def test_a_condition_is_not_seen_before_it_acts(outcomes):

@@ -256,3 +256,26 @@ def test_a_policy_that_looks_is_not_blamed():
     plain = row("meta", "1111111111")
     noise = [dataclasses.replace(e, altered="noise", success=i < 2) for i, e in enumerate(plain)]
     assert not any("hardly looks" in caution for caution in summarise([*plain, *noise], Settings()).cautions)
+
+
+def levelled() -> list[Episode]:
+    """Three seeds of a method that steps, and one run of one that does not."""
+    meta = [
+        e for seed in range(3) for k, won in ((0, "000"), (3, "011")) for e in row("meta", won, steps=k, meta_seed=seed)
+    ]
+    return meta + [dataclasses.replace(e, identified="yaw") for e in row("yaw", "110", steps=0)]
+
+
+def test_a_method_that_takes_no_steps_is_a_level_beside_every_number_of_them():
+    section = only_section(levelled(), reference="meta")
+    points = [p for p in section.points if p.method == "yaw"]
+    assert [(p.steps, p.level, p.n, p.successes) for p in points] == [(0, True, 3, 2), (3, True, 3, 2)]
+    assert [(p.versus.pairs, p.versus.wins, p.versus.losses) for p in points] == [(3, 2, 0), (3, 1, 1)]  # not 9 pairs
+    assert all(not p.level for p in section.points if p.method == "meta")
+    assert section.curve("yaw", 5) == points
+    assert [p.shots for p in section.shots_curve("yaw")] == [5]  # it is nothing without a demonstration
+
+
+def test_holm_spans_levels_too():
+    section = only_section(levelled() + row("lora", "000", steps=3), reference="meta")
+    assert {p.method for p in section.points if p.steps == 3 and p.p_holm is not None} == {"yaw", "lora"}

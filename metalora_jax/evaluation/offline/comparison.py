@@ -28,11 +28,12 @@ from metalora_jax.evaluation.offline.measure import Settings
 from metalora_jax.evaluation.offline.records import RECORDS, Log, Row
 from metalora_jax.evaluation.offline.report import write_report
 from metalora_jax.evaluation.offline.rivals import Meaning
-from metalora_jax.evaluation.protocol import experiment, few_shot
-from metalora_jax.evaluation.protocol.arms import Adaptation, Arm
-from metalora_jax.evaluation.protocol.checks import check_replay, check_splits
+from metalora_jax.evaluation.protocol import experiment, few_shot, identified
+from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
+from metalora_jax.evaluation.protocol.checks import check_apart, check_replay, check_splits
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.protocol.few_shot import Cell, DataSet
+from metalora_jax.evaluation.protocol.identified import Identifier
 from metalora_jax.evaluation.protocol.plan import BASE
 from metalora_jax.evaluation.reports import provenance
 from metalora_jax.machine.progress import progress
@@ -65,23 +66,24 @@ def run(comparison: Comparison, workdir: Path) -> Path:
     check_replay(comparison)
     known = _read_plain(comparison.data)
     check_splits(comparison, _world(comparison, known))
+    check_apart(comparison)
     experiment.convert(comparison)
     base = bases.load(comparison.base_directory)
     for doubt in provenance.doubts(comparison.source):
         logging.warning("the report of this run will be marked as a draft: %s", doubt)
     checkpoint.claim(workdir, comparison.to_json())
+    asked, comparison = comparison, experiment.settled(comparison, base, workdir)
     experiment.train(comparison, workdir)
-    arms = [arm for name in comparison.arms for arm in experiment.build_arm(comparison, name, base, workdir)]
+    moved = identified.continuous([demo for demos in known.values() for demo in demos])
+    arms = [arm for name in comparison.arms for arm in experiment.build(comparison, name, base, workdir, moved)]
     plain = learner(base, (), jax.random.key(0))
     stages = {plain.stage, *(arm.learner.stage for arm in arms)}
     validation, test = experiment.data_sets(comparison, base, stages, ("validation", "test"))
     adapt = Adaptation(protocol.noise_draws)
-    choices = experiment.searched(comparison, arms, adapt, validation, workdir / "rates.json")
+    choices = experiment.searched(comparison, arms, adapt, validation, workdir)
     data = {"validation": validation.digest, "test": test.digest}
     data |= {"replay": test.replay.digest} if test.replay else {}
-    common = provenance.inputs(
-        comparison.to_json(), base.fingerprint, comparison.source, base.statistics.digest(), data
-    )
+    common = provenance.inputs(asked.to_json(), base.fingerprint, comparison.source, base.statistics.digest(), data)
     stamps = experiment.stamp(common, arms, choices, workdir)
     judge = _Judge(base, comparison, test, known)
     with Log(workdir / RECORDS) as log:
@@ -93,6 +95,11 @@ def run(comparison: Comparison, workdir: Path) -> Path:
                         log.append(row._replace(fingerprint=stamp))
                 for arm in arms:
                     stamp = stamps[arm.name, arm.meta_seed]
+                    if isinstance(arm, Identifier):
+                        if not log.has(_policy(arm.name, arm.meta_seed, cell, 0), judge.rows(cell, 0), stamp):
+                            for row in judge.mapped(arm, choices[arm.name], cell):
+                                log.append(row._replace(fingerprint=stamp))
+                        continue
                     steps = protocol.steps if shots == protocol.shots[0] else protocol.shots_steps
                     missing = [
                         step
@@ -150,6 +157,14 @@ class _Judge:
             wrong = self._wrong(cell)
             misled = self._predicted(adapted, self._misled(cell, query, adapted.stage, wrong), query, None)
             yield from self._rows(cell, query, misled, arm.name, told=wrong, **at)
+
+    def mapped(self, arm: Identifier, choices: Mapping[str, Choice], cell: Cell) -> Iterator[Row]:
+        """The base through the map that an arm fits to the cell's demonstrations."""
+        fitted, query = identified.fit(arm, choices, cell, self._test), self._query(cell)
+        plain = self._predicted(arm.learner, self._test.frozen_outputs[arm.learner.stage], query, query.rows)
+        made = Prediction(fitted.action_map(plain.samples), fitted.action_map(plain.quiet))
+        at = {"meta_seed": arm.meta_seed, "adapt_seconds": fitted.seconds, "identified": arm.kind}
+        yield from self._rows(cell, query, made, arm.name, **at)
 
     def _predicted(self, adapted: Learner, frozen: PyTree, query: Query, rows: np.ndarray | None) -> Prediction:
         settings = self._settings

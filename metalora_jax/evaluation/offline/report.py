@@ -13,7 +13,7 @@ from metalora_jax.evaluation.offline.measure import NO_SUCCESS_RATE
 from metalora_jax.evaluation.offline.records import RECORDS, Row, read
 from metalora_jax.evaluation.offline.rivals import NAMES
 from metalora_jax.evaluation.protocol.plan import BASE
-from metalora_jax.evaluation.reports import document, provenance
+from metalora_jax.evaluation.reports import document, provenance, rates
 from metalora_jax.evaluation.reports.records import RecordError
 from metalora_jax.evaluation.reports.settings import Settings
 from metalora_jax.evaluation.reports.statistics import (
@@ -62,14 +62,17 @@ def write_report(run_dir: Path) -> Path:
         raise RecordError(f"{run_dir}: no {RECORDS}; give the directory of a comparison without a simulator")
     config = files.read_json(run_dir / "config.json")
     settings = Settings.from_json(config.get("report", {}))
-    standing = provenance.examine(run_dir, rows, config)
+    standing, chosen = provenance.examine(run_dir, rows, config), rates.read(run_dir)
+    said = rates.cautions(chosen, config.get("protocol", {}).get("search_widenings", 0))
+    standing = standing._replace(cautions=[*standing.cautions, *said])
+    how = list(rates.blocks(chosen, settings, rates.starts(run_dir)))
     points, misled = summarise(rows, settings.reference), wrong_instruction(rows)
     out = run_dir / "report"
     out.mkdir(exist_ok=True)
     pictures = dict(_pictures(points, settings))
     for name, data in pictures.items():
         files.write_bytes(out / name, data)
-    blocks = list(_blocks(points, misled, settings, config, standing, list(pictures), rows))
+    blocks = list(_blocks(points, misled, settings, config, standing, list(pictures), rows, how))
     files.write_text(out / "report.md", document.to_markdown(blocks))
     numbers = {
         "rows": len(rows),
@@ -85,7 +88,7 @@ def write_report(run_dir: Path) -> Path:
 def summarise(rows: Sequence[Row], reference: str | None) -> list[Point]:
     """Means over all rows of a point, and differences from the reference on the same demonstrations."""
     groups: dict[tuple[str, int, int], list[Row]] = {}
-    for row in rows:
+    for row in _beside_every_step(rows):
         if row.told is None:
             groups.setdefault((row.method, row.shots, row.steps), []).append(row)
     points = []
@@ -95,10 +98,25 @@ def summarise(rows: Sequence[Row], reference: str | None) -> list[Point]:
         several = any(len(set(labels)) > 1 for labels in factors)
         interval = cluster_bootstrap(np.array(errors), factors) if several else None
         other = groups.get((reference or "", shots, steps), [])
+        if own[0].identified:  # it has no meta-seeds: further ones of the reference are no further pairs
+            other = [row for row in other if row.meta_seed == own[0].meta_seed]
         versus = _versus(own, other) if method not in (reference, BASE, *NAMES) and other else None
         loss = float(np.mean(losses)) if losses else None
         points.append(Point(method, shots, steps, len(own), float(np.mean(errors)), interval, loss, versus, None))
     return _adjusted(points)
+
+
+def _beside_every_step(rows: Sequence[Row]) -> Iterable[Row]:
+    """Rows with those of methods that take no steps beside every number of steps that others took."""
+    steps: dict[int, set[int]] = {}
+    for row in rows:
+        if row.identified is None and row.method not in (BASE, *NAMES):
+            steps.setdefault(row.shots, set()).add(row.steps)
+    for row in rows:
+        if row.identified is None:
+            yield row
+        else:
+            yield from (row._replace(steps=step) for step in sorted(steps.get(row.shots, {0})))
 
 
 def wrong_instruction(rows: Sequence[Row]) -> list[Misled]:
@@ -169,6 +187,7 @@ def _blocks(
     standing: provenance.Standing,
     pictures: Sequence[str],
     rows: Sequence[Row],
+    choices: Sequence[document.Block],
 ) -> Iterable[document.Block]:
     def named(method: str) -> str:
         return settings.labels.get(method, NAMES.get(method, method))
@@ -197,6 +216,11 @@ def _blocks(
                 "draws; in how many the error was less and more; p of an exact sign test, Holm-adjusted over the "
                 "methods in a column. Demonstrations of a task are not independent, which that test ignores."
             )
+    if fitted := list(dict.fromkeys(named(row.method) for row in rows if row.identified)):
+        yield document.Text(
+            f"{', '.join(fitted)}: no gradient steps, but a map of the frozen base's commands, fitted in closed form. "
+            "The one result, of one meta-seed, stands beside every number of steps."
+        )
     if misled:
         yield document.Heading("Wrong instruction: adapted policies given another task's instruction")
         yield document.Text(
@@ -211,6 +235,7 @@ def _blocks(
             for m in misled
         ]
         yield document.Table(header, cells)
+    yield from choices
     if standing.cautions:
         yield document.Bullets(list(standing.cautions), caution=True)
     yield document.Heading("Provenance")

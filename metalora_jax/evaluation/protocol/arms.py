@@ -13,6 +13,7 @@ from metalora_jax import adapters, trees
 from metalora_jax.adaptation.learner import Learner
 from metalora_jax.meta import InnerOptions
 from metalora_jax.training.adapt import program
+from metalora_jax.training.methods import OPTIMIZERS
 from metalora_jax.types import Batch, PyTree
 
 
@@ -51,7 +52,7 @@ class Snapshots(NamedTuple):
 
 def candidates(arm: Arm, search: Mapping[str, Sequence[float]]) -> list[Choice]:
     """What the search may try for an arm: learned rates where it has them, else the optimisers and rates listed."""
-    kinds = ["learned"] if "log_rates" in arm.meta_params else [kind for kind in search if kind != "learned"]
+    kinds = ["learned"] if "log_rates" in arm.meta_params else [kind for kind in search if kind in OPTIMIZERS]
     return [Choice(kind, float(rate)) for kind in kinds for rate in search[kind]]
 
 

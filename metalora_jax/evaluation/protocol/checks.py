@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
+from metalora_jax import trees
 from metalora_jax.data.config import DataConfig, read_demos, unpictured
 from metalora_jax.data.tasks import Splits, check_disjoint
 from metalora_jax.envs.world import World
@@ -73,6 +74,36 @@ def check_demos(parts: Sequence[DataConfig]) -> None:
     """
     for part in progress(unpictured(parts), description="demonstrations, without pictures"):
         read_demos(part, pictures=False)
+
+
+def check_apart(comparison: Comparison) -> None:
+    """Checks that no demonstration is both tested on and learned from, or used to choose rates, whatever its file.
+
+    Demonstrations are compared by content: instruction, state and actions. Known tasks under new conditions share
+    their tasks on purpose, and demonstrations no more than new tasks do.
+
+    Raises:
+      ValueError: if one is; the message names its task and both sections.
+    """
+    sections = [("test", comparison.test), ("validation", comparison.validation)]
+    sections += [(f"arms.{name}.data", recipe.data) for name, recipe in comparison.trained.items()]
+    owners: dict[str, tuple[str, int]] = {}
+    read: list[DataConfig] = []  # arms share their demonstrations
+    for section, part in sections:
+        [plain] = unpictured([part])
+        if plain in read:
+            continue
+        read.append(plain)
+        for task, recorded in read_demos(plain, pictures=False).items():
+            for number, demo in enumerate(recorded):
+                key = demo.instruction + trees.digest({"state": demo.state, "actions": demo.actions})
+                owner, first = owners.setdefault(key, (section, number))
+                if owner != section and not (owner.startswith("arms.") and section.startswith("arms.")):
+                    raise ValueError(
+                        f"demonstration {number} of {task} in {section} is demonstration {first} of {owner}: what is "
+                        "tested on must be used for nothing else, nor rates be chosen on what is trained on; record "
+                        "others, or choose other tasks or episodes"
+                    )
 
 
 def check_replay(comparison: Comparison) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from metalora_jax.adaptation.identification import KINDS, LINEAR, YAW
 from metalora_jax.adapters import Placement, placement
 from metalora_jax.data.config import DataConfig, check_named
 from metalora_jax.envs.collect import Collection
@@ -14,8 +15,10 @@ from metalora_jax.envs.control import Control
 from metalora_jax.evaluation import alterations
 from metalora_jax.evaluation.offline import rivals
 from metalora_jax.evaluation.offline.measure import Settings as Offline
+from metalora_jax.evaluation.protocol.alternatives import Alternatives, recipes
 from metalora_jax.evaluation.protocol.few_shot import Protocol
-from metalora_jax.evaluation.protocol.grid import Grid
+from metalora_jax.evaluation.protocol.grid import Grid, fixed
+from metalora_jax.evaluation.protocol.identified import RIDGE
 from metalora_jax.evaluation.protocol.scene import Opening
 from metalora_jax.evaluation.reports.settings import Settings
 from metalora_jax.fields import check_positive, each, from_fields, optional, to_fields
@@ -36,6 +39,20 @@ class Fresh(NamedTuple):
     def to_json(self) -> dict[str, Any]:
         """The arm's config."""
         return {"placement": placement.to_json(self.placement)}
+
+
+class Identified(NamedTuple):
+    """An arm that takes no gradient step: a map of the base's commands, see `adaptation.identification`."""
+
+    identify: str  # "yaw": the angle of a turned hand; "linear": any lag, matrix and offset
+
+    @classmethod
+    def from_config(cls, fields: Mapping[str, Any]) -> "Identified":
+        """Reads an arm with a field `identify`; see `fields.from_fields`."""
+        self = from_fields(cls, fields, "arms")
+        if self.identify not in KINDS:
+            raise ValueError(f"arms: nothing identifies {self.identify!r}; choose {' or '.join(KINDS)}")
+        return self
 
 
 class Films(NamedTuple):
@@ -69,8 +86,9 @@ class Comparison(NamedTuple):
     seed: int  # of conditions and demonstrations
     meta_seeds: tuple[int, ...]  # of meta-training
     conditions: ConditionRange | None
-    arms: Mapping[str, Recipe | Fresh]
-    search: Mapping[str, tuple[float, ...]]  # inner optimiser -> rates to try; "learned" -> factors on learned rates
+    arms: Mapping[str, Recipe | Fresh | Identified]
+    # Inner optimiser -> rates to try; "learned" -> factors on learned rates; "ridge" -> of arms that identify "linear".
+    search: Mapping[str, tuple[float, ...]]
     validation: DataConfig
     test: DataConfig
     protocol: Protocol
@@ -83,6 +101,9 @@ class Comparison(NamedTuple):
     convert: Conversion | None = None  # how `base` is made where it does not exist
     demos: Collection | None = None  # what quickstart.py records
     scene: Opening | None = None  # what quickstart.py shows first
+    alternatives: Alternatives | None = (
+        None  # further ways to train an arm, of which validation chooses, see `alternatives`
+    )
     grid: Grid | None = None  # where the arms came from, see `grid.expand`
 
     @classmethod
@@ -114,6 +135,7 @@ class Comparison(NamedTuple):
                 "convert": optional(Conversion.from_config),
                 "demos": optional(Collection.from_config),
                 "scene": optional(Opening.from_config),
+                "alternatives": optional(each(each(fixed))),
                 "grid": optional(Grid.from_config),
             },
         )
@@ -162,7 +184,9 @@ class Comparison(NamedTuple):
         return self.trained[name]._replace(seed=seed, base=self.base)
 
 
-def _arm(fields: Mapping[str, Any]) -> Recipe | Fresh:
+def _arm(fields: Mapping[str, Any]) -> Recipe | Fresh | Identified:
+    if "identify" in fields:
+        return Identified.from_config(fields)
     return Recipe.from_config(fields) if "meta" in fields else Fresh.from_config(fields)
 
 
@@ -173,6 +197,10 @@ def _check(self: Comparison) -> None:
             raise ValueError(f"arms: {name!r} cannot name an arm; use letters, digits, '_', '-', '.', and not 'base'")
         if isinstance(arm, Recipe) and (arm.base not in ("", self.base) or arm.seed not in (0, *self.meta_seeds)):
             raise ValueError(f"arms.{name}.base and .seed are the comparison's `base` and `meta_seeds`: leave them out")
+    for name, ways in (self.alternatives or {}).items():
+        if name not in self.trained:
+            raise ValueError(f"alternatives: {name!r} is no arm that is trained; choose {', '.join(self.trained)}")
+        recipes(name, self.trained[name], ways)
     for name, values in (("meta_seeds", self.meta_seeds), ("protocol.shots", self.protocol.shots)):
         if not values or len(set(values)) < len(values):
             raise ValueError(f"{name} is {values}; name at least one, and none twice")
@@ -192,12 +220,24 @@ def _check(self: Comparison) -> None:
         raise ValueError(
             "protocol.altered names inputs to replace, protocol.altered_steps says when: set both or neither"
         )
+    turned = [name for name, arm in self.arms.items() if isinstance(arm, Identified) and arm.identify == YAW]
+    if self.offline and self.conditions is None and turned:
+        raise ValueError(
+            f"arms.{turned[0]}: without a simulator or `conditions`, nothing says that commands are displacements of a "
+            f"hand; leave the arm out, or identify {LINEAR!r}"
+        )
+    if self.offline and self.protocol.search_episodes:
+        raise ValueError("protocol.search_episodes needs a simulator: without one the loss decides; set it to 0")
     alterations.check(self.protocol.altered, self.test.cameras, "protocol.altered")
     _check_search(self)
     if unknown := set(self.films.tasks) - set(self.test.tasks):
         raise ValueError(f"films.tasks: {min(unknown)!r} is not in test.tasks")
     if self.report.reference not in self.arms:
         raise ValueError(f"report.reference = {self.report.reference!r} is no arm; choose {', '.join(self.arms)}")
+    if isinstance(self.arms[str(self.report.reference)], Identified):
+        raise ValueError(
+            f"report.reference = {self.report.reference!r} takes no gradient steps; choose an arm that does"
+        )
 
 
 def _check_steps(self: Comparison) -> None:
@@ -207,6 +247,9 @@ def _check_steps(self: Comparison) -> None:
     if min(protocol.shots) < 1:
         raise ValueError(f"protocol.shots is {protocol.shots}; an arm adapts to at least one demonstration")
     check_positive(protocol, "protocol", ("demonstration_draws", "episodes", "frames", "noise_draws", "max_norm"))
+    for name in ("search_episodes", "search_widenings"):
+        if getattr(protocol, name) < 0:
+            raise ValueError(f"protocol.{name} is {getattr(protocol, name)}; it must not be negative")
     named = {"protocol.shots_steps": protocol.shots_steps if len(protocol.shots) > 1 else ()}
     named |= {
         f"protocol.{name}": (getattr(protocol, name),)
@@ -220,7 +263,7 @@ def _check_steps(self: Comparison) -> None:
 
 
 def _check_search(self: Comparison) -> None:
-    if unknown := self.search.keys() - {"learned", *OPTIMIZERS}:
+    if unknown := self.search.keys() - {"learned", RIDGE, *OPTIMIZERS}:
         raise ValueError(f"search: no optimizer named {min(unknown)!r}; choose learned, {', '.join(OPTIMIZERS)}")
     for name, rates in self.search.items():
         if wrong := [rate for rate in rates if not 0 < rate < math.inf]:
@@ -228,5 +271,9 @@ def _check_search(self: Comparison) -> None:
     learned = [name for name, arm in self.trained.items() if arm.meta.optimizer in LEARNED]
     if learned and not self.search.get("learned"):
         raise ValueError(f"search.learned names no factor for the arm {learned[0]!r}, which has learned rates: (1.0,)")
-    if len(learned) < len(self.arms) and not any(self.search.get(name) for name in OPTIMIZERS):
+    linear = [name for name, arm in self.arms.items() if isinstance(arm, Identified) and arm.identify == LINEAR]
+    if linear and not self.search.get(RIDGE):
+        raise ValueError(f"search.{RIDGE} names no strength of regularisation for the arm {linear[0]!r}: (0.01, 0.1)")
+    stepping = [arm for arm in self.arms.values() if not isinstance(arm, Identified)]
+    if len(learned) < len(stepping) and not any(self.search.get(name) for name in OPTIMIZERS):
         raise ValueError(f"search names no rate of {' or '.join(OPTIMIZERS)}, and there are arms without learned rates")

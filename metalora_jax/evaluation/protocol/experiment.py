@@ -2,7 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,21 +21,23 @@ from metalora_jax.data.config import read_demos, unpictured
 from metalora_jax.data.frames import gather
 from metalora_jax.data.sources import embodiment as embodiments
 from metalora_jax.envs.control import Control
-from metalora_jax.envs.world import check_shift, world
+from metalora_jax.envs.world import World, check_shift, world
 from metalora_jax.evaluation import rollout
-from metalora_jax.evaluation.protocol import few_shot
+from metalora_jax.evaluation.protocol import alternatives, few_shot, identified, search
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.protocol.checks import (
+    check_apart,
     check_demos,
     check_outcomes,
     check_replay,
     check_retention,
     check_splits,
 )
-from metalora_jax.evaluation.protocol.comparison import Comparison
+from metalora_jax.evaluation.protocol.comparison import Comparison, Identified
 from metalora_jax.evaluation.protocol.few_shot import DataSet, Replayed
+from metalora_jax.evaluation.protocol.identified import Identifier
 from metalora_jax.evaluation.protocol.plan import BASE, Stamps, plan
-from metalora_jax.evaluation.reports import provenance
+from metalora_jax.evaluation.reports import provenance, rates
 from metalora_jax.evaluation.reports.provenance import Inputs
 from metalora_jax.evaluation.reports.records import EpisodeLog
 from metalora_jax.evaluation.rollout import Job, one_core_each
@@ -48,6 +51,7 @@ from metalora_jax.training.meta_train import meta_train
 from metalora_jax.training.recipe import Recipe
 from metalora_jax.training.task_batches import replay_of
 
+RATES = "rates.json"  # in a run's directory: the choices of every method
 LOOK = 5.0  # [s] between two checks of a waiting host
 
 
@@ -71,8 +75,10 @@ def run(comparison: Comparison, workdir: Path, host: Host = ALONE) -> Path:
     where = world(control.world)
     check_splits(comparison, where)
     check_shift(comparison.conditions, control.world, where)
+    check_kinds(comparison, where)
     check_logs(workdir, host)
     check_demos(comparison.data)
+    check_apart(comparison)
     if host.number:
         wait_for_first(comparison.arms, workdir)
     convert(comparison)
@@ -82,17 +88,19 @@ def run(comparison: Comparison, workdir: Path, host: Host = ALONE) -> Path:
     rollout.check_base(base, control, where)
     where.prepare()
     checkpoint.claim(workdir, comparison.to_json())  # not before all inputs are there: it binds the directory
+    asked, comparison = comparison, settled(comparison, base, workdir, where)
     train(comparison, workdir)
-    arms = [arm for name in comparison.arms for arm in build_arm(comparison, name, base, workdir)]
+    moved = identified.moved_dimensions(where)
+    arms = [arm for name in comparison.arms for arm in build(comparison, name, base, workdir, moved)]
     stages = {arm.learner.stage for arm in arms}
     validation, test = data_sets(comparison, base, stages, ("validation", "test"))
     adapt = Adaptation(protocol.noise_draws)
-    choices = searched(comparison, arms, adapt, validation, workdir / "rates.json")
+    if protocol.search_episodes:
+        search.check_starts(validation.cells[protocol.shots[0]], test.cells[protocol.shots[0]], protocol, where)
+    choices = searched(comparison, arms, adapt, validation, workdir, where)
     data = {"validation": validation.digest, "test": test.digest}
     data |= {"replay": test.replay.digest} if test.replay else {}
-    common = provenance.inputs(
-        comparison.to_json(), base.fingerprint, comparison.source, base.statistics.digest(), data
-    )
+    common = provenance.inputs(asked.to_json(), base.fingerprint, comparison.source, base.statistics.digest(), data)
     with EpisodeLog(workdir / log_name(host)) as log:
         stamps = stamp(common, arms, choices, workdir)
         for jobs in plan(arms, choices, adapt, test, protocol, where, log, stamps, host, comparison.report.reference):
@@ -122,14 +130,16 @@ def check_logs(workdir: Path, host: Host) -> None:
 
 def wait_for_first(arms: Collection[str], workdir: Path) -> None:
     """Returns once the first host has trained and searched: its rates.json names every method."""
-    if set(arms) <= set(_known(workdir / "rates.json")):
+    if set(arms) <= set(_known(workdir / RATES)):
         return
     logging.warning("waiting for host 0 to train and to search rates; start it if it is not running")
-    while not set(arms) <= set(_known(workdir / "rates.json")):
+    while not set(arms) <= set(_known(workdir / RATES)):
         time.sleep(LOOK)
 
 
-def stamp(common: Inputs, arms: Sequence[Arm], choices: Mapping[str, Mapping[str, Choice]], workdir: Path) -> Stamps:
+def stamp(
+    common: Inputs, arms: Sequence[Arm | Identifier], choices: Mapping[str, Mapping[str, Choice]], workdir: Path
+) -> Stamps:
     """Records what each method's episodes depend on; returns the fingerprints that they carry."""
     made = {(BASE, 0): common}
     for arm in arms:
@@ -164,6 +174,31 @@ def convert(comparison: Comparison) -> None:
     bases.save(directory, base)
 
 
+def settled(comparison: Comparison, base: Base, workdir: Path, where: World | None = None) -> Comparison:
+    """The comparison with the best of its `alternatives` in the arms' places, which are tried unless they were before.
+
+    Without a world to drive in, the loss decides.
+    """
+    if not comparison.alternatives:
+        return comparison
+    ways = {
+        name: alternatives.recipes(name, comparison.trained[name], of) for name, of in comparison.alternatives.items()
+    }
+    if not (workdir / rates.STARTS).exists():
+        every = {way: recipe for of in ways.values() for way, recipe in of.items()}
+        trial = comparison._replace(arms=every, meta_seeds=comparison.meta_seeds[:1], alternatives=None)
+        train(trial, workdir)
+        arms = [arm for name in trial.arms for arm in build_arm(trial, name, base, workdir)]
+        [validation] = data_sets(trial, base, {arm.learner.stage for arm in arms}, ("validation",))
+        record = tried(trial, arms, Adaptation(trial.protocol.noise_draws), validation, workdir, where)
+        chosen = {name: alternatives.choose(record, list(of), trial.protocol) for name, of in ways.items()}
+        # Its rates were searched already.
+        search.write(workdir / rates.FILE, record | {name: record[way] for name, way in chosen.items()})
+        files.write_json(workdir / rates.STARTS, chosen)
+    chosen = alternatives.started(workdir)
+    return comparison._replace(arms={**comparison.arms, **{name: ways[name][way] for name, way in chosen.items()}})
+
+
 def train(comparison: Comparison, workdir: Path) -> None:
     """Meta-trains every arm and seed that has no adapter yet, each in its own process, some in parallel."""
     todo = [
@@ -184,13 +219,43 @@ def _start_training(workers: int, forecast: Forecast | None) -> None:
 
 
 def _home(workdir: Path, name: str, seed: int) -> Path:
-    """Where an arm is meta-trained."""
-    return workdir / "arms" / name / f"seed_{seed}"
+    """Where an arm is meta-trained: one that has alternatives, in the chosen one's place."""
+    return workdir / "arms" / alternatives.started(workdir).get(name, name) / f"seed_{seed}"
+
+
+def check_kinds(comparison: Comparison, where: World) -> None:
+    """Checks that what is identified can be there in a world.
+
+    Raises:
+      ValueError: see `identified.check_kind`.
+    """
+    for name, arm in comparison.arms.items():
+        if isinstance(arm, Identified):
+            identified.check_kind(arm.identify, name, where)
+
+
+def build(
+    comparison: Comparison, name: str, base: Base, workdir: Path, moved: Sequence[int]
+) -> Sequence[Arm | Identifier]:
+    """The arm `name` for every meta-seed; one that takes no steps has no random start, and only the first.
+
+    Args:
+      comparison: that it is of.
+      name: of the arm.
+      base: the frozen policy.
+      workdir: of the run, with the trained adapters.
+      moved: dimensions of a command that a linear map covers, see `identified.moved_dimensions`.
+    """
+    arm = comparison.arms[name]
+    if isinstance(arm, Identified):
+        return [identified.make(name, arm.identify, base, comparison.meta_seeds[0], moved)]
+    return build_arm(comparison, name, base, workdir)
 
 
 def build_arm(comparison: Comparison, name: str, base: Base, workdir: Path) -> list[Arm]:
-    """The arm `name` for every meta-seed, from its trained adapter or a fresh start."""
+    """The arm `name`, which takes gradient steps, for every meta-seed: from its trained adapter or a fresh start."""
     arm, made = comparison.arms[name], []
+    assert not isinstance(arm, Identified)
     for seed in comparison.meta_seeds:
         if isinstance(arm, Recipe):
             learned = adapter.load(_home(workdir, name, seed) / "adapter", base)
@@ -237,17 +302,46 @@ def data_sets(
 
 
 def searched(
-    comparison: Comparison, arms: Sequence[Arm], adapt: Adaptation, validation: DataSet, file: Path
+    comparison: Comparison,
+    arms: Sequence[Arm | Identifier],
+    adapt: Adaptation,
+    validation: DataSet,
+    workdir: Path,
+    where: World | None = None,
 ) -> dict[str, dict[str, Choice]]:
-    """Inner optimiser and rate of every method, searched with its first seed and stored in `file`."""
+    """Inner optimiser and rate of every method, searched with its first seed and kept in rates.json; see `tried`."""
+    file = workdir / RATES
     known = _known(file)
     first = {arm.name: arm for arm in reversed(arms)}
-    todo = [name for name in comparison.arms if name not in known]
-    for name in progress(todo, description="search of inner rates, methods") if todo else ():
-        found = few_shot.search(first[name], adapt, comparison.search, validation, comparison.protocol)
-        known[name] = {budget: choice._asdict() for budget, choice in found.items()}
+    todo = [first[name] for name in comparison.arms if name not in known]
+    if todo:
+        record = tried(comparison, todo, adapt, validation, workdir, where)
+        for arm in todo:
+            known[arm.name] = {budget: choice._asdict() for budget, choice in search.chosen(record, arm.name).items()}
         files.write_json(file, known)
     return {name: {b: Choice(**c) for b, c in known[name].items()} for name in comparison.arms}
+
+
+def tried(
+    comparison: Comparison,
+    arms: Sequence[Arm | Identifier],
+    adapt: Adaptation,
+    validation: DataSet,
+    workdir: Path,
+    where: World | None = None,
+) -> search.Record:
+    """What the search tries for each of `arms`, kept in search.json: an interrupted one goes on from there.
+
+    Without a world to drive in, the loss decides.
+    """
+    file, driven = workdir / rates.FILE, where is not None and comparison.protocol.search_episodes > 0
+
+    def run(jobs: Sequence[Job]) -> Iterator[rollout.Outcome]:
+        return rollout.run(jobs, comparison.base_directory, comparison.closed_loop, comparison.workers)
+
+    how = search.Search(adapt, comparison.search, validation, comparison.protocol)
+    how = how._replace(where=where, run=run) if driven else how
+    return search.search(arms, how, search.read(file), partial(search.write, file))
 
 
 def _known(file: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""The few-shot protocol: support sets, the search for inner rates on validation, adaptation, closed-loop episodes.
+"""The few-shot protocol: cells, their support sets, and adaptation to them.
 
 Everything that is compared is paired: all arms see the same support minibatches and flow noise, start their episodes
-from the same simulator seeds, and get their optimiser and rate by the same search on validation cells.
+from the same simulator seeds, and get their optimiser and rate by the same `search` on validation cells.
 """
 
 import os
@@ -11,19 +11,15 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from absl import logging
 
-from metalora_jax.adaptation.learner import Learner, loss_fn
 from metalora_jax.data.frames import Frames
 from metalora_jax.envs.conditions import Condition, ConditionRange
-from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice, Snapshots, candidates
+from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice, Snapshots
 from metalora_jax.fields import from_fields
 from metalora_jax.policies.policy import Stage
-from metalora_jax.training.adapt import moved
 from metalora_jax.training.meta_train import relabel_of
 from metalora_jax.training.task_batches import Replay, behind, fill, query_rows, support_rows
 from metalora_jax.types import Batch, PyTree
-from metalora_jax.words import listed
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -45,6 +41,8 @@ class Protocol(NamedTuple):
     noise_draws: int  # samples of (t, noise) per frame
     max_norm: float | None  # clip of inner gradients, for arms not meta-trained with their own
     short: int  # rates are searched separately for up to this many steps, and for more
+    search_episodes: int = 0  # of each validation cell and step count, by whose success rates are chosen; 0: by loss
+    search_widenings: int = 0  # points at most that are added to a grid of rates whose best point lies at its edge
     retention_tasks: tuple[str, ...] = ()  # earlier tasks to test new adapters on, one per cell in turn
     instruction_steps: int = 0  # step count at which policies get another task's instruction; 0 disables it
     altered: tuple[str, ...] = ()  # inputs that are replaced to see what the policy uses, see `evaluation.alterations`
@@ -130,66 +128,12 @@ def support(cell: Cell, data: DataSet, stage: Stage, steps: int, protocol: Proto
     return behind(own, others, axis=1)
 
 
-def _query(cell: Cell, number: int, data: DataSet, stage: Stage) -> Batch:
+def query(cell: Cell, number: int, data: DataSet, stage: Stage) -> Batch:
     """The frames for a search: other demonstrations of the cell's task, and as many replayed frames."""
     relabel, rng = relabel_of(cell.condition), np.random.default_rng(number)
     size = min(_JUDGED, sum(len(data.frames.moments[cell.task][i]) for i in cell.query))
     own = fill(query_rows(data.frames, cell.task, cell.query, relabel, size, rng), data.frozen_outputs[stage])
     return own if data.replay is None else behind(own, data.replay.draw[stage](rng, (size,)), axis=0)
-
-
-def search(
-    arm: Arm,
-    adapt: Adaptation,
-    options: Mapping[str, Sequence[float]],
-    validation: DataSet,
-    protocol: Protocol,
-) -> dict[str, Choice]:
-    """The best choice for few steps, and for many, by flow loss on held-out demonstrations of validation cells.
-
-    If earlier tasks are replayed, their loss counts as much as that of the new one.
-
-    Raises:
-      ValueError: every rate diverges, or none moves the adapters.
-    """
-    judged = list(enumerate(validation.cells[protocol.shots[0]]))
-    best: dict[str, Choice] = {}
-    for budget, steps in budgets(protocol).items():
-        scores: dict[Choice, float] = {}
-        moves: dict[Choice, bool] = {}
-        for choice in candidates(arm, options):
-
-            def held_out_loss(
-                item: tuple[int, Cell], choice: Choice = choice, steps: tuple = steps, moves: dict = moves
-            ) -> float:
-                number, cell = item
-                batch = support(cell, validation, arm.learner.stage, max(steps), protocol)
-                adapted = adapt(arm, choice, batch, number, steps)
-                if number == judged[0][0]:
-                    moves[choice] = moved(arm.meta_params["theta"], adapted.thetas[max(steps)])
-                query = _query(cell, number, validation, arm.learner.stage)
-                return float(np.mean([_judged_loss(arm.learner, adapted.thetas[step], query) for step in steps]))
-
-            scores[choice] = float(np.mean(list(side_by_side(held_out_loss, judged))))
-        finite = {choice: score for choice, score in scores.items() if np.isfinite(score)}
-        if not finite:
-            raise ValueError(f"every inner rate diverges for {arm.name}: {scores}; search lower rates")
-        if still := [choice for choice in finite if not moves[choice]]:
-            rates = listed([f"{choice.optimizer} {choice.learning_rate:g}" for choice in still])
-            if len(still) == len(finite):
-                raise ValueError(
-                    f"no inner rate moves the adapters of {arm.name} in {max(steps)} steps ({rates}), so that nothing "
-                    "would be compared; search higher rates, or adapt maps that the loss depends on"
-                )
-            logging.warning("%s: the adapters do not move at %s: not chosen", arm.name, rates)
-        finite = {choice: score for choice, score in finite.items() if moves[choice]}
-        best[budget] = min(finite, key=lambda choice: finite[choice])
-    return best
-
-
-@jax.jit
-def _judged_loss(start: Learner, theta: PyTree, batch: Batch) -> jax.Array:
-    return loss_fn(start, draws=8)(theta, batch, jax.random.key(1))
 
 
 def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:

@@ -38,9 +38,9 @@ def before_and_after(comparison: Comparison, workdir: Path) -> list[Path]:
     if not todo:
         return []
     base = bases.load(comparison.base_directory)
-    name = str(comparison.report.reference)
+    comparison, name = experiment.settled(comparison, base, workdir), str(comparison.report.reference)
     arm = experiment.build_arm(comparison, name, base, workdir)[0]
-    chosen = files.read_json(workdir / "rates.json")[name]
+    chosen = files.read_json(workdir / experiment.RATES)[name]
     choices = {budget: Choice(**choice) for budget, choice in chosen.items()}
     adapt = Adaptation(protocol.noise_draws)
     [data] = experiment.data_sets(comparison, base, {arm.learner.stage}, ("test",))

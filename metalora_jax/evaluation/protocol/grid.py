@@ -35,7 +35,7 @@ class Grid(NamedTuple):
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "Grid":
         """Reads the section `grid`; see `fields.from_fields`."""
-        return from_fields(cls, fields, "grid", {"axes": _fixed})
+        return from_fields(cls, fields, "grid", {"axes": fixed})
 
 
 class Variant(NamedTuple):
@@ -115,7 +115,7 @@ def changed(arm: Mapping[str, Any], change: Change) -> dict[str, Any]:
         for part in parents:
             inside = inside[_at(inside, part, path)]
         inside[_at(inside, last, path)] = value
-    return _fixed(made)
+    return fixed(made)
 
 
 def _groups(start: str, found: Sequence[Variant]) -> dict[str, list[str]]:
@@ -148,11 +148,11 @@ def _mutable(value: Any) -> Any:
     return [_mutable(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def _fixed(value: Any) -> Any:
+def fixed(value: Any) -> Any:
     """A copy in which sequences are tuples, as in the configs."""
     if isinstance(value, Mapping):
-        return {key: _fixed(each) for key, each in value.items()}
-    return tuple(_fixed(each) for each in value) if isinstance(value, list | tuple) else value
+        return {key: fixed(each) for key, each in value.items()}
+    return tuple(fixed(each) for each in value) if isinstance(value, list | tuple) else value
 
 
 def _slug(named: Sequence[tuple[str, str]]) -> str:

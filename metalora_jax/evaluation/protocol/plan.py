@@ -2,7 +2,7 @@
 
 Every adapted policy runs the episodes of its cell. After `retention_steps` on the fewest demonstrations it also runs an
 earlier task, and after `instruction_steps` its own task under another task's instruction. The reference, with its first
-seed, runs it after `altered_steps` with each of its inputs replaced.
+seed, runs it after `altered_steps` with each of its inputs replaced. An arm that takes no steps runs all of this once.
 
 The first draw of demonstrations of all methods and tasks comes before the second: a comparison that is stopped early
 lacks draws, but no method.
@@ -18,9 +18,10 @@ import jax
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.world import World
 from metalora_jax.evaluation import alterations
-from metalora_jax.evaluation.protocol import few_shot
+from metalora_jax.evaluation.protocol import few_shot, identified
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.protocol.few_shot import Cell, DataSet, Protocol
+from metalora_jax.evaluation.protocol.identified import Identifier
 from metalora_jax.evaluation.reports.records import Episode, EpisodeLog
 from metalora_jax.evaluation.rollout import Job, Rollout
 from metalora_jax.machine.processes import ALONE, Host
@@ -37,18 +38,20 @@ Stamps = Mapping[tuple[str, int], str]  # (method, meta-seed) -> fingerprint
 class Work(NamedTuple):
     """One adaptation, and the episodes that wait for it."""
 
-    arm: Arm
+    arm: Arm | Identifier
     cell: Cell
     missing: dict[int, list[Episode]]  # gradient steps -> episodes
 
     @property
     def bytes(self) -> int:
         """Of the adapted parameters."""
+        if isinstance(self.arm, Identifier):
+            return 0
         return len(self.missing) * sum(leaf.nbytes for leaf in jax.tree.leaves(self.arm.meta_params["theta"]))
 
 
 def plan(
-    arms: Sequence[Arm],
+    arms: Sequence[Arm | Identifier],
     choices: Mapping[str, Mapping[str, Choice]],
     adapt: Adaptation,
     test: DataSet,
@@ -66,6 +69,8 @@ def plan(
 
     def adapted(work: Work) -> list[Job]:
         arm, cell, missing = work
+        if isinstance(arm, Identifier):
+            return _identified(arm, choices[arm.name], cell, missing[0], test)
         steps = list(missing)
         results = few_shot.adapted_at(arm, adapt, choices[arm.name], cell, test, protocol, steps)
         return [
@@ -83,8 +88,26 @@ def plan(
         yield jobs
 
 
+def _identified(
+    arm: Identifier, choices: Mapping[str, Choice], cell: Cell, missing: Sequence[Episode], test: DataSet
+) -> list[Job]:
+    """The episodes of the base through a map."""
+    found = identified.fit(arm, choices, cell, test)
+    return [
+        Job(
+            task,
+            arm.placement,
+            None,
+            tuple(_rollout(record, found.seconds, found.loss) for record in records),
+            cell.draw,
+            found.action_map,
+        )
+        for task, records in _by_task(missing).items()
+    ]
+
+
 def _work(
-    arms: Sequence[Arm],
+    arms: Sequence[Arm | Identifier],
     test: DataSet,
     protocol: Protocol,
     where: World,
@@ -103,15 +126,20 @@ def _work(
     adaptations.sort(key=lambda adaptation: adaptation[-1].draw)
     for arm, headline, number, cell in host.share(adaptations):
         missing = {}
-        for step in protocol.steps if headline else protocol.shots_steps:
+        kind = arm.kind if isinstance(arm, Identifier) else None
+        for step in (0,) if kind else protocol.steps if headline else protocol.shots_steps:
+
+            def due(steps: int, headline: bool = headline, step: int = step, always: bool = kind is not None) -> bool:
+                return headline and steps > 0 and (always or step == steps)
+
             wanted = _own(cell, step, protocol, where)
-            if headline and step and step == protocol.retention_steps:
+            if due(protocol.retention_steps):
                 wanted += _earlier(cell, number, step, protocol, where)
-            if headline and step and step == protocol.instruction_steps:
+            if due(protocol.instruction_steps):
                 wanted += _misled(cell, step, test, protocol, where)
-            looked_into = (arm.name, arm.meta_seed) == (reference, first_seed)
-            if headline and step and step == protocol.altered_steps and looked_into:
+            if due(protocol.altered_steps) and (arm.name, arm.meta_seed) == (reference, first_seed):
                 wanted += _altered(cell, step, test, protocol, where)
+            wanted = [dataclasses.replace(record, identified=kind) for record in wanted]
             if left := _left(wanted, arm.name, arm.meta_seed, stamps[arm.name, arm.meta_seed], log):
                 missing[step] = left
         if missing:

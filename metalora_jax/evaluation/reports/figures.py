@@ -53,6 +53,7 @@ class Mark(NamedTuple):
     x: float
     y: float
     interval: Interval
+    level: bool = False  # of a method that takes no steps
 
 
 Curve = tuple[str, list[Mark]]  # method, marks by x
@@ -101,7 +102,8 @@ def success_vs_steps(section: Section, settings: Settings) -> Figure:
         for i, (axes, curves) in enumerate(zip(row, panels, strict=True)):
             _label_ends(axes, [c for c in curves if last_panel[c[0]] == i], section.methods, settings)
         counts = _counts(section.points)
-        _caption(figure, f"Bars: 95 % Wilson intervals; {counts} per point. Horizontal axis: log(1 + steps).")
+        dashed = " Dashed: no gradient steps, one result." if any(p.level for p in section.points) else ""
+        _caption(figure, f"Bars: 95 % Wilson intervals; {counts} per point. Horizontal axis: log(1 + steps).{dashed}")
         return figure
 
 
@@ -110,7 +112,11 @@ def success_vs_shots(section: Section, settings: Settings) -> Figure:
     by_method = {method: section.shots_curve(method) for method in section.methods}
     shots = sorted({point.shots for curve in by_method.values() for point in curve})
     place = {k: float(i) for i, k in enumerate(shots)}  # evenly spaced: a handful of choices, not a measure
-    curves = [(method, [_mark(place[p.shots], p) for p in curve]) for method, curve in by_method.items() if curve]
+    curves = [
+        (method, [_mark(place[p.shots], p)._replace(level=False) for p in curve])
+        for method, curve in by_method.items()
+        if curve
+    ]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.6 + _label_width(section, settings), 3.8), layout="constrained")
         axes = figure.subplots()
@@ -151,7 +157,7 @@ def spread(values: Sequence[float], gap: float, low: float, high: float) -> list
 
 
 def _mark(x: float, point: Point) -> Mark:
-    return Mark(x, 100 * point.success, Interval(100 * point.wilson.low, 100 * point.wilson.high))
+    return Mark(x, 100 * point.success, Interval(100 * point.wilson.low, 100 * point.wilson.high), point.level)
 
 
 def _dodge(curves: Sequence[Curve], step: float) -> list[Curve]:
@@ -164,6 +170,10 @@ def _draw(axes: Axes, curves: Sequence[Curve], methods: Sequence[str], settings:
     for rank, (method, marks) in enumerate(curves):
         look, z = _look(method, methods, settings), 10 - rank
         x, y = [p.x for p in marks], [p.y for p in marks]
+        if len(marks) > 1 and all(p.level for p in marks):  # one result, which no step changes: one bar, at its end
+            axes.plot(x, y, color=look["color"], linestyle="--", linewidth=look["linewidth"], zorder=z)
+            axes.plot([x[-1], x[-1]], marks[-1].interval, color=look["color"], linewidth=1.1, alpha=0.4, zorder=z)
+            continue
         for p in marks:
             axes.plot([p.x, p.x], p.interval, color=look["color"], linewidth=1.1, alpha=0.4, zorder=z)
         axes.plot(x, y, color=look["color"], linestyle=look["linestyle"], linewidth=look["linewidth"], zorder=z)

@@ -1,7 +1,7 @@
 """One method after so many steps on so many demonstrations, and its comparison with the reference."""
 
 import dataclasses
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -29,6 +29,7 @@ class Point:
     p_holm: float | None = None  # adjusted over the methods compared at these shots and steps
     unpaired: str | None = None  # why there is no comparison
     copies: int = 0  # meta-seeds that repeat another episode by episode, and are not counted
+    level: bool = False  # of a method that takes no steps: its one result, held against the reference after `steps`
 
 
 def measured(
@@ -38,9 +39,11 @@ def measured(
 ) -> list[Point]:
     """A point for each (method, shots, steps) of `groups`, in their order, compared with the reference method's.
 
+    A method that takes no steps has one beside every number of steps that others take on as many demonstrations.
     `copies` counts, for each of them, the meta-seeds that were left out because they repeat another.
     """
     points = [_point(key, episodes, copies[key]) for key, episodes in groups.items()]
+    points = _levels(points, {key for key, episodes in groups.items() if episodes[0].identified})
     return _adjust([_compare(point, points, groups, reference) for point in points])
 
 
@@ -61,6 +64,19 @@ def _point(key: tuple[str, int, int], episodes: Sequence[Episode], copies: int) 
         support_loss=float(np.mean(losses)) if losses else None,
         copies=copies,
     )
+
+
+def _levels(points: Sequence[Point], fitted: Collection[tuple[str, int, int]]) -> list[Point]:
+    """The points with those in `fitted` (method, shots, steps), which take no steps, beside every number of steps."""
+    at = grouped((p for p in points if (p.method, p.shots, p.steps) not in fitted), lambda p: p.shots)
+    found = []
+    for point in points:
+        if (point.method, point.shots, point.steps) not in fitted:
+            found.append(point)
+            continue
+        for steps in sorted({p.steps for p in at.get(point.shots, ())} or {0}):
+            found.append(dataclasses.replace(point, steps=steps, level=True))
+    return found
 
 
 def _clustered(values: np.ndarray, episodes: Sequence[Episode]) -> Interval | None:
@@ -84,9 +100,9 @@ def _compare(
             point,
             unpaired=f"{reference} has no episodes with {point.shots} demonstrations and {point.steps} gradient steps",
         )
-    sides = [groups[point.method, point.shots, point.steps], groups[key]]
-    if point.copies or any(p.copies for p in points if (p.method, p.shots, p.steps) == key):
-        # Copies of a seed are no further pairs: both sides keep the seeds that count for both.
+    sides = [groups[point.method, point.shots, 0 if point.level else point.steps], groups[key]]
+    if point.level or point.copies or any(p.copies for p in points if (p.method, p.shots, p.steps) == key):
+        # Copies of a seed, or what has no seed, make no further pairs: both sides keep the seeds that count for both.
         both = set.intersection(*({e.meta_seed for e in side} for side in sides))
         sides = [[e for e in side if e.meta_seed in both] for side in sides]
     try:

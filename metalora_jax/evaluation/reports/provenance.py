@@ -210,7 +210,8 @@ def examine(run_dir: Path, episodes: Sequence[Stamped], config: Mapping[str, Any
         )
     if len({line.inputs.data.get("training") for line in used.values()} - {None}) > 1:
         cautions.append("The adapters were trained on different demonstrations: this compares data as well as methods.")
-    cautions += _at_the_edge(used.values(), config.get("search", {}))
+    if not (run_dir / "search.json").exists():  # which says what was tried, see `rates`
+        cautions += _at_the_edge(used.values(), config.get("search", {}))
     who = Counter((e.fingerprint, e.method, e.meta_seed) for e in episodes if e.fingerprint in used)
     problems += _two_of_one(who)
     return Standing(used, [Carrier(*key, count) for key, count in who.items()], problems, cautions)

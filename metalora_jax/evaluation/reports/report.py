@@ -1,6 +1,7 @@
 """The report of an evaluation, from its raw episodes alone: `python -m metalora_jax.evaluation.reports RUN_DIR`.
 
-Reads `episodes*.jsonl` (see `records`) and, when there, `config.json`, whose `report` entry holds `settings.Settings`.
+Reads `episodes*.jsonl` (see `records`) and, when there, `config.json`, whose `report` entry holds `settings.Settings`,
+and what the search for inner rates tried (see `rates`).
 Writes into RUN_DIR/report:
 
     index.html    everything in one page, pictures included
@@ -23,7 +24,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from metalora_jax.evaluation.reports import figures, tables
+from metalora_jax.evaluation.reports import figures, rates, tables
 from metalora_jax.evaluation.reports.document import (
     Block,
     Bullets,
@@ -80,7 +81,12 @@ def write_report(run_dir: str | os.PathLike, *, reference: str | None = None, dr
     pictures = {name: _png(figure) for section in drawn for name, figure in section.items()}
     for name, data in pictures.items():
         files.write_bytes(out / name, data)
-    blocks = list(document(summary, [list(section) for section in drawn], videos, config, digests, standing))
+    chosen = rates.read(run_dir)
+    if chosen:
+        widenings = config.get("protocol", {}).get("search_widenings", 0)
+        standing = standing._replace(cautions=[*standing.cautions, *rates.cautions(chosen, widenings)])
+    names, told = [list(section) for section in drawn], list(rates.blocks(chosen, settings, rates.starts(run_dir)))
+    blocks = list(document(summary, names, videos, config, digests, standing, told))
     files.write_text(out / "report.md", to_markdown(blocks))
     numbers = {"logs": digests, "unpinned": list(standing.problems), **dataclasses.asdict(summary)}
     files.write_json(out / "summary.json", numbers, allow_nan=False)
@@ -96,8 +102,9 @@ def document(
     config: dict[str, Any],
     digests: dict[str, str],
     standing: Standing,
+    choices: Sequence[Block] = (),
 ) -> Iterable[Block]:
-    """The report's blocks, from its numbers; `pictures` names the figures of each section."""
+    """The report's blocks, from its numbers; `pictures` names each section's figures, `choices` is `rates.blocks`."""
     settings = summary.settings
     yield Heading(settings.title, 1)
     if standing.problems:
@@ -133,6 +140,7 @@ def document(
             "adjusted for the number of rows."
         )
         yield tables.alterations_table(summary.alterations, settings)
+    yield from choices
     if cautions := [*summary.cautions, *standing.cautions]:
         yield Heading("Cautions")
         yield Bullets(cautions, caution=True)
@@ -185,6 +193,14 @@ def _section(section: Section, pictures: Sequence[str], settings: Settings) -> I
         yield Text(
             "Equal meta-seeds: a method without randomness gives the same episodes for each, and they count once, in "
             "its rate as in its pairs with another method."
+        )
+    if levels := list(dict.fromkeys(named(point.method, settings) for point in section.points if point.level)):
+        one = len(levels) == 1
+        yield Text(
+            f"No gradient steps: {' and '.join(levels)} {'fits' if one else 'fit'} a map of the frozen base's commands "
+            f"to the demonstrations in closed form, without learning. {'It has' if one else 'Each has'} one result and "
+            "no random start; its row repeats that result, in the same episodes of one meta-seed, beside every number "
+            "of steps that the others took."
         )
     if settings.reference is not None:
         name = named(settings.reference, settings)
@@ -241,9 +257,10 @@ def _headlines(section: Section, settings: Settings) -> Iterable[str]:
     shots, steps = section.shots[0], section.shots_steps  # the fewest: few-shot is what is asked
     here = [p for p in section.points if (p.shots, p.steps) == (shots, steps)]
     for point in sorted(here, key=lambda p: -p.success):
+        when = "without any gradient step" if point.level else f"after {figures.plural(steps or 0, 'gradient step')}"
         line = (
-            f"{named(point.method, settings)} solves {percent(point.success)} ({between(point.wilson)}) after "
-            f"{figures.plural(point.steps, 'gradient step')} on {figures.plural(shots, 'demonstration')}"
+            f"{named(point.method, settings)} solves {percent(point.success)} ({between(point.wilson)}) {when} "
+            f"on {figures.plural(shots, 'demonstration')}"
         )
         if point.versus is not None and point.p_holm is not None:
             gain = 100 * (point.versus.wins - point.versus.losses) / point.versus.pairs

@@ -54,7 +54,10 @@ class Section:
         return sorted({point.shots for point in self.points} - {0}) or [0]
 
     def curve(self, method: str, shots: int) -> list[Point]:
-        """The points of one method by steps; where a curve has no step 0 of its own, it starts at zero shots."""
+        """The points of one method by steps; a level is the same after all of them.
+
+        Where a curve has no step 0 of its own, it starts at zero shots.
+        """
         points = {point.steps: point for point in self.points if point.method == method and point.shots == 0}
         own = {point.steps: point for point in self.points if point.method == method and point.shots == shots}
         return [point for _, point in sorted((points | own).items())] if own else []
@@ -65,7 +68,7 @@ class Section:
         An adapter that has taken no step yet has seen no demonstration: where it was run, it stands for zero shots.
         """
         adapted = [p for p in self.points if p.method == method and p.shots > 0 and p.steps == self.shots_steps]
-        still = [p for p in self.points if p.method == method and p.steps == 0][:1]
+        still = [p for p in self.points if p.method == method and p.steps == 0 and not p.level][:1]
         return [dataclasses.replace(p, shots=0) for p in still] + adapted
 
 
@@ -92,7 +95,7 @@ def section(
         thresholds=(),
         sample_efficiency=(),
         power=tuple(power(points)),
-        wall_clock=tuple(_wall_clock(k, groups[k]) for k in keys if k[2] > 0),
+        wall_clock=tuple(_wall_clock(k, groups[k]) for k in keys if k[2] > 0 or groups[k][0].identified),
     )
     by_steps = {(method, shots): found.curve(method, shots) for method in found.methods for shots in found.shots}
     by_shots = {method: found.shots_curve(method) for method in found.methods}

@@ -23,9 +23,14 @@ def success_table(section: Section, shots: int, settings: Settings) -> Table:
     shown = {m: [curve.get(k) for k in steps] for m, curve in curves.items() if curve}
     return Table(
         ["", *(figures.plural(k, "step") for k in steps)],
-        [[named(m, settings), *(_success_text(point) for point in row)] for m, row in shown.items()],
+        [[_row_name(m, row, settings), *(_success_text(point) for point in row)] for m, row in shown.items()],
         [[None, *(None if point is None else point.success for point in row)] for row in shown.values()],
     )
+
+
+def _row_name(method: str, row: Sequence[Point | None], settings: Settings) -> str:
+    level = any(point is not None and point.level for point in row)
+    return named(method, settings) + ("\nno gradient steps: one result" if level else "")
 
 
 def _success_text(point: Point | None) -> str:
@@ -106,7 +111,8 @@ def point_table(section: Section, settings: Settings, title: str) -> Table:
         clustered = NONE if p.clustered is None else between(p.clustered)
         versus = [NONE] * 3 if p.versus is None else [str(p.versus.wins), str(p.versus.losses), f"{p.versus.p:.2g}"]
         adjusted = NONE if p.p_holm is None else f"{p.p_holm:.2g}"
-        numbers = [str(v) for v in (p.shots, p.steps, p.n, p.errors, p.successes)]
+        steps = f"none; reference {p.steps}" if p.level else str(p.steps)
+        numbers = [str(p.shots), steps, *(str(v) for v in (p.n, p.errors, p.successes))]
         rates = [percent(p.success), between(p.wilson), clustered]
         return [named(p.method, settings), *numbers, *rates, *versus, adjusted]
 

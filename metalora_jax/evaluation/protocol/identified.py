@@ -1,0 +1,146 @@
+"""Arms that take no gradient step: a map of the base's commands is fitted to the demonstrations, in closed form.
+
+Everything else is as for the other arms: the same demonstrations, all of their frames, and the same starts. The base
+is not adapted, and acts through the map (see `adaptation.identification`). Such an arm has no random start: it runs
+with one meta-seed, and its one result is a level that curves over gradient steps are held against.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from metalora_jax.adaptation import identification
+from metalora_jax.adaptation.base import Base
+from metalora_jax.adaptation.identification import LINEAR, YAW, ActionMap
+from metalora_jax.adaptation.learner import Learner, learner
+from metalora_jax.adaptation.prediction import BATCH, predict
+from metalora_jax.adapters import Placement
+from metalora_jax.data.frames import rows_and_labels
+from metalora_jax.envs.world import World
+from metalora_jax.evaluation.protocol.arms import Choice
+from metalora_jax.evaluation.protocol.few_shot import Cell, DataSet
+from metalora_jax.training.meta_train import relabel_of
+from metalora_jax.trees import index
+from metalora_jax.types import ActionChunk, Demo
+
+RIDGE = "ridge"  # what `search` calls the strengths of regularisation to choose from
+NO_STEPS = "no_steps"  # the budget of such an arm, where others have one for few steps and one for many
+FEW_VALUES = 3  # open, closed, and neither
+SAMPLES = 4  # draws of noise; their mean is what the base would command
+
+
+class Identifier(NamedTuple):
+    """One such arm."""
+
+    name: str
+    kind: str  # one of `identification.KINDS`
+    meta_seed: int  # the comparison's first
+    base: Base
+    learner: Learner  # the base as it is
+    moved: tuple[int, ...]  # dimensions of a command that `linear` maps
+    predicted: dict[Any, tuple[np.ndarray, float]]  # chunks and seconds by demonstrations: no condition changes them
+    placement: Placement = ()
+    data: str | None = ""  # nothing is learned before the demonstrations are seen
+
+    @property
+    def fingerprint(self) -> str:
+        """What stands for a start in the run's provenance."""
+        return f"identified {self.kind}"
+
+
+class Fitted(NamedTuple):
+    """What comes of a cell's demonstrations."""
+
+    action_map: ActionMap
+    seconds: float  # wall clock, without compilation [s]
+    loss: float  # squared error on the demonstrations, in squares of the base's standard deviations
+
+
+def make(name: str, kind: str, base: Base, meta_seed: int, moved: Sequence[int]) -> Identifier:
+    """The arm `name`; see `moved_dimensions`."""
+    return Identifier(name, kind, meta_seed, base, learner(base, (), jax.random.key(0)), tuple(moved), {})
+
+
+def moved_dimensions(where: World) -> tuple[int, ...]:
+    """What of a command is continuous: all joints; of displacements, all but the gripper, the last."""
+    return tuple(range(where.action_dim if where.joints else where.action_dim - 1))
+
+
+def continuous(demos: Sequence[Demo]) -> tuple[int, ...]:
+    """The same where only demonstrations are known: all but a gripper, the last, that is told few values."""
+    width = demos[0].actions.shape[1]
+    told = np.unique(np.concatenate([demo.actions[:, -1] for demo in demos]))
+    return tuple(range(width if len(told) > FEW_VALUES else width - 1))
+
+
+def check_kind(kind: str, name: str, where: World) -> None:
+    """Refuses to look for a turn of the hand's axes where commands have none.
+
+    Raises:
+      ValueError: the message names the arm.
+    """
+    if kind == YAW and where.joints:
+        raise ValueError(
+            f"arms.{name}: joint targets are not turned by a yaw; leave the arm out, or identify {LINEAR!r}"
+        )
+
+
+def fit(arm: Identifier, choices: Mapping[str, Choice], cell: Cell, data: DataSet) -> Fitted:
+    """Fits the arm's map to the support demonstrations of a cell.
+
+    Args:
+      arm: which.
+      choices: for `linear`, the one strength of regularisation, see `identification.fit_linear`.
+      cell: whose demonstrations, under whose condition.
+      data: the cell's split.
+
+    Raises:
+      ValueError: they do not determine the map; the message names the task and the demonstrations.
+    """
+    rows, target = rows_and_labels(data.frames, cell.task, cell.demos, relabel_of(cell.condition))
+    predicted, seconds = _predicted(arm, cell, rows, target, data)
+    statistics, began = arm.base.statistics, time.perf_counter()
+    pairs = predicted, arm.base.preprocessor.commands(np.asarray(target.actions)), np.asarray(target.is_pad)
+    try:
+        if arm.kind == YAW:
+            found = identification.fit_yaw(*pairs)
+        else:
+            [ridge] = [choice.learning_rate for choice in choices.values()]
+            mean, std = np.asarray(statistics.action_mean), np.asarray(statistics.action_std)
+            found = identification.fit_linear(*pairs, ridge=ridge, mean=mean, std=std, moved=arm.moved)
+    except ValueError as error:
+        raise ValueError(f"{arm.name} on demonstrations {cell.demos} of {cell.task}: {error}") from None
+    seconds += time.perf_counter() - began
+    return Fitted(found, seconds, identification.residual(found, *pairs, np.asarray(statistics.action_std)))
+
+
+def error(arm: Identifier, fitted: ActionMap, cell: Cell, data: DataSet) -> float:
+    """As `Fitted.loss`, on the demonstrations of the cell that the map was not fitted to."""
+    rows, target = rows_and_labels(data.frames, cell.task, cell.query, relabel_of(cell.condition))
+    predicted, _ = _predicted(arm, cell._replace(demos=cell.query), rows, target, data)
+    demonstrated = arm.base.preprocessor.commands(np.asarray(target.actions))
+    std = np.asarray(arm.base.statistics.action_std)
+    return identification.residual(fitted, predicted, demonstrated, np.asarray(target.is_pad), std)
+
+
+def _predicted(
+    arm: Identifier, cell: Cell, rows: np.ndarray, target: ActionChunk, data: DataSet
+) -> tuple[np.ndarray, float]:
+    """What the base would command (N, chunk, D) on all frames of `cell.demos`, and how long it took to ask."""
+    key = data.digest, cell.task, cell.demos
+    if key not in arm.predicted:
+        frozen = data.frozen_outputs[arm.learner.stage]
+
+        def ask(chosen: slice) -> np.ndarray:
+            made = predict(arm.base, arm.learner, frozen, index(target, chosen), rows=rows[chosen], samples=SAMPLES)
+            return made.samples.mean(axis=0)
+
+        if len(rows) > BATCH and not arm.predicted:
+            ask(slice(0, BATCH))  # compiles
+        began = time.perf_counter()
+        made = ask(slice(None))
+        arm.predicted[key] = made, time.perf_counter() - began
+    return arm.predicted[key]
