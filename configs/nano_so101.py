@@ -60,8 +60,8 @@ def get_config() -> ConfigDict:
     config.shift = 0
     config.brightness = 0.1
     config.learning_rate = 2e-3
-    config.opening = 0.5
-    config.steps = 4500
+    config.opening = 0.25
+    config.steps = 3000
     config.warmup = 200
     config.weight_decay = 1e-3
     config.checkpoint_every = 250

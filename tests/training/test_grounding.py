@@ -102,7 +102,7 @@ def test_beside_acting_both_gradients_add_up_where_both_learn():
         return {"w": batch * params["w"]}, {"loss": 5.0}
 
     def seeing(params, lesson, key):
-        return {"policy": {"w": lesson + params["policy"]["w"]}, "pointers": params["pointers"]}, {"loss": 7.0, "x": 1.0}
+        return {"policy": {"w": lesson + params["policy"]["w"]}, "pointers": params["pointers"]}, {"loss": 7.0}
 
     params = {"policy": {"w": jnp.array(2.0)}, "pointers": jnp.array(4.0)}
     both = grounding.beside(acting, seeing)
