@@ -33,27 +33,36 @@ def doubts(demos: Sequence[Demo], statistics: Statistics | None = None) -> list[
 
 
 def _units(states: Sequence[np.ndarray], actions: Sequence[np.ndarray]) -> Iterator[str]:
-    """Joints that range far less or far more than they are told to, although they follow."""
+    """Joints that range far less or far more than they are told to, although they follow, and most others as far.
+
+    Where most do not, state and action are two kinds of quantity, such as a pose and a displacement.
+    """
     if states[0].shape[1] != actions[0].shape[1]:
         return
     known = convention.find(states, actions, None, gripper_dimensions((), actions[0].shape[1]))
+    every: dict[int, dict[int, float]] = {}  # joint -> demonstration -> factor
     for pair in known.arm:
         if pair.relative or pair.gripper or pair.state != pair.action:
             continue
-        factors = {}
         for number, (state, action) in enumerate(zip(states, actions, strict=True)):
             own, told = state[:, [pair.state]], action[:, [pair.action]]
             follows = max(float(signals.correlation(*signals.shifted(told, own, lag))[0, 0]) for lag in (0, 1, 2))
             extents = [float(np.subtract(*np.quantile(values, (0.95, 0.05)))) for values in (own, told)]
             if follows > FOLLOWS and min(extents) > 0:
-                factors[number] = extents[0] / extents[1]
-        odd = [number for number, factor in factors.items() if not 1 / OTHER_UNIT < factor < OTHER_UNIT]
-        if odd:
-            factor = float(np.median([factors[number] for number in odd]))
-            yield (
-                f"state dimension {pair.state} ranges {factor:.2g} times as far as its command{_where(odd, states)}"
-                f"{_unit(factor)}: bring both into one unit"
-            )
+                every.setdefault(pair.state, {})[number] = extents[0] / extents[1]
+    odd = {
+        joint: wrong
+        for joint, factors in every.items()
+        if (wrong := [number for number, factor in factors.items() if not 1 / OTHER_UNIT < factor < OTHER_UNIT])
+    }
+    if 2 * len(odd) > len(every):
+        return
+    for joint, numbers in odd.items():
+        factor = float(np.median([every[joint][number] for number in numbers]))
+        yield (
+            f"state dimension {joint} ranges {factor:.2g} times as far as its command{_where(numbers, states)}"
+            f"{_unit(factor)}: bring both into one unit"
+        )
 
 
 def _unit(factor: float) -> str:

@@ -173,6 +173,10 @@ def test_one_joint_in_radians_among_degrees():
     assert "action dimension 1 varies" in both
 
 
+def test_a_state_of_another_kind_than_its_commands_is_in_no_other_unit():
+    assert said(changed(followed(), actions=range(3), factor=1 / 60), statistics=None) == ""
+
+
 def test_a_joint_that_is_mirrored_in_half_of_the_demonstrations():
     flipped = changed(followed(), [0], factor=-1)
     assert (
