@@ -289,7 +289,7 @@ def test_a_comparison_says_everything_that_it_was_read_from(config):
         ("protocol.search_widenings", -1, r"protocol\.search_widenings is -1; it must not be negative"),
         ("search.ridge", (), r"search\.ridge names no strength of regularisation for the arm 'identify_linear'"),
         ("arms.identify_linear.identify", "pitch", "nothing identifies 'pitch'; choose yaw or linear"),
-        ("report.reference", "identify_linear", "takes no gradient steps; choose one that does"),
+        ("report.reference", "identify_linear", "takes no gradient steps; choose an arm that does"),
         ("report.steps", 7, r"report\.steps: 7 is not in protocol\.steps"),
         ("arms.meta.seed", 77, r"arms\.meta\.base and \.seed are the comparison's"),
         ("arms.meta.outer.learning_rate", -1.0, r"outer\.learning_rate is -1\.0; it must be positive"),

@@ -78,10 +78,10 @@ def test_missing_and_unknown_fields_are_named():
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Episode)])
-def test_a_line_may_leave_out_the_fields_of_controls_and_no_others(name):
+def test_a_line_may_leave_out_the_fields_of_controls_and_maps_and_no_others(name):
     fields = json.loads(records.to_line(EPISODE))
     value = fields.pop(name)
-    if name in ("adapted_to", "told", "altered"):
+    if name in ("adapted_to", "told", "altered", "identified"):
         assert value is None
         assert records.from_line(json.dumps(fields)) == EPISODE
     else:
