@@ -104,7 +104,11 @@ def main(_: list[str]) -> None:
     demos, robot = _demonstrations() if _DEMOS.value else ({}, Embodiment())
     every = [demo for recorded in demos.values() for demo in recorded]
     base, source = bases.convert(
-        *(_POLICY.value, every, _TOKENIZER.value, dataclasses.replace(robot, cameras=None), _ABSOLUTE.value),
+        _POLICY.value,
+        every,
+        _TOKENIZER.value,
+        dataclasses.replace(robot, cameras=None),
+        _ABSOLUTE.value,
         param_dtype=_DTYPE.value,
     )
     base = _with_cameras(base, robot.cameras)

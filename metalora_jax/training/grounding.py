@@ -115,13 +115,12 @@ def named(instructions: Sequence[str], things: Sequence[str]) -> np.ndarray:
     Raises:
       ValueError: an instruction names nothing.
     """
-    found = [sorted((k for k, thing in enumerate(things) if thing in said), key=lambda k: said.index(things[k]))
-             for said in instructions]  # fmt: skip
+    found = [sorted((said.index(thing), k) for k, thing in enumerate(things) if thing in said) for said in instructions]
     for said, numbers in zip(instructions, found, strict=True):
         if not numbers:
             raise ValueError(f"grounding: the instruction {said!r} names none of {', '.join(things)}; leave it out")
     most = max(map(len, found))
-    return np.array([numbers + [-1] * (most - len(numbers)) for numbers in found])
+    return np.array([[k for _, k in numbers] + [-1] * (most - len(numbers)) for numbers in found])
 
 
 def lessons(
