@@ -9,7 +9,8 @@ import tempfile
 # Before the first import of JAX. `JAX_PLATFORMS=cuda pytest -m gpu` overrides it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile much and run little. The user's own flags come last: there they win.
-os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}".strip()
+_QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = f"{_QUICK} {os.environ.get('XLA_FLAGS', '')}".strip()
 # What one test, worker or child process of this run has compiled, the next one finds; nothing outlives the run.
 if _FIRST := "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["METALORA_CACHE"] = tempfile.mkdtemp(prefix="metalora_jax_tests_")

@@ -19,7 +19,7 @@ SIZE = 48  # [px]
 _UPPER, _FORE, _HAND = 0.12, 0.13, 0.09  # [m] lengths of the arm
 _FINE = 120  # [Hz] of the simulation
 _TICK = 360 / 4096  # [degrees] of the encoders
-_PIXELS = np.stack(np.meshgrid(np.arange(SIZE), np.arange(SIZE)), axis=-1).reshape(-1, 2).astype(np.float32)  # (x, y)
+_AXIS = np.arange(SIZE, dtype=np.float32)
 
 
 class Kind(NamedTuple):
@@ -220,13 +220,19 @@ def _seen(places: np.ndarray) -> np.ndarray:
 
 
 def _stroke(images: np.ndarray, a: np.ndarray, b: np.ndarray, wide: float, colour: tuple[int, int, int]) -> None:
-    a, b = a.astype(np.float32)[:, None], b.astype(np.float32)[:, None]
-    way = b - a
-    along = ((_PIXELS - a) * way).sum(-1) / np.maximum((way**2).sum(-1), 1e-6)
-    off = _PIXELS - a - np.clip(along, 0, 1)[..., None] * way
-    images[((off**2).sum(-1) < wide**2).reshape(len(images), SIZE, SIZE)] = colour
+    (x, y), (across, down) = _planes(a), _planes(b - a)
+    right, below = _AXIS - x, _AXIS[:, None] - y  # from `a` to each column and row
+    along = (right * across + below * down) / np.maximum(across**2 + down**2, 1e-6)
+    np.clip(along, 0, 1, out=along)
+    images[(right - along * across) ** 2 + (below - along * down) ** 2 < wide**2] = colour
 
 
 def _dot(images: np.ndarray, at: np.ndarray, wide: float, colour: tuple[int, int, int]) -> None:
-    inside = np.abs(_PIXELS - at.astype(np.float32)[:, None]).max(-1) < wide
-    images[inside.reshape(len(images), SIZE, SIZE)] = colour
+    x, y = _planes(at)
+    images[(np.abs(_AXIS - x) < wide) & (np.abs(_AXIS[:, None] - y) < wide)] = colour
+
+
+def _planes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points (n, 2) -> x and y, each (n, 1, 1)."""
+    x, y = points.astype(np.float32).T[..., None, None]
+    return x, y
