@@ -10,7 +10,7 @@ from absl import logging
 
 from metalora_jax.data import libero_hdf5
 from metalora_jax.envs import libero_files
-from metalora_jax.envs.conditions import ConditionRange
+from metalora_jax.envs.conditions import Condition, ConditionRange
 from metalora_jax.envs.experts import record_whole
 from metalora_jax.envs.world import Traced, check_shift, world
 from metalora_jax.fields import check_positive, each, from_fields
@@ -29,6 +29,13 @@ class RecordingJob(NamedTuple):
     image_size: int  # [px]
     conditions: ConditionRange = ConditionRange()  # every demonstration draws its own from these, by its seed
     simulator: Mapping[str, Any] = {}
+    condition: Condition | None = None  # of all demonstrations, in place of draws
+
+    def of(self, seed: int) -> Condition:
+        """The condition of a demonstration."""
+        if self.condition is not None:
+            return self.condition
+        return self.conditions.sample(np.random.default_rng(seed), "train")
 
 
 class Recorded(NamedTuple):
@@ -52,7 +59,9 @@ class Part(NamedTuple):
     suite: str | None = None
     folder: str | None = None  # of another part, to be written to; None: one of the part's own name
     conditions: ConditionRange = ConditionRange()  # domain randomisation
-    apart: int = 0  # between the first seeds of two tasks; 0: all tasks are recorded from the same starts
+    apart: int = 0  # between the first seeds of two files; 0: all tasks are recorded from the same starts
+    robots: int = 0  # files of each task, `<task>@<robot>`: all demonstrations of a robot share one of `conditions`
+    split: str = "train"  # of `conditions`, which robots are drawn from: "train", "validation" or "test"
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "Part":
@@ -60,6 +69,10 @@ class Part(NamedTuple):
         self = from_fields(cls, fields, "parts", {"conditions": ConditionRange.from_config})
         if bool(self.tasks) == (self.suite is not None):
             raise ValueError("each of `parts` names its tasks, or a suite: set exactly one of the two")
+        if self.split != "train" and not self.robots:
+            raise ValueError(f"parts: split {self.split!r} is of the robots, and there are none; set robots")
+        if self.robots and self.conditions == ConditionRange():
+            raise ValueError("parts: robots differ in their conditions, and there are none; set conditions")
         return self
 
 
@@ -89,7 +102,7 @@ class Collection(NamedTuple):
         return [
             RecordingJob(
                 task,
-                Path(self.directory, part.folder or name, f"{task}_demo.hdf5"),
+                Path(self.directory, part.folder or name, f"{called}_demo.hdf5"),
                 part.demos,
                 part.first_seed + part.apart * index,
                 part.noise,
@@ -97,10 +110,25 @@ class Collection(NamedTuple):
                 self.image_size,
                 part.conditions,
                 self.simulator,
+                condition,
             )
             for name, part in self.parts.items()
-            for index, task in enumerate(part.tasks or libero_files.suite_tasks(str(part.suite)))
+            for index, (task, called, condition) in enumerate(_files(part))
         ]
+
+
+def robot(part: Part, number: int) -> Condition:
+    """The condition of one of a part's robots, the same for all tasks."""
+    return part.conditions.sample(np.random.default_rng([part.first_seed, number]), part.split)
+
+
+def _files(part: Part) -> Iterator[tuple[str, str, Condition | None]]:
+    """Task, name and shared condition of each file."""
+    tasks = part.tasks or tuple(libero_files.suite_tasks(str(part.suite)))
+    if not part.robots:
+        yield from ((task, task, None) for task in tasks)
+    for number in range(part.robots):
+        yield from ((task, f"{task}@{number}", robot(part, number)) for task in tasks)
 
 
 def record_file(job: RecordingJob) -> Recorded:
@@ -116,7 +144,7 @@ def record_file(job: RecordingJob) -> Recorded:
     limits = known.joint_limits
     with known.open(job.task, known.cameras, job.image_size, **job.simulator) as env:
         while len(recordings) < job.demos:
-            condition = job.conditions.sample(np.random.default_rng(seed), "train")
+            condition = job.of(seed)
             recording = record_whole(env, seed, condition, job.noise, steps, limits=limits)
             if recording is not None:
                 recordings.append(recording)
@@ -185,6 +213,8 @@ def check_recorded(job: RecordingJob) -> None:
         raise ValueError(
             f"{job.path} was recorded with simulator {simulator}, the config has {job.simulator}; {remedy}"
         )
+    if job.condition is not None and any(Condition.from_json(each) != job.condition for each in known["conditions"]):
+        raise ValueError(f"{job.path} was recorded on another robot than the config draws; {remedy}")
     if (first := min(known.get("seeds") or [job.first_seed])) < job.first_seed:
         raise ValueError(f"{job.path} was recorded from seed {first}, the config has {job.first_seed}; {remedy}")
 

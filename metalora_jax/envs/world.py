@@ -157,6 +157,11 @@ def check_shift(shift: Condition | ConditionRange | None, name: str, where: Worl
         )
 
 
+def played(task: str) -> str:
+    """A task's name without what follows an `@`: the robot, or the copy, that its demonstrations are of."""
+    return task.partition("@")[0]
+
+
 def world(name: str) -> World:
     """One of WORLDS; its package is imported when a task is opened.
 

@@ -39,7 +39,6 @@ from metalora_jax.evaluation.reports import provenance
 from metalora_jax.machine.progress import progress
 from metalora_jax.policies.policy import Stage
 from metalora_jax.training import checkpoint
-from metalora_jax.training.meta_train import relabel_of
 from metalora_jax.types import Demo, PyTree
 
 __all__ = ["RECORDS", "run", "write_report"]
@@ -191,7 +190,7 @@ class _Judge:
             )
 
     def _query(self, cell: Cell) -> Query:
-        frames, relabel = self._test.frames, relabel_of(cell.condition)
+        frames, relabel = self._test.frames, cell.relabel
         episodes = cell.query[: self._protocol.episodes]
         rows, labels, demo, moments = [], [], [], []
         for number, i in enumerate(episodes):
@@ -207,7 +206,7 @@ class _Judge:
         return Query(seen, np.concatenate(rows), episodes, tuple(self._demo(cell, i) for i in episodes))
 
     def _demo(self, cell: Cell, i: int) -> Demo:
-        demo, relabel = self._demos[cell.task][i], relabel_of(cell.condition)
+        demo, relabel = self._demos[cell.task][i], cell.relabel
         return demo if relabel is None else demo._replace(actions=relabel(demo.actions))
 
     def _wrong(self, cell: Cell) -> str:

@@ -8,9 +8,11 @@ from absl import logging
 from metalora_jax import trees
 from metalora_jax.data.config import DataConfig, read_demos, unpictured
 from metalora_jax.data.tasks import Splits, check_disjoint
-from metalora_jax.envs.world import World
+from metalora_jax.envs.conditions import Condition
+from metalora_jax.envs.world import World, played
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.protocol.few_shot import Protocol
+from metalora_jax.evaluation.protocol.recorded import conditions
 from metalora_jax.machine.progress import progress
 from metalora_jax.training.augmentation import other_texts
 
@@ -29,14 +31,14 @@ def check_splits(comparison: Comparison, where: World) -> None:
     learned = {task for recipe in trained for task in recipe.data.tasks}
     learned |= {*protocol.retention_tasks, *(comparison.replay.tasks if comparison.replay else ())}
     splits = Splits(tuple(sorted(learned)), tuple(comparison.validation.tasks), tuple(comparison.test.tasks))
-    instructions = {task: where.instruction(task) for tasks in splits for task in tasks}
+    instructions = {task: where.instruction(played(task)) for tasks in splits for task in tasks}
     if protocol.distribution == "tasks":
         others: dict[str, tuple[str, ...]] = {}
         for recipe in trained:
             words = recipe.data.tasks, recipe.data.cameras, recipe.symmetries, recipe.paraphrases
             for task, texts in other_texts(*words, where.instruction).items():
                 others[task] = others.get(task, ()) + texts
-        labels = {task: _labels(where.facts(task), protocol) for task in instructions}
+        labels = {task: _labels(where.facts(played(task)), protocol) for task in instructions}
         check_disjoint(splits, instructions, others, labels)
 
 
@@ -64,6 +66,22 @@ def check_outcomes(errors: Sequence[str | None], log: str) -> None:
         f"every one of {len(errors)} episodes ended by an error, {count} of them by: {commonest}. Nothing was "
         f"measured: mend it, and run them again in a new work directory ({log} holds them as failures)"
     )
+
+
+def check_recorded(comparison: Comparison) -> None:
+    """Checks that no robot that is tested on was learned from, or used to choose rates.
+
+    Raises:
+      ValueError: one was; or a file does not say what it was recorded under, see `recorded.conditions`.
+    """
+    sections = [("test", comparison.test), ("validation", comparison.validation)]
+    sections += [(f"arms.{name}.data", recipe.data) for name, recipe in comparison.trained.items()]
+    owners: dict[Condition, str] = {}
+    for section, part in sections:
+        for condition in set(conditions(part).values()) - {Condition()}:
+            owner = owners.setdefault(condition, section)
+            if owner != section and not (owner.startswith("arms.") and section.startswith("arms.")):
+                raise ValueError(f"{owner} and {section} share a robot, {condition.to_json()}: record on others")
 
 
 def check_demos(parts: Sequence[DataConfig]) -> None:

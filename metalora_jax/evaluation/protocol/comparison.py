@@ -105,6 +105,7 @@ class Comparison(NamedTuple):
         None  # further ways to train an arm, of which validation chooses, see `alternatives`
     )
     grid: Grid | None = None  # where the arms came from, see `grid.expand`
+    recorded: bool = False  # each task's demonstrations were recorded under one condition, which its episodes share
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Comparison":
@@ -145,6 +146,7 @@ class Comparison(NamedTuple):
     def to_json(self) -> dict[str, Any]:
         """The config, with the defaults of what it left out; sections that it does not have are left out."""
         written = {name: to_fields(value) for name, value in self._asdict().items()}
+        written["recorded"] = True if self.recorded else None
         return {name: value for name, value in written.items() if value is not None or name == "conditions"}
 
     @property
@@ -228,6 +230,16 @@ def _check(self: Comparison) -> None:
         )
     if self.offline and self.protocol.search_episodes:
         raise ValueError("protocol.search_episodes needs a simulator: without one the loss decides; set it to 0")
+    if self.recorded and (self.conditions or self.offline or self.protocol.distribution != "conditions"):
+        raise ValueError(
+            "with `recorded` the files of demonstrations say what they were recorded under: leave out `conditions`, "
+            'set protocol.distribution to "conditions", and have a section `control`'
+        )
+    if self.conditions is not None and (named := self.conditions.of_the_scene):
+        raise ValueError(
+            f"conditions.{named[0]} needs demonstrations that were recorded under it: record them with `robots` in the "
+            "parts of metalora collect, set `recorded`, and leave `conditions` out"
+        )
     alterations.check(self.protocol.altered, self.test.cameras, "protocol.altered")
     _check_search(self)
     if unknown := set(self.films.tasks) - set(self.test.tasks):

@@ -23,12 +23,13 @@ from metalora_jax.data.sources import embodiment as embodiments
 from metalora_jax.envs.control import Control
 from metalora_jax.envs.world import World, check_shift, world
 from metalora_jax.evaluation import rollout
-from metalora_jax.evaluation.protocol import alternatives, few_shot, identified, search
+from metalora_jax.evaluation.protocol import alternatives, few_shot, identified, recorded, search
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.protocol.checks import (
     check_apart,
     check_demos,
     check_outcomes,
+    check_recorded,
     check_replay,
     check_retention,
     check_splits,
@@ -79,6 +80,8 @@ def run(comparison: Comparison, workdir: Path, host: Host = ALONE) -> Path:
     check_logs(workdir, host)
     check_demos(comparison.data)
     check_apart(comparison)
+    if comparison.recorded:
+        check_recorded(comparison)
     if host.number:
         wait_for_first(comparison.arms, workdir)
     convert(comparison)
@@ -292,8 +295,9 @@ def data_sets(
     made = []
     for i, split in enumerate(splits):
         layout = protocol, split, frames[i].demos, comparison.conditions
+        known = recorded.conditions(parts[i]) if comparison.recorded else None
         cells = {
-            shots: few_shot.cells(*layout, shots, comparison.seed)
+            shots: few_shot.cells(*layout, shots, comparison.seed, known)
             for shots in (protocol.shots if split == "test" else protocol.shots[:1])
         }
         outputs = {stage: front[i] for stage, front in fronts.items()}

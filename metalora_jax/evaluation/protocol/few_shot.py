@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from metalora_jax.data.frames import Frames
+from metalora_jax.data.frames import Frames, Relabel
 from metalora_jax.envs.conditions import Condition, ConditionRange
+from metalora_jax.envs.world import played
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice, Snapshots
 from metalora_jax.fields import from_fields
 from metalora_jax.policies.policy import Stage
@@ -61,12 +62,23 @@ class Cell(NamedTuple):
     """One adaptation problem."""
 
     split: str
-    task: str
-    condition: Condition | None
+    task: str  # of its demonstrations; the robot that they were recorded on may follow an `@`
+    condition: Condition | None  # that its episodes run under
     shots: int
     draw: int
     demos: tuple[int, ...]  # support
     query: tuple[int, ...]  # other demonstrations, for the search's loss
+    recorded: bool = False  # under the condition; else what was recorded without one is relabelled
+
+    @property
+    def plays(self) -> str:
+        """The world's task."""
+        return played(self.task)
+
+    @property
+    def relabel(self) -> Relabel | None:
+        """How recorded actions become the condition's commands; None: they are."""
+        return None if self.recorded else relabel_of(self.condition)
 
 
 class Replayed(NamedTuple):
@@ -93,8 +105,18 @@ def cells(
     conditions: ConditionRange | None,
     shots: int,
     seed: int,
+    recorded: Mapping[str, Condition] | None = None,
 ) -> list[Cell]:
     """The cells of a split: pure in seed, and the same condition for every number of shots.
+
+    Args:
+      protocol: of the comparison.
+      split: "validation" or "test".
+      demos: of each task.
+      conditions: to draw each cell's from.
+      shots: demonstrations to adapt to.
+      seed: of conditions and demonstrations.
+      recorded: in place of `conditions`, the one that each task's demonstrations were recorded under.
 
     Raises:
       ValueError: if there are more shots than demonstrations.
@@ -107,7 +129,8 @@ def cells(
             rng = np.random.default_rng([seed, number, draw])
             order = rng.permutation(count).tolist()
             condition = None if conditions is None else conditions.sample(rng, split)
-            made.append(Cell(split, task, condition, shots, draw, tuple(order[:shots]), tuple(order[shots:])))
+            cell = Cell(split, task, condition, shots, draw, tuple(order[:shots]), tuple(order[shots:]))
+            made.append(cell if recorded is None else cell._replace(condition=recorded[task], recorded=True))
     return made
 
 
@@ -117,9 +140,9 @@ def support(cell: Cell, data: DataSet, stage: Stage, steps: int, protocol: Proto
     If earlier tasks are replayed, their frames follow those of the cell.
     """
     seed = [cell.draw, cell.shots, *cell.demos]
-    relabel, rng = relabel_of(cell.condition), np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     own = fill(
-        support_rows(data.frames, cell.task, cell.demos, relabel, steps, protocol.frames, rng),
+        support_rows(data.frames, cell.task, cell.demos, cell.relabel, steps, protocol.frames, rng),
         data.frozen_outputs[stage],
     )
     if data.replay is None:
@@ -130,9 +153,9 @@ def support(cell: Cell, data: DataSet, stage: Stage, steps: int, protocol: Proto
 
 def query(cell: Cell, number: int, data: DataSet, stage: Stage) -> Batch:
     """The frames for a search: other demonstrations of the cell's task, and as many replayed frames."""
-    relabel, rng = relabel_of(cell.condition), np.random.default_rng(number)
+    rng = np.random.default_rng(number)
     size = min(_JUDGED, sum(len(data.frames.moments[cell.task][i]) for i in cell.query))
-    own = fill(query_rows(data.frames, cell.task, cell.query, relabel, size, rng), data.frozen_outputs[stage])
+    own = fill(query_rows(data.frames, cell.task, cell.query, cell.relabel, size, rng), data.frozen_outputs[stage])
     return own if data.replay is None else behind(own, data.replay.draw[stage](rng, (size,)), axis=0)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from metalora_jax.adaptation import base as bases
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.control import Control
-from metalora_jax.envs.world import world
+from metalora_jax.envs.world import played, world
 from metalora_jax.evaluation import rollout
 from metalora_jax.evaluation.protocol import experiment, few_shot, filming
 from metalora_jax.evaluation.protocol.arms import Adaptation, Choice
@@ -52,11 +52,13 @@ def before_and_after(comparison: Comparison, workdir: Path) -> list[Path]:
         found = few_shot.adapted_at(arm, adapt, choices, cell, data, protocol, [films.steps])
         thetas = {step: theta for step, theta, _, _ in found}
         take = Rollout(
-            (cell.task, "before"), cell.condition or Condition(), start_of(cell.task, cell.draw, protocol.first_episode)
+            (cell.task, "before"),
+            cell.condition or Condition(),
+            start_of(cell.plays, cell.draw, protocol.first_episode),
         )
         takes[cell.task] = take
-        jobs.append(Job(cell.task, (), None, (take,)))
-        jobs.append(Job(cell.task, arm.placement, thetas[films.steps], (take._replace(key=(cell.task, "after")),)))
+        jobs.append(Job(cell.plays, (), None, (take,)))
+        jobs.append(Job(cell.plays, arm.placement, thetas[films.steps], (take._replace(key=(cell.task, "after")),)))
     outcomes = {o.key: o for o in rollout.run(jobs, comparison.base_directory, control, comparison.workers)}
     halves = [(takes[task], outcomes[task, "before"].commands, outcomes[task, "after"].commands) for task in todo]
     paths = [workdir / "videos" / f"{task}.mp4" for task in todo]
@@ -70,4 +72,6 @@ def before_and_after(comparison: Comparison, workdir: Path) -> list[Path]:
 
 def _film(path: Path, control: Control, task: str, halves: tuple[Rollout, np.ndarray, np.ndarray]) -> Path:
     take, before, after = halves
-    return filming.write(path, filming.panels(control, task, [("frozen base", take, before), ("adapted", take, after)]))
+    return filming.write(
+        path, filming.panels(control, played(task), [("frozen base", take, before), ("adapted", take, after)])
+    )

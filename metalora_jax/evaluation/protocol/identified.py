@@ -22,7 +22,6 @@ from metalora_jax.data.frames import rows_and_labels
 from metalora_jax.envs.world import World
 from metalora_jax.evaluation.protocol.arms import Choice
 from metalora_jax.evaluation.protocol.few_shot import Cell, DataSet
-from metalora_jax.training.meta_train import relabel_of
 from metalora_jax.trees import index
 from metalora_jax.types import ActionChunk, Demo
 
@@ -100,7 +99,7 @@ def fit(arm: Identifier, choices: Mapping[str, Choice], cell: Cell, data: DataSe
     Raises:
       ValueError: they do not determine the map; the message names the task and the demonstrations.
     """
-    rows, target = rows_and_labels(data.frames, cell.task, cell.demos, relabel_of(cell.condition))
+    rows, target = rows_and_labels(data.frames, cell.task, cell.demos, cell.relabel)
     predicted, seconds = _predicted(arm, cell, rows, target, data)
     statistics, began = arm.base.statistics, time.perf_counter()
     pairs = predicted, arm.base.preprocessor.commands(np.asarray(target.actions)), np.asarray(target.is_pad)
@@ -119,7 +118,7 @@ def fit(arm: Identifier, choices: Mapping[str, Choice], cell: Cell, data: DataSe
 
 def error(arm: Identifier, fitted: ActionMap, cell: Cell, data: DataSet) -> float:
     """As `Fitted.loss`, on the demonstrations of the cell that the map was not fitted to."""
-    rows, target = rows_and_labels(data.frames, cell.task, cell.query, relabel_of(cell.condition))
+    rows, target = rows_and_labels(data.frames, cell.task, cell.query, cell.relabel)
     predicted, _ = _predicted(arm, cell._replace(demos=cell.query), rows, target, data)
     demonstrated = arm.base.preprocessor.commands(np.asarray(target.actions))
     std = np.asarray(arm.base.statistics.action_std)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 
 from metalora_jax.envs.conditions import Condition
-from metalora_jax.envs.world import World
+from metalora_jax.envs.world import World, played
 from metalora_jax.evaluation import alterations
 from metalora_jax.evaluation.protocol import few_shot, identified
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
@@ -170,13 +170,13 @@ def record_job(record: Episode) -> Job:
 
 def _own(cell: Cell, step: int, protocol: Protocol, where: World) -> list[Episode]:
     """What the cell asks for: its task under its condition."""
-    records = _episodes(cell.task, cell.condition or Condition(), cell, protocol, where)
+    records = _episodes(cell.plays, cell.condition or Condition(), cell, protocol, where)
     return [dataclasses.replace(record, split=cell.split, steps=step) for record in records]
 
 
 def _earlier(cell: Cell, number: int, step: int, protocol: Protocol, where: World) -> list[Episode]:
     """Retention: an earlier task, without a shift. Under new conditions that is the cell's own task."""
-    task = protocol.retention_tasks[number % len(protocol.retention_tasks)] if protocol.retention_tasks else cell.task
+    task = protocol.retention_tasks[number % len(protocol.retention_tasks)] if protocol.retention_tasks else cell.plays
     adapted_to = None if task == cell.task else cell.task
     records = _episodes(task, Condition(), cell, protocol, where)
     return [dataclasses.replace(record, split=RETENTION, steps=step, adapted_to=adapted_to) for record in records]
@@ -184,7 +184,7 @@ def _earlier(cell: Cell, number: int, step: int, protocol: Protocol, where: Worl
 
 def _misled(cell: Cell, step: int, test: DataSet, protocol: Protocol, where: World) -> list[Episode]:
     """The wrong-instruction control: as `_own`, told the next task's instruction that differs."""
-    wrong = other_words(cell.task, sorted(test.frames.demos), where)
+    wrong = other_words(cell.plays, _played(test), where)
     if wrong is None:
         raise ValueError(
             "protocol.instruction_steps needs two test tasks with different instructions; set it to 0 or add a task"
@@ -194,13 +194,17 @@ def _misled(cell: Cell, step: int, test: DataSet, protocol: Protocol, where: Wor
 
 def _altered(cell: Cell, step: int, test: DataSet, protocol: Protocol, where: World) -> list[Episode]:
     """What the policy uses: as `_own`, with one of its inputs replaced."""
-    wrong = other_words(cell.task, sorted(test.frames.demos), where)
+    wrong = other_words(cell.plays, _played(test), where)
     return [
         altered
         for record in _own(cell, step, protocol, where)
         for name in protocol.altered
         if (altered := with_input(record, name, wrong)) is not None
     ]
+
+
+def _played(test: DataSet) -> list[str]:
+    return sorted({played(task) for task in test.frames.demos})
 
 
 def other_words(task: str, tasks: Sequence[str], where: World) -> str | None:

@@ -152,11 +152,11 @@ def check_starts(validation: Sequence[Cell], test: Sequence[Cell], protocol: Pro
       ValueError: if one does, where a world has few starts.
     """
     tested = {
-        (cell.task, start) for cell in test for start in _starts(cell, cell.draw, protocol.episodes, protocol, where)
+        (cell.plays, start) for cell in test for start in _starts(cell, cell.draw, protocol.episodes, protocol, where)
     }
     for cell in validation:
         for start in _starts(cell, FIRST_DRAW + cell.draw, protocol.search_episodes, protocol, where):
-            if (cell.task, start) in tested:
+            if (cell.plays, start) in tested:
                 raise ValueError(
                     f"validation and test would both start episode {start} of {cell.task}: choose other validation "
                     "tasks, or set protocol.search_episodes to 0"
@@ -165,7 +165,7 @@ def check_starts(validation: Sequence[Cell], test: Sequence[Cell], protocol: Pro
 
 def _starts(cell: Cell, draw: int, count: int, protocol: Protocol, where: World) -> list[int]:
     first = protocol.first_episode
-    return [where.episode_start(cell.task, draw, number) for number in range(first, first + count)]
+    return [where.episode_start(cell.plays, draw, number) for number in range(first, first + count)]
 
 
 def _wanted(arm: AnyArm, how: Search, known: Mapping[str, Sequence[Tried]]) -> Iterator[_Todo]:
@@ -270,7 +270,7 @@ def _mapped(i: int, each: _Todo, arm: Identifier, cell: Cell, how: Search) -> _O
     found = identified.fit(arm, {each.budget: each.choice}, cell, how.validation)
     loss = identified.error(arm, found.action_map, cell, how.validation)
     rollouts = _rollouts(i, cell, how)
-    jobs = [Job(cell.task, arm.placement, None, rollouts, action_map=found.action_map)] if rollouts else []
+    jobs = [Job(cell.plays, arm.placement, None, rollouts, action_map=found.action_map)] if rollouts else []
     return _OnCell(loss, True, jobs)
 
 
@@ -282,7 +282,7 @@ def _stepped(i: int, each: _Todo, arm: Arm, number: int, cell: Cell, how: Search
     query = few_shot.query(cell, number, data, arm.learner.stage)
     loss = float(np.mean([_judged_loss(arm.learner, thetas[step], query) for step in steps]))
     rollouts = _rollouts(i, cell, how)
-    jobs = [Job(cell.task, arm.placement, thetas[step], rollouts) for step in steps] if rollouts else []
+    jobs = [Job(cell.plays, arm.placement, thetas[step], rollouts) for step in steps] if rollouts else []
     return _OnCell(loss, moved(arm.meta_params["theta"], thetas[max(steps)]), jobs)
 
 
