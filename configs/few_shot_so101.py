@@ -40,12 +40,12 @@ def get_config() -> ConfigDict:
         identify_linear=dict(identify="linear"),
     )
     config.search = dict(learned=(0.3, 1.0, 3.0), sgd=(0.3, 1.0), adam=(0.001, 0.003, 0.01), ridge=(0.01, 0.03, 0.1))
-    config.validation = data("validation", tasks[::3], 4, 3)
-    config.test = data("test", tasks, 2, 6)
+    config.validation = data("validation", tasks[::3], 4, 4)
+    config.test = data("test", tasks, 2, 4)
     config.protocol = common.protocol(
         distribution="conditions",
         steps=(0, 1, 3, 10, 100),
-        shots=(1, 3, 5),
+        shots=(1, 3),
         shots_steps=(3,),
         demonstration_draws=1,
         episodes=2,

@@ -2,7 +2,7 @@
 
     metalora collect --config=configs/so101_shifted_demos.py
 
-Each robot has a calibration of its own (four joints are off by up to a dozen degrees, and their readings with them), its
+Each robot has a calibration of its own (four joints are up to a dozen degrees off, and their readings with them), its
 front camera stands up to 3 cm along each axis and 0.1 rad about each from where it should, and the light differs.
 """
 
@@ -27,9 +27,9 @@ def get_config() -> ConfigDict:
     config.parts = dict(
         train=dict(tasks=tasks, robots=24, demos=3, first_seed=300_000, apart=100, noise=0.0, conditions=shift),
         validation=dict(
-            tasks=tasks[::3], robots=4, demos=3, first_seed=400_000, apart=100, noise=0.0, conditions=shift
+            tasks=tasks[::3], robots=4, demos=4, first_seed=400_000, apart=100, noise=0.0, conditions=shift
         ),
-        test=dict(tasks=tasks, robots=2, demos=6, first_seed=500_000, apart=100, noise=0.0, conditions=shift),
+        test=dict(tasks=tasks, robots=2, demos=4, first_seed=500_000, apart=100, noise=0.0, conditions=shift),
     )
     config.parts.validation.split = "validation"
     config.parts.test.split = "test"
