@@ -76,4 +76,5 @@ _LABELS = dict(control="Domain-randomised LoRA (control)", full_expert="Full exp
 def _training(method: str, data: dict) -> dict:
     config = common.training(method, data, None)
     config.symmetries = None
+    config.batch.query_demos = 2  # there are three of each task and robot
     return config.to_dict()

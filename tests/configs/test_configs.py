@@ -17,9 +17,9 @@ from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.config import DataConfig
 from metalora_jax.data.tasks import Splits, check_disjoint
 from metalora_jax.envs import metaworld, so101
-from metalora_jax.envs.world import played
 from metalora_jax.envs.collect import Collection
 from metalora_jax.envs.metaworld import INSTRUCTIONS
+from metalora_jax.envs.world import played
 from metalora_jax.evaluation.offline.against_success import Study
 from metalora_jax.evaluation.protocol.checks import check_retention, check_splits
 from metalora_jax.evaluation.protocol.comparison import Comparison
