@@ -14,7 +14,7 @@ import pytest
 from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.lerobot_command import lerobot_command
-from metalora_jax.data import lerobot_v3
+from metalora_jax.data import lerobot_v3, libero_hdf5, sources
 from metalora_jax.data.sources.embodiment import UNKNOWN, Embodiment
 from metalora_jax.policies.smolvla.presets import preset
 from metalora_jax.types import Demo
@@ -78,6 +78,23 @@ def test_convert_records_them_and_export_hands_them_to_lerobot(directory):
     seen = [key for key, feature in config["input_features"].items() if feature["type"] == "VISUAL"]
     assert seen == ["observation.images.top", "observation.images.wrist"]
     assert peft["base_model_name_or_path"] == "../policy"
+
+
+def test_what_hdf5_does_not_say_is_told_on_the_command_line(directory):
+    [demo, *_] = sources.open(directory / "set", ("wrist", "top")).demos("lift the cube")
+    libero_hdf5.write(
+        directory / "lift_demo.hdf5", [demo._replace(images=np.asarray(demo.images[:])[:, 1:])], ("top",), "lift", {}
+    )
+    lerobot_directory.write(directory / "policy", lerobot_directory.small())
+    told = ["--policy=policy", "--demos=lift_demo.hdf5", "--output=base"]
+    said = run(directory, "convert", *told, f"--joints={','.join(JOINTS[1:])}")
+    assert "error: --joints names 5 dimensions, state has 6 in lift_demo.hdf5" in said
+    said = run(directory, "convert", *told, f"--joints={','.join(JOINTS)}", "--fps=20")
+    assert "rate:        20 frames per second\n" in said
+    found = bases.load(directory / "base").embodiment
+    assert (found.state, found.action, found.fps) == (JOINTS, JOINTS, 20.0)
+    said = run(directory, "convert", "--policy=policy", "--demos=set", "--output=other", "--fps=20")
+    assert "error: --fps=20, but set has 10 frames a second; leave it out" in said
 
 
 def test_what_the_data_do_not_say_is_asked_for_and_not_made_up():
