@@ -28,14 +28,14 @@ def _placement(name: str, b_std: float = 0.0) -> tuple[dict, ...]:
     return tuple(to_json(preset(name, b_std=b_std)))
 
 
-def _training(method: str, data: dict, b_std: float) -> dict:
+def _training(method: str, data: dict, b_std: float) -> ConfigDict:
     """As own_robot; a control's step has as many frames as support and query of the others together."""
     config = common.training(method, data, None, steps=300)
     config.placement = _placement("plan", b_std)
     config.batch.update(meta_batch=4, frames=4, query_frames=5 * 4 + 4 if method == "multitask" else 4, noise_draws=4)
     config.meta.update(inner_steps=5, micro_batch=1)
     config.symmetries = None
-    return config.to_dict()
+    return config  # not as a dict, in which fields that are None could not be set
 
 
 def get_config(dataset: str = "") -> ConfigDict:

@@ -111,7 +111,9 @@ def test_the_few_shot_recipe_reads_tasks_and_cameras_from_the_data(tmp_path):
     assert {name: type(arm).__name__ for name, arm in made.arms.items()} == dict(
         meta="Recipe", control="Recipe", lora="Fresh", head_lora="Fresh"
     )
-    assert get_config(f"{data}:cam_high").test.cameras == ("cam_high",)
+    asked = get_config(f"{data}:cam_high")
+    assert asked.test.cameras == ("cam_high",)
+    assert asked.arms.meta.data.get_type("frames") is int  # so that it can be set on the command line
     with pytest.raises(ValueError, match="name the dataset after a colon"):
         get_config()
     with pytest.raises(ValueError, match="has 2 tasks: one to learn, one to choose rates by, one to test on"):

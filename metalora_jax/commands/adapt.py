@@ -153,6 +153,7 @@ def main(_: list[str]) -> None:
         "from": start.digest,
         "demos": _DEMOS.value,
         "task": _TASK.value,
+        "instruction": demos[0].instruction,
         "cameras": cameras,
         "shots": _SHOTS.value,
         "drop": _DROP.value,

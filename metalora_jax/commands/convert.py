@@ -7,7 +7,7 @@ its own statistics: omit --demos to keep them. lerobot/smolvla_base has none tha
 the modes that the policy normalises by (mean and deviation, smallest and largest value, or quantiles).
 
 The base records the names of cameras and joints, the rate and the units of the demonstrations. Whatever it is used on
-later is held against them.
+later is held against them. Data in HDF5 name no joints, and seldom a rate: say them with --joints and --fps.
 """
 
 import dataclasses
@@ -41,6 +41,8 @@ _CAMERAS = flags.DEFINE_list(
 _KEYS = flags.DEFINE_list("keys", [], "camera=FEATURE, state=FEATURE or action=FEATURE, of a dataset with other names.")
 _DROP = flags.DEFINE_list("drop", [], "Demonstrations not to read, by the dataset's own numbers: 3,7; or task:3.")
 _SKIP_BAD = flags.DEFINE_bool("skip_bad", False, "Leave out demonstrations that cannot be used, and say which.")
+_JOINTS = flags.DEFINE_list("joints", [], "Names of the dimensions of state and action, where the data have none.")
+_FPS = flags.DEFINE_float("fps", None, "Frames per second, where the data do not say.")
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "tokenizer.json, if it is not with the policy or on the hub.")
 _ABSOLUTE = flags.DEFINE_bool(
     "absolute_actions", False, "The policy was trained on absolute actions, whatever its own statistics look like."
@@ -67,7 +69,24 @@ def _demonstrations() -> tuple[dict[str, list[Demo]], Embodiment]:
     robot, doubts = embodiments.common(robots)
     for doubt in doubts:
         logging.warning("%s", doubt)
-    return found, robot
+    return found, _told(robot, next(iter(found.values()))[0])
+
+
+def _told(robot: Embodiment, demo: Demo) -> Embodiment:
+    """With the joints and the rate that are named on the command line, which must not contradict the data."""
+    joints, fps = tuple(_JOINTS.value), _FPS.value
+    for kind, known, values in (("state", robot.state, demo.state), ("action", robot.action, demo.actions)):
+        if joints and len(joints) != values.shape[1]:
+            raise ValueError(f"--joints names {len(joints)} dimensions, {kind} has {values.shape[1]} in {_DEMOS.value}")
+        if joints and known not in (None, joints):
+            raise ValueError(f"--joints: {_DEMOS.value} calls those of {kind} {', '.join(known or ())}; leave it out")
+    if fps is not None and fps <= 0:
+        raise ValueError(f"--fps={fps:g}: expected a positive number")
+    if fps is not None and robot.fps not in (None, fps):
+        raise ValueError(f"--fps={fps:g}, but {_DEMOS.value} has {robot.fps:g} frames a second; leave it out")
+    return dataclasses.replace(
+        robot, state=joints or robot.state, action=joints or robot.action, fps=fps if fps is not None else robot.fps
+    )
 
 
 def _cameras(path: str, keys: Mapping[str, str]) -> tuple[str, ...] | None:
@@ -101,6 +120,8 @@ def main(_: list[str]) -> None:
     output = Path(_OUTPUT.value)
     if output.exists():
         raise ValueError(f"{output} exists; choose another --output")
+    if (_JOINTS.value or _FPS.value is not None) and not _DEMOS.value:
+        raise ValueError("--joints and --fps say of --demos what these do not: name --demos, or leave them out")
     demos, robot = _demonstrations() if _DEMOS.value else ({}, Embodiment())
     every = [demo for recorded in demos.values() for demo in recorded]
     base, source = bases.convert(
@@ -124,7 +145,7 @@ def main(_: list[str]) -> None:
     print(f"action:      {len(base.statistics.action_mean)} of {sizes.action}, chunks of {sizes.chunk}")
     robot = base.embodiment
     print(f"cameras:     {', '.join(robot.cameras or ()) or 'not known; name them with --cameras'}")
-    print(f"joints:      {', '.join(robot.action or ()) or 'not named in the data'}")
-    print(f"rate:        {'not known' if robot.fps is None else f'{robot.fps:g} frames per second'}")
+    print(f"joints:      {', '.join(robot.action or ()) or 'not named in the data; --joints names them'}")
+    print(f"rate:        {'not known; say it with --fps' if robot.fps is None else f'{robot.fps:g} frames per second'}")
     print(f"fingerprint: {base.fingerprint}")
     print(f"base:        {output}")

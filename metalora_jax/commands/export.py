@@ -29,9 +29,10 @@ from metalora_jax.adaptation import adapter, lerobot_policy
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.adapter import probe
 from metalora_jax.adaptation.learner import learner, zeros
-from metalora_jax.data.sources.embodiment import Embodiment
+from metalora_jax.adaptation.lerobot_command import lerobot_command
 from metalora_jax.policies import hub
 
+_SIZE = (480, 640)  # of pictures, which the plugin expects where the data do not say it; others work, after a moment
 DROWNED = 0.05  # share of what the adapter changes that rounding may take, before it is warned of
 _ADAPTER = flags.DEFINE_string("adapter", None, "Adapter directory.", required=True)
 _BASE = flags.DEFINE_string("base", None, "The base that the adapter was trained on.", required=True)
@@ -40,7 +41,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "Directory to write to.", required
 _FORMAT = flags.DEFINE_enum("format", "merged", ["merged", "peft", "lerobot_plugin"], "What to write.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "base"], "Type of merged weights.")
 _CAMERAS = flags.DEFINE_list("cameras", [], "For lerobot_plugin: cameras, in the base's order; empty: as recorded.")
-_PICTURE = flags.DEFINE_list("picture", ["480", "640"], "Height,width of the robot's pictures [px].")
+_PICTURE = flags.DEFINE_list("picture", [], "Height,width of the robot's pictures [px]; empty: those of the data.")
 _BASE_NAME = flags.DEFINE_string(
     "base_name", "", "For lerobot_plugin: the base's path from --output, or its name on the hub; empty copies the base."
 )
@@ -63,8 +64,10 @@ def main(_: list[str]) -> None:
         "action.mean": known.action_mean,
         "action.std": known.action_std,
     }
-    robot = start.embodiment
+    robot = dataclasses.replace(start.embodiment, picture=_picture() or start.embodiment.picture)
     cameras = robot.cameras
+    manifest = adapter.manifest_of(_ADAPTER.value)
+    task = ((manifest or {}).get("config") or {}).get("instruction") or "TASK"
     velocity = probe(base, learn).run
     before, exact = (np.asarray(velocity({"theta": each})) for each in (zeros(theta), theta))
     if not (changed := adapter.effect(before, exact)) > adapter.NOTHING:
@@ -75,20 +78,19 @@ def main(_: list[str]) -> None:
     print(f"effect:   the adapter changes the velocity on a fixed input by {100 * changed:.3g} % (rms)")
     if plugin:
         seen = _CAMERAS.value or list(cameras or ())
-        lerobot_policy.write(output, base, Path(_ADAPTER.value), seen, _picture(), _BASE_NAME.value)
+        lerobot_policy.write(output, base, Path(_ADAPTER.value), seen, robot.picture or _SIZE, _BASE_NAME.value)
         print(f"policy:   {output}  (cameras {', '.join(seen)}; base {_BASE_NAME.value or 'inside'})")
-        print(lerobot_command(dataclasses.replace(robot, cameras=tuple(seen)), str(output), _picture()))
+        print(lerobot_command(dataclasses.replace(robot, cameras=tuple(seen)), str(output), task))
         return
     policy = hub.local_directory(_POLICY.value)
     if _FORMAT.value == "peft":
-        manifest = adapter.manifest_of(_ADAPTER.value)
         name = _POLICY.value if policy != Path(_POLICY.value) else os.path.relpath(policy.resolve(), output.resolve())
         about = statistics, manifest, cameras
         family.export_peft(output, start.placement, theta, base.model, name, policy, *about)
         print(f"peft adapter: {output}  ({adapters.count(theta).total} parameters, base {name})")
         inside = policy == Path(_POLICY.value)  # the base is found from where lerobot runs
         where = "." if inside else str(output)
-        print(lerobot_command(robot, where, _picture(), f"cd {output} && " if inside else ""))
+        print(lerobot_command(robot, where, task, f"cd {output} && " if inside else ""))
         return
     tokenizer = _tokenizer(policy)
     dtype: Literal["float32", "base"] = "base" if _DTYPE.value == "base" else "float32"
@@ -102,34 +104,12 @@ def main(_: list[str]) -> None:
     if share > DROWNED:
         print(f"          more than {100 * DROWNED:.0f} %: the adapter is drowned in rounding; use --dtype=float32")
     print(f"policy:   {output}")
-    print(lerobot_command(robot, str(output), _picture()))
+    print(lerobot_command(robot, str(output), task))
 
 
-def lerobot_command(robot: Embodiment, path: str, picture: tuple[int, int], before: str = "") -> str:
-    """What to type to run a policy with lerobot; what data do not say of the robot stands in capitals.
-
-    lerobot takes no camera without width, height and rate; 30 pictures a second are what most cameras show, whatever
-    the rate of the commands.
-
-    Args:
-      robot: what the policy was trained on.
-      path: of the policy.
-      picture: height and width of what the cameras show [px].
-      before: commands that come first.
-    """
-    shown = f"width: {picture[1]}, height: {picture[0]}, fps: 30"
-    seen = [f"{name}: {{type: opencv, index_or_path: {i}, {shown}}}" for i, name in enumerate(robot.cameras or ())]
-    given = {"policy.path": path, "robot.type": robot.robot_type or "ROBOT", "robot.port": "PORT"}
-    given["robot.cameras"] = f"'{{{', '.join(seen) or 'CAMERAS'}}}'"
-    if robot.fps:
-        given["fps"] = f"{robot.fps:g}"
-    command = " ".join(f"--{name}={value}" for name, value in (given | {"task": "'TASK'"}).items())
-    mapped = '--rename_map=\'{"observation.images.YOURS": "observation.images.camera1"}\''
-    note = "" if seen else f"\n          the robot's names of its cameras are not recorded: add {mapped}, one for each"
-    return f"run:      {before}lerobot-rollout {command}{note}"
-
-
-def _picture() -> tuple[int, int]:
+def _picture() -> tuple[int, int] | None:
+    if not _PICTURE.value:
+        return None
     sides = [int(side) for side in _PICTURE.value if side.isdecimal()]
     if len(sides) != 2 or len(_PICTURE.value) != 2 or 0 in sides:
         raise ValueError(f"--picture={','.join(_PICTURE.value)}: expected height,width in pixels, such as 480,640")

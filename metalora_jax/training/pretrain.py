@@ -15,6 +15,7 @@ from metalora_jax.data.config import read_demos
 from metalora_jax.data.frames import Frames, rows_and_labels
 from metalora_jax.data.sources import embodiment as embodiments
 from metalora_jax.data.sources.embodiment import Embodiment
+from metalora_jax.envs.world import world
 from metalora_jax.policies import registry, stages
 from metalora_jax.policies.policy import Policy
 from metalora_jax.training.augmentation import augmented
@@ -52,13 +53,17 @@ def read(recipe: Pretraining) -> dict[str, list[Demo]]:
 def embodiment(recipe: Pretraining, demos: Sequence[Demo]) -> Embodiment:
     """The robot that recorded what `recipe` trains on, as far as all parts agree; where they do not, it is logged.
 
+    Joints and rate are those of the world where the data, such as HDF5, do not say them.
+
     Raises:
       ValueError: two parts have the same joints in another order.
     """
     robot, doubts = embodiments.common(part.embodiment for part in recipe.data.values())
     for doubt in doubts:
         logging.warning("%s", doubt)
-    return robot.measured(demos)
+    joints = tuple(f"{joint}.pos" for joint in world(recipe.control.world).joints) or None
+    fps = (recipe.control.simulator or {}).get("fps")
+    return robot.over(Embodiment(state=joints, action=joints, fps=fps and float(fps))).measured(demos)
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:

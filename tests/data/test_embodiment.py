@@ -48,7 +48,8 @@ def held(root, known, cameras=CAMERAS):
 
 
 def test_a_data_set_says_what_it_knows(known):
-    assert known == Embodiment(CAMERAS, SO100, SO100, known.state_units, known.action_units, 30.0, "so100_follower")
+    told = 30.0, "so100_follower", (8, 8)
+    assert known == Embodiment(CAMERAS, SO100, SO100, known.state_units, known.action_units, *told)
     assert known.state_units == (*["degrees or -100 to 100"] * 5, "")
     assert Embodiment.from_json(known.to_json()) == known
     assert UNKNOWN.to_json() == {}

@@ -121,6 +121,7 @@ def test_provenance_is_kept_and_the_report_is_of_the_rows_alone(finished):
     text = report.write_report(finished).read_text()
     assert "Offline error is no success rate" in text
     assert "1809.04843" in text
+    assert "carry one fingerprint" not in text  # the rivals have that of the base, and rightly
     assert "Multi-task &lt;LoRA&gt;" in text
     summary = json.loads((finished / "report" / "summary.json").read_text())
     [point] = [p for p in summary["points"] if (p["method"], p["steps"]) == ("control", 2)]

@@ -167,5 +167,5 @@ def test_the_printed_command_runs(exported, peers, lerobot_python, tmp_path):
         shape = noise_of_the_plugin(exported).shape
         noise = np.array(peers["0.6.1"].noise(seed=lerobot_robot_fake.SEED, shape=shape)["noise"], np.float32)
     seen = lerobot_robot_fake.seen(told[0][0], list(kind.cameras), len(kind.names))
-    expected = ours(exported, seen, "TASK", noise)
+    expected = ours(exported, seen, NEW, noise)
     assert error([command for _, command in told], expected, kind) < 1e-4

@@ -32,6 +32,7 @@ class Embodiment:
     action_units: tuple[str, ...] | None = None
     fps: float | None = None  # frames per second
     robot_type: str | None = None  # as lerobot calls it
+    picture: tuple[int, int] | None = None  # height and width of what every camera shows [px]
 
     @classmethod
     def from_json(cls, fields: Any) -> "Embodiment":
@@ -49,8 +50,10 @@ class Embodiment:
         return dataclasses.replace(other, **{name: value for name, value in own.items() if value is not None})
 
     def measured(self, demos: Sequence[Demo]) -> "Embodiment":
-        """With the units that the numbers of demonstrations look like; grippers are left out."""
+        """With the size of the pictures, and the units that the numbers look like; grippers are left out."""
         found: dict[str, Any] = {}
+        if demos[0].images.shape[1]:  # they may have been read without pictures
+            found["picture"] = demos[0].images.shape[2:4]
         for kind in ("state", "action"):
             values = np.concatenate([demo.state if kind == "state" else demo.actions for demo in demos])
             low, high = np.quantile(values, (0.02, 0.98), axis=0)

@@ -37,6 +37,7 @@ def ahead(result: Offline, labels: Mapping[str, str]) -> Figure:
             line = (result.errors[name].ahead / result.scale).mean(axis=1)
             axes.plot(np.arange(len(line)), line, label=labels[name], **look(name, policies))
         axes.set_xlabel("steps ahead")
+        axes.locator_params(axis="x", integer=True)
         axes.set_ylabel("error [standard deviations]")
         axes.set_ylim(bottom=0)
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

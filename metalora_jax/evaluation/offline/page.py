@@ -140,8 +140,9 @@ def _blocks(
         yield document.Bullets(said, caution=True)
     yield document.Text(verdict(result, first, labels[first]))
     yield document.Bullets([NO_SUCCESS_RATE], caution=True)
+    count = len(result.held_out)
     yield document.Text(
-        f"{len(result.held_out)} held-out episodes ({listed(request.episodes, 12)}), {len(result.demo)} frames, "
+        f"{count} held-out episode{'s' * (count != 1)} ({listed(request.episodes, 12)}), {len(result.demo)} frames, "
         f"{next(iter(result.predictions.values())).samples.shape[0]} draws of noise. {result.meaning.said[:1].upper()}"
         f"{result.meaning.said[1:]}. Every number is computed from {RECORDS}'s rows and the predictions behind them."
     )

@@ -62,7 +62,8 @@ def write_report(run_dir: Path) -> Path:
         raise RecordError(f"{run_dir}: no {RECORDS}; give the directory of a comparison without a simulator")
     config = files.read_json(run_dir / "config.json")
     settings = Settings.from_json(config.get("report", {}))
-    standing, chosen = provenance.examine(run_dir, rows, config), rates.read(run_dir)
+    stamped = [row._replace(method=BASE) if row.method in NAMES else row for row in rows]  # rivals share its inputs
+    standing, chosen = provenance.examine(run_dir, stamped, config), rates.read(run_dir)
     said = rates.cautions(chosen, config.get("protocol", {}).get("search_widenings", 0))
     standing = standing._replace(cautions=[*standing.cautions, *said])
     how = list(rates.blocks(chosen, settings, rates.starts(run_dir)))
