@@ -54,7 +54,10 @@ def trouble(backend: str, seconds: float = 60.0) -> str:
     try:
         done = subprocess.run([sys.executable, "-c", _FRAME], env=environment, capture_output=True, timeout=seconds)
     except subprocess.TimeoutExpired:
-        return f"{_NAMES[backend]} rendered no frame within {seconds:g} s; {_REMEDY}"
+        return (
+            f"{_NAMES[backend]} is installed but did not answer within {seconds:g} s: the machine may be busy, or the "
+            "driver hangs; try again, or choose another renderer, MUJOCO_GL=osmesa or egl"
+        )
     if done.returncode in (0, 3):
         return ""
     if done.returncode == 4:
