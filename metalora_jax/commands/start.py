@@ -19,6 +19,7 @@ from metalora_jax.machine import interrupts
 
 # A KeyError of ml_collections, whose text is quoted once or twice: an unknown field, and perhaps the one that is meant.
 _UNKNOWN = re.compile(r"""["'\\]*(\w+)["'\\]+n?\s*(?:Did you mean "(\w+)" instead of "\w+"\?)?["'\\]*""")
+_INTERRUPTED = "interrupted; finished work is kept, and the same command goes on from there"
 _NONE = re.compile(r"--?config\.([\w.]+)=None")
 
 
@@ -84,10 +85,15 @@ def run(
                 show()
             else:
                 main(argv)
+            return
+        except KeyboardInterrupt:
+            message = _INTERRUPTED
         except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError) as error:
             if logging.get_verbosity() >= logging.DEBUG:
                 raise
-            sys.exit(f"error: {error}  (--verbosity=1 shows where)")
+            message = f"error: {error}  (--verbosity=1 shows where)"
+        # Not in the handlers: absl would keep the traceback, and with it a renderer, until OpenGL has been shut down.
+        sys.exit(message)
 
     # Several processes share a GPU here (arms are trained side by side): none may take its memory in advance.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -99,7 +105,7 @@ def run(
     try:
         app.run(guarded, flags_parser=parse)
     except KeyboardInterrupt:
-        sys.exit("interrupted; finished work is kept, and the same command goes on from there")
+        sys.exit(_INTERRUPTED)
 
 
 def _parsed(words: Sequence[str]) -> list[str]:

@@ -4,8 +4,14 @@ import ctypes
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING, Any
 
 from absl import logging
+
+from metalora_jax.machine import interrupts
+
+if TYPE_CHECKING:
+    import mujoco
 
 _LIBRARIES = {"egl": ("libEGL.so.1",), "osmesa": ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so")}
 _NAMES = {"egl": "EGL", "osmesa": "OSMesa"}
@@ -93,6 +99,14 @@ def choose() -> str:
             logging.log_first_n(logging.INFO, "rendering with %s", 1, backend)
             return backend
     raise MissingGL(f"no {' or '.join([wanted] if wanted else ['OSMesa', 'EGL'])} library found; {_REMEDY}")
+
+
+def renderer(model: Any, size: int) -> "mujoco.Renderer":
+    """A renderer of square pictures of `size` [px]. An interrupt waits: what is half-made cannot be closed."""
+    import mujoco
+
+    with interrupts.held():
+        return mujoco.Renderer(model, size, size)
 
 
 def _egl_trouble() -> str:

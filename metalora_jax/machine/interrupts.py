@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 
 
@@ -15,6 +16,24 @@ def end_at_once() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """For what cannot be undone half-way: Ctrl-C and SIGTERM take effect at its end."""
+    if threading.current_thread() is not threading.main_thread():  # no other is interrupted
+        yield
+        return
+    came: list[int] = []
+    both = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(each, lambda number, _: came.append(number)) for each in both]
+    try:
+        yield
+    finally:
+        for each, handler in zip(both, before, strict=True):
+            signal.signal(each, handler)
+    for number in came:
+        signal.raise_signal(number)
 
 
 def install() -> None:

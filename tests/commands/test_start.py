@@ -45,6 +45,40 @@ def test_a_ctrl_c_while_modules_are_imported_says_nothing(tmp_path):
     assert done.stderr.endswith("KeyboardInterrupt\n")
 
 
+def test_an_interrupt_waits_for_what_cannot_be_undone_half_way():
+    done = []
+
+    def interrupted():
+        with interrupts.held():
+            signal.raise_signal(signal.SIGINT)
+            done.append("the rest")
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+HOLDS = """
+import atexit, sys
+from metalora_jax.commands import start
+class Renderer:
+    def __del__(self):
+        print("closed")
+def main(_):
+    renderer = Renderer()
+    raise {}
+atexit.register(print, "OpenGL is shut down")
+start.run(main)
+"""
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "ValueError('no such task')"])
+def test_what_an_error_breaks_off_is_freed_before_the_program_ends(tmp_path, error):
+    done = start("-c", HOLDS.format(error), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "closed\nOpenGL is shut down\n")
+
+
 COLLECTS = """
 import gc, signal, time
 from metalora_jax.commands import start
