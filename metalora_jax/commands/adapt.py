@@ -33,7 +33,7 @@ from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.conventions import doubts
 from metalora_jax.data import instructions, sources, support, widths
 from metalora_jax.data.augment import ImageAugmentation
-from metalora_jax.data.plausibility import refuse_idle, trimmed
+from metalora_jax.data.plausibility import left_out, refuse_idle, trimmed
 from metalora_jax.data.sources import embodiment as embodiments
 from metalora_jax.data.sources.embodiment import Embodiment
 from metalora_jax.data.support import Wanted
@@ -130,7 +130,8 @@ def main(_: list[str]) -> None:
     widths.check({demos[0].instruction: demos}, base.statistics, base.sizes)
     refuse_idle(demos, base.statistics, "leave it out, or record it again")
     if _TRIM_IDLE.value:
-        demos = [trimmed(demo, base.statistics) for demo in demos]
+        whole, demos = demos, [trimmed(demo, base.statistics) for demo in demos]
+        print(f"idle ends:      {left_out(whole, demos)}")
     robot = read.robot.measured(demos)
     found = doubts(base, demos, predictions=_CONVENTIONS.value)
     for doubt in [*embodiments.check_units(robot, known, "the adapter"), *found]:

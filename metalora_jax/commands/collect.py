@@ -36,9 +36,9 @@ def config() -> dict:
         recipe = run_path(str(recipes.folder() / "libero_demos.py"))["get_config"](_SUITE.value).to_dict()
     else:
         recipe = _CONFIG.value.to_dict()
+    check(recipe)  # it may be another command's
     for part in recipe["parts"].values():
-        for field, value in (("demos", _DEMOS.value), ("noise", _NOISE.value)):
-            part[field] = part[field] if value is None else value
+        part.update({k: v for k, v in (("demos", _DEMOS.value), ("noise", _NOISE.value)) if v is not None})
     return recipe
 
 

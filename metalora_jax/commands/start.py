@@ -4,11 +4,9 @@ import functools
 import importlib
 import json
 import logging as python_logging
-import multiprocessing
 import operator
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,16 +15,18 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from metalora_jax.commands import recipes
-from metalora_jax.machine import caches
+from metalora_jax.machine import interrupts
 
 # A KeyError of ml_collections, whose text is quoted once or twice: an unknown field, and perhaps the one that is meant.
 _UNKNOWN = re.compile(r"""["'\\]*(\w+)["'\\]+n?\s*(?:Did you mean "(\w+)" instead of "\w+"\?)?["'\\]*""")
+_INTERRUPTED = "interrupted; finished work is kept, and the same command goes on from there"
 _NONE = re.compile(r"--?config\.([\w.]+)=None")
 
 
 def launch(name: str) -> None:
     """Runs the command `metalora_jax.commands.NAME`; --help shows its documentation and its flags."""
-    module = importlib.import_module(f"{__package__}.{name}")
+    with interrupts.end_at_once():
+        module = importlib.import_module(f"{__package__}.{name}")
     for flag in flags.FLAGS.get_key_flags_for_module(module):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     sys.modules["__main__"].__doc__ = module.__doc__
@@ -49,6 +49,7 @@ def run(
     """
     if default_config is not None and not any(word.lstrip("-").split("=")[0] == "config" for word in sys.argv[1:]):
         sys.argv.insert(1, f"--config={default_config}")
+    interrupts.install()
     shown = None
     if "config" in flags.FLAGS:
         shown = flags.DEFINE_bool("print_config", False, "Print the config, overrides included, and do nothing else.")
@@ -84,28 +85,27 @@ def run(
                 show()
             else:
                 main(argv)
+            return
         except KeyboardInterrupt:
-            sys.exit("interrupted; finished work is kept, and the same command goes on from there")
+            message = _INTERRUPTED
         except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError) as error:
             if logging.get_verbosity() >= logging.DEBUG:
                 raise
-            sys.exit(f"error: {error}  (--verbosity=1 shows where)")
+            message = f"error: {error}  (--verbosity=1 shows where)"
+        # Not in the handlers: absl would keep the traceback, and with it a renderer, until OpenGL has been shut down.
+        sys.exit(message)
 
     # Several processes share a GPU here (arms are trained side by side): none may take its memory in advance.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     # JAX reports at length, at level INFO, the accelerators that a machine does not have.
     python_logging.getLogger("jax._src.xla_bridge").setLevel(python_logging.WARNING)
+    from metalora_jax.machine import caches  # and JAX, which `launch` is to import
+
     caches.keep_compiled()
-    signal.signal(signal.SIGTERM, _terminated)
-    app.run(guarded, flags_parser=parse)
-
-
-def _terminated(*_: object) -> None:
-    """Ends as by Ctrl-C, workers included, so that nothing half-written stays behind; a second one ends it at once."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    for worker in multiprocessing.active_children():  # Ctrl-C reaches them by itself
-        worker.terminate()
-    raise KeyboardInterrupt
+    try:
+        app.run(guarded, flags_parser=parse)
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
 
 
 def _parsed(words: Sequence[str]) -> list[str]:

@@ -142,6 +142,17 @@ def trimmed(demo: Demo, statistics: Statistics) -> Demo:
     return demo._replace(images=demo.images[kept], state=demo.state[kept], actions=demo.actions[kept], steps=steps)
 
 
+def left_out(demos: Sequence[Demo], kept: Sequence[Demo]) -> str:
+    """What `trimmed` made of demonstrations, in words."""
+    lengths = [(len(demo.actions), len(rest.actions)) for demo, rest in zip(demos, kept, strict=True)]
+    cut = [f"{i} ({before - after} of {before})" for i, (before, after) in enumerate(lengths) if after < before]
+    total = sum(before for before, _ in lengths)
+    frames = total - sum(after for _, after in lengths)
+    if not cut:
+        return f"none of {total} frames is left out: no demonstration has an idle end"
+    return f"{frames} of {total} frames are left out: of demonstration {listed(cut)}"
+
+
 def _noise(moves: np.ndarray) -> np.ndarray:
     """(D,) whether numbers (T, D) have no trend: neighbours differ as much as any two (von Neumann 1941)."""
     if len(moves) < 3:

@@ -4,8 +4,14 @@ import ctypes
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING, Any
 
 from absl import logging
+
+from metalora_jax.machine import interrupts
+
+if TYPE_CHECKING:
+    import mujoco
 
 _LIBRARIES = {"egl": ("libEGL.so.1",), "osmesa": ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so")}
 _NAMES = {"egl": "EGL", "osmesa": "OSMesa"}
@@ -54,7 +60,10 @@ def trouble(backend: str, seconds: float = 60.0) -> str:
     try:
         done = subprocess.run([sys.executable, "-c", _FRAME], env=environment, capture_output=True, timeout=seconds)
     except subprocess.TimeoutExpired:
-        return f"{_NAMES[backend]} rendered no frame within {seconds:g} s; {_REMEDY}"
+        return (
+            f"{_NAMES[backend]} is installed but did not answer within {seconds:g} s: the machine may be busy, or the "
+            "driver hangs; try again, or choose another renderer, MUJOCO_GL=osmesa or egl"
+        )
     if done.returncode in (0, 3):
         return ""
     if done.returncode == 4:
@@ -90,6 +99,14 @@ def choose() -> str:
             logging.log_first_n(logging.INFO, "rendering with %s", 1, backend)
             return backend
     raise MissingGL(f"no {' or '.join([wanted] if wanted else ['OSMesa', 'EGL'])} library found; {_REMEDY}")
+
+
+def renderer(model: Any, size: int) -> "mujoco.Renderer":
+    """A renderer of square pictures of `size` [px]. An interrupt waits: what is half-made cannot be closed."""
+    import mujoco
+
+    with interrupts.held():
+        return mujoco.Renderer(model, size, size)
 
 
 def _egl_trouble() -> str:

@@ -290,7 +290,7 @@ def _renderer(model: Any, image_size: int, fast: bool) -> Any:
     model.vis.global_.offwidth = model.vis.global_.offheight = image_size
     if fast:
         model.vis.quality.shadowsize = model.vis.quality.offsamples = 0
-    renderer = mujoco.Renderer(model, image_size, image_size)
+    renderer = gl.renderer(model, image_size)
     if fast:
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             renderer.scene.flags[flag] = 0

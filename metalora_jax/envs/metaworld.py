@@ -106,7 +106,7 @@ class MetaWorld:
         self._cameras = [model.camera(CAMERAS[name]).id for name in cameras]
         self._shifted = ShiftedModel(model, dict(zip(cameras, self._cameras, strict=True)))
         self._flags = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION)
-        self._make_renderer = functools.partial(mujoco.Renderer, model, image_size, image_size)
+        self._make_renderer = functools.partial(gl.renderer, model, image_size)
         self._renderer = self._make_renderer()
         self._condition = Condition()
         self._queue: deque[np.ndarray] = deque()

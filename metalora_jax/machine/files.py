@@ -2,12 +2,15 @@
 
 What is written goes into a staging file or directory beside its place, is flushed to the disk, and takes the place in
 one step. An exception leaves no staging behind; a process that is killed outright may, under a hidden name of its own.
+A directory's, which may be as large as a policy, is removed by the next one that is written in the same place.
 """
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -76,10 +79,15 @@ def atomic_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yields a staging directory that becomes `path` when the block ends well, and vanishes when it does not.
 
     Durable: files, then the directory, then its parent are flushed to the disk. An existing directory is exchanged with
-    the new one in one system call, so that there is no moment without either.
+    the new one in one system call, so that there is no moment without either. What writers of the same `path` left
+    behind when they were killed is removed first.
     """
+    _remove_abandoned(path)
     staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=path.parent))
+    lock = os.open(staging, os.O_RDONLY)  # held while it is written; the system lets go of it however a process ends
     try:
+        with contextlib.suppress(OSError):  # a file system without locks, on which nothing is removed, either
+            fcntl.flock(lock, fcntl.LOCK_EX)
         staging.chmod(0o755)  # mkdtemp makes it private to the user
         yield staging
         sync_tree(staging)
@@ -90,6 +98,22 @@ def atomic_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        os.close(lock)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Removes the staging directories of `path` that no process holds."""
+    name = re.compile(re.escape(f".{path.name}.new-") + r"[a-z0-9_]{8}")  # as `tempfile.mkdtemp` ends it
+    for staging in [entry for entry in path.parent.iterdir() if name.fullmatch(entry.name)]:
+        if staging.is_symlink() or staging.with_name(f"{staging.name}.old").exists():  # the latter: see `_exchange`
+            continue
+        with contextlib.suppress(OSError):  # somebody writes it, it is a file, or another process has removed it
+            lock = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(staging, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def sync_tree(directory: Path) -> None:

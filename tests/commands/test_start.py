@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from metalora_jax.commands import main, recipes
-from metalora_jax.commands import start as starting
 from metalora_jax.commands.main import summaries
+from metalora_jax.machine import interrupts
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,13 +28,76 @@ start.run(lambda _: None)
 
 
 def test_a_polite_kill_ends_as_an_interrupt_and_a_second_one_at_once():
-    before = signal.signal(signal.SIGTERM, starting._terminated)
+    before = signal.signal(signal.SIGTERM, interrupts._terminated)
     try:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_ctrl_c_while_modules_are_imported_says_nothing(tmp_path):
+    code = "import signal; from metalora_jax.machine import interrupts\nwith interrupts.end_at_once():\n    {}"
+    done = start("-c", code.format("signal.raise_signal(signal.SIGINT)"), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+    done = start("-c", code.format("pass") + "\nsignal.raise_signal(signal.SIGINT)", cwd=tmp_path)
+    assert done.stderr.endswith("KeyboardInterrupt\n")
+
+
+def test_an_interrupt_waits_for_what_cannot_be_undone_half_way():
+    done = []
+
+    def interrupted():
+        with interrupts.held():
+            signal.raise_signal(signal.SIGINT)
+            done.append("the rest")
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+HOLDS = """
+import atexit, sys
+from metalora_jax.commands import start
+class Renderer:
+    def __del__(self):
+        print("closed")
+def main(_):
+    renderer = Renderer()
+    raise {}
+atexit.register(print, "OpenGL is shut down")
+start.run(main)
+"""
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "ValueError('no such task')"])
+def test_what_an_error_breaks_off_is_freed_before_the_program_ends(tmp_path, error):
+    done = start("-c", HOLDS.format(error), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "closed\nOpenGL is shut down\n")
+
+
+COLLECTS = """
+import gc, signal, time
+from metalora_jax.commands import start
+def interrupt(phase, info):
+    gc.callbacks.remove(interrupt)
+    signal.raise_signal(signal.SIGINT)
+def main(_):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.callbacks.append(interrupt)
+    gc.collect()
+    time.sleep(60)
+start.run(main)
+"""
+
+
+def test_an_interrupt_while_garbage_is_collected_is_not_lost(tmp_path):
+    done = start("-c", COLLECTS, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["interrupted; finished work is kept, and the same command goes on from there"]
 
 
 DEFAULT = """

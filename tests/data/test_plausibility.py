@@ -92,6 +92,12 @@ def test_idle_ends_are_named_with_their_share_and_can_be_trimmed():
     assert STEPS - 4 <= len(cut.actions) <= STEPS + 4
     assert len(cut.images) == len(cut.state) == len(cut.actions)
     assert said(demo(), cut) == ""
+    frames = len(late.actions) - len(cut.actions)
+    told = plausibility.left_out([demo(), late], [demo(), cut])
+    assert told.startswith(
+        f"{frames} of {STEPS + len(late.actions)} frames are left out: of demonstration 1 ({frames} of"
+    )
+    assert plausibility.left_out([demo()], [demo()]).startswith(f"none of {STEPS} frames is left out")
     assert "the ends" not in said(demo(), padded(2, 3))
     assert "the robot rests in 7" in said(padded(60, 60))
 

@@ -61,6 +61,13 @@ def test_one_task_is_recorded_alone():
     assert "noisy" not in said
 
 
+def test_another_command_s_recipe_is_refused_in_a_line():
+    said = collect("--config=configs/quickstart.py")
+    assert said.returncode == 1
+    assert said.stderr.startswith("error: no field config.")
+    assert len(said.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("flags", [(), ("--task=drawer-open", "--suite=libero_object")])
 def test_exactly_one_source_is_named(flags):
     said = collect(*flags)

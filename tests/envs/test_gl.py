@@ -92,6 +92,13 @@ def test_a_frame_is_rendered_in_a_fresh_process(monkeypatch, code, environment, 
     assert re.search(said, gl.trouble("egl"))
 
 
+def test_a_slow_machine_is_not_told_to_install_what_it_has(monkeypatch):
+    monkeypatch.setattr(gl, "_FRAME", "import time; time.sleep(60)")
+    said = gl.trouble("egl", seconds=0.2)
+    assert said.startswith("EGL is installed but did not answer within 0.2 s: the machine may be busy")
+    assert "apt-get" not in said
+
+
 @pytest.mark.metaworld
 def test_a_bad_device_is_said_in_one_line(monkeypatch):
     monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "99")

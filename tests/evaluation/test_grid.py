@@ -84,3 +84,8 @@ def test_a_whole_section_can_change():
 def test_what_is_wrong_is_named(changes, complaint):
     with pytest.raises(ValueError, match=complaint):
         expand(config(**changes))
+
+
+def test_a_config_without_a_grid_is_another_command_s():
+    with pytest.raises(ValueError, match="the config has no section `grid`: see configs"):
+        expand({key: value for key, value in config().items() if key != "grid"})

@@ -1,6 +1,8 @@
 import ast
 import os
+import signal
 import stat
+import subprocess
 import sys
 import threading
 
@@ -247,3 +249,38 @@ def test_json_may_begin_with_a_byte_order_mark(tmp_path):
 def test_bytes_are_written_whole(tmp_path):
     files.write_bytes(tmp_path / "a.png", b"\x89")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.png", b"\x89")]
+
+
+WRITE = """
+import os, signal, sys
+from pathlib import Path
+from metalora_jax.machine import files
+with files.atomic_directory(Path(sys.argv[1])) as staging:
+    (staging / "half").write_text("written")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path):
+    path = tmp_path / "directory"
+    done = subprocess.run([sys.executable, "-c", WRITE, str(path)], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    [left] = names(tmp_path)
+    others = [".directory.new-mine", ".other.new-abcdefgh", ".directory.new-abcdefgh.old", "directory.new-abcdefgh"]
+    for other in others:
+        (tmp_path / other).mkdir()
+    (tmp_path / ".directory.new-abcdefgh").mkdir()  # a copy that was being exchanged, which the one aside tells
+    (tmp_path / ".directory.new-file0000").touch()
+    write_directory(path, "new")
+    kept = [*others, "directory", ".directory.new-abcdefgh", ".directory.new-file0000"]
+    assert names(tmp_path) == sorted(kept)
+    assert left not in kept
+
+
+def test_two_writers_of_one_directory_do_not_meet(tmp_path):
+    path = tmp_path / "directory"
+    with files.atomic_directory(path, overwrite=True) as first:
+        (first / "file").write_text("first")
+        write_directory(path, "second")
+    assert (path / "file").read_text() == "first"  # whose block ends last
+    assert names(tmp_path) == ["directory"]

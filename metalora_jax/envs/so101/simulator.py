@@ -65,7 +65,7 @@ class SO101:
         self._cameras = list(cameras)
         self._shifted = ShiftedModel(self._model, {name: self._model.camera(name).id for name in cameras})
         self._flags = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION)
-        self._make_renderer = functools.partial(mujoco.Renderer, self._model, image_size, image_size)
+        self._make_renderer = functools.partial(gl.renderer, self._model, image_size)
         self._renderer = self._make_renderer()
         self._hand = {self._model.body(name).id for name in ("gripper", "moving_jaw_so101_v1")}
         self._condition = Condition()

@@ -55,6 +55,8 @@ def expand(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       ValueError: if the grid is empty or names an unknown arm, mode or field, or two variants are the same.
     """
+    if "grid" not in config:
+        raise ValueError("the config has no section `grid`: see configs/few_shot_ablation.py; few_shot compares arms")
     grid = Grid.from_config(config["grid"])
     if grid.start not in config["arms"]:
         raise ValueError(f"grid.start: no arm named {grid.start!r}; choose from {', '.join(config['arms'])}")
