@@ -1,6 +1,6 @@
 import pytest
 
-from metalora_jax.words import listed
+from metalora_jax.words import listed, plural
 
 
 @pytest.mark.parametrize(
@@ -15,3 +15,7 @@ from metalora_jax.words import listed
 )
 def test_the_first_few_and_how_many_more(names, most, said):
     assert listed(list(names), most) == said
+
+
+def test_one_is_no_plural():
+    assert [plural(n, "dimension") for n in (0, 1, 2)] == ["0 dimensions", "1 dimension", "2 dimensions"]

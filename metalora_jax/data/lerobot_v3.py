@@ -19,6 +19,7 @@ from metalora_jax.data.sources.names import known_names
 from metalora_jax.data.sources.pictures import pyav
 from metalora_jax.machine import files
 from metalora_jax.types import Demo
+from metalora_jax.words import plural
 
 _FILES_A_CHUNK, _MIB = 1000, 2**20
 _DATA_MIB, _VIDEO_MIB = 100, 200  # above which the next episode starts new files; lerobot's own limits
@@ -194,7 +195,7 @@ class _Writer:
         for key, values in ((self._state, demo.state), (self._action, demo.actions)):
             own = self._joints.get(key, [key.split(".")[-1]])
             if key in self._joints and len(own) != values.shape[1]:
-                raise DemoError(f"{key} has {values.shape[1]} dimensions, and {len(own)} joints are named")
+                raise DemoError(f"{key} has {plural(values.shape[1], 'dimension')}, and {len(own)} joints are named")
             found[key] = {"dtype": "float32", "shape": [values.shape[1]], "names": own}
         found["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
         return found | {key: {"dtype": "int64", "shape": [1], "names": None} for key in _COUNTERS}

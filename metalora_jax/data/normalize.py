@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metalora_jax.types import Demo
+from metalora_jax.words import plural
 
 FLOOR = 0.01  # [units of the robot] least scale of a dimension that hardly moves: 0.01 rad or m then counts as 1
 TINY = 1e-4  # [units of the robot] no joint, hand or gripper varies so little; dividing by it amplifies noise
@@ -140,7 +141,9 @@ def shift_and_scale(stats: Mapping[str, np.ndarray], mode: str, eps: float = 1e-
     first, second = (stats[name].astype(np.float32) for name in _NEEDS[mode])
     low, high = _NEEDS[mode]
     if first.shape != second.shape:
-        raise ValueError(f"{low} has {first.size} dimensions and {high} {second.size}; they are of different data")
+        raise ValueError(
+            f"{low} has {plural(first.size, 'dimension')} and {high} {second.size}; they are of different data"
+        )
     spread = second if mode == MEAN_STD else second - first
     if (wrong := np.flatnonzero(~(spread >= 0))).size:
         what = f"{high} is {second[wrong[0]]:g}" if mode == MEAN_STD else f"{high} lies below {low}"
@@ -292,8 +295,9 @@ def _same_width(kind: str, values: np.ndarray, known: np.ndarray) -> None:
     """NumPy would repeat a single dimension for all of them."""
     if values.shape[-1] != len(known):
         raise ValueError(
-            f"{kind}s have {values.shape[-1]} dimensions, the base's statistics have {len(known)}; take demonstrations "
-            "of the robot that the base is for, or make a base with statistics of this one (experiments/convert.py)"
+            f"{kind}s have {plural(values.shape[-1], 'dimension')}, the base's statistics have {len(known)}; take "
+            "demonstrations of the robot that the base is for, or make a base with "
+            "statistics of this one (metalora convert)"
         )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from metalora_jax.data.normalize import Statistics
 from metalora_jax.types import Demo, Sizes
+from metalora_jax.words import plural
 
 
 def check(demos: Mapping[str, Sequence[Demo]], statistics: Statistics, sizes: Sizes) -> None:
@@ -44,9 +45,9 @@ def against(who: str, widths: Mapping[str, int], statistics: Statistics, sizes: 
         ("action", "actions have", statistics.action_mean),
     ):
         if widths[kind] != len(known):
-            wrong.append(f"{verb} {_count(widths[kind], 'dimension')}, the base's {len(known)}")
+            wrong.append(f"{verb} {plural(widths[kind], 'dimension')}, the base's {len(known)}")
     if widths["camera"] > sizes.cameras:
-        wrong.append(f"there are {_count(widths['camera'], 'camera')}, the base takes {sizes.cameras}")
+        wrong.append(f"there are {plural(widths['camera'], 'camera')}, the base takes {sizes.cameras}")
     if wrong:
         raise ValueError(f"{who}: {', and '.join(wrong)}; {remedy}")
 
@@ -56,10 +57,6 @@ def fewer_cameras(who: str, there: int, sizes: Sizes) -> str:
     if not 0 < there < sizes.cameras:
         return ""
     return (
-        f"{who} has {_count(there, 'camera')}, the policy takes up to {sizes.cameras}: it sees the others as absent; "
+        f"{who} has {plural(there, 'camera')}, the policy takes up to {sizes.cameras}: it sees the others as absent; "
         "check that it was trained that way"
     )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"

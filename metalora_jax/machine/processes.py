@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -73,9 +74,16 @@ def in_processes(
     def hire() -> None:
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, function, start, start_args), daemon=True)
-        process.start()
-        theirs.close()  # so that its end is noticed here
-        crew[ours] = _Worker(process, jobs_each)
+        resource_tracker.ensure_running()  # or `process.start` does, and lets interrupts through again
+        # A process inherits what is blocked: a Ctrl-C during its imports, where it would show a traceback, waits for
+        # `_work`.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+            theirs.close()  # so that its end is noticed here
+            crew[ours] = _Worker(process, jobs_each)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         give(ours)
 
     def give(pipe: Connection) -> None:
@@ -155,6 +163,7 @@ def _work(
         caches.keep_compiled()
     # Whoever interrupts this process or closes its pipe no longer needs an answer.
     with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         while True:
             job = jobs.recv()
             try:

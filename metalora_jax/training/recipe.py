@@ -173,6 +173,8 @@ class Pretraining(NamedTuple):
           ValueError: a field is unknown, missing or out of range, or parts of the data differ in their cameras, or
             select only some frames.
         """
+        if "model" not in config:
+            raise ValueError("the config has no section `model`, so it is another command's: see configs/README.md")
         data = each(DataConfig.from_config)(config.get("data", {}))
         if not data:
             raise ValueError("config.data has no part: name the demonstrations to learn from")

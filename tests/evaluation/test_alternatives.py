@@ -67,3 +67,8 @@ def test_the_report_names_the_ways(tmp_path):
     assert "longer did best on validation" in said
     assert alternatives.started(tmp_path) == {"control": "control@longer"}
     assert alternatives.started(tmp_path / "nowhere") == {}
+
+
+def test_a_config_without_arms_is_another_command_s():
+    with pytest.raises(ValueError, match="the config has no section `arms`"):
+        Comparison.from_config({"data": CONFIG["test"]})

@@ -75,6 +75,26 @@ def test_a_dead_process_is_an_error_not_a_wait():
         list(in_processes(die, [(1,), (2,)], 1))
 
 
+def blocked():
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+class WhileItImports:
+    """Becomes what `blocked` is while a process is still reading what it is to do."""
+
+    def __reduce__(self):
+        return blocked, ()
+
+
+def started_and_now():
+    return _started, blocked()
+
+
+def test_a_ctrl_c_while_a_process_imports_waits_until_it_works():
+    assert list(in_processes(started_and_now, [()], 1, start, (WhileItImports(),))) == [(True, False)]
+    assert not blocked()
+
+
 def fate(number):
     if number % 10 == 1:
         os.kill(os.getpid(), signal.SIGKILL)

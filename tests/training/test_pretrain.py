@@ -117,3 +117,8 @@ def test_without_variants_batches_are_those_that_the_shipped_base_was_trained_on
         batch = pretrain.draw_batch(frames, pretrain.label(frames), 5, 7, 16)
         parts = (batch.inputs.images, batch.inputs.tokens, batch.target.is_pad)  # what no rounding can change
         assert hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:16] == "b50ba2a27aae9da4"
+
+
+def test_a_config_without_a_model_is_another_command_s():
+    with pytest.raises(ValueError, match="the config has no section `model`"):
+        Pretraining.from_config({"data": {"directory": "runs/demos"}})

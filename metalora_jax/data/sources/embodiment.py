@@ -15,7 +15,7 @@ from metalora_jax.data import units
 from metalora_jax.data.sources.names import part_of, plain_camera
 from metalora_jax.fields import from_fields, to_fields
 from metalora_jax.types import Demo
-from metalora_jax.words import listed
+from metalora_jax.words import listed, plural
 
 SURE = 0.6  # from which a guess of units is written down
 RATE = 0.01  # share by which two frame rates may differ
@@ -140,8 +140,9 @@ def _plain(names: Sequence[str]) -> list[str]:
 def _names(kind: str, here: Sequence[str], there: Sequence[str], whose: str) -> list[str]:
     if len(here) != len(there):
         raise ValueError(
-            f"{kind} has {len(here)} dimensions here ({listed(here)}), {len(there)} in {whose} ({listed(there)}); take "
-            "demonstrations of the robot that it is for, or make a base of this robot with metalora convert"
+            f"{kind} has {plural(len(here), 'dimension')} here ({listed(here)}), {len(there)} in {whose} "
+            f"({listed(there)}); take demonstrations of the robot that it is for, or make a base of this "
+            "robot with metalora convert"
         )
     mine, theirs = _plain(here), _plain(there)
     if mine == theirs:

@@ -12,6 +12,7 @@ from metalora_jax.data.sources.lerobot_info import INFO, REMEDY, Feature
 from metalora_jax.data.sources.lerobot_meta import LAYOUT, Row, parquet
 from metalora_jax.data.sources.pictures import HALF
 from metalora_jax.data.sources.selection import listed
+from metalora_jax.words import plural
 
 _COUNTERS = ("frame_index", "task_index", "index")
 
@@ -146,7 +147,8 @@ def vectors(where: str, key: str, feature: Feature, table: Any) -> np.ndarray:
     values = values.reshape(len(values), -1)
     if values.shape[1:] != feature.shape:
         raise DemoError(
-            f"{where}: {key} has {values.shape[1]} dimensions, info.json declares shape {feature.shape}; {REMEDY}"
+            f"{where}: {key} has {plural(values.shape[1], 'dimension')}, info.json declares shape "
+            f"{feature.shape}; {REMEDY}"
         )
     return values
 

@@ -63,7 +63,8 @@ def write(directory: Path, results: Sequence[Result]) -> list[Path]:
     outcomes = [result.outcome for result in results]
     groups = [group for result in results for group in result.groups]
     drawn = strips.draw(groups, outcomes)
-    pictures |= {f"episode_{i}.png": (strip.title, strip.picture) for i, strip in enumerate(drawn)}
+    # By their place on the page, flagged ones first: not by episode, whose numbers several data sets share.
+    pictures |= {f"strip_{i}.png": (strip.title, strip.picture) for i, strip in enumerate(drawn)}
     for name, (_, data) in pictures.items():
         files.write_bytes(directory / name, data)
     blocks = _blocks(outcomes, drawn, {name: caption for name, (caption, _) in pictures.items()})
@@ -110,7 +111,7 @@ def _blocks(
         if strip.findings:
             said = [f"{f.severity}, {check}: {f.what}. Fix: {f.remedy}" for check, f in strip.findings]
             blocks.append(document.Bullets(said, True))
-        blocks.append(document.Picture(f"episode_{i}.png", strip.title))
+        blocks.append(document.Picture(f"strip_{i}.png", strip.title))
     rows = [(o.check, "skipped" if o.skipped else o.worst or "ok", o.skipped or o.note) for o in outcomes]
     blocks += [document.Heading("Checks"), document.Table(("check", "result", "seen"), rows)]
     for name, caption in pictures.items():

@@ -13,6 +13,7 @@ from metalora_jax.data.normalize import Statistics
 from metalora_jax.data.text import named
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome
 from metalora_jax.evaluation.doctor.recordings import Recording
+from metalora_jax.words import plural
 
 FLOOR = 0.01  # of `normalize.compute`
 TINY = 1e-4  # no robot's dimension varies so little; dividing by it amplifies noise
@@ -102,7 +103,7 @@ def statistics(given: Scales, where: str, recordings: Sequence[Recording], bound
             found += unsound
             continue
         if data and data[0].shape[1] != len(own["mean"]):
-            what = f"{kind} has {len(own['mean'])} dimensions, the demonstrations have {data[0].shape[1]}"
+            what = f"{kind} has {plural(len(own['mean']), 'dimension')}, the demonstrations have {data[0].shape[1]}"
             found.append(Finding(where, what, "use the statistics of this robot and of this state"))
             continue
         if kind == "action" and (wrong := relative(where, own, recordings)):
@@ -138,7 +139,7 @@ def against(given: Scales, where: str, base: Scales) -> list[Finding]:
     found = []
     for kind, own, known in (("state", given.state, base.state), ("action", given.action, base.action)):
         if len(own["mean"]) != len(known["mean"]):
-            what = f"{kind} has {len(own['mean'])} dimensions, the base's has {len(known['mean'])}"
+            what = f"{kind} has {plural(len(own['mean']), 'dimension')}, the base's has {len(known['mean'])}"
             found.append(Finding(where, what, _REMEDY))
             continue
         factor = own["std"] / known["std"]

@@ -15,7 +15,7 @@ from metalora_jax.evaluation.doctor.findings import Finding, Outcome
 from metalora_jax.evaluation.doctor.group import FEWEST, Group
 from metalora_jax.evaluation.doctor.recordings import Recording
 from metalora_jax.evaluation.doctor.sets import Layout
-from metalora_jax.words import listed
+from metalora_jax.words import listed, plural
 
 GAP = 0.5  # of a frame's duration: a time stamp that is further off belongs to another frame
 RATE = 0.1  # share by which the rate of the time stamps may differ from the declared one
@@ -42,7 +42,7 @@ def names(layout: Layout, recordings: Sequence[Recording]) -> Outcome:
             what = f"{kind} has two dimensions named {twice[0]!r}"
             found.append(Finding(layout.name, what, "give each its own name", "warning", layout.name))
         if given and len(given) != width:
-            what = f"{kind} has {len(given)} names for {width} dimensions"
+            what = f"{kind} has {plural(len(given), 'name')} for {plural(width, 'dimension')}"
             found.append(Finding(layout.name, what, "correct the names in info.json", "warning", layout.name))
     shown = listed(layout.state, 8) or "no names"
     where = f"{listed(tuple(layout.cameras), 4) or 'no camera'}; robot {layout.robot or 'not named'}"

@@ -115,6 +115,8 @@ class Comparison(NamedTuple):
           ValueError: a field is unknown or missing, its value is out of range, or fields contradict each other; the
             message names it.
         """
+        if "arms" not in config:
+            raise ValueError("the config has no section `arms`, so it is another command's: see configs/README.md")
         test = DataConfig.from_config(config.get("test", {}))
         if not test.cameras:
             raise ValueError("test.cameras is empty: name the cameras that the simulator is to render, in order")

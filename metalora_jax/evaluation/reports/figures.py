@@ -16,6 +16,7 @@ from metalora_jax.evaluation.reports.points import Point
 from metalora_jax.evaluation.reports.sections import Section
 from metalora_jax.evaluation.reports.settings import Settings
 from metalora_jax.evaluation.reports.statistics import Interval
+from metalora_jax.words import plural
 
 # Okabe and Ito's colours, which all common kinds of colour vision tell apart, without their yellow (too pale on white).
 # The reference method, which a report is about, is strong and blue; markers repeat the distinction in print.
@@ -242,8 +243,3 @@ def _caption(figure: Figure, text: str) -> None:
 def _counts(points: Iterable[Point]) -> str:
     n = {point.n for point in points}
     return plural(min(n), "episode") if len(n) == 1 else f"{min(n)} to {max(n)} episodes"
-
-
-def plural(n: int, noun: str) -> str:
-    """`1 step`, `3 steps`."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

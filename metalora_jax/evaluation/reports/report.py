@@ -44,6 +44,7 @@ from metalora_jax.evaluation.reports.settings import Settings
 from metalora_jax.evaluation.reports.summary import Summary, summarise
 from metalora_jax.evaluation.reports.tables import between, named, p_text, percent
 from metalora_jax.machine import files
+from metalora_jax.words import plural
 
 VIDEOS = {".mp4", ".webm", ".gif"}
 
@@ -110,7 +111,7 @@ def document(
     if standing.problems:
         yield Bullets([f"DRAFT, not to be cited: {problem}." for problem in standing.problems], caution=True)
     broken = f", of which {summary.errors} ended in an error and count as failures" if summary.errors else ""
-    count = figures.plural(summary.episodes, "episode")
+    count = plural(summary.episodes, "episode")
     yield Text(f"{count}{broken}. Every number and figure in this report is computed from the raw records.")
     for section, names in zip(summary.sections, pictures, strict=True):
         yield from _section(section, names, settings)
@@ -179,14 +180,14 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _section(section: Section, pictures: Sequence[str], settings: Settings) -> Iterable[Block]:
     yield Heading(f"{section.distribution.capitalize()}, {section.split} split")
     shape = [(section.tasks, "task"), (section.conditions, "condition"), (section.meta_seeds, "meta-seed")]
-    yield Text(", ".join(figures.plural(n, noun) for n, noun in shape) + ".")
+    yield Text(", ".join(plural(n, noun) for n, noun in shape) + ".")
     if lines := list(_headlines(section, settings)):
         yield Bullets(lines)
         yield Text("In parentheses: 95 % Wilson intervals.")
     for name in pictures:
         yield Picture(name, name.removesuffix(".png").replace("_", " "))
     for shots in section.shots:
-        yield Heading(f"Success after gradient steps on {figures.plural(shots, 'demonstration')}", 3)
+        yield Heading(f"Success after gradient steps on {plural(shots, 'demonstration')}", 3)
         yield tables.success_table(section, shots, settings)
     yield Text("Each entry: success rate, its 95 % Wilson interval, and the number of episodes n.")
     if any(point.copies for point in section.points):
@@ -219,7 +220,7 @@ def _section(section: Section, pictures: Sequence[str], settings: Settings) -> I
     if section.sample_efficiency:
         yield Heading("Demonstrations to reach a success rate", 3)
         yield tables.efficiency_table(section, settings)
-        steps = figures.plural(section.shots_steps or 0, "gradient step")
+        steps = plural(section.shots_steps or 0, "gradient step")
         yield Text(
             f"{_reading('number of demonstrations', 'with which')} Every method takes {steps}, and none at 0 "
             "demonstrations."
@@ -257,10 +258,10 @@ def _headlines(section: Section, settings: Settings) -> Iterable[str]:
     shots, steps = section.shots[0], section.shots_steps  # the fewest: few-shot is what is asked
     here = [p for p in section.points if (p.shots, p.steps) == (shots, steps)]
     for point in sorted(here, key=lambda p: -p.success):
-        when = "without any gradient step" if point.level else f"after {figures.plural(steps or 0, 'gradient step')}"
+        when = "without any gradient step" if point.level else f"after {plural(steps or 0, 'gradient step')}"
         line = (
             f"{named(point.method, settings)} solves {percent(point.success)} ({between(point.wilson)}) {when} "
-            f"on {figures.plural(shots, 'demonstration')}"
+            f"on {plural(shots, 'demonstration')}"
         )
         if point.versus is not None and point.p_holm is not None:
             gain = 100 * (point.versus.wins - point.versus.losses) / point.versus.pairs

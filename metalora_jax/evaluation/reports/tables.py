@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from metalora_jax.evaluation.alterations import meaning
-from metalora_jax.evaluation.reports import figures
 from metalora_jax.evaluation.reports.contrasts import Alteration, Retention, WrongInstruction
 from metalora_jax.evaluation.reports.document import Table
 from metalora_jax.evaluation.reports.points import Point
@@ -12,6 +11,7 @@ from metalora_jax.evaluation.reports.provenance import Carrier, Standing
 from metalora_jax.evaluation.reports.sections import Section
 from metalora_jax.evaluation.reports.settings import Settings
 from metalora_jax.evaluation.reports.statistics import Interval
+from metalora_jax.words import plural
 
 NONE = "–"
 
@@ -22,7 +22,7 @@ def success_table(section: Section, shots: int, settings: Settings) -> Table:
     steps = sorted({k for curve in curves.values() for k in curve})
     shown = {m: [curve.get(k) for k in steps] for m, curve in curves.items() if curve}
     return Table(
-        ["", *(figures.plural(k, "step") for k in steps)],
+        ["", *(plural(k, "step") for k in steps)],
         [[_row_name(m, row, settings), *(_success_text(point) for point in row)] for m, row in shown.items()],
         [[None, *(None if point is None else point.success for point in row)] for row in shown.values()],
     )
@@ -53,7 +53,7 @@ def threshold_table(section: Section, settings: Settings) -> Table:
     }
     methods = dict.fromkeys(row.method for row in section.thresholds)
     return Table(
-        ["", *(f"{percent(t)}, {figures.plural(k, 'demo')}" for k, t in columns)],
+        ["", *(f"{percent(t)}, {plural(k, 'demo')}" for k, t in columns)],
         [[named(m, settings), *(found.get((m, k, t), NONE) for k, t in columns)] for m in methods],
     )
 
@@ -99,7 +99,7 @@ def clock_table(section: Section, settings: Settings) -> Table:
     text = {key: f"{row.median:.3g}\n{row.low:.3g} to {row.high:.3g}, n {row.n}" for key, row in found.items()}
     lines = dict.fromkeys((row.method, row.shots) for row in section.wall_clock)
     return Table(
-        ["method", "demos", *(figures.plural(k, "step") for k in steps)],
+        ["method", "demos", *(plural(k, "step") for k in steps)],
         [[named(m, settings), str(shots), *(text.get((m, shots, k), NONE) for k in steps)] for m, shots in lines],
     )
 

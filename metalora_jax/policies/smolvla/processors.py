@@ -16,6 +16,7 @@ from metalora_jax.machine import files
 from metalora_jax.policies.policy import Normalization, StatisticsSets
 from metalora_jax.policies.smolvla import tensor_file
 from metalora_jax.policies.smolvla.lerobot import STATISTIC
+from metalora_jax.words import plural
 
 PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
 _STEPS = {PREPROCESSOR: "normalizer_processor", POSTPROCESSOR: "unnormalizer_processor"}
@@ -241,7 +242,8 @@ def _unsound(numbers: Mapping[Key, np.ndarray]) -> Iterator[str]:
             yield f"statistic {f'{feature}.{statistic}'!r} holds NaN or infinity"
         reference = next(v for (d, f, s), v in numbers.items() if (d, f) == (data, feature) and s != "count")
         if value.shape != reference.shape:
-            yield f"{feature}.{statistic} has {value.size} dimensions, another statistic of {feature} {reference.size}"
+            own = plural(value.size, "dimension")
+            yield f"{feature}.{statistic} has {own}, another statistic of {feature} {reference.size}"
 
 
 def _widths(config: Mapping[str, Any]) -> dict[str, int]:
