@@ -20,7 +20,7 @@ def test_a_sound_file_passes_every_check(file, simulator):
     outcomes = examined(file, statistics=str(statistics))
     assert wrong(outcomes) == {}
     assert [name for name, outcome in outcomes.items() if outcome.skipped] == []
-    assert outcomes["files"].note == "1 files, 4 demonstrations read"
+    assert outcomes["files"].note == "1 file, 4 demonstrations read"
     assert outcomes["replay"].note.startswith("4 of 4 succeed")
 
 

@@ -156,7 +156,7 @@ def test_reading_goes_on_past_a_bad_episode(tmp_path):
     numbers = np.where(rows, 7, table["frame_index"].to_numpy())
     pq.write_table(table.set_column(table.schema.get_field_index("frame_index"), "frame_index", [numbers]), path)
     files = next(r.outcome for r in examined(root) if r.outcome.check == "files")
-    assert files.note.startswith("1 files, 11 demonstrations read")
+    assert files.note.startswith("1 file, 11 demonstrations read")
     assert [f.episodes for f in files.findings] == [(4,)]
     assert to_drop([files]) == {"set": [4]}
 

@@ -34,7 +34,7 @@ from metalora_jax.evaluation.doctor.recordings import Recording
 from metalora_jax.evaluation.doctor.visits import Seen
 from metalora_jax.machine.progress import progress
 from metalora_jax.types import Demo
-from metalora_jax.words import listed
+from metalora_jax.words import listed, plural
 
 SHOTS = 4  # demonstrations that a base is tested on
 _SIZE = 256  # [px] of pictures, if there are no demonstrations to take it from
@@ -122,7 +122,7 @@ def _read(
     """What was read, and how many episodes nothing is wrong with."""
     dropped = {(file, number) for file, numbers in to_drop(outcomes).items() for number in numbers}
     usable = sum(r.key not in dropped for r in found)
-    note = f"{len(paths)} files, {len(found)} demonstrations read, {usable} of them with nothing against them"
+    note = f"{plural(len(paths), 'file')}, {plural(len(found), 'demonstration')} read, {usable} of them with nothing against them"
     return Outcome("files", tuple(findings), note)
 
 
@@ -188,7 +188,7 @@ def _files(
                 findings.append(one)
             else:
                 found.append(one)
-    note = f"{len(paths)} files, {len(found)} demonstrations read"
+    note = f"{plural(len(paths), 'file')}, {plural(len(found), 'demonstration')} read"
     return paths, Outcome("files", tuple(findings), note), found
 
 
