@@ -63,8 +63,8 @@ class Deployment(NamedTuple):
         if self.reading and demo.state.shape[1] != width:
             raise ValueError(
                 f"the state has {demo.state.shape[1]} numbers, an action {width}: readings cannot be shifted as the "
-                "commands are. Name the joints' feature with keys, set deployments.reading to False, or, where actions are no "
-                "joint positions, leave deployments out"
+                "commands are. Name the joints' feature with keys, set deployments.reading to False, or, where actions "
+                "are no joint positions, leave deployments out"
             )
         gain, offset = np.asarray(self.gain), np.asarray(self.offset)
         actions = joints.said_ahead(joints.observed(demo.actions, gain, offset), self.latency)

@@ -122,8 +122,12 @@ def _read(
     """What was read, and how many episodes nothing is wrong with."""
     dropped = {(file, number) for file, numbers in to_drop(outcomes).items() for number in numbers}
     usable = sum(r.key not in dropped for r in found)
-    note = f"{plural(len(paths), 'file')}, {plural(len(found), 'demonstration')} read, {usable} of them with nothing against them"
+    note = f"{_counted(paths, found)}, {usable} of them with nothing against them"
     return Outcome("files", tuple(findings), note)
+
+
+def _counted(paths: Sequence[Path], found: Sequence[Recording]) -> str:
+    return f"{plural(len(paths), 'file')}, {plural(len(found), 'demonstration')} read"
 
 
 def _in_world(request: Request) -> Iterator[Result]:
@@ -188,7 +192,7 @@ def _files(
                 findings.append(one)
             else:
                 found.append(one)
-    note = f"{plural(len(paths), 'file')}, {plural(len(found), 'demonstration')} read"
+    note = _counted(paths, found)
     return paths, Outcome("files", tuple(findings), note), found
 
 
