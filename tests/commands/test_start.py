@@ -38,14 +38,26 @@ def test_a_polite_kill_ends_as_an_interrupt_and_a_second_one_at_once():
 
 
 def test_a_ctrl_c_while_modules_are_imported_says_nothing(tmp_path):
-    code = "import signal; from metalora_jax.machine import interrupts\nwith interrupts.end_at_once():\n    {}"
+    code = """import signal
+from metalora_jax.machine import interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever these tests were started with
+with interrupts.end_at_once():
+    {}"""
     done = start("-c", code.format("signal.raise_signal(signal.SIGINT)"), cwd=tmp_path)
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
     done = start("-c", code.format("pass") + "\nsignal.raise_signal(signal.SIGINT)", cwd=tmp_path)
     assert done.stderr.endswith("KeyboardInterrupt\n")
 
 
-def test_an_interrupt_waits_for_what_cannot_be_undone_half_way():
+@pytest.fixture
+def interruptible():
+    """Ctrl-C reaches this process, whatever it was started with: in the background of a shell it does not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_waits_for_what_cannot_be_undone_half_way(interruptible):
     done = []
 
     def interrupted():

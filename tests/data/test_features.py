@@ -48,7 +48,7 @@ def test_bank_changes_neither_loss_nor_gradient(stage, monkeypatch):
     np.testing.assert_allclose(have_loss, want_loss, rtol=1e-6)
     scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(want))
     assert scale > 0
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a / scale, b / scale, atol=1e-6), have, want)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a / scale, b / scale, atol=5e-6), have, want)
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def test_actions_must_be_undone_as_they_were_made(directory):
     [
         (numbers(width=7), "of observation.state have 7 dimensions, config.json says 6"),
         (numbers() | {"action.std": np.ones(3, np.float32)}, "action.std has 3 dimensions, .* of action 6"),
-        (numbers() | {"action.std": np.ones(1, np.float32)}, "action.std has 1 dimensions, .* of action 6"),
+        (numbers() | {"action.std": np.ones(1, np.float32)}, "action.std has 1 dimension, .* of action 6"),
         (numbers(std=-2.0), "std is -2 in dimension 0"),
         (numbers(mean=np.nan), "holds NaN or infinity; provide your own statistics"),
         ({name: x for name, x in numbers().items() if name[0] == "o"}, "has no statistics of action that are in force"),
