@@ -108,12 +108,12 @@ def obituary(why, number):
 
 
 def test_the_lost_are_replaced_and_accounted_for():
-    fates = list(in_processes(fate, [(i,) for i in (11, 12, 3, 4, 5)], 2, lost=obituary, timeout=15.0))
+    fates = list(in_processes(fate, [(i,) for i in (11, 12, 3, 4, 5)], 2, lost=obituary, timeout=8.0))
     assert {each for each in fates if isinstance(each, int)} == {3, 4, 5}
     lost = sorted(each for each in fates if isinstance(each, str))
     assert [each.split(":")[0] for each in lost] == ["11", "12"]
     assert "died without an error message" in lost[0]
-    assert "did not answer within 15 s" in lost[1]
+    assert "did not answer within 8 s" in lost[1]
 
 
 def test_all_lost_in_a_row_are_no_bad_luck():

@@ -279,13 +279,13 @@ def test_sigterm_saves_and_the_run_goes_on_later(tmp_path, unbroken):
 
 def test_killed_at_random_moments_the_run_ends_as_if_it_never_was(tmp_path, unbroken):
     dice, kills = random.Random(0), 0
-    for _ in range(10):
+    for _ in range(6):
         process = start(tmp_path / "run")
         wait_for_metrics(process, tmp_path / "run", dice.randint(0, EVERY))
         time.sleep(dice.uniform(0, 0.1))  # a step takes 0.01 s, a save about 0.05 s: it falls into either
         process.kill()
         kills += process.wait() == -signal.SIGKILL
-    assert kills >= 5, (tmp_path / "run.log").read_text()
+    assert kills >= 3, (tmp_path / "run.log").read_text()
     assert (outcome(*train(tmp_path / "run")), lines(tmp_path / "run")) == unbroken
     assert not list((tmp_path / "run" / "checkpoints").glob("*.damaged"))
 
