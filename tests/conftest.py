@@ -13,7 +13,7 @@ from experiments.peer.client import HOW, PYTHON, interpreters
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile much and run little. The user's own flags come last: there they win.
 os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}".strip()
-# Compiles in two thirds of the time. Later releases, such as a peer's, end at once at a flag that they do not know.
+# Compiles sooner. Later releases, such as a peer's, end at once at a flag that they do not know.
 if version("jaxlib").startswith("0.10.") and PYTHON not in os.environ:
     os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {os.environ['XLA_FLAGS']}"
 # What one test, worker or child process of this run has compiled, the next one finds; nothing outlives the run.

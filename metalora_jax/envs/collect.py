@@ -117,18 +117,14 @@ class Collection(NamedTuple):
         ]
 
 
-def robot(part: Part, number: int) -> Condition:
-    """The condition of one of a part's robots, the same for all tasks."""
-    return part.conditions.sample(np.random.default_rng([part.first_seed, number]), part.split)
-
-
 def _files(part: Part) -> Iterator[tuple[str, str, Condition | None]]:
     """Task, name and shared condition of each file."""
     tasks = part.tasks or tuple(libero_files.suite_tasks(str(part.suite)))
     if not part.robots:
         yield from ((task, task, None) for task in tasks)
-    for number in range(part.robots):
-        yield from ((task, f"{task}@{number}", robot(part, number)) for task in tasks)
+    for number in range(part.robots):  # the same one for all tasks
+        robot = part.conditions.sample(np.random.default_rng([part.first_seed, number]), part.split)
+        yield from ((task, f"{task}@{number}", robot) for task in tasks)
 
 
 def record_file(job: RecordingJob) -> Recorded:
@@ -213,7 +209,8 @@ def check_recorded(job: RecordingJob) -> None:
         raise ValueError(
             f"{job.path} was recorded with simulator {simulator}, the config has {job.simulator}; {remedy}"
         )
-    if job.condition is not None and any(Condition.from_json(each) != job.condition for each in known["conditions"]):
+    under = {Condition.from_json(each) for each in known.get("conditions", [])}
+    if job.condition is not None and under != {job.condition}:
         raise ValueError(f"{job.path} was recorded on another robot than the config draws; {remedy}")
     if (first := min(known.get("seeds") or [job.first_seed])) < job.first_seed:
         raise ValueError(f"{job.path} was recorded from seed {first}, the config has {job.first_seed}; {remedy}")

@@ -1,5 +1,7 @@
 """Robots: demonstrations that were recorded under a condition, which the episodes of a comparison share."""
 
+from pathlib import Path
+from runpy import run_path
 from types import SimpleNamespace
 
 import pytest
@@ -8,12 +10,14 @@ from metalora_jax.data import libero_hdf5
 from metalora_jax.data.config import DataConfig
 from metalora_jax.envs import collect
 from metalora_jax.envs.collect import Collection
-from metalora_jax.envs.conditions import Condition, ConditionRange
+from metalora_jax.envs.conditions import Condition
 from metalora_jax.evaluation.protocol import checks, recorded
+from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.protocol.few_shot import Cell, cells
 from tests.evaluation.test_few_shot import PROTOCOL
 from tests.tiny_base import make_demos
 
+RECIPE = Path(__file__).parents[2] / "configs" / "few_shot_so101.py"
 SHIFT = dict(joint_offset=(10.0, 0.0), camera=0.03)
 PART = dict(tasks=("reach", "push"), robots=2, demos=3, first_seed=50, apart=20, noise=0.0, conditions=SHIFT)
 
@@ -115,5 +119,19 @@ def test_a_robot_belongs_to_one_split(tmp_path):
         checks.check_recorded(apart)
 
 
-def test_ranges_that_relabelling_cannot_make_are_known():
-    assert ConditionRange(joint_offset=(1.0,), light=(0.5, 2.0)).of_the_scene == ["light", "joint_offset"]
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            dict(recorded=False, conditions=dict(joint_offset=(9.0,) * 6)),
+            r"conditions\.joint_offset needs demonstrations",
+        ),
+        (dict(recorded=False, conditions=dict(light=(0.5, 2.0))), r"conditions\.light needs demonstrations"),
+        (dict(conditions=dict(latency=(0, 2))), "with `recorded` the files of demonstrations say"),
+    ],
+)
+def test_a_comparison_relabels_nothing_that_it_cannot(changes, message):
+    config = run_path(str(RECIPE))["get_config"]().to_dict()
+    assert Comparison.from_config(config).recorded
+    with pytest.raises(ValueError, match=message):
+        Comparison.from_config(config | changes)
