@@ -103,9 +103,33 @@ def mirrored(
         s = _partner(strength, a)
         own = {e: float(table[relative][a, s]) for e, table in tables.items() if moves[0][e, s] and moves[1][e, a]}
         along, against = (tuple(e for e, value in own.items() if sign * value > CLEARLY) for sign in (1, -1))
-        if along and against:
+        if along and against and not (s != a and _explained(tables, relative, moves, a, s, (*along, *against))):
             found.append(Mirrored(a, s, along, against))
     return found
+
+
+def _explained(
+    tables: Mapping[int, Mapping[bool, np.ndarray]],
+    relative: bool,
+    moves: Sequence[np.ndarray],
+    action: int,
+    state: int,
+    episodes: Sequence[int],
+) -> bool:
+    """Whether either of a pair of different numbers follows, or commands, its own with one sign in all of the episodes.
+
+    Two directions of one motion correlate with either sign, as the way goes to the left or to the right.
+    """
+    for same in (action, state):
+        both = [
+            e for e in episodes if same < min(tables[e][relative].shape) and moves[0][e, same] and moves[1][e, same]
+        ]
+        signs = {
+            np.sign(tables[e][relative][same, same]) for e in both if abs(tables[e][relative][same, same]) > EXPLAINS
+        }
+        if len(both) > 1 and len(signs) == 1:
+            return True
+    return False
 
 
 def _frames(fps: float | None) -> tuple[int, int]:

@@ -197,6 +197,19 @@ def test_a_joint_that_is_mirrored_in_half_of_the_demonstrations():
     assert "mirrored" not in said(*spread)
 
 
+def test_ways_to_the_left_and_to_the_right_are_not_mirrored():
+    """Forward motion fits the sideward command better than sideward motion does, with the sign of the side."""
+    t = np.linspace(0, 4, STEPS)
+
+    def reach(side):
+        forward, sway = 1 - np.cos(t), 0.9 * np.sin(6 * t)
+        state = np.stack([side * (forward + sway), forward, 0.1 * t, t], axis=1)
+        actions = np.stack([side * forward, forward, 0.1 * t, t], axis=1)
+        return demo()._replace(state=np.float32(state), actions=np.float32(actions))
+
+    assert "mirrored" not in said(reach(1), reach(-1), reach(1), reach(-1), statistics=None)
+
+
 def test_a_gripper_that_moves_by_degrees_and_is_beyond_its_range_in_some_frames():
     odd = followed()
     odd.actions[5:15, 3] = 2.0
