@@ -12,7 +12,7 @@ from absl import logging
 
 from metalora_jax import trees
 from metalora_jax.adaptation.base import Base
-from metalora_jax.adaptation.learner import Learner, learner
+from metalora_jax.adaptation.learner import Learner, learner, outline
 from metalora_jax.adapters import Placement, directory, peft_format
 from metalora_jax.adapters.placement import from_json as rules_from
 from metalora_jax.adapters.placement import to_json as rules_of
@@ -69,7 +69,7 @@ def load(path: str | Path | None, base: Base) -> Start:
         return _of_peft(path, base)
     manifest = directory.read_manifest(path)
     rules = rules_from(manifest["placement"])
-    learn = learner(base, rules, jax.random.key(0))
+    learn = outline(base, rules)
     adapter = directory.load(path, base_fingerprint=base.fingerprint, probe=probe(base, learn).run)
     head = manifest["config"].get("meta", {}).get("head")
     fast = None if head is None else tuple(head)
@@ -136,7 +136,7 @@ def save(
         placement=rules_of(placement),
         normalisation=base.statistics.to_json(),
         config=json.loads(json.dumps(dict(config))),
-        probe=probe(base, learner(base, placement, jax.random.key(0))),
+        probe=probe(base, outline(base, placement)),
         data=data,
         embodiment=embodiment.to_json(),
         overwrite=overwrite,
@@ -155,7 +155,7 @@ def _check_nano(base: Base) -> None:
 
 def _of_peft(path: Path, base: Base) -> Start:
     rules, theta = peft_format.read(path, base.family.module_names(base.config))
-    learn = learner(base, rules, jax.random.key(0))
+    learn = outline(base, rules)
     trees.check_same(theta, learn.theta, str(path / peft_format.WEIGHTS))
     logging.warning("%s does not say which weights it was learned on; make sure that they are those of this base", path)
     if dead := base.family.without_effect(theta):
@@ -168,21 +168,26 @@ def _of_peft(path: Path, base: Base) -> Start:
 
 def probe(base: Base, learner: Learner) -> directory.Probe:
     """The golden probe of an adapter: the velocity that it gives on a fixed input."""
+    sizes = base.sizes
+    size = (1, sizes.cameras, sizes.image, sizes.image, 3)
+    rng = np.random.default_rng(0)
+    images = rng.uniform(-1, 1, size).astype(np.float32)
+    tokens = np.arange(sizes.tokens, dtype=np.int32)[None] % sizes.vocabulary
+    state = np.zeros((1, sizes.state), np.float32)
+    observation = Observation(images, np.ones(size[:2], bool), tokens, np.ones_like(tokens, bool), state)
+    x_t = rng.normal(size=(1, sizes.chunk, sizes.action)).astype(np.float32)
 
     def run(params: PyTree) -> jax.Array:
-        sizes = base.sizes
-        size = (1, sizes.cameras, sizes.image, sizes.image, 3)
-        rng = np.random.default_rng(0)
-        images = rng.uniform(-1, 1, size).astype(np.float32)
-        tokens = np.arange(sizes.tokens, dtype=np.int32)[None] % sizes.vocabulary
-        state = np.zeros((1, sizes.state), np.float32)
-        observation = Observation(images, np.ones(size[:2], bool), tokens, np.ones_like(tokens, bool), state)
-        model = learner.model(params["theta"])
-        x_t = rng.normal(size=(1, sizes.chunk, sizes.action)).astype(np.float32)
         with jax.default_matmul_precision("highest"):  # else a GPU answers in TF32, which no CPU would find again
-            return model.velocity(model.context(observation), jnp.asarray(x_t), jnp.array([0.5]))
+            return _velocity(learner.replace(theta=params["theta"]), observation, x_t)
 
     return directory.Probe("uniform images and normal x_t of numpy's default_rng(0), t = 0.5", run)
+
+
+@jax.jit
+def _velocity(learner: Learner, observation: Observation, x_t: np.ndarray) -> jax.Array:
+    model = learner.model()
+    return model.velocity(model.context(observation), jnp.asarray(x_t), jnp.array([0.5]))
 
 
 def effect(before: np.ndarray, after: np.ndarray) -> float:

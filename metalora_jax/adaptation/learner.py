@@ -55,7 +55,26 @@ class Learner:
 
 def learner(base: Base, placement: Placement, key: jax.Array) -> Learner:
     """Attaches fresh adapters to `base`."""
-    graph, theta, phi = adapters.split(adapters.attach(base.model, placement, key))
+    return _learner(base, adapters.split(adapters.attach(base.model, placement, key)))
+
+
+def outline(base: Base, placement: Placement) -> Learner:
+    """As `learner`, but with theta's shapes alone, for values that come from elsewhere: nothing is computed.
+
+    To draw a start takes seconds of compilation, a program for each shape.
+    """
+    found: list[adapters.Split] = []
+
+    def theta(key: jax.Array) -> Theta:
+        found.append(adapters.split(adapters.attach(base.model, placement, key)))
+        return found[-1].theta
+
+    shapes = jax.eval_shape(theta, jax.random.key(0))
+    return _learner(base, found[-1]._replace(theta=shapes))
+
+
+def _learner(base: Base, parts: adapters.Split) -> Learner:
+    graph, theta, phi = parts
     return Learner(graph, theta, phi, base.model.stage_of(theta), len(base.statistics.action_mean), base.fingerprint)
 
 
