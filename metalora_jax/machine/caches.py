@@ -15,7 +15,7 @@ from metalora_jax.machine import files
 
 FOLDER = "METALORA_CACHE"  # environment variable
 COMPILED = "JAX_COMPILATION_CACHE_DIR"  # of JAX
-_WORTH = 5.0  # [s] of compilation
+_WORTH = 0.5  # [s] of compilation
 
 
 def folder(name: str) -> Path:

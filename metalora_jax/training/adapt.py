@@ -32,7 +32,9 @@ from metalora_jax.types import Batch, Demo, PyTree
 STILL = 2.0**-23  # of all of theta: a smaller change is below what float32 resolves
 HOLD_OUT = 10  # every tenth frame is kept back, to see whether the adapter has learned or memorised
 DRAWS, FEW_DRAWS = 8, 2  # samples of (t, noise) that a loss is judged with; few where a policy is large
-JUDGED = 8  # minibatches at most, spread over the frames, that a loss is measured on: it must not outlast the adapting
+# Minibatches at most, spread over the frames, that a loss is measured on, and frames in each where a policy is large:
+# it must not outlast the adapting.
+JUDGED, FEW_JUDGED, FEW_FRAMES = 8, 2, 8
 _TASK = "demonstrated"
 
 
@@ -64,6 +66,7 @@ class Adapted(NamedTuple):
     held_out_loss: tuple[float, float] | None
     replay_loss: tuple[float, float] | None  # before and after, on earlier tasks; None where none are replayed
     frames: tuple[int, int]  # learned from, and kept back
+    judged: int  # frames at most that each of the losses is measured on
     seconds: float  # of the gradient steps, without compilation
     unmoved: tuple[str, ...] = ()  # adapted maps whose parameters are what they were before
     validation: tuple[Validated, ...] = ()  # from step 0 on; theta is that of the one with the least error
@@ -184,6 +187,7 @@ def adapt(
     theta, last, seconds, curve = _descended(start, support, options, look if unseen else None)
 
     draws = FEW_DRAWS if base.large else DRAWS
+    number, size = (FEW_JUDGED, min(options.frames, FEW_FRAMES)) if base.large else (JUDGED, options.frames)
 
     def change(name: str, batches: Sequence[Batch]) -> tuple[float, float]:
         """Mean losses before and after."""
@@ -196,13 +200,14 @@ def adapt(
     others = None
     if replay is not None:
         rng = np.random.default_rng([options.seed, 2])
-        others = change("replay", [replay(rng, (options.frames,)) for _ in range(JUDGED)])
+        others = change("replay", [replay(rng, (size,)) for _ in range(number)])
     return Adapted(
         start.learner.replace(theta=theta),
-        change("support", _judged(known, frozen, options.frames)),
-        change("held-out", back) if (back := _judged(kept_back, frozen, options.frames)) else None,
+        change("support", _judged(known, frozen, number, size)),
+        change("held-out", back) if (back := _judged(kept_back, frozen, number, size)) else None,
         others,
         (len(known.rows), len(kept_back.rows)),
+        number * size,
         seconds,
         unmoved(start.meta_params["theta"], last),
         curve,
@@ -318,14 +323,15 @@ def _descended(
     return best, theta, seconds, tuple(curve)
 
 
-def _judged(some: Rows, frozen: PyTree, size: int) -> list[Batch]:
-    """Minibatches of one size, whatever the demonstrations' lengths: the last is filled up with the first frames.
+def _judged(some: Rows, frozen: PyTree, most: int, size: int) -> list[Batch]:
+    """At most so many minibatches of one size, whatever the demonstrations' lengths.
 
+    The last is filled up with the first frames.
     There is none where there are no frames.
     """
     if not (count := len(some.rows)):
         return []
-    number = min(JUDGED, -(-count // size))
+    number = min(most, -(-count // size))
     spread = np.linspace(0, count - 1, min(count, number * size)).astype(int)
     order = np.resize(spread, (number, size))
     return [fill(Rows(some.rows[rows], trees.index(some.target, rows)), frozen) for rows in order]

@@ -251,6 +251,16 @@ def test_fewer_frames_of_each_demonstration(start):
     assert result.frames == (9, 1)
 
 
+def test_a_large_base_is_judged_on_few_frames_whatever_is_learned_from(start, monkeypatch):
+    monkeypatch.setattr(bases, "_LARGE", 0)
+    judged = []
+    monkeypatch.setattr(module, "_loss", lambda _, theta, batch, draws: judged.append(len(batch.target.actions)) or 1.0)
+    result = adapt(make_base(), start, make_demos("reach")[:2], ADAM._replace(steps=1, frames=32))
+    assert result.judged == 16
+    assert sum(judged) <= 2 * (16 + 8)  # before and after; fewer than 8 frames are kept back
+    assert set(judged) == {8}
+
+
 def test_what_the_base_predicts_is_found_once(tmp_path, monkeypatch):
     monkeypatch.setenv("METALORA_CACHE", str(tmp_path))
     base, demos = make_base(), make_demos("reach")[:1]

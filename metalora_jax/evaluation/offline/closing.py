@@ -7,7 +7,7 @@ from metalora_jax.adaptation.base import Base
 from metalora_jax.adapters import count
 from metalora_jax.data.support import Support
 from metalora_jax.evaluation.offline import measure
-from metalora_jax.training.adapt import HOLD_OUT, JUDGED, Adapted
+from metalora_jax.training.adapt import HOLD_OUT, Adapted
 from metalora_jax.training.validation import FEW, FEW_SAMPLES, MANY, SAMPLES
 from metalora_jax.words import listed
 
@@ -50,7 +50,7 @@ def _rows(
         yield "held-out error", f"{change}, after step {best.step} of {result.validation[-1].step}"
     if result.replay_loss is not None:
         yield "earlier tasks", f"{_change(result.replay_loss)}, {earlier} of them"
-    yield "", f"(each measured on up to {JUDGED} minibatches, spread over its frames)"
+    yield "", f"(each measured on up to {result.judged} frames, spread over all)"
     yield "adapter", where
 
 
