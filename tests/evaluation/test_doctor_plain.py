@@ -69,7 +69,7 @@ def test_the_notes_hold_figures():
     assert found["actions"].note.startswith("absolute; motion comes 0.7 frames after commands")
     assert "shoulder_pan.pos" in found["ranges"].note
     assert "degrees (90%)" in found["ranges"].note
-    assert found["counts"].note == "12 episodes of 1 tasks"
+    assert found["counts"].note == "12 episodes of 1 task"
     relative = Kind(relative=True)
     assert outcomes(make_set(relative, 0), relative)["actions"].note.startswith("differences")
 
