@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from metalora_jax.data import libero_hdf5, normalize, signals, units
+from metalora_jax.data.sources.selection import selection
 from metalora_jax.evaluation.doctor import choice, page, robust, scales, whole
-from metalora_jax.evaluation.doctor.findings import Finding, Outcome, failing, to_drop
+from metalora_jax.evaluation.doctor.findings import Finding, Outcome, dropping, failing, to_drop
 from metalora_jax.evaluation.doctor.sets import Layout
 from tests.evaluation.doctor_demos import CAMERAS as ROOM
 from tests.evaluation.doctor_demos import DEMOS, TASK
@@ -246,3 +247,12 @@ def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
     assert {f.file for f in above_info(list(found.values()))} == {"noisy/cube_demo.hdf5"}
     assert found["ranges"].note.count("state:") == 2
     assert found["files"].note == "2 files, 24 demonstrations read, 23 of them with nothing against them"
+
+
+def test_what_to_drop_is_printed_as_commands_and_configs_take_it():
+    assert dropping("my_set", [3]) == "drop=(3,)"
+    assert dropping("my_set", [3, 7]) == "drop=(3, 7)"
+    assert dropping("clean/lift_demo.hdf5", [3, 7]) == "drop=('lift:3', 'lift:7')"
+    for printed, numbers in (("(3,)", {(None, 3)}), ("('lift:3', 'lift:7')", {("lift", 3), ("lift", 7)})):
+        assert selection(drop=printed.split(",")).drop == numbers  # as a flag splits it
+        assert selection(drop=eval(printed)).drop == numbers  # as a config reads it
