@@ -87,6 +87,17 @@ def test_a_set_of_two_kinds_has_no_odd_episodes():
     assert all(len(f.episodes) == 0 for f in found["commands"].findings)
 
 
+def test_a_joint_that_stops_half_way():
+    demos, joint = list(SOUND), 1
+    state = demos[4].state.copy()
+    half = len(state) // 2
+    state[half:, joint] = state[half, joint]
+    demos[4] = demos[4]._replace(state=state)
+    found = [f for f in outcomes(demos, KIND)["commands"].findings if "is stuck from frame" in f.what]
+    assert [(f.what.split()[0], f.severity) for f in found] == [("shoulder_lift.pos", "error")]
+    assert [int(number) for number in found[0].episodes] == [4]
+
+
 def test_a_joint_that_is_mirrored_in_half_of_the_episodes():
     def mirrored(demo, both):
         sign = np.float32([1, -1, 1, 1, 1, 1])
