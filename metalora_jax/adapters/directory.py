@@ -142,9 +142,11 @@ def load(
     path = Path(path)
     manifest = read_manifest(path)
     if manifest["base_fingerprint"] != base_fingerprint:
+        known = manifest["config"].get("base")
+        recorded = "" if known is None else f" ({known or 'the nano base in the package'})"
         raise AdapterError(
-            f"{path} was learned on base {manifest['base_fingerprint']!r}, this policy is {base_fingerprint!r}; "
-            "load that base, or adapt again on this one"
+            f"{path} was learned on base {manifest['base_fingerprint']!r}{recorded}, this policy is "
+            f"{base_fingerprint!r}; load that base, or adapt again on this one"
         )
     tensors = _read_tensors(path, manifest["files"])
     _check_finite(tensors, path)

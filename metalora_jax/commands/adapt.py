@@ -55,8 +55,9 @@ _SHOTS = flags.DEFINE_integer("shots", 1, "Number of demonstrations; the first o
 _CAMERAS = flags.DEFINE_list("cameras", [], "Cameras, in the order of the base; empty: those of the adapter.")
 _OPTIMIZER = flags.DEFINE_string("optimizer", _DEFAULT.optimizer, "learned, sgd or adam.")
 _LEARNING_RATE = flags.DEFINE_float(
-    "learning_rate", _DEFAULT.learning_rate, "Of sgd and adam; a factor on learned rates.", lower_bound=0.0
+    "learning_rate", _DEFAULT.learning_rate, "Of sgd and adam; a factor on learned rates; above 0."
 )
+flags.register_validator("learning_rate", lambda rate: rate > 0, "it must be a number above 0")
 _STEPS = flags.DEFINE_integer("steps", _DEFAULT.steps, "Gradient steps.", lower_bound=1)
 _FRAMES = flags.DEFINE_integer("frames", _DEFAULT.frames, "Frames in each step.", lower_bound=1)
 _DATA_FRAMES = flags.DEFINE_integer(
@@ -152,6 +153,7 @@ def main(_: list[str]) -> None:
     result = adapt(base, start, demos, options, augment, earlier, read.unseen if _HELD_OUT.value else (), sinks)
     recipe = {
         "from": start.digest,
+        "base": _BASE.value,
         "demos": _DEMOS.value,
         "task": _TASK.value,
         "instruction": demos[0].instruction,

@@ -8,7 +8,7 @@ and, with --scratch_steps, LoRA from scratch on the same demonstrations. Several
 page is about the first. Offline error is no success rate: it finds policies that have learned nothing.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,14 @@ _AHEAD = flags.DEFINE_integer("ahead", None, "Judge only so many steps of each c
 _ACTIONS = flags.DEFINE_enum("actions", _DEFAULT.actions, ACTIONS, "What actions command; auto looks at the data.")
 _SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Seed of the noise, and of LoRA from scratch.")
 _SCRATCH = flags.DEFINE_integer("scratch_steps", 0, "Adam steps of LoRA from scratch; 0 leaves it out.", lower_bound=0)
-_RATE = flags.DEFINE_float("scratch_learning_rate", 0.01, "Adam's rate there.", lower_bound=0.0)
+_RATE = flags.DEFINE_float("scratch_learning_rate", 0.01, "Adam's rate there; above 0.")
+flags.register_validator("scratch_learning_rate", lambda rate: rate > 0, "it must be a number above 0")
 _OUTPUT = flags.DEFINE_string("output", "runs/offline", "Directory for the page, the figures and the records.")
 
 
 def main(_: list[str]) -> None:
+    if not _HELD_OUT.value:
+        raise ValueError("--held_out_episodes is empty: name the episodes to judge on, such as 3,7, last:2 or every:10")
     keys = sources.read_keys(_KEYS.value)
     plain = sources.open(_DEMOS.value, (), _unpictured(keys), drop=_DROP.value, skip_bad=_SKIP_BAD.value)
     tasks = tuple(_TASK.value) or plain.names()
@@ -101,12 +104,16 @@ def main(_: list[str]) -> None:
     data = {"test": content.digest(unseen), "training": content.digest(training)}
     common = provenance.inputs(config, base.fingerprint, _BASE.value, base.statistics.digest(), data)
     inputs = {name: common._replace(adapter=starts[name].digest if name in starts else None) for name in policies}
+    idle = _idle(result, starts)
     request = page.Request(
         labels,
         [f"episode {held_out.name(whole, episode)}" for found in read.values() for episode, _ in found],
         inputs,
         config,
-        [*_idle(result, starts), *(said for path in starts for said in _overlaps(path, names))],
+        [
+            *(f"{path} changes nothing here: it predicts what the base alone does; was it adapted?" for path in idle),
+            *(said for path in starts for said in _overlaps(path, names)),
+        ],
     )
     for said in request.cautions:
         print(f"caution: {said}")
@@ -114,6 +121,8 @@ def main(_: list[str]) -> None:
     for name in result.errors:
         print(f"{_shown(labels, name):32} {result.in_units(name):8.4g}  {result.scaled(name).mean():8.3f}")
     print(f"{'':32} {'units':>8}  {'standard deviations':>8}")
+    if idle and len(idle) == len(starts):  # no verdict: it would be on the base
+        raise ValueError(f"{listed(idle)} changed nothing, so that no adapter was judged; {written} is about the base")
     print(measure.verdict(result, next(iter(labels)), next(iter(labels.values()))))
     print(f"raw records: {Path(_OUTPUT.value) / page.RECORDS}")
     print(f"to look at: {written}")
@@ -144,12 +153,10 @@ def _from_scratch(
     return adapt(base, adapter.fresh(base, like.placement, _SEED.value), demos, options).learner
 
 
-def _idle(result: measure.Offline, adapters: Iterable[str]) -> Iterator[str]:
+def _idle(result: measure.Offline, adapters: Iterable[str]) -> list[str]:
     """Adapters that do nothing: what is measured of them is the base."""
     plain = result.predictions["base"].quiet
-    for path in adapters:
-        if not adapter.effect(plain, result.predictions[path].quiet) > adapter.NOTHING:
-            yield f"{path} changes nothing here: it predicts what the base alone does; was it adapted?"
+    return [p for p in adapters if not adapter.effect(plain, result.predictions[p].quiet) > adapter.NOTHING]
 
 
 def _overlaps(path: str, names: Sequence[int | str]) -> list[str]:

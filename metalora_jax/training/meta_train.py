@@ -61,6 +61,7 @@ def setting(recipe: Recipe) -> Setting:
       ValueError: the placement does not fit the base, or the data have not what the recipe asks for.
     """
     base = bases.load(recipe.base or None)
+    start = learner(base, recipe.placement, jax.random.key(recipe.seed))  # before anything is read: it may not fit
     data, held_out = resolved(recipe.data.with_cameras(base.embodiment.cameras))
     recipe = recipe._replace(data=data)
     logging.info("%s", described(data, held_out))
@@ -86,7 +87,6 @@ def setting(recipe: Recipe) -> Setting:
             "normalised, in brackets); leave them out, or take a base with statistics of them too: %s",
             *(len(found), len(frames.demos), ", ".join(found)),
         )
-    start = learner(base, recipe.placement, jax.random.key(recipe.seed))
     return Setting(recipe, base, start, frames, content.digest(demos), robot.over(base.embodiment))
 
 

@@ -135,7 +135,11 @@ DAMAGES = {
     "half a manifest": (lambda p: (p / "manifest.json").write_text('{"format": 1, "ba'), "truncated or not a"),
     "edited manifest": (edit_manifest, "altered after it was saved"),
     "unknown format": (lambda p: forge(p, format=99), "format version 99, this program reads 1"),
-    "other base": (lambda p: forge(p, base_fingerprint="other"), "learned on base 'other'"),
+    "other base": (lambda p: forge(p, base_fingerprint="other"), "learned on base 'other', this policy is '"),
+    "other base, by name": (
+        lambda p: forge(p, base_fingerprint="other", config={"base": "runs/strong"}),
+        r"learned on base 'other' \(runs/strong\), this policy is '",
+    ),
     "missing key": (lambda p: forge(p, lambda t: t.pop(Q_A)), "missing 'expert/layers/q_proj/a'"),
     "extra key": (lambda p: forge(p, lambda t: t.update({"new.a": X})), "unknown 'new/a'"),
     "transposed": (lambda p: forge(p, lambda t: t.update({Q_A: t[Q_A].mT})), r"float32\[2, 2, 3\], expected float32"),

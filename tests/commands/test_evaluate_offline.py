@@ -20,12 +20,12 @@ HEADS = dict(pattern="action_.*", kind="lora", rank=2, alpha=4.0, b_std=0.1)
 pytestmark = pytest.mark.parquet
 
 
-def command(name: str, *flags: str) -> tuple[str, str]:
+def command(name: str, *flags: str, status: int = 0) -> tuple[str, str]:
     """What it prints, and what it logs."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | COMPILED_ONCE
     words = [sys.executable, "-m", "metalora_jax.commands", name, *flags]
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == status, done.stdout + done.stderr
     return done.stdout, done.stderr
 
 
@@ -62,23 +62,54 @@ def test_adapting_keeps_episodes_out_and_says_what_it_is_worth(root, adapted):
     assert "On episode 3, held out: the adapted policy is" in adapted.splitlines()[-1]
 
 
-def test_judging_an_adapter(root, adapted):
-    idle = adapter.fresh(make_base(), placement.from_json([HEADS | {"b_std": 0.0}]))
-    adapter.save(root / "idle", make_base(), idle.placement, idle.meta_params, config={})
+@pytest.fixture(scope="module")
+def idle(root):
+    """An adapter that changes nothing."""
+    start = adapter.fresh(make_base(), placement.from_json([HEADS | {"b_std": 0.0}]))
+    adapter.save(root / "idle", make_base(), start.placement, start.meta_params, config={})
+    return root / "idle"
+
+
+def test_a_run_that_judged_no_adapter_fails_and_gives_no_verdict(root, idle):
     said, logged = command(
         "evaluate_offline",
-        *(f"--base={root / 'base'}", f"--adapter={root / 'adapted'},{root / 'idle'}", f"--demos={root / 'dataset'}"),
+        *(f"--base={root / 'base'}", f"--adapter={idle}", f"--demos={root / 'dataset'}", "--stride=9", "--samples=1"),
+        *(f"--task={INSTRUCTIONS['reach']}", "--held_out_episodes=3", f"--output={root / 'idle_page'}"),
+        status=1,
+    )
+    assert f"error: {idle} changed nothing, so that no adapter was judged" in logged
+    assert "standing still (" not in said
+
+
+def test_no_episode_to_judge_on_is_named_by_its_flag(root):
+    given = f"--base={root / 'base'}", f"--demos={root / 'dataset'}", "--held_out_episodes="
+    _, logged = command("evaluate_offline", *given, status=1)
+    assert "error: --held_out_episodes is empty" in logged
+
+
+@pytest.mark.parametrize("rate", ["0", "nan"])
+def test_a_rate_that_moves_nothing_is_named_by_its_flag(root, rate):
+    given = f"--demos={root / 'dataset'}", f"--output={root / 'never'}", f"--learning_rate={rate}"
+    _, logged = command("adapt", *given, status=1)
+    assert "--learning_rate=" in logged
+    assert "it must be a number above 0" in logged
+
+
+def test_judging_an_adapter(root, adapted, idle):
+    said, logged = command(
+        "evaluate_offline",
+        *(f"--base={root / 'base'}", f"--adapter={root / 'adapted'},{idle}", f"--demos={root / 'dataset'}"),
         *(f"--task={INSTRUCTIONS['reach']}", "--held_out_episodes=1,3", f"--output={root / 'page'}", "--shots=2"),
         *("--stride=3", "--samples=2", "--scratch_steps=1"),
     )
     assert "the ends are idle in demonstration" in logged
     assert "caution: " in said
     assert "has learned from the held-out episode 1" in said
-    assert f"caution: {root / 'idle'} changes nothing here: it predicts what the base alone does" in said
+    assert f"caution: {idle} changes nothing here: it predicts what the base alone does" in said
     assert (root / "page" / "index.html").exists()
     rows = [json.loads(line) for line in (root / "page" / "records.jsonl").read_text().splitlines()]
     assert {row["episode"] for row in rows} == {"episode 1", "episode 3"}
-    policies = {str(root / "adapted"), str(root / "idle"), "base", "scratch", "hold", "mean", "nearest"}
+    policies = {str(root / "adapted"), str(idle), "base", "scratch", "hold", "mean", "nearest"}
     assert {row["policy"] for row in rows} == policies
     for path in ("config.json", "provenance.jsonl", "report.md", "summary.json", "error_by_step_ahead.png"):
         assert (root / "page" / path).exists(), path

@@ -54,6 +54,8 @@ def test_tasks_that_number_their_own_are_named_with_them():
     [
         (["11"], "there are none of reach"),
         (["final"], "expected the dataset's own numbers"),
+        (["last:0"], "'last:0': expected the dataset's own numbers"),
+        (["²"], "'²': expected the dataset's own numbers"),
         (["every:1"], "all 5 episodes of 'reach' would be held out"),
         (["last:9"], "all 5 episodes of 'reach' would be held out"),
     ],

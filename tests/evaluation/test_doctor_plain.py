@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from metalora_jax.data import libero_hdf5, normalize, signals, units
+from metalora_jax.data.sources.selection import selection
 from metalora_jax.evaluation.doctor import choice, page, robust, scales, whole
-from metalora_jax.evaluation.doctor.findings import Finding, Outcome, failing, to_drop
+from metalora_jax.evaluation.doctor.findings import Finding, Outcome, dropping, failing, to_drop
 from metalora_jax.evaluation.doctor.sets import Layout
 from tests.evaluation.doctor_demos import CAMERAS as ROOM
 from tests.evaluation.doctor_demos import DEMOS, TASK
@@ -69,7 +70,7 @@ def test_the_notes_hold_figures():
     assert found["actions"].note.startswith("absolute; motion comes 0.7 frames after commands")
     assert "shoulder_pan.pos" in found["ranges"].note
     assert "degrees (90%)" in found["ranges"].note
-    assert found["counts"].note == "12 episodes of 1 tasks"
+    assert found["counts"].note == "12 episodes of 1 task"
     relative = Kind(relative=True)
     assert outcomes(make_set(relative, 0), relative)["actions"].note.startswith("differences")
 
@@ -84,6 +85,17 @@ def test_a_set_of_two_kinds_has_no_odd_episodes():
     turned = [d if i % 2 else d._replace(state=-d.state) for i, d in enumerate(SOUND)]
     found = outcomes(turned, KIND)
     assert all(len(f.episodes) == 0 for f in found["commands"].findings)
+
+
+def test_a_joint_that_stops_half_way():
+    demos, joint = list(SOUND), 1
+    state = demos[4].state.copy()
+    half = len(state) // 2
+    state[half:, joint] = state[half, joint]
+    demos[4] = demos[4]._replace(state=state)
+    found = [f for f in outcomes(demos, KIND)["commands"].findings if "is stuck from frame" in f.what]
+    assert [(f.what.split()[0], f.severity) for f in found] == [("shoulder_lift.pos", "error")]
+    assert [int(number) for number in found[0].episodes] == [4]
 
 
 def test_a_joint_that_is_mirrored_in_half_of_the_episodes():
@@ -246,3 +258,12 @@ def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
     assert {f.file for f in above_info(list(found.values()))} == {"noisy/cube_demo.hdf5"}
     assert found["ranges"].note.count("state:") == 2
     assert found["files"].note == "2 files, 24 demonstrations read, 23 of them with nothing against them"
+
+
+def test_what_to_drop_is_printed_as_commands_and_configs_take_it():
+    assert dropping("my_set", [3]) == "drop=(3,)"
+    assert dropping("my_set", [3, 7]) == "drop=(3, 7)"
+    assert dropping("clean/lift_demo.hdf5", [3, 7]) == "drop=('lift:3', 'lift:7')"
+    for printed, numbers in (("(3,)", {(None, 3)}), ("('lift:3', 'lift:7')", {("lift", 3), ("lift", 7)})):
+        assert selection(drop=printed.split(",")).drop == numbers  # as a flag splits it
+        assert selection(drop=eval(printed)).drop == numbers  # as a config reads it

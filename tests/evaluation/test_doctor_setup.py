@@ -44,7 +44,7 @@ def lerobot(demos, **more):
         (normalize.compute(DEMOS[2:3]).to_json(), "one demonstration, drawer-close_demo.hdf5 demo_2"),
         (normalize.compute(DEMOS[:3]).to_json(), "computed from 3 demonstrations, the first of drawer-close"),
         (lerobot(DEMOS[:1]), "computed from 40 steps, which is one demonstration or less"),
-        ({"libero": lerobot(DEMOS) | {"num_transitions": 900, "num_trajectories": 1}}, "from 1 demonstrations"),
+        ({"libero": lerobot(DEMOS) | {"num_transitions": 900, "num_trajectories": 1}}, "from 1 demonstration"),
         ({"norm_stats": lerobot(DEMOS[1:2])}, "computed from 40 steps"),
         (change(0, "state_std", 1e-6), "state dimension 0 has a standard deviation of 1e-06: degenerate"),
         (change(2, "action_std", 0.01), "action dimension 2 is constant in these statistics, but moves"),
@@ -80,7 +80,7 @@ def test_statistics_are_held_against_the_base_s():
 def test_a_base_that_does_not_fit(file, tmp_path, simulator, monkeypatch):
     assert "config.json" in wrong(examined(file, base=str(tmp_path)))["base"]
     monkeypatch.setattr(run.bases, "load", lambda _: make_base())
-    assert "it uses 1 cameras, but --cameras names 2" in wrong(examined(file, base=""))["base"]
+    assert "it uses 1 camera, but --cameras names 2" in wrong(examined(file, base=""))["base"]
     longer = [d._replace(instruction="push the drawer shut " * 9) for d in DEMOS]
     libero_hdf5.write(file, longer, CAMERAS, TASK, {"seeds": [0, 1, 2, 3]})
     assert "tokens" in wrong(examined(file, base=""))["base"]

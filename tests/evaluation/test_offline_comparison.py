@@ -104,6 +104,13 @@ def test_every_policy_is_judged_on_what_it_was_not_adapted_to(config, finished):
     assert all(np.isfinite(row.scaled_error) and len(row.error) == 4 for row in rows)
 
 
+def test_a_pattern_that_names_nothing_is_refused_and_does_not_bind_the_work_directory(config, tmp_path):
+    arms = config["arms"] | {"lora": dict(placement=(HEADS, HEADS | {"pattern": "actoin_.*"}))}
+    with pytest.raises(ValueError, match=r"arms\.lora\.placement: rule 'actoin_\.\*' places nothing; near paths"):
+        offline.run(Comparison.from_config(config | {"arms": arms}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_another_instruction_is_another_policy_s_input(config, finished):
     rows = read(finished / RECORDS)
     told = {(*row.policy, row.episode): row for row in rows if row.told is not None}

@@ -232,9 +232,10 @@ def test_a_mistyped_path_does_not_bind_the_work_directory(config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_placement_that_fits_nothing(config):
+def test_a_placement_that_fits_nothing_is_refused_before_demonstrations_are_looked_for(config):
+    nowhere = {"placement": (EXPERT | {"pattern": "experts/.*"},), "data": config["data"] | {"directory": "nowhere"}}
     with pytest.raises(ValueError, match=r"rule 'experts/\.\*' places nothing; near paths"):
-        read(config | {"placement": (EXPERT | {"pattern": "experts/.*"},)})
+        read(config | nowhere)
 
 
 def test_a_bank_on_the_disk_trains_the_same_adapter(config, trained, tmp_path, monkeypatch):

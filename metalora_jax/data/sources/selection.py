@@ -92,12 +92,14 @@ def listed(numbers: Sequence[int | None]) -> str:
 def _numbers(field: str, values: Any) -> frozenset[Number]:
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise DemoError(f"{field} is {named(values)}, expected a list of episode numbers, such as [3, 7]")
-    return frozenset(_number(field, value) for value in values)
+    closing = (")", "]")  # what a flag that splits at commas makes of the end of "(3,)"
+    return frozenset(_number(field, value) for value in values if not (isinstance(value, str) and value in closing))
 
 
 def _number(field: str, value: Any) -> Number:
     if isinstance(value, str):
-        task, _, digits = value.strip().rpartition(":")
+        # A flag that is given a list as Python and the doctor write it, "('task:3', 'task:7')", splits it at commas.
+        task, _, digits = value.strip(" ()[]'").rpartition(":")
         if digits.isascii() and digits.isdigit():
             return task or None, int(digits)
     elif hasattr(value, "__index__") and not isinstance(value, bool) and int(value) >= 0:

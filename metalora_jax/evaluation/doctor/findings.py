@@ -1,6 +1,7 @@
 """Results of the checks."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
 from typing import NamedTuple
 
 from metalora_jax.words import listed
@@ -90,3 +91,9 @@ def to_drop(outcomes: Sequence[Outcome]) -> dict[str, list[int]]:
         if finding.episodes:
             found.setdefault(finding.file, set()).update(finding.episodes)
     return {file: sorted(numbers) for file, numbers in found.items()}
+
+
+def dropping(file: str, numbers: Sequence[int]) -> str:
+    """As `drop` takes it everywhere: episodes of HDF5 files with their task, since each file counts anew."""
+    task = PurePath(file).stem.removesuffix("_demo")
+    return f"drop={tuple(f'{task}:{number}' if file.endswith('.hdf5') else number for number in numbers)}"

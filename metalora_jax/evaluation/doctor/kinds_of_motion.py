@@ -7,6 +7,7 @@ from metalora_jax.data.normalize import compute
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome
 from metalora_jax.evaluation.doctor.recordings import Recording
 from metalora_jax.types import Demo
+from metalora_jax.words import plural
 
 _REMEDY = "look at the episodes side by side; give each task its own instruction, or drop those of the other task"
 
@@ -23,4 +24,4 @@ def check(found: Sequence[Recording]) -> Outcome:
         demos = [Demo(instruction, one.first[None], one.state, one.actions) for one in group]
         for said in motions.unlike(demos, compute(demos)):
             findings.append(Finding(file, said, _REMEDY, "warning", file, task=instruction))
-    return Outcome("one motion", tuple(findings), f"{len(told)} instructions")
+    return Outcome("one motion", tuple(findings), plural(len(told), "instruction"))

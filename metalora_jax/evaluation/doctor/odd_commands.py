@@ -22,6 +22,7 @@ BOTH = 5.0  # factor of both state and actions over the usual range
 STILL, MOVES = 0.05, 0.3  # of the usual span: a dimension does not move, or clearly does
 EXACT = 0.2  # of the usual difference between a command and what came of it
 _WINDOW = 3  # frames
+_ENDS = 5  # frames: a shorter end may be an answer that has not come yet
 _KNOWN = {57.2958: "degrees for radians", 1 / 57.2958: "radians for degrees", 1000.0: "1000 times", 0.001: "1/1000",
           100.0: "100 times", 0.01: "1/100"}  # fmt: skip
 
@@ -39,13 +40,16 @@ class Answers(NamedTuple):
     gain: np.ndarray  # (n, p) range of the motion over that of the command
     state: np.ndarray  # (n, p) range of the state in usual spans
     action: np.ndarray  # (n, p) the same of the action
+    ignored: np.ndarray  # (n, p) range of the action over the end of the episode in which the state stands still
+    since: np.ndarray  # (n, p) the frame in which that end begins
     residual: np.ndarray  # (n,) difference between a command and the next state, in usual spans
 
 
 def answers(group: Group) -> Answers:
     """Of every episode of a group that has pairs."""
     pairs, arm = group.convention.pairs, group.convention.arm
-    lags, agreement, own, gains, residual = [], [], [], [], []
+    lags, agreement, own, gains, residual, ends = [], [], [], [], [], []
+    spans = [np.array([getattr(group, kind).span[getattr(p, kind)] for p in pairs]) for kind in ("state", "action")]
     for r in group.recordings:
         lag, score = signals.best_lag(*convention.velocities(arm, r.state, r.actions, _WINDOW), group.convention.reach)
         at = 0 if np.isnan(lag) else round(lag)
@@ -61,10 +65,21 @@ def answers(group: Group) -> Answers:
         lags.append(lag)
         agreement.append(score)
         residual.append(_residual(group, r.state, r.actions))
-    spans = [np.array([getattr(group, kind).span[getattr(p, kind)] for p in pairs]) for kind in ("state", "action")]
+        scaled = [
+            (r.state[:, p.state] / spans[0][k], r.actions[:, p.action] / spans[1][k]) for k, p in enumerate(pairs)
+        ]
+        ends.append([_still_end(*each) for each in scaled])
     state, action = group.spread("state") / spans[0], group.spread("action") / spans[1]
     whole = [np.array(values) for values in (lags, agreement, own, gains)]
-    return Answers(whole[0], whole[1], whole[2], whole[3], state, action, np.array(residual))
+    ignored, since = np.moveaxis(np.array(ends, float), 2, 0)
+    return Answers(whole[0], whole[1], whole[2], whole[3], state, action, ignored, since, np.array(residual))
+
+
+def _still_end(state: np.ndarray, action: np.ndarray) -> tuple[float, int]:
+    """Range of an action (T,) over the end of an episode, in which its state (T,) stands still, and where it begins."""
+    back = state[::-1]
+    start = int(np.sum(np.maximum.accumulate(back) - np.minimum.accumulate(back) > STILL))
+    return float(np.ptp(action[start:])) if start < len(action) - _ENDS else 0.0, start
 
 
 def _ratio(motion: np.ndarray, command: np.ndarray, relative: bool) -> float:
@@ -106,6 +121,7 @@ def _still(group: Group, a: Answers, i: int) -> Iterator[Finding]:
     stuck = (a.state[i] < STILL) & (a.action[i] > MOVES) & (usual_state > MOVES)
     silent = (a.action[i] < STILL) & (a.state[i] > MOVES) & (usual_action > MOVES)
     neither = (a.state[i] < STILL) & (a.action[i] < STILL) & (robust.apart(a.state, 0.05)[i] < -CLEAR)
+    cut_off = (a.ignored[i] > MOVES) & (robust.usual(a.ignored)[i] < STILL) & (usual_state > MOVES)
     pairs = group.convention.pairs
     if silent.sum() > 1 and 2 * silent.sum() > (usual_action > MOVES).sum():
         what = "its actions are constant, although the robot moves"
@@ -117,6 +133,9 @@ def _still(group: Group, a: Answers, i: int) -> Iterator[Finding]:
             yield group.finding(i, f"{name} is stuck: its state does not follow its command", "error", figures=figures)
         elif silent[k] and not _scaled(a, i, k):
             yield group.finding(i, f"{name} moves, but its command is constant", "error", figures=figures)
+        elif cut_off[k] and not pair.gripper and not pair.relative:
+            what = f"{name} is stuck from frame {a.since[i, k]:.0f} on: its state does not follow its command"
+            yield group.finding(i, what, "error", figures=figures | {"ignored": a.ignored[i, k]})
         elif neither[k] and pair.gripper and usual_state[k] > MOVES:
             yield group.finding(i, f"{name} never moves, in the others it does", "warning", figures=figures)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from metalora_jax.evaluation.doctor import strips
-from metalora_jax.evaluation.doctor.findings import SEVERITIES, Finding, Outcome, to_drop
+from metalora_jax.evaluation.doctor.findings import SEVERITIES, Finding, Outcome, dropping, to_drop
 from metalora_jax.evaluation.doctor.run import Result
 from metalora_jax.evaluation.reports import document
 from metalora_jax.machine import files
@@ -40,7 +40,7 @@ def summary(outcomes: Sequence[Outcome]) -> str:
         lines += [f"{number:3}. {finding.severity}: {finding}", f"     fix: {finding.remedy}"]
     lines += [f"worth knowing: {finding}" for finding in found if finding.severity == "info"]
     for file, numbers in to_drop(outcomes).items():
-        lines.append(f"to drop or mend in {file}: drop={tuple(numbers)}")
+        lines.append(f"to drop or mend in {file}: {dropping(file, numbers)}")
     return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ from metalora_jax.evaluation.doctor.findings import Finding, Outcome
 from metalora_jax.evaluation.doctor.group import FEWEST, Group
 from metalora_jax.evaluation.doctor.recordings import Recording
 from metalora_jax.evaluation.doctor.sets import Layout
-from metalora_jax.words import listed
+from metalora_jax.words import listed, plural
 
 _WHOLE: tuple[Callable[[Group], Outcome], ...] = (whole.ranges, whole.meaning, whole.gripper, whole.idle)
 _MOTION: tuple[Callable[[Group], Outcome], ...] = (
@@ -75,7 +75,7 @@ def _of_group(group: Group) -> Iterator[Outcome]:
 def _odd(group: Group) -> list[Outcome]:
     if len(group) >= FEWEST:
         return [_unusual(group, check(group)) for check in _ODD]
-    few = f"{len(group)} episodes: {FEWEST} are needed to say what is usual"
+    few = f"{plural(len(group), 'episode')}: {FEWEST} are needed to say what is usual"
     names = ("durations", "idle ends", "smoothness", "paths", "duplicates", "commands")
     return [Outcome(name, skipped=few) for name in names]
 

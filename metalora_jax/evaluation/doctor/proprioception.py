@@ -8,6 +8,7 @@ import numpy as np
 from metalora_jax.evaluation.doctor.findings import Outcome, in_spans, together
 from metalora_jax.evaluation.doctor.motion import counts
 from metalora_jax.evaluation.doctor.recordings import Recording
+from metalora_jax.words import plural
 
 REACH = 3.0  # [m] from the world's origin, beyond any table here
 OPEN, SLACK = 0.04, 0.01  # [m] that each finger of LIBERO's hand moves, and what is allowed beyond it
@@ -36,7 +37,7 @@ def states(recordings: Sequence[Recording], world: str) -> tuple[Outcome, list[R
         if trouble
     ]
     sound = [r for r, trouble in zip(recordings, said, strict=True) if not trouble]
-    note = f"{len(sound)} demonstrations"
+    note = plural(len(sound), "demonstration")
     return Outcome("proprioception", together(in_spans(found), counts(recordings)), note), sound
 
 

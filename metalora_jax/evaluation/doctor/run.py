@@ -238,14 +238,14 @@ def _base(
     if own and not request.cameras and {*own} <= {*cameras}:
         cameras = own
     if sizes.cameras < len(request.cameras):
-        what = f"it uses {sizes.cameras} cameras, but --cameras names {len(request.cameras)}"
+        what = f"it uses {plural(sizes.cameras, 'camera')}, but --cameras names {len(request.cameras)}"
         findings.append(Finding(where, what, "name the cameras that it was trained with, in its order"))
     elif not own and sizes.cameras < len(cameras) and request.world == choice.NONE:
         what = f"it uses {sizes.cameras} of the {len(cameras)} cameras: {', '.join(cameras[: sizes.cameras])}"
         remedy = "name those that it was trained with, in its order, with --cameras"
         findings.append(Finding(where, what, remedy, "info"))
     if sizes.cameras > len(cameras) and not own:
-        what = f"it uses {sizes.cameras} cameras, but there are {len(cameras)}"
+        what = f"it uses {plural(sizes.cameras, 'camera')}, but there are {len(cameras)}"
         findings.append(Finding(where, what, "missing cameras are filled with -1; check that it was trained that way"))
     widths = len(base.statistics.state_mean), len(base.statistics.action_mean)
     fit = [r for r in found if (r.state.shape[1], r.actions.shape[1]) == widths]
@@ -264,7 +264,9 @@ def _base(
             demos = recordings.demos(path, shown, request.keys, SHOTS)
             said = doubts(base, demos) if demos else []
             findings += [Finding(name, doubt, "convert the demonstrations to the base's conventions") for doubt in said]
-    return base, Outcome("base", tuple(findings), f"{where}, {sizes.cameras} cameras, {widths[0]} + {widths[1]} wide")
+    return base, Outcome(
+        "base", tuple(findings), f"{where}, {plural(sizes.cameras, 'camera')}, {widths[0]} + {widths[1]} wide"
+    )
 
 
 def _robots(
@@ -320,7 +322,7 @@ def _simulator(
             broken.setdefault(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}", []).append(task)
     remedy = "fix the findings above; if that does not help, run the task in this world by hand"
     findings = tuple(Finding(listed(names, 4), what, remedy) for what, names in broken.items())
-    yield Result(Outcome("simulator", findings, f"{len(seen)} of {len(tasks)} tasks opened"))
+    yield Result(Outcome("simulator", findings, f"{len(seen)} of {plural(len(tasks), 'task')} opened"))
     if not seen:
         return
     frames = {f"{s.task}: what the simulator shows": tuple(s.visit.scene) for s in seen[:1]}

@@ -259,7 +259,7 @@ def _narrow_quantiles(
 def _too_few(given: Scales, recordings: Sequence[Recording]) -> str:
     """Whether the file says that it comes from few demonstrations, or a few of these give exactly the same numbers."""
     if given.demos is not None and given.demos <= FEW:
-        return f"computed from {given.demos} demonstrations"
+        return f"computed from {plural(given.demos, 'demonstration')}"
     longest = max((len(r.actions) for r in recordings), default=100)
     if given.steps is not None and given.steps <= longest:
         return f"computed from {given.steps} steps, which is one demonstration or less"

@@ -10,6 +10,7 @@ from metalora_jax.evaluation.doctor.findings import Finding, Outcome, in_spans, 
 from metalora_jax.evaluation.doctor.motion import counts
 from metalora_jax.evaluation.doctor.recordings import AGAIN, Recording
 from metalora_jax.evaluation.doctor.simulated import Played, Take, Visit
+from metalora_jax.words import plural
 
 _DIM = 2.0  # [1/255] standard deviation of a picture that shows nothing
 _PLACE = 0.03  # [m] by which the hand may be off at a start; official files are one step ahead
@@ -48,7 +49,7 @@ def rendering(seen: Sequence[Seen], cameras: Sequence[str]) -> Outcome:
             if picture.std() < _DIM:
                 remedy = "try MUJOCO_GL=osmesa, or MUJOCO_GL=egl; update the graphics driver or Mesa"
                 found.append(Finding(camera, f"the simulator renders one even colour ({one.task})", remedy))
-    return Outcome("rendering", tuple(found), f"{len(cameras)} cameras, {len(seen)} tasks")
+    return Outcome("rendering", tuple(found), f"{plural(len(cameras), 'camera')}, {plural(len(seen), 'task')}")
 
 
 def orientation(recordings: Sequence[Recording], cameras: Sequence[str], seen: Sequence[Seen]) -> Outcome:

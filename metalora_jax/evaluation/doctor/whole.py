@@ -222,12 +222,12 @@ def idle(group: Group) -> Outcome:
 def counts(recordings: Sequence[Recording]) -> Outcome:
     """Are there about as many episodes of each task?"""
     tasks = Counter(r.told for r in recordings)
-    note = f"{len(recordings)} episodes of {len(tasks)} tasks"
+    note = f"{plural(len(recordings), 'episode')} of {plural(len(tasks), 'task')}"
     low, high = min(tasks.values()), max(tasks.values())
     if high < UNEVEN * low:
         return Outcome("counts", note=note)
     rare, often = (next(t for t, n in tasks.items() if n == count) for count in (low, high))
-    what = f"{high} episodes of {often!r}, {low} of {rare!r}"
+    what = f"{plural(high, 'episode')} of {often!r}, {low} of {rare!r}"
     found = Finding(recordings[0].file, what, "sample tasks evenly, or record more", "info", recordings[0].file)
     return Outcome("counts", (found,), note)
 
@@ -247,7 +247,7 @@ def texts(recordings: Sequence[Recording]) -> Outcome:
         for a, b in itertools.combinations(told, 2)
         if _bare(a) == _bare(b)
     ]
-    return Outcome("texts", tuple(found), f"{len(told)} instructions: {listed([repr(t) for t in told], 3)}")
+    return Outcome("texts", tuple(found), f"{plural(len(told), 'instruction')}: {listed([repr(t) for t in told], 3)}")
 
 
 def _bare(text: str) -> str:

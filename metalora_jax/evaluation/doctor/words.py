@@ -8,6 +8,7 @@ from metalora_jax.envs import libero_files
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome, together
 from metalora_jax.evaluation.doctor.motion import counts
 from metalora_jax.evaluation.doctor.recordings import Recording
+from metalora_jax.words import plural
 
 
 def name_task(known: Mapping[str, str], name: str, instruction: str) -> str:
@@ -33,7 +34,8 @@ def instructions(recordings: Sequence[Recording], known: Mapping[str, str], worl
         said = _trouble(task, written, told, known, world) if task else _unknown(written, known)
         if said:
             found += together([(r.file, r.name, *said) for r in own], counts(recordings))
-    note = f"{len({r.written for r in recordings})} instructions of {len({r.task for r in recordings} - {''})} tasks"
+    texts, tasks = {r.written for r in recordings}, {r.task for r in recordings} - {""}
+    note = f"{plural(len(texts), 'instruction')} of {plural(len(tasks), 'task')}"
     return Outcome("instructions", tuple(found), note)
 
 

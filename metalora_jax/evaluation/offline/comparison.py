@@ -70,6 +70,7 @@ def run(comparison: Comparison, workdir: Path) -> Path:
     base = bases.load(comparison.base_directory)
     for doubt in provenance.doubts(comparison.source):
         logging.warning("the report of this run will be marked as a draft: %s", doubt)
+    experiment.check_placements(comparison, base)
     checkpoint.claim(workdir, comparison.to_json())
     asked, comparison = comparison, experiment.settled(comparison, base, workdir)
     experiment.train(comparison, workdir)

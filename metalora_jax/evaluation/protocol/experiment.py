@@ -90,6 +90,7 @@ def run(comparison: Comparison, workdir: Path, host: Host = ALONE) -> Path:
         logging.warning("a report of this run will be refused, or marked as a draft: %s", doubt)
     rollout.check_base(base, control, where)
     where.prepare()
+    check_placements(comparison, base)
     checkpoint.claim(workdir, comparison.to_json())  # not before all inputs are there: it binds the directory
     asked, comparison = comparison, settled(comparison, base, workdir, where)
     train(comparison, workdir)
@@ -253,6 +254,23 @@ def build(
     if isinstance(arm, Identified):
         return [identified.make(name, arm.identify, base, comparison.meta_seeds[0], moved)]
     return build_arm(comparison, name, base, workdir)
+
+
+def check_placements(comparison: Comparison, base: Base) -> None:
+    """Refuses arms whose adapters do not fit the base, before anything is read, trained or kept.
+
+    Raises:
+      ValueError: the message names the arm, or the way to train it, and the rule.
+    """
+    placements = {name: arm.placement for name, arm in comparison.arms.items() if not isinstance(arm, Identified)}
+    for name, of in (comparison.alternatives or {}).items():
+        ways = alternatives.recipes(name, comparison.trained[name], of)
+        placements |= {way: recipe.placement for way, recipe in ways.items()}
+    for name, placement in placements.items():
+        try:
+            learner(base, placement, jax.random.key(0))
+        except ValueError as error:
+            raise ValueError(f"arms.{name}.placement: {error}") from None
 
 
 def build_arm(comparison: Comparison, name: str, base: Base, workdir: Path) -> list[Arm]:
