@@ -14,7 +14,7 @@ from metalora_jax.commands import recipes
 from metalora_jax.commands.main import summaries
 from metalora_jax.data import sources
 from metalora_jax.evaluation.protocol.comparison import Comparison
-from metalora_jax.training import meta_train
+from metalora_jax.training import meta_train, validation
 from metalora_jax.training.recipe import Recipe
 from tests import own_robot
 from tests.own_robot import ALOHA, CARTESIAN, PAGE, SO100
@@ -118,6 +118,13 @@ def test_the_few_shot_recipe_reads_tasks_and_cameras_from_the_data(tmp_path):
         get_config()
     with pytest.raises(ValueError, match="has 2 tasks: one to learn, one to choose rates by, one to test on"):
         get_config(str(own_robot.write(tmp_path / "few", ALOHA, TASKS, 1)))
+
+
+def test_validation_looks_at_episodes_of_those_that_are_named(folder):
+    asked = recipe(folder / "so100", folder / "so100_base", episodes=(0, 1, 2, 3, 4, 5), tasks=TASKS)
+    left = validation.learned(asked.data, asked.validation)
+    assert left.episodes == [0, 1, 2, 3]
+    assert left.open().tasks() == dict.fromkeys(TASKS, 2)
 
 
 def test_deployments_are_tasks_too(folder):

@@ -55,6 +55,15 @@ def test_tasks_cameras_and_episodes_are_read_from_the_data(dataset):
     assert resolved(data) == (data, HeldOut((), ()))
 
 
+def test_episodes_are_held_out_of_those_that_are_named(dataset):
+    asked = section(dataset, tasks=TASKS[:1], episodes=(0, 5, 6), held_out_episodes=("last:1",))
+    data, held = resolved(asked)
+    assert held.episodes == (5,)
+    assert (data.episodes, data.drop) == ([0, 6], (5,))
+    [[recorded]] = read_demos(asked).values()
+    np.testing.assert_array_equal(recorded.actions, demos()[0].actions)
+
+
 def test_few_tasks_are_all_learned(dataset):
     assert tuple(resolved(section(dataset, held_out_tasks=0.19))[0].tasks) == TASKS
 
