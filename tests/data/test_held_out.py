@@ -53,6 +53,7 @@ def test_tasks_that_number_their_own_are_named_with_them():
     ("rule", "message"),
     [
         (["11"], "there are none of reach"),
+        (["evry:5"], "'evry:5': expected the dataset's own numbers .* last:2 or every:10"),
         (["final"], "expected the dataset's own numbers"),
         (["every:1"], "all 5 episodes of 'reach' would be held out"),
         (["last:9"], "all 5 episodes of 'reach' would be held out"),
