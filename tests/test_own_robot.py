@@ -1,7 +1,9 @@
 """The page "Your own robot": its commands fit the flags, and its recipe fits the robots that it names."""
 
 import ast
+import functools
 import re
+import shlex
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
@@ -65,6 +67,22 @@ def test_every_command_on_the_page_exists_with_its_flags(words, monkeypatch):
             for part in name.split(".")[1:]:
                 assert part in section, name
                 section = section[part]
+
+
+FIELDS = re.findall(r"^\|.*\|", PAGE.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "flags", [flags for row in FIELDS for flags in re.findall(r"`(--config[^`]*)`", row)], ids=lambda flags: flags[9:30]
+)
+def test_a_field_that_the_page_changes_makes_a_recipe(flags):
+    config = run_path(str(ROOT / "configs" / "own_robot.py"))["get_config"]()
+    for flag in shlex.split(flags):
+        path, _, value = flag.removeprefix("--config.").partition("=")
+        *sections, name = path.split(".")
+        section = functools.reduce(lambda part, key: part[key], sections, config)
+        section[name] = ast.literal_eval(value) if value else True
+    assert Recipe.from_config(config.to_dict())
 
 
 def recipe(data: Path, base: Path, name: str = "own_robot", **fields) -> Recipe:

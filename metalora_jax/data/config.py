@@ -48,7 +48,10 @@ class DataConfig(NamedTuple):
         if not 0 <= self.held_out_tasks < 1:
             raise ValueError(f"data.held_out_tasks is {self.held_out_tasks}; it is a share, from 0 to below 1")
         if self.tasks and self.held_out_tasks:
-            raise ValueError("data.held_out_tasks is a share of all tasks, and data.tasks names some: set one of them")
+            raise ValueError(
+                f"data.held_out_tasks is {self.held_out_tasks}, a share of all tasks, and data.tasks names those to "
+                "learn: set --config.data.held_out_tasks=0 beside --config.data.tasks"
+            )
         if wrong := [name for name in self.others if "/" in name or not name]:
             raise ValueError(
                 f"data.others has {wrong[0]!r}; it names tasks as name/task: choose a name without a slash"

@@ -95,7 +95,7 @@ def test_datasets_are_mapped_by_name_and_drawn_by_weight(dataset, tmp_path):
     ("fields", "message"),
     [
         (dict(held_out_tasks=1.0), "held_out_tasks is 1.0; it is a share, from 0 to below 1"),
-        (dict(held_out_tasks=0.5, tasks=("a",)), "data.tasks names some: set one of them"),
+        (dict(held_out_tasks=0.5, tasks=("a",)), r"set --config\.data\.held_out_tasks=0 beside"),
         (dict(weight=0.0), "data.weight is 0.0; it must be positive"),
         (dict(others={"a/b": dict(directory="x")}), "choose a name without a slash"),
         (dict(others={"a": dict(directory="x", camera=())}), r"no field data\.camera; .* did you mean cameras"),
