@@ -172,6 +172,7 @@ def test_conditions_that_do_not_fit_are_refused_before_data_are_read(folder, mon
     ("fields", "message"),
     [
         (dict(held_out_episodes=("last:1",)), "'pick up the cube' has 2 demonstrations to learn from, .* are 3"),
+        (dict(held_out_episodes=("last:2",)), "'pick up the cube' has 1 demonstration to learn from, .* are 3"),
         (dict(cameras=("a", "b", "c", "d")), "4 cameras .* and the base takes 3: choose some"),
         (dict(directory=""), r"data\.directory is not set"),
     ],

@@ -29,6 +29,7 @@ from metalora_jax.data.sources.names import part_of
 from metalora_jax.fields import meant
 from metalora_jax.machine.progress import progress
 from metalora_jax.types import Demo
+from metalora_jax.words import plural
 
 _POLICY = flags.DEFINE_string("policy", None, "lerobot policy: a directory, or a name on the hub.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write the base to.", required=True)
@@ -139,7 +140,7 @@ def main(_: list[str]) -> None:
     bases.save(output, base)
     config, sizes = base.config, base.sizes
     print(f"parameters:  {trees.count(nnx.to_pure_dict(nnx.state(base.model)))} in {config.param_dtype}")
-    print(f"sees:        {sizes.cameras} cameras of {sizes.image} px, {sizes.tokens} tokens")
+    print(f"sees:        {plural(sizes.cameras, 'camera')} of {sizes.image} px, {sizes.tokens} tokens")
     print(f"statistics:  {source}{f' in {_DEMOS.value}' if demos else ''}")
     print(f"state:       {len(base.statistics.state_mean)} of {sizes.state} dimensions in use")
     print(f"action:      {len(base.statistics.action_mean)} of {sizes.action}, chunks of {sizes.chunk}")
