@@ -108,7 +108,8 @@ def check_fits(recipe: Recipe, base: Base) -> None:
     if len(cameras) > base.sizes.cameras:
         raise ValueError(
             f"{recipe.data.directory}: {len(cameras)} cameras ({', '.join(cameras)}), and the base takes "
-            f"{base.sizes.cameras}: choose some, in the base's order, with --config.data.cameras"
+            f"{base.sizes.cameras}: choose some, in the base's order, with --config.data.cameras; of a comparison, "
+            "with --config=own_robot_few_shot:DATASET:CAMERA,CAMERA"
         )
     least = recipe.batch.shots + recipe.batch.query_demos
     for part in (recipe.data, *recipe.data.others.values()):
