@@ -20,6 +20,7 @@ from ml_collections.config_dict import placeholder
 from metalora_jax.adapters.placement import to_json
 from metalora_jax.data import sources
 from metalora_jax.policies.smolvla.presets import preset
+from metalora_jax.words import plural
 
 common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
 
@@ -45,7 +46,10 @@ def get_config(dataset: str = "") -> ConfigDict:
     directory, _, named = dataset.partition(":")
     tasks = tuple(sources.open(directory, ()).names())
     if len(tasks) < 3:
-        raise ValueError(f"{directory} has {len(tasks)} tasks: one to learn, one to choose rates by, one to test on")
+        raise ValueError(
+            f"{directory} has {plural(len(tasks), 'task')}, and three are the least: one to learn, one to choose rates "
+            "by, one to test on"
+        )
     apart = max(1, len(tasks) // 5)
     cameras = tuple(named.split(",")) if named else tuple(sources.cameras_of(directory))
 

@@ -1,7 +1,9 @@
 """The page "Your own robot": its commands fit the flags, and its recipe fits the robots that it names."""
 
 import ast
+import functools
 import re
+import shlex
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ from metalora_jax.commands import recipes
 from metalora_jax.commands.main import summaries
 from metalora_jax.data import sources
 from metalora_jax.evaluation.protocol.comparison import Comparison
-from metalora_jax.training import meta_train
+from metalora_jax.training import meta_train, validation
 from metalora_jax.training.recipe import Recipe
 from tests import own_robot
 from tests.own_robot import ALOHA, CARTESIAN, PAGE, SO100
@@ -67,6 +69,22 @@ def test_every_command_on_the_page_exists_with_its_flags(words, monkeypatch):
                 section = section[part]
 
 
+FIELDS = re.findall(r"^\|.*\|", PAGE.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "flags", [flags for row in FIELDS for flags in re.findall(r"`(--config[^`]*)`", row)], ids=lambda flags: flags[9:30]
+)
+def test_a_field_that_the_page_changes_makes_a_recipe(flags):
+    config = run_path(str(ROOT / "configs" / "own_robot.py"))["get_config"]()
+    for flag in shlex.split(flags):
+        path, _, value = flag.removeprefix("--config.").partition("=")
+        *sections, name = path.split(".")
+        section = functools.reduce(lambda part, key: part[key], sections, config)
+        section[name] = ast.literal_eval(value) if value else True
+    assert Recipe.from_config(config.to_dict())
+
+
 def recipe(data: Path, base: Path, name: str = "own_robot", **fields) -> Recipe:
     config = run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"]()
     config.base, config.data.directory = str(base), str(data)
@@ -116,8 +134,15 @@ def test_the_few_shot_recipe_reads_tasks_and_cameras_from_the_data(tmp_path):
     assert asked.arms.meta.data.get_type("frames") is int  # so that it can be set on the command line
     with pytest.raises(ValueError, match="name the dataset after a colon"):
         get_config()
-    with pytest.raises(ValueError, match="has 2 tasks: one to learn, one to choose rates by, one to test on"):
+    with pytest.raises(ValueError, match="has 2 tasks, and three are the least: one to learn, one to choose"):
         get_config(str(own_robot.write(tmp_path / "few", ALOHA, TASKS, 1)))
+
+
+def test_validation_looks_at_episodes_of_those_that_are_named(folder):
+    asked = recipe(folder / "so100", folder / "so100_base", episodes=(0, 1, 2, 3, 4, 5), tasks=TASKS)
+    left = validation.learned(asked.data, asked.validation)
+    assert left.episodes == [0, 1, 2, 3]
+    assert left.open().tasks() == dict.fromkeys(TASKS, 2)
 
 
 def test_deployments_are_tasks_too(folder):
@@ -147,7 +172,11 @@ def test_conditions_that_do_not_fit_are_refused_before_data_are_read(folder, mon
     ("fields", "message"),
     [
         (dict(held_out_episodes=("last:1",)), "'pick up the cube' has 2 demonstrations to learn from, .* are 3"),
-        (dict(cameras=("a", "b", "c", "d")), "4 cameras .* and the base takes 3: choose some"),
+        (dict(held_out_episodes=("last:2",)), "'pick up the cube' has 1 demonstration to learn from, .* are 3"),
+        (
+            dict(cameras=("a", "b", "c", "d")),
+            r"4 cameras .* and the base takes 3: choose some, .*, with --config\.data\.cameras; .*:DATASET:CAMERA",
+        ),
         (dict(directory=""), r"data\.directory is not set"),
     ],
 )

@@ -58,7 +58,12 @@ _LEARNING_RATE = flags.DEFINE_float(
     "learning_rate", _DEFAULT.learning_rate, "Of sgd and adam; a factor on learned rates; above 0."
 )
 flags.register_validator("learning_rate", lambda rate: rate > 0, "it must be a number above 0")
-_STEPS = flags.DEFINE_integer("steps", _DEFAULT.steps, "Gradient steps.", lower_bound=1)
+_STEPS = flags.DEFINE_integer(
+    "steps",
+    None,
+    f"Gradient steps; default: those that the adapter learned with, else {_DEFAULT.steps}.",
+    lower_bound=1,
+)
 _FRAMES = flags.DEFINE_integer("frames", _DEFAULT.frames, "Frames in each step.", lower_bound=1)
 _DATA_FRAMES = flags.DEFINE_integer(
     "data_frames", None, "Frames of each demonstration, spread evenly; few make a large base quick. All by default.", 1
@@ -77,7 +82,9 @@ _VALIDATE_EVERY = flags.DEFINE_integer(
     "validate_every", None, "Steps between two looks at held-out episodes; default: a tenth of all.", lower_bound=1
 )
 _PATIENCE = flags.DEFINE_integer("patience", 0, "Looks without a better one that end it; 0: never.", lower_bound=0)
-_TENSORBOARD = flags.DEFINE_string("tensorboard", "", "Directory for TensorBoard events of the looks.")
+_TENSORBOARD = flags.DEFINE_string(
+    "tensorboard", "", "Directory for TensorBoard events of the looks: losses and errors."
+)
 _WANDB = flags.DEFINE_string("wandb", "", "Also send the looks to this Weights & Biases project.")
 _REPLAY = flags.DEFINE_string("replay", "", "Demonstrations of earlier tasks that must not be forgotten.")
 _REPLAY_FRAMES = flags.DEFINE_integer("replay_frames", 32, "Frames of earlier tasks in each step.", lower_bound=1)
@@ -137,14 +144,15 @@ def main(_: list[str]) -> None:
     found = doubts(base, demos, predictions=_CONVENTIONS.value)
     for doubt in [*embodiments.check_units(robot, known, "the adapter"), *found]:
         logging.warning("%s", doubt)
+    steps = _STEPS.value or start.inner_steps or _DEFAULT.steps
     options = _DEFAULT._replace(
         optimizer=_OPTIMIZER.value,
         learning_rate=_LEARNING_RATE.value,
-        steps=_STEPS.value,
+        steps=steps,
         frames=_FRAMES.value,
         seed=_SEED.value,
         replay_frames=_REPLAY_FRAMES.value if _REPLAY.value else 0,
-        validate_every=(_VALIDATE_EVERY.value or max(1, _STEPS.value // 10)) if _HELD_OUT.value else 0,
+        validate_every=(_VALIDATE_EVERY.value or max(1, steps // 10)) if _HELD_OUT.value else 0,
         patience=_PATIENCE.value,
         data_frames=_DATA_FRAMES.value,
     )
@@ -172,5 +180,5 @@ def main(_: list[str]) -> None:
     }
     robot = robot.over(known)
     adapter.save(output, base, start.placement, {"theta": result.theta}, config=recipe, embodiment=robot)
-    print("\n".join(closing.lines(read, start, result, _STEPS.value, len(earlier or ()), _OUTPUT.value)))
+    print("\n".join(closing.lines(read, start, result, steps, len(earlier or ()), _OUTPUT.value)))
     print(closing.against_standing_still(base, result, read))

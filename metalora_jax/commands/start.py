@@ -20,6 +20,8 @@ from metalora_jax.machine import interrupts
 # A KeyError of ml_collections, whose text is quoted once or twice: an unknown field, and perhaps the one that is meant.
 _UNKNOWN = re.compile(r"""["'\\]*(\w+)["'\\]+n?\s*(?:Did you mean "(\w+)" instead of "\w+"\?)?["'\\]*""")
 _INTERRUPTED = "interrupted; finished work is kept, and the same command goes on from there"
+# What a config file raises arrives as the last line of a traceback.
+_RAISED = re.compile(r"(?:\w+\.)*\w+(?:Error|Exception): ")
 _NONE = re.compile(r"--?config\.([\w.]+)=None")
 
 
@@ -134,7 +136,7 @@ def _last_line(error: Exception) -> str:
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, KeyError) and (unknown := _UNKNOWN.fullmatch(text)):
         return f"no field {unknown[1]!r}" + (f"; did you mean {unknown[2]}?" if unknown[2] else "")
-    return (text.strip().splitlines() or [type(error).__name__])[-1].strip()
+    return _RAISED.sub("", (text.strip().splitlines() or [type(error).__name__])[-1].strip(), 1)
 
 
 def _lines(config: Mapping[str, Any], indent: str = "") -> Iterator[str]:

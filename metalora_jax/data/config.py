@@ -8,6 +8,7 @@ from metalora_jax.data import content, sources
 from metalora_jax.data.demos import DemoError
 from metalora_jax.data.sources.embodiment import Embodiment
 from metalora_jax.data.sources.held_out import held_out
+from metalora_jax.data.sources.selection import without
 from metalora_jax.fields import check_positive, each, from_fields
 from metalora_jax.types import Demo
 
@@ -47,7 +48,10 @@ class DataConfig(NamedTuple):
         if not 0 <= self.held_out_tasks < 1:
             raise ValueError(f"data.held_out_tasks is {self.held_out_tasks}; it is a share, from 0 to below 1")
         if self.tasks and self.held_out_tasks:
-            raise ValueError("data.held_out_tasks is a share of all tasks, and data.tasks names some: set one of them")
+            raise ValueError(
+                f"data.held_out_tasks is {self.held_out_tasks}, a share of all tasks, and data.tasks names those to "
+                "learn: set --config.data.held_out_tasks=0 beside --config.data.tasks"
+            )
         if wrong := [name for name in self.others if "/" in name or not name]:
             raise ValueError(
                 f"data.others has {wrong[0]!r}; it names tasks as name/task: choose a name without a slash"
@@ -62,6 +66,10 @@ class DataConfig(NamedTuple):
     def embodiment(self) -> Embodiment:
         """What the data say of the robot; raises what `data.sources` raises."""
         return self.open().embodiment
+
+    def holding_out(self, names: Sequence[int | str]) -> "DataConfig":
+        """Without these episodes, which come last in `drop`."""
+        return self._replace(episodes=without(self.episodes, names), drop=(*self.drop, *names))
 
     def open(self, pictures: bool = True) -> sources.Source:
         """The demonstrations at `directory`; raises what `data.sources.open` raises."""
@@ -112,7 +120,7 @@ def resolved(data: DataConfig, pictures: bool = True) -> tuple[DataConfig, HeldO
     if not data.held_out_episodes:
         return data, HeldOut(there[count:], ())
     apart = held_out(source, data.tasks, data.held_out_episodes)
-    return data._replace(drop=(*data.drop, *apart), held_out_episodes=()), HeldOut(there[count:], apart)
+    return data.holding_out(apart)._replace(held_out_episodes=()), HeldOut(there[count:], apart)
 
 
 def _cameras(data: DataConfig) -> tuple[str, ...]:

@@ -108,11 +108,15 @@ class DeploymentRange(NamedTuple):
         for name in ("copies", "offset", "latency", "tilt"):
             if getattr(self, name) < 0:
                 raise ValueError(f"deployments.{name} is {getattr(self, name)}; it must not be negative")
-        differs = any((self.gain, self.offset, self.latency, self.crop, self.tilt, self.light))
-        if differs != (self.copies > 0):
+        ways = ("gain", "offset", "latency", "crop", "tilt", "light")
+        if (differs := [name for name in ways if getattr(self, name)]) and not self.copies:
             raise ValueError(
-                f"deployments.copies is {self.copies}, and {'something' if differs else 'nothing'} differs between "
-                "them: set copies and at least one of gain, offset, latency, crop, tilt, light, or none"
+                f"deployments.{differs[0]} is {getattr(self, differs[0])}, and there are no copies that it would "
+                "change: set deployments.copies, such as 3"
+            )
+        if self.copies and not differs:
+            raise ValueError(
+                f"deployments.copies is {self.copies}, and they would all be alike: set one of {', '.join(ways)}"
             )
         return self
 

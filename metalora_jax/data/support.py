@@ -11,6 +11,7 @@ from metalora_jax.data.demos import DemoError
 from metalora_jax.data.sources import embodiment as embodiments
 from metalora_jax.data.sources import held_out
 from metalora_jax.data.sources.embodiment import Embodiment
+from metalora_jax.data.sources.selection import without
 from metalora_jax.types import Demo
 from metalora_jax.words import listed
 
@@ -55,7 +56,8 @@ def read(wanted: Wanted, known: Embodiment, whose: str = "the adapter") -> Suppo
     kept = held_out.held_out(whole, [task], wanted.held_out) if wanted.held_out else ()
     source = whole
     if kept:
-        source = sources.open(wanted.path, wanted.cameras, **every | {"drop": (*wanted.drop, *kept)})
+        apart = {"episodes": without(wanted.episodes, kept), "drop": (*wanted.drop, *kept)}
+        source = sources.open(wanted.path, wanted.cameras, **every | apart)
     recorded = list(source.recorded(task, wanted.shots))
     demos, used = [demo for _, demo in recorded], [episode for episode, _ in recorded]
     unseen, told = demos, "the demonstrations themselves, which flatters"

@@ -177,10 +177,11 @@ def adapt(
     replay = replay_of(old[0], others_frozen[0]) if earlier else None
     known, kept_back = _kept_apart(Rows(*rows_and_labels(frames, _TASK, range(len(demos)))))
 
-    def look(step: int, theta: PyTree) -> Validated:
+    def look(step: int, theta: PyTree, losses: Sequence[float]) -> Validated:
         found = validated(base, start.learner.replace(theta=theta), outputs[-1], unseen[0].target, step)
+        seen = {"support_loss": float(np.mean(losses))} if losses else {}
         for sink in sinks:
-            sink(step, found.metrics())
+            sink(step, found.metrics() | seen)
         return found
 
     support = _support(frames, known, frozen, replay, options)
@@ -284,16 +285,19 @@ def _loss(start: Learner, theta: PyTree, batch: Batch, draws: int) -> jax.Array:
 
 
 def _descended(
-    start: Start, support: Batch, options: Options, look: Callable[[int, PyTree], Validated] | None
+    start: Start, support: Batch, options: Options, look: Callable[[int, PyTree, Sequence[float]], Validated] | None
 ) -> tuple[PyTree, PyTree, float, tuple[Validated, ...]]:
-    """The best theta and the last, seconds of the steps without compilation, and what was seen on the way."""
+    """The best theta and the last, seconds of the steps without compilation, and what was seen on the way.
+
+    `look` is given the steps taken, theta, and the losses of the minibatches learned from since it looked last.
+    """
     fast = start.head if options.fast is None else options.fast
     inner = InnerOptions(fast=None if fast is None else tuple(fast), max_norm=options.max_norm)
     key, rate = jax.random.key(options.seed), jnp.float32(options.learning_rate)
     run = program(options.optimizer, options.noise_draws, inner)
     theta = best = start.meta_params["theta"]
     state = meta.initial_state(theta, inner_optimizer(options.optimizer, start.meta_params, rate), inner)
-    curve = [look(0, theta)] if look else []
+    curve = [look(0, theta, ())] if look else []
     compiled, seconds, least = {}, 0.0, 0  # least: which of the curve has the least error
     every = options.validate_every or options.steps
     with progress(description="adapt, steps", total=options.steps) as bar:
@@ -306,13 +310,13 @@ def _descended(
                     compiled[size] = run.lower(*arguments).compile()
             began = time.perf_counter()
             with waiting(bar, "running"):
-                theta, _, _, state = jax.block_until_ready(compiled[size](*arguments))
+                theta, losses, _, state = jax.block_until_ready(compiled[size](*arguments))
             seconds += time.perf_counter() - began
             bar.update(size)
             if look is None:
                 best = theta
                 continue
-            curve.append(look(first + size, theta))
+            curve.append(look(first + size, theta, losses.tolist()))
             bar.set_postfix(error=f"{curve[-1].error:.4f}")
             if curve[-1].error < curve[least].error:
                 best, least = theta, len(curve) - 1

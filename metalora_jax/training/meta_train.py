@@ -36,6 +36,7 @@ from metalora_jax.training.augmentation import augmented
 from metalora_jax.training.recipe import OuterConfig, Recipe
 from metalora_jax.training.validation import Look, cells, learned
 from metalora_jax.types import ActionChunk, Array, Batch, PyTree
+from metalora_jax.words import plural
 
 CARTESIAN = (4, 7)  # numbers of an action that conditions fit
 BEST = "best"  # the adapter directory, beside the last one, that did best on what validation keeps out
@@ -107,7 +108,8 @@ def check_fits(recipe: Recipe, base: Base) -> None:
     if len(cameras) > base.sizes.cameras:
         raise ValueError(
             f"{recipe.data.directory}: {len(cameras)} cameras ({', '.join(cameras)}), and the base takes "
-            f"{base.sizes.cameras}: choose some, in the base's order, with --config.data.cameras"
+            f"{base.sizes.cameras}: choose some, in the base's order, with --config.data.cameras; of a comparison, "
+            "with --config=own_robot_few_shot:DATASET:CAMERA,CAMERA"
         )
     least = recipe.batch.shots + recipe.batch.query_demos
     for part in (recipe.data, *recipe.data.others.values()):
@@ -116,8 +118,8 @@ def check_fits(recipe: Recipe, base: Base) -> None:
             for task in part.tasks:
                 if (there := len(source.listing(source.find(task)))) < least:
                     raise ValueError(
-                        f"{part.directory}: {task!r} has {there} demonstrations to learn from, and batch.shots + "
-                        f"batch.query_demos are {least}: record more, lower those, or leave the task out"
+                        f"{part.directory}: {task!r} has {plural(there, 'demonstration')} to learn from, and "
+                        f"batch.shots + batch.query_demos are {least}: record more, lower those, or leave the task out"
                     )
 
 

@@ -70,7 +70,7 @@ def learned(data: DataConfig, validation: Validation | None) -> DataConfig:
       DemoError: see `held_out.held_out`.
     """
     names = _names(data, validation)
-    return data._replace(drop=(*data.drop, *names)) if names else data
+    return data.holding_out(names) if names else data
 
 
 def cells(data: DataConfig, validation: Validation, shots: int) -> dict[str, Cell]:

@@ -35,7 +35,7 @@ def root(tmp_path_factory):
     path = tmp_path_factory.mktemp("offline")
     bases.save(path / "base", make_base())
     start = adapter.fresh(make_base(), placement.from_json([HEADS]))
-    adapter.save(path / "start", make_base(), start.placement, start.meta_params, config={})
+    adapter.save(path / "start", make_base(), start.placement, start.meta_params, config={"meta": {"inner_steps": 4}})
     demos = [demo for task in INSTRUCTIONS for demo in make_demos(task)]
     demos[3].state[:6], demos[3].actions[:6] = demos[3].state[:1], demos[3].actions[:1]  # waits
     lerobot_v3.write(path / "dataset", demos, ("agentview",), 10)
@@ -48,7 +48,7 @@ def adapted(root):
         "adapt",
         *(f"--base={root / 'base'}", f"--adapter={root / 'start'}", f"--demos={root / 'dataset'}"),
         *(f"--task={INSTRUCTIONS['reach']}", "--held_out_episodes=last:1", f"--output={root / 'adapted'}"),
-        *("--shots=2", "--optimizer=adam", "--learning_rate=0.01", "--steps=4", "--validate_every=2", "--frames=4"),
+        *("--shots=2", "--optimizer=adam", "--learning_rate=0.01", "--validate_every=2", "--frames=4"),
     )
     return said
 
@@ -57,6 +57,7 @@ def test_adapting_keeps_episodes_out_and_says_what_it_is_worth(root, adapted):
     config = json.loads((root / "adapted" / "manifest.json").read_text())["config"]
     assert config["episodes"] == [0, 1]
     assert config["held_out_episodes"] == ["last:1"]
+    assert config["steps"] == 4  # those of the adapter that it starts from
     assert "held-out error: " in adapted
     assert "standing still" in adapted.splitlines()[-1]
     assert "On episode 3, held out: the adapted policy is" in adapted.splitlines()[-1]

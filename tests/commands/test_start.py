@@ -127,6 +127,12 @@ def test_a_default_recipe_is_overridden_and_what_it_refuses_is_one_line(tmp_path
     assert said == "error: --config: no field 'sead'; did you mean seed?  (--print_config shows the fields)"
 
 
+def test_what_a_recipe_refuses_is_said_without_the_name_of_the_exception(tmp_path):
+    said = start("-c", DEFAULT, "--config=own_robot_few_shot", cwd=tmp_path).stderr.strip()
+    wanted = "name the dataset after a colon: --config=own_robot_few_shot:my_dataset"
+    assert said == f"error: {wanted}  (--help lists the flags)"
+
+
 def start(*words: str, cwd: Path) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run([sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True)

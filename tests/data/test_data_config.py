@@ -55,6 +55,15 @@ def test_tasks_cameras_and_episodes_are_read_from_the_data(dataset):
     assert resolved(data) == (data, HeldOut((), ()))
 
 
+def test_episodes_are_held_out_of_those_that_are_named(dataset):
+    asked = section(dataset, tasks=TASKS[:1], episodes=(0, 5, 6), held_out_episodes=("last:1",))
+    data, held = resolved(asked)
+    assert held.episodes == (5,)
+    assert (data.episodes, data.drop) == ([0, 6], (5,))
+    [[recorded]] = read_demos(asked).values()
+    np.testing.assert_array_equal(recorded.actions, demos()[0].actions)
+
+
 def test_few_tasks_are_all_learned(dataset):
     assert tuple(resolved(section(dataset, held_out_tasks=0.19))[0].tasks) == TASKS
 
@@ -86,7 +95,7 @@ def test_datasets_are_mapped_by_name_and_drawn_by_weight(dataset, tmp_path):
     ("fields", "message"),
     [
         (dict(held_out_tasks=1.0), "held_out_tasks is 1.0; it is a share, from 0 to below 1"),
-        (dict(held_out_tasks=0.5, tasks=("a",)), "data.tasks names some: set one of them"),
+        (dict(held_out_tasks=0.5, tasks=("a",)), r"set --config\.data\.held_out_tasks=0 beside"),
         (dict(weight=0.0), "data.weight is 0.0; it must be positive"),
         (dict(others={"a/b": dict(directory="x")}), "choose a name without a slash"),
         (dict(others={"a": dict(directory="x", camera=())}), r"no field data\.camera; .* did you mean cameras"),

@@ -100,8 +100,8 @@ def test_offsets_come_with_both_signs():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (dict(copies=2), "nothing differs"),
-        (dict(offset=2.0), "copies is 0, and something differs"),
+        (dict(copies=2), "copies is 2, and they would all be alike: set one of gain, offset"),
+        (dict(offset=5, reading=False), r"offset is 5, and there are no copies .*: set deployments\.copies"),
         (dict(copies=1, gain=1.0), r"gain is 1.0; it must lie in \[0, 1\)"),
         (dict(copies=1, latency=-1), "latency is -1; it must not be negative"),
     ],

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from metalora_jax.data.demos import DemoError
 from metalora_jax.data.sources.held_out import held_out
-from metalora_jax.data.sources.selection import Episode, selection
+from metalora_jax.data.sources.selection import Episode, selection, without
 from metalora_jax.data.sources.source import Source
 
 
@@ -53,6 +53,7 @@ def test_tasks_that_number_their_own_are_named_with_them():
     ("rule", "message"),
     [
         (["11"], "there are none of reach"),
+        (["evry:5"], "'evry:5': expected the dataset's own numbers .* last:2 or every:10"),
         (["final"], "expected the dataset's own numbers"),
         (["last:0"], "'last:0': expected the dataset's own numbers"),
         (["²"], "'²': expected the dataset's own numbers"),
@@ -63,6 +64,15 @@ def test_tasks_that_number_their_own_are_named_with_them():
 def test_what_cannot_be_held_out(rule, message):
     with pytest.raises(DemoError, match=message):
         held_out(Numbered(10), ["reach", "push"], rule)
+
+
+def test_named_episodes_lose_those_that_are_held_out_of_them():
+    assert without(None, (3,)) is None
+    assert without(["1", 3, "push:3", "5"], (3, "5")) == ["1", "push:3"]
+    chosen = ["reach:1", "reach:4", "push:0", "push:2"]
+    names = held_out(Numbered(10, True, episodes=chosen), ["reach", "push"], ["last:1"])
+    left = Numbered(10, True, episodes=without(chosen, names), drop=names)
+    assert [(e.task, e.number) for e in left.listing()] == [("push", 0), ("reach", 1)]
 
 
 @given(

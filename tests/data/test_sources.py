@@ -123,7 +123,7 @@ def test_demonstrations_that_do_not_agree(tmp_path):
 
 
 def test_what_is_no_source(tmp_path):
-    with pytest.raises(DemoError, match="no such demonstration file or directory; record it"):
+    with pytest.raises(DemoError, match="no such demonstration file or directory; check the path"):
         sources.open(tmp_path / "nothing", CAMERAS)
     (tmp_path / "inner" / "meta").mkdir(parents=True)
     (tmp_path / "inner" / "meta" / "info.json").write_text("{}")

@@ -9,6 +9,9 @@ from metalora_jax.adaptation import adapter, conventions
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adapters import placement
 from metalora_jax.data.augment import ImageAugmentation
+from metalora_jax.data.sources.embodiment import Embodiment
+from metalora_jax.data.support import Support
+from metalora_jax.evaluation.offline import closing
 from metalora_jax.training import adapt as module
 from metalora_jax.training.adapt import Options, adapt
 from tests.tiny_base import EXPERT, make_base, make_demos
@@ -185,10 +188,19 @@ def test_it_stops_where_nothing_gets_better(start, monkeypatch):
     errors = iter([1.0, 0.5, 0.7, 0.6, 0.4])
     look = lambda base, adapted, frozen, target, step: module.Validated(step, next(errors), 1.0, 1.0)  # noqa: E731
     monkeypatch.setattr(module, "validated", look)
-    options = ADAM._replace(steps=12, validate_every=2, patience=2)
-    result = adapt(make_base(), start, make_demos("reach")[:2], options, held_out=UNSEEN)
+    options, seen = ADAM._replace(steps=12, validate_every=2, patience=2), {}
+    sinks = [lambda step, metrics: seen.update({step: metrics})]
+    demos = make_demos("reach")[:2]
+    result = adapt(make_base(), start, demos, options, held_out=UNSEEN, sinks=sinks)
     assert [(each.step, each.error) for each in result.validation] == [(0, 1.0), (2, 0.5), (4, 0.7), (6, 0.6)]
     assert result.best.step == 2
+    told = closing.lines(Support("reach", demos, [0, 1], UNSEEN, "", Embodiment()), start, result, 12, 0, "cup")
+    assert [line.split()[1:3] for line in told if line.startswith("steps:")] == [["6", "in"]]
+    # Dashboards are shown what it learns from, too, but before the first step.
+    assert list(seen) == [0, 2, 4, 6]
+    assert ["support_loss" in metrics for metrics in seen.values()] == [False, True, True, True]
+    assert all(set(metrics) >= set(result.validation[0].metrics()) for metrics in seen.values())
+    assert 0 < seen[6]["support_loss"] < seen[2]["support_loss"]
 
 
 def test_the_start_is_kept_where_no_step_is_better(start, monkeypatch):

@@ -75,7 +75,7 @@ def open(
     if not path.exists():
         near = difflib.get_close_matches(path.name, sorted(other.name for other in path.parent.glob("*")))
         hint = f" (did you mean {', '.join(near)}?)" if near else ""
-        raise DemoError(f"{path}: no such demonstration file or directory{hint}; record it with metalora collect")
+        raise DemoError(f"{path}: no such demonstration file or directory{hint}; check the path")
     if (asked := [part for part in WORDS if part in keys]) and not (path / "meta" / "info.json").is_file():
         raise DemoError(f"{path}: keys name {asked[0]}, which only annotated LeRobot datasets give; leave it out")
     if path.is_file():

@@ -63,6 +63,14 @@ def selection(episodes: Any = None, drop: Any = (), skip_bad: Any = False) -> Se
     return Selection(chosen, left_out, skip_bad)
 
 
+def without(episodes: Sequence[int | str] | None, names: Sequence[int | str]) -> list[int | str] | None:
+    """`episodes`, as `selection` takes them, but for those that are held out of them; None, for all, stays None."""
+    if episodes is None:
+        return None
+    held_out = _numbers("held-out episodes", names)
+    return [episode for episode in episodes if _number("episodes", episode) not in held_out]
+
+
 def check(path: Path, chosen: Selection, there: Iterable[Number]) -> None:
     """Raises DemoError if an episode is named that is not there; `there` holds each with and without its task."""
     known = set(there)

@@ -38,7 +38,8 @@ def _rows(
     yield "adapted", f"{count(result.theta).total} parameters on {maps} maps"
     if result.unmoved and start.head is None:
         yield "did not move", f"the parameters on {len(result.unmoved)} of {maps} maps: {listed(result.unmoved)}"
-    yield "steps", f"{steps} in {result.seconds:.2f} s, excluding compilation"
+    taken = result.validation[-1].step if result.validation else steps  # fewer than asked for where patience ended it
+    yield "steps", f"{taken} in {result.seconds:.2f} s, excluding compilation"
     yield "support loss", f"{_change(result.support_loss)} on the {learned} frames used for adaptation"
     if result.held_out_loss is None:
         yield "held-out loss", f"no held-out frames: every {HOLD_OUT}th is kept back, and there are fewer"

@@ -40,6 +40,7 @@ from metalora_jax.machine.progress import progress
 from metalora_jax.policies.policy import Stage
 from metalora_jax.training import checkpoint
 from metalora_jax.types import Demo, PyTree
+from metalora_jax.words import plural
 
 __all__ = ["RECORDS", "run", "write_report"]
 
@@ -88,7 +89,7 @@ def run(comparison: Comparison, workdir: Path) -> Path:
     judge = _Judge(base, comparison, test, known)
     with Log(workdir / RECORDS) as log:
         for shots in protocol.shots:
-            for cell in progress(test.cells[shots], description=f"cells of {shots} demonstrations"):
+            for cell in progress(test.cells[shots], description=f"cells of {plural(shots, 'demonstration')}"):
                 others, stamp = (BASE, *rivals.NAMES), stamps[BASE, 0]
                 if not all(log.has(_policy(name, 0, cell, 0), judge.rows(cell, 0), stamp) for name in others):
                     for row in judge.without_adapting(cell, plain):

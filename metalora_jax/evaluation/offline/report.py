@@ -26,6 +26,7 @@ from metalora_jax.evaluation.reports.statistics import (
 )
 from metalora_jax.evaluation.reports.tables import inputs_table, p_text
 from metalora_jax.machine import files
+from metalora_jax.words import plural
 
 
 class Point(NamedTuple):
@@ -199,9 +200,9 @@ def _blocks(
     yield document.Bullets([NO_SUCCESS_RATE], caution=True)
     tasks, seeds = {row.task for row in rows}, {row.meta_seed for row in rows}
     yield document.Text(
-        f"{len(rows)} rows: policies on demonstrations of {len(tasks)} held-out tasks that they were not adapted to, "
-        f"{len(seeds)} meta-seeds. Errors are means over joints, in standard deviations of the base's data; the raw "
-        "rows have each joint in the robot's own units."
+        f"{len(rows)} rows: policies on demonstrations of {plural(len(tasks), 'held-out task')} that they were not "
+        f"adapted to, {plural(len(seeds), 'meta-seed')}. Errors are means over joints, in standard deviations of the "
+        "base's data; the raw rows have each joint in the robot's own units."
     )
     for shots in dict.fromkeys(p.shots for p in points):
         here = [p for p in points if p.shots == shots]
