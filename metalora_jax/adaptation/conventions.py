@@ -24,7 +24,7 @@ from metalora_jax.types import ActionChunk, Demo, Observation
 
 BETTER = 0.8  # fraction to which another convention must reduce the loss
 
-MANY, FEW = 64, 4  # frames that the base is tested on; few if it takes seconds per frame
+MANY, FEW = 64, 2  # frames that the base is tested on, from the inside of the motion; few if one takes it seconds
 
 AS_IT_IS = "as it is"
 VIEWS: dict[str, tuple[slice, slice]] = {
@@ -81,7 +81,7 @@ def _against_predictions(base: Base, demos: Sequence[Demo]) -> list[str]:
 
     rows, plain = rows_and_labels(frames, _TASK, range(len(demos)))
     _, reverse = rows_and_labels(frames, _TASK, range(len(demos)), lambda actions: actions * reversed_gripper)
-    picks = np.linspace(0, len(rows) - 1, FEW if base.large else MANY).astype(int)
+    picks = np.linspace(0, len(rows) - 1, (FEW if base.large else MANY) + 2)[1:-1].astype(int)
     targets = [trees.index(labels, picks) for labels in (plain, reverse)]
     words = hashlib.sha256(frames.identity(rows[picks])).hexdigest()
     key = trees.digest([*targets, frames.state[rows[picks]], *frames.text(rows[picks])])

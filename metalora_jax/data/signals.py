@@ -9,6 +9,7 @@ MOVED = 0.04  # of a dimension's usual span: above tremble and sensor noise, bel
 NOISE, MOST_NOISE = 5.0, 0.12  # standard deviations of noise that are no motion, where a sensor has more; up to a share
 KNOTS = 32  # points to which paths are brought, so that they can be compared
 GAP = 1.4  # times both neighbours that a step is where a frame before it is missing: about 2 in even motion
+STEP_NOISE = 4.0  # standard deviations of noise by which such a step is longer than its neighbours
 ACTIVE = 8.0  # times its noise that a dimension must span to count as moving
 
 
@@ -88,14 +89,14 @@ def largest_step(path: np.ndarray) -> np.ndarray:
 def gaps(path: np.ndarray) -> float:
     """Share of the steps of a motion (T, d) that are clearly longer than both of their neighbours: missing frames.
 
-    Only the faster half of the steps counts: noise makes slow ones uneven.
+    Only the faster half of the steps counts, and what is longer by more than noise: that makes slow ones uneven.
     """
     steps = np.linalg.norm(np.diff(path, axis=0), axis=1)
     if len(steps) < 9:
         return 0.0
     middle, beside = steps[1:-1], np.maximum(steps[:-2], steps[2:])
-    fast = middle > np.median(steps)
-    return float((middle[fast] > GAP * beside[fast]).mean()) if fast.any() else 0.0
+    fast, noise = middle > np.median(steps), STEP_NOISE * np.linalg.norm(tremble(path))
+    return float((middle[fast] > np.maximum(GAP * beside[fast], beside[fast] + noise)).mean()) if fast.any() else 0.0
 
 
 def suddenness(path: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from metalora_jax.data.sources.selection import selection
 from metalora_jax.evaluation.doctor import choice, page, robust, scales, whole
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome, dropping, failing, to_drop
 from metalora_jax.evaluation.doctor.sets import Layout
+from tests import own_robot
 from tests.evaluation.doctor_demos import CAMERAS as ROOM
 from tests.evaluation.doctor_demos import DEMOS, TASK
 from tests.evaluation.faults import damaged
@@ -85,6 +86,14 @@ def test_a_set_of_two_kinds_has_no_odd_episodes():
     turned = [d if i % 2 else d._replace(state=-d.state) for i, d in enumerate(SOUND)]
     found = outcomes(turned, KIND)
     assert all(len(f.episodes) == 0 for f in found["commands"].findings)
+
+
+@pytest.mark.parametrize(
+    ("robot", "tasks", "each"), [(own_robot.CARTESIAN, ["a"], 12), (own_robot.CARTESIAN, ["a", "b", "c"], 5)]
+)
+def test_short_noisy_episodes_that_go_differently_far_are_sound(robot, tasks, each, tmp_path):
+    path = own_robot.write(tmp_path / "set", robot, tasks, each)
+    assert above_info([result.outcome for result in examined(path)]) == []
 
 
 def test_a_joint_that_stops_half_way():

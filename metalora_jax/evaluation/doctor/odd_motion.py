@@ -17,7 +17,7 @@ PAUSE, LONGER_PAUSE = 0.4, 0.2  # the same inside
 ROUGH = 2.2  # factor of unevenness; episodes led faster or slower by hand reach 1.6
 NOISY = 2.4  # the same in its quietest quarter, where noise shows first; pauses and tremble vary more
 ROUGH_JOINT = 3.0  # factor for one dimension alone
-JUMP, LEAP = 0.15, 2.5  # of the usual span from one frame to the next, and times the others' largest step
+JUMP, LEAP = 0.15, 2.5  # of the usual span, or its own, from one frame to the next; times the others' largest step
 FARTHER, SUDDEN = 1.2, 3.0  # times the others' largest step, where it is as many times the steps beside it
 GAPS = 0.06  # share of quick steps that are longer than their neighbours, more than usual: frames are missing
 CHANCE = 5.0  # standard deviations of such a share: in short episodes quick moves of few frames look alike
@@ -131,7 +131,8 @@ def _jumps(group: Group) -> Iterator[Finding]:
         others = np.delete(steps, i, axis=0).max(axis=0)
         sudden = signals.suddenness(group.paths[i])
         far = (steps[i] > LEAP * others) | ((steps[i] > FARTHER * others) & (sudden > SUDDEN))
-        for j in np.flatnonzero((steps[i] > JUMP) & far & group.arm)[:1]:
+        reach = np.maximum(np.ptp(group.paths[i], axis=0), 1)  # a dimension that goes far in all does so without a jump
+        for j in np.flatnonzero((steps[i] > JUMP * reach) & far & group.arm)[:1]:
             frame = int(np.abs(np.diff(group.paths[i][:, j])).argmax())
             what = f"{group.active[j]} jumps by {steps[i, j]:.0%} of its usual span after frame {frame}"
             figures = {"step": steps[i, j], "others": others[j], "frame": frame}
