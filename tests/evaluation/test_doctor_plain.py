@@ -1,5 +1,6 @@
 """The doctor on a robot of one's own: what it says of a whole data set, and how it says it."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -275,4 +276,4 @@ def test_what_to_drop_is_printed_as_commands_and_configs_take_it():
     assert dropping("clean/lift_demo.hdf5", [3, 7]) == "drop=('lift:3', 'lift:7')"
     for printed, numbers in (("(3,)", {(None, 3)}), ("('lift:3', 'lift:7')", {("lift", 3), ("lift", 7)})):
         assert selection(drop=printed.split(",")).drop == numbers  # as a flag splits it
-        assert selection(drop=eval(printed)).drop == numbers  # as a config reads it
+        assert selection(drop=ast.literal_eval(printed)).drop == numbers  # as a config reads it
