@@ -15,7 +15,7 @@ from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.conventions import quick
 from metalora_jax.adaptation.frozen_front import frozen_outputs
-from metalora_jax.adaptation.learner import learner
+from metalora_jax.adaptation.learner import learner, outline
 from metalora_jax.data import content
 from metalora_jax.data.config import read_demos, unpictured
 from metalora_jax.data.frames import gather
@@ -268,7 +268,7 @@ def check_placements(comparison: Comparison, base: Base) -> None:
         placements |= {way: recipe.placement for way, recipe in ways.items()}
     for name, placement in placements.items():
         try:
-            learner(base, placement, jax.random.key(0))
+            outline(base, placement)
         except ValueError as error:
             raise ValueError(f"arms.{name}.placement: {error}") from None
 
