@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,19 +11,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from flax import nnx
 
 from metalora_jax import trees
+from metalora_jax.adaptation import features
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.learner import Learner, learner, outline
 from metalora_jax.adapters import Placement, directory, peft_format
 from metalora_jax.adapters.placement import from_json as rules_from
 from metalora_jax.adapters.placement import to_json as rules_of
 from metalora_jax.data.sources.embodiment import UNKNOWN, Embodiment, recorded_cameras
+from metalora_jax.policies import stages
 from metalora_jax.types import Observation, PyTree
 
 NANO = Path(__file__).parents[1] / "policies" / "smolvla" / "nano_adapter"
 
 
+# Else a GPU answers in TF32, which no CPU would find again. A CPU needs no second program for it.
+_EXACT = partial(jax.default_matmul_precision, "highest")
 NOTHING = 1e-7  # share of an output that is rounding in float32: an adapter that changes it by less does nothing
 
 
@@ -177,17 +184,20 @@ def probe(base: Base, learner: Learner) -> directory.Probe:
     observation = Observation(images, np.ones(size[:2], bool), tokens, np.ones_like(tokens, bool), state)
     x_t = rng.normal(size=(1, sizes.chunk, sizes.action)).astype(np.float32)
 
+    graph, phi = nnx.split(base.model)
+
     def run(params: PyTree) -> jax.Array:
-        with jax.default_matmul_precision("highest"):  # else a GPU answers in TF32, which no CPU would find again
-            return _velocity(learner.replace(theta=params["theta"]), observation, x_t)
+        with _EXACT() if jax.default_backend() != "cpu" else nullcontext():
+            front = features.advanced(phi, observation, graph=graph, stage=learner.stage)
+            return _velocity(learner.replace(theta=params["theta"]), front, x_t)
 
     return directory.Probe("uniform images and normal x_t of numpy's default_rng(0), t = 0.5", run)
 
 
 @jax.jit
-def _velocity(learner: Learner, observation: Observation, x_t: np.ndarray) -> jax.Array:
+def _velocity(learner: Learner, front: PyTree, x_t: np.ndarray) -> jax.Array:
     model = learner.model()
-    return model.velocity(model.context(observation), jnp.asarray(x_t), jnp.array([0.5]))
+    return model.velocity(stages.context_of(model, front), jnp.asarray(x_t), jnp.array([0.5]))
 
 
 def effect(before: np.ndarray, after: np.ndarray) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from metalora_jax import trees
+from metalora_jax.adaptation import features
 from metalora_jax.adaptation.base import Base
 from metalora_jax.data import plausibility, widths
 from metalora_jax.data.frames import gather, rows_and_labels
@@ -20,7 +21,7 @@ from metalora_jax.machine import caches
 from metalora_jax.machine.progress import progress, waiting
 from metalora_jax.policies import stages
 from metalora_jax.policies.policy import Policy
-from metalora_jax.types import ActionChunk, Demo, Observation
+from metalora_jax.types import ActionChunk, Demo, PyTree
 
 BETTER = 0.8  # fraction to which another convention must reduce the loss
 
@@ -90,15 +91,17 @@ def _against_predictions(base: Base, demos: Sequence[Demo]) -> list[str]:
         return _said(json.loads(known))
     seen = frames.observe(rows[picks])
     found: dict[str, list[float]] = {}
+    size = features.ONE if base.large else len(picks)
     with (
         progress(description="conventions, views", total=len(VIEWS), delay=1.0) as bar,
         waiting(bar, "compiling") as go,
     ):
         for name, view in VIEWS.items():
-            turned = seen.images[(np.s_[:], np.s_[:], *view)]
-            found[name] = [
-                float(loss) for loss in _losses(params, seen._replace(images=turned), targets, graph, len(signs))
-            ]
+            turned = seen._replace(images=seen.images[(np.s_[:], np.s_[:], *view)])
+            parts = [trees.index(turned, np.s_[at : at + size]) for at in range(0, len(picks), size)]
+            contexts = [features.advanced(params, part, graph=graph, stage="context") for part in parts]
+            context = jax.tree.map(lambda *leaves: np.concatenate(leaves), *contexts)
+            found[name] = [float(loss) for loss in _losses(params, context, targets, graph, len(signs))]
             go()
             bar.update()
     caches.note("conventions", key, json.dumps(found))
@@ -107,10 +110,10 @@ def _against_predictions(base: Base, demos: Sequence[Demo]) -> list[str]:
 
 @partial(jax.jit, static_argnames=("graph", "action_dim"))
 def _losses(
-    params: Any, observation: Observation, targets: list[ActionChunk], graph: nnx.GraphDef, action_dim: int
+    params: Any, context: PyTree, targets: list[ActionChunk], graph: nnx.GraphDef, action_dim: int
 ) -> list[jax.Array]:
     model: Policy = nnx.merge(graph, params)
-    context, key = model.context(observation), jax.random.key(0)
+    key = jax.random.key(0)
     return [stages.loss(model, context, target, key, draws=4, action_dim=action_dim) for target in targets]
 
 

@@ -20,7 +20,7 @@ from metalora_jax.policies.stages import advance
 from metalora_jax.types import Observation, PyTree
 
 BATCH = 16  # frames in an entry of the cache, at most
-AT_ONCE = 4  # frames that go through the policy together on a CPU: more overflow its cache at SmolVLA's size
+AT_ONCE, ONE = 4, 1  # frames that go through the policy together on a CPU; one alone keeps a large one in its cache
 AT_ONCE_ELSEWHERE = 256  # on a GPU or TPU, where small programs underuse the device; at most BATCH with a cache
 IN_MEMORY = 2**30  # [bytes] larger outputs stay on the disk, mapped
 _VERSION = "1"  # of what a key stands for; increase it when preprocessing or a stage changes what it computes
@@ -47,6 +47,7 @@ def compute(
     progress: Callable[[int], None],
     cache: FeatureCache | None = None,
     fingerprint: str = "",
+    large: bool = False,
 ) -> PyTree:
     """The output of the frozen stages for all N frames in V variants, on the host: leaves (V * N, ...).
 
@@ -58,6 +59,7 @@ def compute(
       progress: called with the number of frames done since the last call.
       cache: where outputs are looked up and stored; None computes them all.
       fingerprint: of the policy, for the cache's keys.
+      large: whether a frame takes the policy seconds, see `Base.large`.
 
     Returns:
       A tree of arrays; if they are larger than `IN_MEMORY`, of `Blocks`, or of what makes pictures ready when rows are
@@ -72,8 +74,8 @@ def compute(
             images: Any = _Prepared(frames)
             return Observation(images, mask, *frames.text(rows), frames.state[rows % len(frames.state)])
 
-    run = partial(_advanced, graph=graph, stage=stage)
-    at_once, blocks = AT_ONCE, _blocks(frames)
+    run = partial(advanced, graph=graph, stage=stage)
+    at_once, blocks = ONE if large else AT_ONCE, _blocks(frames)
     if jax.default_backend() != "cpu":
         at_once = BATCH if cache else AT_ONCE_ELSEWHERE
         blocks = blocks if cache else _even(frames, at_once)
@@ -87,8 +89,11 @@ def compute(
         return key, None, frames.observe(padded)
 
     def computed(seen: Observation, count: int) -> Entry:
-        starts = range(0, len(seen.state), at_once)
-        parts = [jax.tree.leaves(run(phi, trees.index(seen, np.s_[first : first + at_once]))) for first in starts]
+        parts = []
+        for first in range(0, len(seen.state), at_once):
+            made = run(phi, trees.index(seen, np.s_[first : first + at_once]))
+            parts.append(jax.tree.leaves(jax.block_until_ready(made)))
+            progress(min(at_once, count - first))
         whole = [np.concatenate(leaves)[:count] for leaves in zip(*parts, strict=True)]
         return {f"leaf{i}": leaf for i, leaf in enumerate(whole)}
 
@@ -103,22 +108,24 @@ def compute(
             if seen is not None:
                 entry = computed(seen, len(rows))
                 entry = cache.put(key, entry) if cache else entry
+            else:
+                progress(len(rows))
             assert entry is not None
             pieces.append(entry)
-            progress(len(rows))
     whole = _whole if sum(_bytes(entry) for entry in pieces) <= IN_MEMORY else Blocks
     return jax.tree.unflatten(structure, [whole([entry[name] for entry in pieces]) for name in pieces[0]])
 
 
 @partial(jax.jit, static_argnames=("graph", "stage"))
-def _advanced(phi: PyTree, observation: Observation, *, graph: nnx.GraphDef, stage: Stage) -> PyTree:
+def advanced(phi: PyTree, observation: Observation, *, graph: nnx.GraphDef, stage: Stage) -> PyTree:
+    """The frozen stages, under jit: see `stages.advance`."""
     return advance(nnx.merge(graph, phi), observation, stage)
 
 
 def size(frames: Frames, graph: nnx.GraphDef, phi: PyTree, stage: Stage) -> int:
     """Size of what `compute` returns, in bytes; nothing is computed."""
     one = frames.observe(np.zeros(1, int))
-    outputs = jax.eval_shape(partial(_advanced, graph=graph, stage=stage), phi, one)
+    outputs = jax.eval_shape(partial(advanced, graph=graph, stage=stage), phi, one)
     each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(outputs))
     return each * frames.variants * len(frames.state)
 

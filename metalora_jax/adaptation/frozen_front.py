@@ -57,5 +57,5 @@ def frozen_output(base: Base, frames: Frames, stage: Stage) -> PyTree:
             compiled()
             bar.update(count)
 
-        frozen = features.compute(frames, graph, params, stage, done, cache, base.fingerprint)
+        frozen = features.compute(frames, graph, params, stage, done, cache, base.fingerprint, base.large)
     return frozen if features.on_host(frozen) else jax.tree.map(jnp.asarray, frozen)

@@ -38,7 +38,7 @@ from metalora_jax.data.sources import embodiment as embodiments
 from metalora_jax.data.sources.embodiment import Embodiment
 from metalora_jax.data.support import Wanted
 from metalora_jax.evaluation.offline import closing
-from metalora_jax.training.adapt import Options, adapt
+from metalora_jax.training.adapt import FEW_FRAMES, FRAMES, Options, adapt
 from metalora_jax.training.metrics import Sink, tensorboard_sink, wandb_sink
 from metalora_jax.types import Demo
 
@@ -64,7 +64,9 @@ _STEPS = flags.DEFINE_integer(
     f"Gradient steps; default: those that the adapter learned with, else {_DEFAULT.steps}.",
     lower_bound=1,
 )
-_FRAMES = flags.DEFINE_integer("frames", _DEFAULT.frames, "Frames in each step.", lower_bound=1)
+_FRAMES = flags.DEFINE_integer(
+    "frames", None, f"Frames in each step; default: {FRAMES}, or {FEW_FRAMES} where the base is large.", lower_bound=1
+)
 _DATA_FRAMES = flags.DEFINE_integer(
     "data_frames", None, "Frames of each demonstration, spread evenly; few make a large base quick. All by default.", 1
 )
@@ -149,7 +151,7 @@ def main(_: list[str]) -> None:
         optimizer=_OPTIMIZER.value,
         learning_rate=_LEARNING_RATE.value,
         steps=steps,
-        frames=_FRAMES.value,
+        frames=_FRAMES.value or (FEW_FRAMES if base.large else FRAMES),
         seed=_SEED.value,
         replay_frames=_REPLAY_FRAMES.value if _REPLAY.value else 0,
         validate_every=(_VALIDATE_EVERY.value or max(1, steps // 10)) if _HELD_OUT.value else 0,
@@ -180,5 +182,6 @@ def main(_: list[str]) -> None:
     }
     robot = robot.over(known)
     adapter.save(output, base, start.placement, {"theta": result.theta}, config=recipe, embodiment=robot)
+    read = read._replace(demos=demos)
     print("\n".join(closing.lines(read, start, result, steps, len(earlier or ()), _OUTPUT.value)))
     print(closing.against_standing_still(base, result, read))

@@ -36,7 +36,7 @@ class Support(NamedTuple):
     task: str  # by its name there, or as it was asked for
     demos: list[Demo]
     episodes: list[int | str]  # the dataset's own numbers of `demos`
-    unseen: list[Demo]  # of the same task: those that are held out, or the next one that is not learned from
+    unseen: list[Demo]  # of the same task: those that are held out, or the next one that is not learned from, if any
     told: str  # where `unseen` come from, in words
     robot: Embodiment  # that recorded them
 
@@ -60,7 +60,7 @@ def read(wanted: Wanted, known: Embodiment, whose: str = "the adapter") -> Suppo
         source = sources.open(wanted.path, wanted.cameras, **every | apart)
     recorded = list(source.recorded(task, wanted.shots))
     demos, used = [demo for _, demo in recorded], [episode for episode, _ in recorded]
-    unseen, told = demos, "the demonstrations themselves, which flatters"
+    unseen, told = list[Demo](), ""
     following = [e for e in source.listing(source.find(task)) if e not in used and e.number is not None][:1]
     names = kept or tuple(held_out.name(source, episode) for episode in following)
     try:

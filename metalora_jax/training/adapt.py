@@ -32,9 +32,8 @@ from metalora_jax.types import Batch, Demo, PyTree
 STILL = 2.0**-23  # of all of theta: a smaller change is below what float32 resolves
 HOLD_OUT = 10  # every tenth frame is kept back, to see whether the adapter has learned or memorised
 DRAWS, FEW_DRAWS = 8, 2  # samples of (t, noise) that a loss is judged with; few where a policy is large
-# Minibatches at most, spread over the frames, that a loss is measured on, and frames in each where a policy is large:
-# it must not outlast the adapting.
-JUDGED, FEW_JUDGED, FEW_FRAMES = 8, 2, 8
+JUDGED, FEW_JUDGED = 8, 1  # minibatches at most, spread over the frames, that a loss is measured on, likewise
+FRAMES, FEW_FRAMES = 32, 8  # in a minibatch; few make the steps of a large policy three times as quick
 _TASK = "demonstrated"
 
 
@@ -44,7 +43,7 @@ class Options(NamedTuple):
     optimizer: str = "learned"  # "learned", "sgd" or "adam"
     learning_rate: float = 1.0  # of sgd and adam; a factor on learned rates
     steps: int = 3
-    frames: int = 32  # in a minibatch
+    frames: int = FRAMES  # in a minibatch
     noise_draws: int = 2  # samples of (t, noise) per frame
     max_norm: float | None = 1.0  # clips every gradient
     seed: int = 0
@@ -67,6 +66,7 @@ class Adapted(NamedTuple):
     replay_loss: tuple[float, float] | None  # before and after, on earlier tasks; None where none are replayed
     frames: tuple[int, int]  # learned from, and kept back
     judged: int  # frames at most that each of the losses is measured on
+    front: tuple[Frames, PyTree]  # the frames of the demonstrations, and their frozen front
     seconds: float  # of the gradient steps, without compilation
     unmoved: tuple[str, ...] = ()  # adapted maps whose parameters are what they were before
     validation: tuple[Validated, ...] = ()  # from step 0 on; theta is that of the one with the least error
@@ -209,6 +209,7 @@ def adapt(
         others,
         (len(known.rows), len(kept_back.rows)),
         number * size,
+        (frames, frozen),
         seconds,
         unmoved(start.meta_params["theta"], last),
         curve,

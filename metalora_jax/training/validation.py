@@ -22,7 +22,7 @@ from metalora_jax.training.task_batches import fill, support_rows
 from metalora_jax.types import ActionChunk, Batch, Demo, PyTree
 
 FEW, MANY = 8, 32  # frames of each held-out demonstration that are looked at; few if a frame takes the base seconds
-FEW_SAMPLES, SAMPLES = 1, 2  # draws of noise, likewise
+FEW_SAMPLES, SAMPLES = 0, 2  # draws of noise, likewise; none: zero noise alone
 
 
 class Validated(NamedTuple):

@@ -11,7 +11,7 @@ from metalora_jax.adapters import placement
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.sources.embodiment import Embodiment
 from metalora_jax.data.support import Support
-from metalora_jax.evaluation.offline import closing
+from metalora_jax.evaluation.offline import closing, measure
 from metalora_jax.training import adapt as module
 from metalora_jax.training.adapt import Options, adapt
 from tests.tiny_base import EXPERT, make_base, make_demos
@@ -263,13 +263,26 @@ def test_fewer_frames_of_each_demonstration(start):
     assert result.frames == (9, 1)
 
 
+def test_frames_that_were_learned_from_are_judged_behind_the_same_front(start, monkeypatch):
+    """Where there is no other episode: nothing goes through the frozen front a second time."""
+    base, demos = make_base(), make_demos("reach")[:2]
+    result = adapt(base, start, demos, ADAM._replace(steps=1))
+    own = Support("reach", demos, [0, 1], [], "", Embodiment())
+    told = closing.against_standing_still(base, result, own)
+    other = closing.against_standing_still(base, result, own._replace(unseen=demos, told="all"))
+    monkeypatch.setattr(measure, "frozen_outputs", None)
+    assert closing.against_standing_still(base, result, own) == told
+    assert told.split(": ", 1)[1] == other.split(": ", 1)[1]
+    assert told.startswith("On the demonstrations themselves, which flatters: ")
+
+
 def test_a_large_base_is_judged_on_few_frames_whatever_is_learned_from(start, monkeypatch):
     monkeypatch.setattr(bases, "_LARGE", 0)
     judged = []
     monkeypatch.setattr(module, "_loss", lambda _, theta, batch, draws: judged.append(len(batch.target.actions)) or 1.0)
     result = adapt(make_base(), start, make_demos("reach")[:2], ADAM._replace(steps=1, frames=32))
-    assert result.judged == 16
-    assert sum(judged) <= 2 * (16 + 8)  # before and after; fewer than 8 frames are kept back
+    assert result.judged == 8
+    assert sum(judged) == 2 * (8 + 8)  # before and after, of those learned from and those kept back
     assert set(judged) == {8}
 
 

@@ -91,8 +91,9 @@ def test_damaged_files_of_peft_are_refused(tmp_path):
         adapter.load(tmp_path / "cut", make_base())
 
 
-def test_the_probe_asks_for_full_precision():
-    """A GPU's default is TF32: adapters that it wrote would be refused everywhere else."""
+def test_on_a_gpu_the_probe_asks_for_full_precision(monkeypatch):
+    """Its default is TF32: adapters that it wrote would be refused everywhere else."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     base = make_base()
     learn = learner(base, (Rule("expert/.*", LoRA(rank=2, alpha=2.0, b_std=0.1)),), jax.random.key(0))
     program = str(jax.make_jaxpr(adapter.probe(base, learn).run)({"theta": learn.theta}))

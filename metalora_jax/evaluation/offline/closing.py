@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from metalora_jax.adaptation.adapter import Start
 from metalora_jax.adaptation.base import Base
+from metalora_jax.adaptation.prediction import among
 from metalora_jax.adapters import count
 from metalora_jax.data.support import Support
 from metalora_jax.evaluation.offline import measure
@@ -59,10 +60,18 @@ def against_standing_still(base: Base, result: Adapted, support: Support) -> str
     """One line, in capitals where adapting was of no use."""
     most, samples = (FEW, FEW_SAMPLES) if base.large else (MANY, SAMPLES)
     settings = measure.Settings(stride=1, most=most, samples=samples)
-    task = support.demos[0].instruction
-    unseen, learned = {task: support.unseen}, {task: support.demos}
-    found = measure.evaluate(base, {"adapted": result.learner}, unseen, learned, settings)
-    return f"On {support.told}: {measure.verdict(found, 'adapted', 'the adapted policy')}"
+    policies, learned = {"adapted": result.learner}, {support.demos[0].instruction: support.demos}
+    if support.unseen:
+        unseen = {task: support.unseen for task in learned}
+        found, told = measure.evaluate(base, policies, unseen, learned, settings, loss=False), support.told
+    else:
+        frames, front = result.front
+        [task] = frames.moments
+        seen = among(frames, task, range(len(support.demos)), most=most)
+        fronts = {result.learner.stage: front}
+        found = measure.judged(base, policies, seen, fronts, support.demos, learned, settings, loss=False)
+        told = "the demonstrations themselves, which flatters"
+    return f"On {told}: {measure.verdict(found, 'adapted', 'the adapted policy')}"
 
 
 def _change(losses: tuple[float, float]) -> str:

@@ -13,14 +13,13 @@ import jax
 import numpy as np
 from absl import logging
 
-from metalora_jax import trees
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.frozen_front import frozen_outputs
 from metalora_jax.adaptation.learner import Learner, learner
-from metalora_jax.adaptation.prediction import Prediction, Recorded, predict
+from metalora_jax.adaptation.prediction import Prediction, Recorded, among, predict
 from metalora_jax.data.config import DataConfig, read_demos, unpictured
-from metalora_jax.data.frames import Frames, rows_and_labels
+from metalora_jax.data.frames import Frames
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.world import World
 from metalora_jax.evaluation.offline import measure, rivals
@@ -49,7 +48,6 @@ class Query(NamedTuple):
     """What a cell is judged on."""
 
     seen: Recorded  # N frames; `frames` are all of the split's
-    rows: np.ndarray  # (N,) of those frames
     episodes: tuple[int, ...]  # which demonstrations of the task
     demos: tuple[Demo, ...]  # the same, without pictures, commanded under the cell's condition
 
@@ -141,7 +139,7 @@ class _Judge:
     def without_adapting(self, cell: Cell, plain: Learner) -> Iterator[Row]:
         """The frozen base, and the rivals, which use the cell's own demonstrations."""
         query, frozen = self._query(cell), self._test.frozen_outputs[plain.stage]
-        yield from self._rows(cell, query, self._predicted(plain, frozen, query, query.rows), BASE)
+        yield from self._rows(cell, query, self._predicted(plain, frozen, query, query.seen.rows), BASE)
         training = {cell.task: [self._demo(cell, i) for i in cell.demos]}
         for rival in rivals.NAMES:
             chunk = rivals.predicted(rival, query.seen, query.demos, training, self._meaning)
@@ -151,7 +149,7 @@ class _Judge:
         """An arm after so many steps, and under another task's instruction where the protocol asks for it."""
         query, adapted = self._query(cell), arm.learner.replace(theta=theta)
         frozen = self._test.frozen_outputs[adapted.stage]
-        own = self._predicted(adapted, frozen, query, query.rows)
+        own = self._predicted(adapted, frozen, query, query.seen.rows)
         at = {"meta_seed": arm.meta_seed, "steps": step}
         yield from self._rows(cell, query, own, arm.name, **at)
         if self._asks_wrong(cell, step):
@@ -162,7 +160,7 @@ class _Judge:
     def mapped(self, arm: Identifier, choices: Mapping[str, Choice], cell: Cell) -> Iterator[Row]:
         """The base through the map that an arm fits to the cell's demonstrations."""
         fitted, query = identified.fit(arm, choices, cell, self._test), self._query(cell)
-        plain = self._predicted(arm.learner, self._test.frozen_outputs[arm.learner.stage], query, query.rows)
+        plain = self._predicted(arm.learner, self._test.frozen_outputs[arm.learner.stage], query, query.seen.rows)
         made = Prediction(fitted.action_map(plain.samples), fitted.action_map(plain.quiet))
         at = {"meta_seed": arm.meta_seed, "adapt_seconds": fitted.seconds, "identified": arm.kind}
         yield from self._rows(cell, query, made, arm.name, **at)
@@ -192,20 +190,15 @@ class _Judge:
             )
 
     def _query(self, cell: Cell) -> Query:
-        frames, relabel = self._test.frames, cell.relabel
         episodes = cell.query[: self._protocol.episodes]
-        rows, labels, demo, moments = [], [], [], []
-        for number, i in enumerate(episodes):
-            own, target = rows_and_labels(frames, cell.task, [i], relabel)
-            at = frames.moments[cell.task][i]
-            chosen = np.flatnonzero(at >= 1)[:: self._settings.stride][: self._settings.most]
-            rows.append(own[chosen])
-            labels.append(trees.index(target, chosen))
-            demo.append(np.full(len(chosen), number))
-            moments.append(at[chosen])
-        target = jax.tree.map(lambda *parts: np.concatenate(parts), *labels)
-        seen = Recorded(frames, target, np.concatenate(demo), np.concatenate(moments))
-        return Query(seen, np.concatenate(rows), episodes, tuple(self._demo(cell, i) for i in episodes))
+        settings = self._settings
+        seen = among(
+            *(self._test.frames, cell.task, episodes),
+            stride=settings.stride,
+            most=settings.most,
+            relabel=cell.relabel,
+        )
+        return Query(seen, episodes, tuple(self._demo(cell, i) for i in episodes))
 
     def _demo(self, cell: Cell, i: int) -> Demo:
         demo, relabel = self._demos[cell.task][i], cell.relabel
@@ -224,7 +217,7 @@ class _Judge:
     def _misled(self, cell: Cell, query: Query, stage: Stage, wrong: str) -> PyTree:
         """The frozen front of a cell's query frames under another instruction."""
         if (cell, stage) not in self._told:
-            frames = _told(self._test.frames, query.rows, cell.task, wrong)
+            frames = _told(self._test.frames, query.seen.rows, cell.task, wrong)
             [self._told[cell, stage]] = frozen_outputs(self._base, [frames], stage)
         return self._told[cell, stage]
 

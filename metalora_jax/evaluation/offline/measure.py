@@ -24,7 +24,8 @@ from metalora_jax.evaluation.offline import rivals
 from metalora_jax.evaluation.offline.rivals import Meaning
 from metalora_jax.fields import check_positive
 from metalora_jax.machine.progress import progress
-from metalora_jax.types import Demo
+from metalora_jax.policies.policy import Stage
+from metalora_jax.types import Demo, PyTree
 
 NO_SUCCESS_RATE = (
     "Offline error is no success rate. It compares single chunks with one demonstration each; in closed loop errors "
@@ -40,14 +41,16 @@ class Settings(NamedTuple):
 
     stride: int = 5  # frames from one that is looked at to the next, from the second frame of an episode on
     most: int | None = None  # frames of each episode at most, spread evenly; None: all that the stride gives
-    samples: int = 4  # draws of the flow's noise
+    samples: int = 4  # draws of the flow's noise; 0: zero noise alone, half as much work as one draw besides
     ahead: int | None = None  # only the first so many steps of a chunk count, such as those that are executed
     seed: int = 0  # of the noise
     actions: str = "auto"  # what actions command: "absolute", "relative", or "auto"
 
     def checked(self) -> "Settings":
         """Itself; ValueError names the field that is out of range."""
-        check_positive(self, "offline", ("stride", "most", "samples", "ahead"))
+        check_positive(self, "offline", ("stride", "most", "ahead"))
+        if self.samples < 0:
+            raise ValueError(f"offline.samples is {self.samples}; it must not be negative")
         if self.actions not in rivals.ACTIONS:
             raise ValueError(f"offline.actions is {self.actions!r}; choose from {', '.join(rivals.ACTIONS)}")
         return self
@@ -97,6 +100,7 @@ def evaluate(
     training: Mapping[str, Sequence[Demo]],
     settings: Settings = DEFAULT,
     joints: Sequence[str] = (),
+    loss: bool = True,
 ) -> Offline:
     """Measures policies on held-out episodes, beside the rivals of `rivals`. All policies get the same noise.
 
@@ -107,6 +111,7 @@ def evaluate(
       training: task -> what the rivals may use: the demonstrations that the policies were adapted to.
       settings: frames and samples.
       joints: names of the action's dimensions; without them they are numbered.
+      loss: whether the flow-matching loss is measured too.
 
     Raises:
       ValueError: a setting is out of range, a policy is on another base or carries a rival's name, demonstrations do
@@ -123,23 +128,54 @@ def evaluate(
         stage: frozen_outputs(base, [seen.frames], stage)[0]
         for stage in dict.fromkeys(adapted.stage for adapted in learners.values())
     }
+    return judged(base, learners, seen, fronts, episodes, training, settings, joints, loss)
+
+
+def judged(
+    base: Base,
+    policies: Mapping[str, Learner],
+    seen: Recorded,
+    fronts: Mapping[Stage, PyTree],
+    held_out: Sequence[Demo],
+    training: Mapping[str, Sequence[Demo]],
+    settings: Settings = DEFAULT,
+    joints: Sequence[str] = (),
+    loss: bool = True,
+) -> Offline:
+    """`evaluate`, for frames whose frozen front is known.
+
+    Args:
+      base: the frozen policy.
+      policies: name -> adapters on it.
+      seen: frames of the episodes.
+      fronts: the frozen front's output for all of `seen.frames`, up to the stage of every policy.
+      held_out: the E episodes.
+      training: see `evaluate`.
+      settings: samples and what counts; which frames is up to `seen`.
+      joints, loss: see `evaluate`.
+
+    Raises:
+      ValueError: a policy is on another base, or predictions are not finite.
+    """
     predictions: dict[str, Prediction] = {}
-    with progress(description="predictions, frames", total=len(learners) * len(seen.demo)) as bar:
-        for name, adapted in learners.items():
+    with progress(description="predictions, frames", total=len(policies) * len(seen.demo)) as bar:
+        for name, adapted in policies.items():
             predictions[name] = predict(
                 base,
                 adapted,
                 fronts[adapted.stage],
                 seen.target,
+                rows=seen.rows,
                 samples=settings.samples,
                 seed=settings.seed,
+                loss=loss,
                 done=bar.update,
             )
     known = rivals.meaning([demo for demos in training.values() for demo in demos], settings.actions, joints)
     for rival in rivals.NAMES:
-        chunk = rivals.predicted(rival, seen, episodes, training, known)
+        chunk = rivals.predicted(rival, seen, held_out, training, known)
         predictions[rival] = Prediction(chunk[None], chunk)
-    return assembled(base, seen, episodes, predictions, known, settings, joints)
+    return assembled(base, seen, held_out, predictions, known, settings, joints)
 
 
 def assembled(
