@@ -45,7 +45,10 @@ def test_json_round_trip():
         ({"pattern": "b", "ranks": 2}, "placement rule 1: unknown field 'ranks' of kind 'lora'; it has: rank, alpha"),
         ({"pattern": "b", "kind": "dense", "rank": 2}, "placement rule 1: unknown field 'rank' of kind 'dense'"),
         ({"pattern": "b", "kind": "scale_shift", "shift": 1.0}, "unknown field 'shift' of kind 'scale_shift'"),
-        ({"pattern": "b", "kind": "dora"}, "placement rule 1: kind must be 'lora', 'dense', 'scale_shift' or None, not 'dora'"),
+        (
+            {"pattern": "b", "kind": "dora"},
+            "placement rule 1: kind must be 'lora', 'dense', 'scale_shift' or None, not 'dora'",
+        ),
         ({"rank": 2}, "placement rule 1: 'pattern' is missing"),
         ({"pattern": "(", "rank": 2}, "placement rule 1: rule '\\(': not a regular expression"),
         ({"pattern": "b", "rank": 0}, "placement rule 1: lora: rank must be at least 1, not 0"),
