@@ -1,7 +1,7 @@
 """A scale and a shift for each output of a linear map (SSF, Lian et al. 2022, arXiv:2210.08823).
 
-The scale alone is IA3 (Liu et al. 2022, arXiv:2205.05638), so this is IA3 with a bias. On the projection of visual tokens
-it is Feature Token Modulation (FTM, Li et al. 2025, arXiv:2512.02902).
+The scale alone is IA3 (Liu et al. 2022, arXiv:2205.05638), so this is IA3 with a bias. On the projection of visual
+tokens it is feature token modulation (FTM, Li et al. 2025, arXiv:2512.02902).
 """
 
 import dataclasses
@@ -49,11 +49,11 @@ class ScaleShiftLinear(Adapter):
         return {"scale": self.scale, "shift": self.shift}
 
     def fused(self) -> nnx.Linear | None:
-        """The map with scaled kernel and bias, and the shift in the bias, see `add`; None where the base has no bias."""
-        if self.base.bias is None:
-            return None
+        """The map with kernel and bias scaled and the shift in the bias, see `add`; None where there is no bias."""
         fused = nnx.clone(self.base)
-        kernel, bias, scale = self.base.kernel[...], self.base.bias[...], self.scale[...]
+        if fused.bias is None:
+            return None
+        kernel, bias, scale, shift = fused.kernel[...], fused.bias[...], self.scale[...], self.shift[...]
         fused.kernel.set_value(add(kernel, kernel * scale))
-        fused.bias.set_value(add(bias, bias * scale.squeeze(-2) + self.shift[...].squeeze(-2)))
+        fused.bias.set_value(add(bias, bias * scale.squeeze(-2) + shift.squeeze(-2)))
         return fused

@@ -24,14 +24,14 @@ def preset(name: str, *, rank: int | None = None, b_std: float = 0.0, dead: bool
     - "expert": the action expert alone, r = 8; the whole prefix then lies in the frozen front.
     - "lerobot": what lerobot 0.4.4 adapts by default: q and v of the expert, the heads and state_proj, r = 16, alpha 8.
     - "all_linear": every linear map of all towers, r = 8.
-    - "ftm": feature token modulation, one scale and one shift for each channel of the projected visual tokens, which all
-      tokens of all cameras share (Li et al. 2025, arXiv:2512.02902). The connector has no bias to fold the shift into: this
-      adapter acts unfused.
-    - "fla": feature linear adaptation, of the same paper: the vision tower alone, r = 16. Its patch embedding is left
-      out, a convolution in the published model.
+    - "ftm": feature token modulation (Li et al. 2025, arXiv:2512.02902), a scale and a shift for each channel of the
+      projected visual tokens, the same for all tokens and cameras. The connector has no bias to fold the shift into, so
+      it cannot be fused.
+    - "fla": feature linear adaptation, of the same paper: the layers of the vision tower alone, r = 16. The patch
+      embedding is left out; it is a convolution in the published model.
 
-    Alpha is twice the rank; for "fla" it is the rank, for "lerobot" 8. With "all_linear", "ftm" and "fla" no stage
-    is frozen: every step runs the vision tower.
+    Alpha is twice the rank; for "fla" it is the rank, for "lerobot" 8. With "all_linear", "ftm" and "fla" no stage is
+    frozen: every step runs the vision tower.
 
     Args:
       name: one of `NAMES`.
