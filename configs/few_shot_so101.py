@@ -7,9 +7,9 @@ The base is the SO-101's (docs/so101.md), which looks: with noise for pictures i
 on are in no training. The control is domain randomisation: an adapter trained on all robots alike, then fine-tuned.
 
 `ftm` and `fla` were made for moved cameras (Li et al. 2025, arXiv:2512.02902): a scale and a shift of the visual
-tokens, and LoRA in the vision tower. The paper gives them 5,000 and 1,500 to 2,000 steps in batches of 32, at rates of
-its own; here they get what every arm gets, 1, 3, 10 and 100 steps of 32 frames, at searched rates. A step of theirs
-runs the whole policy, as nothing lies in the frozen front.
+tokens, and LoRA in the vision tower. The paper gives them 5,000 and 1,500 to 2,000 steps of AdamW at 5e-4, in batches
+of 32; here they get what every arm gets, 1, 3, 10 and 100 steps of 32 frames at searched rates. A step of theirs runs
+the whole policy, as nothing lies in the frozen front.
 """
 
 from pathlib import Path

@@ -52,9 +52,8 @@ PLACEMENTS = {
         Rule(".*", LoRA(rank=3, alpha=2.0, b_std=0.3, rslora=True)),
     ),
     "dense": (Rule("list/1", LoRA(rank=2, b_std=0.3)), Rule(".*", kind=Dense())),
-    "scale_shift": (
-        Rule(r"head|list/\d|layers/up", kind=ScaleShift()),
-    ),  # layers/down has no bias to fold the shift into
+    # layers/down has no bias to fold the shift into.
+    "scale_shift": (Rule(r"head|list/\d|layers/up", kind=ScaleShift()),),
     "none": (),
 }
 X = jax.random.normal(jax.random.key(1), (6, 4))
