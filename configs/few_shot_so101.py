@@ -5,6 +5,11 @@
 
 The base is the SO-101's (docs/so101.md), which looks: with noise for pictures it solves 1 of 60. Robots that are tested
 on are in no training. The control is domain randomisation: an adapter trained on all robots alike, then fine-tuned.
+
+`ftm` and `fla` were made for moved cameras (Li et al. 2025, arXiv:2512.02902): a scale and a shift of the visual
+tokens, and LoRA in the vision tower. The paper gives them 5,000 and 1,500 to 2,000 steps of AdamW at 5e-4, in batches
+of 32; here they get what every arm gets, 1, 3, 10 and 100 steps of 32 frames at searched rates. A step of theirs runs
+the whole policy, as nothing lies in the frozen front.
 """
 
 from pathlib import Path
@@ -13,6 +18,9 @@ from types import SimpleNamespace
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
+
+from metalora_jax.adapters.placement import to_json
+from metalora_jax.policies.smolvla.presets import preset
 
 common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
 
@@ -37,6 +45,8 @@ def get_config() -> ConfigDict:
         control=_training("multitask", train),
         lora=dict(placement=common.lora(common.EXPERT)),
         full_expert=dict(placement=common.dense(common.EXPERT)),
+        ftm=dict(placement=tuple(to_json(preset("ftm")))),
+        fla=dict(placement=tuple(to_json(preset("fla")))),
         identify_linear=dict(identify="linear"),
     )
     config.search = dict(learned=(0.3, 1.0, 3.0), sgd=(0.3, 1.0), adam=(0.001, 0.003, 0.01), ridge=(0.01, 0.03, 0.1))
@@ -70,7 +80,12 @@ def get_config() -> ConfigDict:
     return config
 
 
-_LABELS = dict(control="Domain-randomised LoRA (control)", full_expert="Full expert fine-tuning")
+_LABELS = dict(
+    control="Domain-randomised LoRA (control)",
+    full_expert="Full expert fine-tuning",
+    ftm="Feature token modulation (FTM)",
+    fla="LoRA in the vision tower (FLA)",
+)
 
 
 def _training(method: str, data: dict) -> dict:

@@ -8,7 +8,7 @@ The directory may be a name on the hub with a revision, `lerobot/svla_so100_pick
 are read from the data. Of five tasks the last is held out, for judging afterwards, and of each task the last episode:
 the adapter is held against those as it is learned, and WORKDIR/best is the one that does best there. The log names them
 when the run starts. A placement follows a colon, `--config=own_robot:expert`: plan (the default),
-expert, decoder, head, lerobot, all_linear.
+expert, decoder, head, lerobot, all_linear, ftm, fla.
 
 With one or two tasks there is little to learn about adapting. Copies of each on other robots of the same kind, whose
 joints are calibrated otherwise and whose cameras stand otherwise, make more tasks of them:

@@ -4,7 +4,8 @@
     metalora meta_train --config=configs/smolvla.py --workdir=runs/smolvla
 
 A placement follows a colon, `--config=configs/smolvla.py:expert`: plan (the default), expert, decoder, head, lerobot,
-all_linear. The frozen front takes seconds a frame on a CPU, once: it is kept in ~/.cache/metalora_jax (METALORA_CACHE).
+all_linear, ftm, fla. The frozen front takes seconds a frame on a CPU, once: it is kept in ~/.cache/metalora_jax
+(METALORA_CACHE). Under the last three nothing is frozen, and every step takes as long.
 `--config.data.frames=8` takes so few frames of each demonstration instead of all.
 """
 

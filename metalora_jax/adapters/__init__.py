@@ -18,6 +18,7 @@ from metalora_jax.adapters.attach import (
 from metalora_jax.adapters.dense import Dense, DenseLinear
 from metalora_jax.adapters.lora import LoRA, LoRALinear
 from metalora_jax.adapters.placement import Placement, Rule
+from metalora_jax.adapters.scale_shift import ScaleShift, ScaleShiftLinear
 
 __all__ = [
     "Adapter",
@@ -31,6 +32,8 @@ __all__ = [
     "LoRALinear",
     "Placement",
     "Rule",
+    "ScaleShift",
+    "ScaleShiftLinear",
     "Split",
     "Theta",
     "attach",

@@ -3,5 +3,6 @@
 from metalora_jax.adapters.adapter import Kind
 from metalora_jax.adapters.dense import Dense
 from metalora_jax.adapters.lora import LoRA
+from metalora_jax.adapters.scale_shift import ScaleShift
 
-KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (LoRA, Dense)}
+KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (LoRA, Dense, ScaleShift)}

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from metalora_jax import adapters, trees
-from metalora_jax.adapters import Dense, LoRA, Rule
+from metalora_jax.adapters import Dense, LoRA, Rule, ScaleShift
 from tests.algebra import axpy
 
 KEY = jax.random.key(0)
@@ -30,7 +30,7 @@ class Toy(nnx.Module):
     """Linear maps in every place a policy may have them: an attribute, a list, a scanned stack."""
 
     def __init__(self, rngs):
-        self.head = nnx.Linear(4, 2, rngs=rngs)
+        self.head = nnx.Linear(4, 2, bias_init=nnx.initializers.normal(0.5), rngs=rngs)
         self.list = nnx.List([nnx.Linear(4, 4, rngs=rngs), nnx.Linear(4, 4, rngs=rngs)])
         self.layers = nnx.vmap(Block)(rngs.split(LAYERS))
 
@@ -52,6 +52,8 @@ PLACEMENTS = {
         Rule(".*", LoRA(rank=3, alpha=2.0, b_std=0.3, rslora=True)),
     ),
     "dense": (Rule("list/1", LoRA(rank=2, b_std=0.3)), Rule(".*", kind=Dense())),
+    # layers/down has no bias to fold the shift into.
+    "scale_shift": (Rule(r"head|list/\d|layers/up", kind=ScaleShift()),),
     "none": (),
 }
 X = jax.random.normal(jax.random.key(1), (6, 4))
@@ -140,6 +142,21 @@ def test_the_parts_hold_what_they_should(plain, adapted):
     assert trees.count(nnx.state(adapted, nnx.Param)) == trees.count(phi)
 
 
+def test_scale_and_shift_are_of_each_output(plain):
+    graph, theta, phi = adapters.split(adapters.attach(plain, (Rule("head|layers/.*", ScaleShift()),), KEY))
+    assert adapters.count(theta) == (58, {"head": 4, "layers/down": LAYERS * 2 * 4, "layers/up": LAYERS * 2 * 5})
+    np.testing.assert_array_equal(apply(adapters.join(graph, theta, phi)), apply(plain))
+    theta["head"] = {"scale": jnp.array([[-0.5, 2.0]]), "shift": jnp.array([[3.0, 0.0]])}
+    expected = apply(plain) * jnp.array([[0.5, 3.0]]) + jnp.array([[3.0, 0.0]])
+    np.testing.assert_allclose(apply(adapters.join(graph, theta, phi)), expected, rtol=1e-6)
+
+
+def test_a_shift_is_not_folded_into_a_map_without_a_bias(plain):
+    model = adapters.attach(plain, (Rule("layers/.*", ScaleShift()),), KEY)
+    with pytest.raises(ValueError, match="layers/down: ScaleShiftLinear cannot be fused; act with it unfused"):
+        adapters.fuse(model)
+
+
 def test_count(plain):
     theta = adapters.split(adapters.attach(plain, PLACEMENTS["stacked"], KEY)).theta
     assert adapters.count(theta) == (LAYERS * 2 * 2 * (4 + 5), {"layers/down": 54, "layers/up": 54})
@@ -184,8 +201,9 @@ def test_training_moves_theta_and_never_phi(adapted):
     assert all(jax.tree.leaves(changed))
 
 
-def test_composes_with_vmap_over_tasks_and_second_order_gradients(plain):
-    graph, theta, phi = adapters.split(adapters.attach(plain, PLACEMENTS["all"], KEY))
+@pytest.mark.parametrize("name", ["all", "scale_shift"])
+def test_composes_with_vmap_over_tasks_and_second_order_gradients(plain, name):
+    graph, theta, phi = adapters.split(moved(adapters.attach(plain, PLACEMENTS[name], KEY)))
     loss = loss_of(graph, phi)
     tasks = jax.tree.map(lambda x: jnp.stack([x, x / 2]), theta)
 
@@ -284,7 +302,7 @@ def test_bfloat16_base_keeps_its_dtype_and_float32_adapters():
     assert model(X).dtype == jnp.bfloat16
 
 
-@pytest.mark.parametrize("kind", [LoRA(b_std=1e-4), Dense()])
+@pytest.mark.parametrize("kind", [LoRA(b_std=1e-4), Dense(), ScaleShift()])
 def test_a_small_update_is_folded_into_a_bfloat16_kernel_whole(kind):
     base = nnx.Linear(4, 4, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))  # activations are float32
     model = adapters.attach(nnx.Sequential(base), (Rule(".*", kind),), KEY)
@@ -298,7 +316,7 @@ def test_a_small_update_is_folded_into_a_bfloat16_kernel_whole(kind):
     np.testing.assert_allclose(fused(X) - base(X), change, atol=1e-2 * float(np.abs(change).max()))
 
 
-@pytest.mark.parametrize("kind", [LoRA(b_std=0.5), Dense()])
+@pytest.mark.parametrize("kind", [LoRA(b_std=0.5), Dense(), ScaleShift()])
 def test_fusing_into_an_integer_kernel_is_refused(plain, kind):
     model = adapters.attach(plain, (Rule("head", kind),), KEY)
     model.head.base.kernel = nnx.Param(jnp.ones((4, 2), jnp.int8))

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from metalora_jax.adapters import Dense, LoRA, Rule, placement
+from metalora_jax.adapters import Dense, LoRA, Rule, ScaleShift, placement
 
 PATHS = ["expert/self_layers/q_proj", "expert/self_layers/k_proj", "text/layers/q_proj", "action_out_proj"]
 
@@ -31,6 +31,7 @@ def test_json_round_trip():
         Rule("a", kind=None),
         Rule("b/.*", LoRA(rank=3, alpha=7.5, dropout=0.1, rslora=True, b_std=0.02)),
         Rule("c", Dense()),
+        Rule("d", ScaleShift()),
     )
     value = json.loads(json.dumps(placement.to_json(rules)))
     assert placement.from_json(value) == rules
@@ -43,7 +44,11 @@ def test_json_round_trip():
     [
         ({"pattern": "b", "ranks": 2}, "placement rule 1: unknown field 'ranks' of kind 'lora'; it has: rank, alpha"),
         ({"pattern": "b", "kind": "dense", "rank": 2}, "placement rule 1: unknown field 'rank' of kind 'dense'"),
-        ({"pattern": "b", "kind": "dora"}, "placement rule 1: kind must be 'lora', 'dense' or None, not 'dora'"),
+        ({"pattern": "b", "kind": "scale_shift", "shift": 1.0}, "unknown field 'shift' of kind 'scale_shift'"),
+        (
+            {"pattern": "b", "kind": "dora"},
+            "placement rule 1: kind must be 'lora', 'dense', 'scale_shift' or None, not 'dora'",
+        ),
         ({"rank": 2}, "placement rule 1: 'pattern' is missing"),
         ({"pattern": "(", "rank": 2}, "placement rule 1: rule '\\(': not a regular expression"),
         ({"pattern": "b", "rank": 0}, "placement rule 1: lora: rank must be at least 1, not 0"),

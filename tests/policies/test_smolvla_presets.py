@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from metalora_jax import adapters
-from metalora_jax.policies.smolvla import presets
+from metalora_jax.policies.smolvla import convert, presets
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.model import SmolVLA
 
@@ -30,10 +30,20 @@ def theta_of(name, config=None, **options):
         ("expert", 645_120 + 1_062_912),
         ("head", 40_832),
         ("lerobot", 742_656),
+        ("ftm", 2 * 960),
+        ("fla", 12 * 16 * (4 * (768 + 768) + 2 * (768 + 3072))),  # q, k, v, out; fc1, fc2
     ],
 )
 def test_the_counts_are_those_of_the_originals(name, count):
     assert adapters.count(theta_of(name)).total == count
+
+
+def test_what_adapts_to_cameras_alone_is_where_the_paper_has_it():
+    ftm, fla = theta_of("ftm"), theta_of("fla")
+    assert {part: leaf.shape for part, leaf in ftm["connector"].items()} == {"scale": (1, 960), "shift": (1, 960)}
+    linear = convert.module_names(SmolVLAConfig.base()).values()  # every `nn.Linear` of the published model
+    assert set(fla) == {"/".join(slot.path) for slot in linear if slot.path[0] == "vision"}
+    assert SmolVLA.stage_of(ftm) == SmolVLA.stage_of(fla) == "observation"
 
 
 def test_dead_adapters_are_there_when_asked_for():

@@ -5,13 +5,14 @@ from collections.abc import Iterable
 
 from metalora_jax.adapters.lora import LoRA
 from metalora_jax.adapters.placement import Placement, Rule
+from metalora_jax.adapters.scale_shift import ScaleShift
 
 _ATTENTION = r"self_attn/(q|k|v|o)_proj"
 _MLP = r"mlp/(gate|up|down)_proj"
 _EXPERT = r"expert/(self|cross)_layers"
 _HEADS = r"action_(in_proj|out_proj|time_mlp_in|time_mlp_out)"
 
-NAMES = ("plan", "head", "decoder", "expert", "lerobot", "all_linear")
+NAMES = ("plan", "head", "decoder", "expert", "lerobot", "all_linear", "ftm", "fla")
 
 
 def preset(name: str, *, rank: int | None = None, b_std: float = 0.0, dead: bool = False) -> Placement:
@@ -23,13 +24,19 @@ def preset(name: str, *, rank: int | None = None, b_std: float = 0.0, dead: bool
     - "expert": the action expert alone, r = 8; the whole prefix then lies in the frozen front.
     - "lerobot": what lerobot 0.4.4 adapts by default: q and v of the expert, the heads and state_proj, r = 16, alpha 8.
     - "all_linear": every linear map of all towers, r = 8.
+    - "ftm": feature token modulation (Li et al. 2025, arXiv:2512.02902), a scale and a shift for each channel of the
+      projected visual tokens, the same for all tokens and cameras. The connector has no bias to fold the shift into, so
+      it cannot be fused.
+    - "fla": feature linear adaptation, of the same paper: the layers of the vision tower alone, r = 16. The patch
+      embedding is left out; it is a convolution in the published model.
 
-    Alpha is twice the rank but for "lerobot".
+    Alpha is twice the rank; for "fla" it is the rank, for "lerobot" 8. With "all_linear", "ftm" and "fla" no stage is
+    frozen: every step runs the vision tower.
 
     Args:
       name: one of `NAMES`.
-      rank: in place of the preset's own, for all its maps.
-      b_std: spread of B's start, see `LoRA`; a meta-learned start wants one above 0.
+      rank: of all LoRA, in place of the preset's own; "ftm" has none.
+      b_std: spread of B's start, see `LoRA`; a meta-learned start wants one above 0. "ftm" has no B, and needs none.
       dead: in the decoder's last layer only k_proj and v_proj act on the policy, and adapters on its other five maps
         never get a gradient (57,600 of the plan's 2,834,304 parameters). They are left out unless this is True.
 
@@ -51,6 +58,8 @@ def preset(name: str, *, rank: int | None = None, b_std: float = 0.0, dead: bool
         "expert": (rule(expert, 8),),
         "lerobot": (rule(rf"{_EXPERT}/self_attn/(q|v)_proj|{_HEADS}|state_proj", 16, alpha=8.0),),
         "all_linear": (rule(rf"(vision/.*|connector|{decoder}|{expert}|{_HEADS}|state_proj)", 8),),
+        "ftm": (Rule("connector", ScaleShift()),),
+        "fla": (rule(r"vision/layers/.*", 16, alpha=float(rank or 16)),),
     }
     if name not in placements:
         raise ValueError(f"no placement named {name!r}; choose one of {', '.join(NAMES)}")
