@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from metalora_jax.adaptation.agent import Agent, Executing
-from metalora_jax.adaptation.identification import ActionMap, fit_linear, fit_yaw, residual
+from metalora_jax.adaptation.identification import ActionMap, fit_calibration, fit_linear, fit_yaw, residual
 from metalora_jax.envs.conditions import Condition, command_labels, execute
 from tests.tiny_base import make_base, make_demos
 
@@ -38,6 +38,56 @@ def test_a_yaw_is_recovered_and_undone(yaw, width):
     assert np.arctan2(found.matrix[1, 0], found.matrix[0, 0]) == pytest.approx(-yaw, abs=1e-6)
     new = base_commands(width, seed=1)
     np.testing.assert_allclose(execute(found(new), condition), new, atol=1e-6)
+
+
+def driven(offset, moving=(0, 1, 2, 3)):
+    """A base that goes from where it is told to be towards a place that it sees; joints beyond `moving` stay."""
+    rng = np.random.default_rng(4)
+    begin, goal = rng.uniform(-30, 30, (2, FRAMES, 1, 4))
+    share = np.linspace(0.1, 0.9, STEPS)[:, None] * np.isin(np.arange(4), moving)
+    here = begin + offset
+    return here + share * (goal - here) + 0.5 * np.sin(here / 10)
+
+
+def test_a_calibration_is_recovered_and_undone():
+    """The robot reads and is told `offset` less than where its joints are; a step past the pad counts for nothing."""
+    offset, std = np.array([9.0, -6.0, 0.0, 3.0]), np.array([20.0, 15.0, 10.0, 5.0])
+    said = driven(offset) - offset
+    is_pad = no_pad()
+    is_pad[-5:, 6:] = True
+    said[is_pad] = 1e3
+    found = fit_calibration(driven, said, is_pad, ridge=1e-9, std=std, moved=range(4))
+    np.testing.assert_allclose(found.reading, offset, atol=0.05)
+    np.testing.assert_allclose(found(driven(found.reading))[~is_pad], said[~is_pad], atol=0.2)
+
+
+def test_a_joint_that_shows_no_calibration_keeps_its_own():
+    """One that stays where it is told to be is right under every offset; one that is not to be moved is left alone."""
+    offset = np.array([9.0, -6.0, 0.0, 3.0])
+
+    def ask(offset):
+        still = driven(offset, moving=(0, 1, 3))
+        still[..., 2] = offset[2]
+        return still
+
+    found = fit_calibration(ask, ask(offset) - offset, no_pad(), ridge=1e-4, std=np.full(4, 20.0), moved=(0, 1, 2))
+    assert found.reading[3] == 0
+    assert found.reading[2] == pytest.approx(0, abs=1e-6)
+    np.testing.assert_allclose(found.reading[:2], offset[:2], atol=0.5)
+
+
+@pytest.mark.parametrize(("ridge", "pad", "message"), [(0.0, False, "ridge is 0"), (0.1, True, "no step")])
+def test_what_tells_no_calibration_is_refused(ridge, pad, message):
+    with pytest.raises(ValueError, match=message):
+        fit_calibration(driven, driven(0.0), np.full((FRAMES, STEPS), pad), ridge=ridge, std=np.ones(4), moved=range(4))
+
+
+def test_an_agent_with_a_calibration_reads_and_commands_through_it():
+    base, demo, offset = make_base(), make_demos("reach")[0], np.array([0.3, 0.0, -0.2, 0.0])
+    acts, key = (demo.images[0], demo.state[0], demo.instruction), jax.random.key(0)
+    found = ActionMap(np.eye(4), -offset, reading=offset)
+    moved = Agent(base).act(acts[0], acts[1] + offset, acts[2], key) - offset
+    np.testing.assert_allclose(Agent(base, action_map=found).act(*acts, key), moved, atol=1e-5)
 
 
 @pytest.mark.parametrize("lag", [0, 1, 2])

@@ -160,7 +160,10 @@ class _Judge:
     def mapped(self, arm: Identifier, choices: Mapping[str, Choice], cell: Cell) -> Iterator[Row]:
         """The base through the map that an arm fits to the cell's demonstrations."""
         fitted, query = identified.fit(arm, choices, cell, self._test), self._query(cell)
-        plain = self._predicted(arm.learner, self._test.frozen_outputs[arm.learner.stage], query, query.seen.rows)
+        plain = identified.shifted(
+            *(arm, query.seen.rows, query.seen.target, self._test, fitted.action_map.reading),
+            *(self._settings.samples, self._settings.seed),
+        )
         made = Prediction(fitted.action_map(plain.samples), fitted.action_map(plain.quiet))
         at = {"meta_seed": arm.meta_seed, "adapt_seconds": fitted.seconds, "identified": arm.kind}
         yield from self._rows(cell, query, made, arm.name, **at)

@@ -44,7 +44,7 @@ class Fresh(NamedTuple):
 class Identified(NamedTuple):
     """An arm that takes no gradient step: a map of the base's commands, see `adaptation.identification`."""
 
-    identify: str  # "yaw": the angle of a turned hand; "linear": any lag, matrix and offset
+    identify: str  # "yaw": the angle of a turned hand; "linear": any lag, matrix and offset; "calibration": of joints
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "Identified":
@@ -87,7 +87,7 @@ class Comparison(NamedTuple):
     meta_seeds: tuple[int, ...]  # of meta-training
     conditions: ConditionRange | None
     arms: Mapping[str, Recipe | Fresh | Identified]
-    # Inner optimiser -> rates to try; "learned" -> factors on learned rates; "ridge" -> of arms that identify "linear".
+    # Inner optimiser -> rates to try; "learned" -> factors on learned rates; "ridge" -> of arms that identify.
     search: Mapping[str, tuple[float, ...]]
     validation: DataConfig
     test: DataConfig
@@ -285,9 +285,9 @@ def _check_search(self: Comparison) -> None:
     learned = [name for name, arm in self.trained.items() if arm.meta.optimizer in LEARNED]
     if learned and not self.search.get("learned"):
         raise ValueError(f"search.learned names no factor for the arm {learned[0]!r}, which has learned rates: (1.0,)")
-    linear = [name for name, arm in self.arms.items() if isinstance(arm, Identified) and arm.identify == LINEAR]
-    if linear and not self.search.get(RIDGE):
-        raise ValueError(f"search.{RIDGE} names no strength of regularisation for the arm {linear[0]!r}: (0.01, 0.1)")
+    fitted = [name for name, arm in self.arms.items() if isinstance(arm, Identified) and arm.identify != YAW]
+    if fitted and not self.search.get(RIDGE):
+        raise ValueError(f"search.{RIDGE} names no strength of regularisation for the arm {fitted[0]!r}: (0.01, 0.1)")
     stepping = [arm for arm in self.arms.values() if not isinstance(arm, Identified)]
     if len(learned) < len(stepping) and not any(self.search.get(name) for name in OPTIMIZERS):
         raise ValueError(f"search names no rate of {' or '.join(OPTIMIZERS)}, and there are arms without learned rates")

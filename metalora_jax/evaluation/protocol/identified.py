@@ -14,9 +14,9 @@ import numpy as np
 
 from metalora_jax.adaptation import identification
 from metalora_jax.adaptation.base import Base
-from metalora_jax.adaptation.identification import LINEAR, YAW, ActionMap
+from metalora_jax.adaptation.identification import CALIBRATION, LINEAR, YAW, ActionMap
 from metalora_jax.adaptation.learner import Learner, learner
-from metalora_jax.adaptation.prediction import BATCH, predict
+from metalora_jax.adaptation.prediction import BATCH, Prediction, predict
 from metalora_jax.adapters import Placement
 from metalora_jax.data.frames import rows_and_labels
 from metalora_jax.envs.world import World
@@ -59,8 +59,20 @@ class Fitted(NamedTuple):
 
 
 def make(name: str, kind: str, base: Base, meta_seed: int, moved: Sequence[int]) -> Identifier:
-    """The arm `name`; see `moved_dimensions`."""
-    return Identifier(name, kind, meta_seed, base, learner(base, (), jax.random.key(0)), tuple(moved), {})
+    """The arm `name`; see `moved_dimensions`.
+
+    Raises:
+      ValueError: a calibration is to be identified, and readings are not as many as commands.
+    """
+    plain = learner(base, (), jax.random.key(0))
+    if kind == CALIBRATION and len(base.statistics.state_mean) != len(base.statistics.action_mean):
+        raise ValueError(
+            f"arms.{name}: the base reads {len(base.statistics.state_mean)} numbers and commands "
+            f"{len(base.statistics.action_mean)}: without a reading for each commanded joint there is no calibration"
+        )
+    if kind == CALIBRATION:  # its context depends on the readings, which are moved
+        plain = plain.replace(stage="features")
+    return Identifier(name, kind, meta_seed, base, plain, tuple(moved), {})
 
 
 def moved_dimensions(where: World) -> tuple[int, ...]:
@@ -76,7 +88,7 @@ def continuous(demos: Sequence[Demo]) -> tuple[int, ...]:
 
 
 def check_kind(kind: str, name: str, where: World) -> None:
-    """Refuses to look for a turn of the hand's axes where commands have none.
+    """Refuses to look for a turn of the hand's axes where commands have none, or for joints where there are none.
 
     Raises:
       ValueError: the message names the arm.
@@ -84,6 +96,11 @@ def check_kind(kind: str, name: str, where: World) -> None:
     if kind == YAW and where.joints:
         raise ValueError(
             f"arms.{name}: joint targets are not turned by a yaw; leave the arm out, or identify {LINEAR!r}"
+        )
+    if kind == CALIBRATION and not where.joints:
+        raise ValueError(
+            f"arms.{name}: commands are not joint positions, which alone have a calibration; leave the arm out, or "
+            f"identify {LINEAR!r}"
         )
 
 
@@ -103,26 +120,69 @@ def fit(arm: Identifier, choices: Mapping[str, Choice], cell: Cell, data: DataSe
     predicted, seconds = _predicted(arm, cell, rows, target, data)
     statistics, began = arm.base.statistics, time.perf_counter()
     pairs = predicted, arm.base.preprocessor.commands(np.asarray(target.actions)), np.asarray(target.is_pad)
+    mean, std = np.asarray(statistics.action_mean), np.asarray(statistics.action_std)
     try:
         if arm.kind == YAW:
             found = identification.fit_yaw(*pairs)
+        elif arm.kind == CALIBRATION:
+            [ridge] = [choice.learning_rate for choice in choices.values()]
+
+            def ask(offset: np.ndarray) -> np.ndarray:
+                return commanded(arm, rows, target, data, offset, samples=0)
+
+            found = identification.fit_calibration(ask, *pairs[1:], ridge=ridge, std=std, moved=arm.moved)
+            predicted = commanded(arm, rows, target, data, found.reading)
         else:
             [ridge] = [choice.learning_rate for choice in choices.values()]
-            mean, std = np.asarray(statistics.action_mean), np.asarray(statistics.action_std)
             found = identification.fit_linear(*pairs, ridge=ridge, mean=mean, std=std, moved=arm.moved)
     except ValueError as error:
         raise ValueError(f"{arm.name} on demonstrations {cell.demos} of {cell.task}: {error}") from None
     seconds += time.perf_counter() - began
-    return Fitted(found, seconds, identification.residual(found, *pairs, np.asarray(statistics.action_std)))
+    return Fitted(found, seconds, identification.residual(found, predicted, *pairs[1:], std))
 
 
 def error(arm: Identifier, fitted: ActionMap, cell: Cell, data: DataSet) -> float:
     """As `Fitted.loss`, on the demonstrations of the cell that the map was not fitted to."""
     rows, target = rows_and_labels(data.frames, cell.task, cell.query, cell.relabel)
-    predicted, _ = _predicted(arm, cell._replace(demos=cell.query), rows, target, data)
+    if fitted.reading is not None:
+        predicted = commanded(arm, rows, target, data, fitted.reading)
+    else:
+        predicted, _ = _predicted(arm, cell._replace(demos=cell.query), rows, target, data)
     demonstrated = arm.base.preprocessor.commands(np.asarray(target.actions))
     std = np.asarray(arm.base.statistics.action_std)
     return identification.residual(fitted, predicted, demonstrated, np.asarray(target.is_pad), std)
+
+
+def commanded(
+    arm: Identifier,
+    rows: np.ndarray,
+    target: ActionChunk,
+    data: DataSet,
+    reading: np.ndarray | None = None,
+    samples: int = SAMPLES,
+) -> np.ndarray:
+    """What the base commands on average on the N frames `rows` of a split, (N, chunk, D), with readings raised."""
+    return shifted(arm, rows, target, data, reading, samples).samples.mean(axis=0)
+
+
+def shifted(
+    arm: Identifier,
+    rows: np.ndarray,
+    target: ActionChunk,
+    data: DataSet,
+    reading: np.ndarray | None,
+    samples: int,
+    seed: int = 0,
+) -> Prediction:
+    """As `commanded`, every sample."""
+    frozen = data.frozen_outputs[arm.learner.stage]
+    if reading is not None:
+        prepared = arm.base.preprocessor.normalize_state
+        raised = prepared(np.asarray(reading, np.float32)[None]) - prepared(np.zeros((1, len(reading)), np.float32))
+        frozen = jax.tree.map(lambda leaf: leaf[rows], frozen)
+        frozen, rows = frozen._replace(state=np.asarray(frozen.state) + raised), np.arange(len(rows))
+    made = predict(arm.base, arm.learner, frozen, target, rows=rows, samples=samples, seed=seed, loss=False)
+    return made
 
 
 def _predicted(
@@ -131,15 +191,9 @@ def _predicted(
     """What the base would command (N, chunk, D) on all frames of `cell.demos`, and how long it took to ask."""
     key = data.digest, cell.task, cell.demos
     if key not in arm.predicted:
-        frozen = data.frozen_outputs[arm.learner.stage]
-
-        def ask(chosen: slice) -> np.ndarray:
-            made = predict(arm.base, arm.learner, frozen, index(target, chosen), rows=rows[chosen], samples=SAMPLES)
-            return made.samples.mean(axis=0)
-
         if len(rows) > BATCH and not arm.predicted:
-            ask(slice(0, BATCH))  # compiles
+            commanded(arm, rows[:BATCH], index(target, np.arange(BATCH)), data)  # compiles
         began = time.perf_counter()
-        made = ask(slice(None))
+        made = commanded(arm, rows, target, data)
         arm.predicted[key] = made, time.perf_counter() - began
     return arm.predicted[key]
