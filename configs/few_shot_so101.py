@@ -48,6 +48,7 @@ def get_config() -> ConfigDict:
         ftm=dict(placement=tuple(to_json(preset("ftm")))),
         fla=dict(placement=tuple(to_json(preset("fla")))),
         identify_linear=dict(identify="linear"),
+        identify_calibration=dict(identify="calibration"),
     )
     config.search = dict(learned=(0.3, 1.0, 3.0), sgd=(0.3, 1.0), adam=(0.001, 0.003, 0.01), ridge=(0.01, 0.03, 0.1))
     config.validation = data("validation", tasks[::3], 4, 4)
@@ -85,6 +86,7 @@ _LABELS = dict(
     full_expert="Full expert fine-tuning",
     ftm="Feature token modulation (FTM)",
     fla="LoRA in the vision tower (FLA)",
+    identify_calibration="Identified calibration (no gradient)",
 )
 
 

@@ -15,6 +15,7 @@ from metalora_jax.evaluation.reports import provenance
 from metalora_jax.evaluation.reports.records import RecordError
 from tests.tiny_base import INSTRUCTIONS, make_base, make_demos
 
+MAPPED = ("linear", "calibration")  # without a gradient step
 HEADS = dict(pattern="action_.*", kind="lora", rank=2, alpha=4.0, b_std=0.1)
 TOLD = INSTRUCTIONS | {"pull": "reach the puck", "lift": "push the goal"}
 META = dict(
@@ -53,7 +54,7 @@ def config(tmp_path_factory):
         "seed": 0,
         "meta_seeds": (0, 1),
         "conditions": None,
-        "arms": {"lora": dict(placement=(HEADS,)), "control": control, "linear": dict(identify="linear")},
+        "arms": {"lora": dict(placement=(HEADS,)), "control": control} | {kind: dict(identify=kind) for kind in MAPPED},
         "search": dict(adam=(0.01,), ridge=(0.1,)),
         "validation": data | dict(tasks=("pull",)),
         "test": data | dict(tasks=tuple(INSTRUCTIONS)),
@@ -92,8 +93,9 @@ def test_every_policy_is_judged_on_what_it_was_not_adapted_to(config, finished):
     assert len(arms) == 2 * 2 * 2 * 2 * 2  # arms, meta-seeds, tasks, steps, demonstrations
     assert {row.method for row in own} - set(config["arms"]) == {"base", *rivals.NAMES}
     mapped = [row for row in own if row.identified]
-    assert {(row.method, row.identified, row.meta_seed, row.steps) for row in mapped} == {("linear", "linear", 0, 0)}
-    assert len(mapped) == 2 * 2  # tasks, demonstrations
+    found = {(row.method, row.identified, row.meta_seed, row.steps) for row in mapped}
+    assert found == {(kind, kind, 0, 0) for kind in MAPPED}
+    assert len(mapped) == 2 * 2 * 2  # arms, tasks, demonstrations
     judged = {(row.task, row.draw): set() for row in own}
     for row in own:
         judged[row.task, row.draw].add(row.episode)
@@ -141,7 +143,7 @@ def test_provenance_is_kept_and_the_report_is_of_the_rows_alone(finished):
     levels = [p for p in summary["points"] if p["method"] == "linear"]
     assert [p["steps"] for p in levels] == [0, 2]
     assert {p["n"] for p in levels} == {p["versus"]["pairs"] for p in levels} == {4}  # of one meta-seed
-    assert "linear: no gradient steps" in text
+    assert "linear, calibration: no gradient steps" in text
     assert "not by success in closed loop" in text
     assert "Choices lie at the edge of what was tried; no grid was widened" in text
     assert {m["method"] for m in summary["wrong_instruction"]} == {"lora", "control"}

@@ -32,7 +32,9 @@ class Row(NamedTuple):
     told: str | None = None  # another task's instruction, in the wrong-instruction control
     adapt_seconds: float = 0.0  # without compilation [s]
     fingerprint: str = ""  # a line of provenance.jsonl
-    identified: str | None = None  # "yaw", "linear": the base through a map fitted in closed form, without any steps
+    identified: str | None = (
+        None  # the kind of arm that maps the base's commands instead of taking steps, such as "linear"
+    )
 
     @property
     def key(self) -> tuple:

@@ -220,7 +220,8 @@ def _blocks(
             )
     if fitted := list(dict.fromkeys(named(row.method) for row in rows if row.identified)):
         yield document.Text(
-            f"{', '.join(fitted)}: no gradient steps, but a map of the frozen base's commands, fitted in closed form. "
+            f"{', '.join(fitted)}: no gradient steps, but a map of the frozen base's commands, or a calibration of its "
+            "joints, fitted to the demonstrations. "
             "The one result, of one meta-seed, stands beside every number of steps."
         )
     if misled:

@@ -1,4 +1,4 @@
-"""Arms that take no gradient step: a map of the base's commands is fitted to the demonstrations, in closed form.
+"""Arms that take no gradient step: a map of the base's commands, or a calibration, is fitted to the demonstrations.
 
 Everything else is as for the other arms: the same demonstrations, all of their frames, and the same starts. The base
 is not adapted, and acts through the map (see `adaptation.identification`). Such an arm has no random start: it runs

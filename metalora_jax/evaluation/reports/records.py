@@ -52,7 +52,9 @@ class Episode:
     adapted_to: str | None = None  # the task that was adapted to, where it is another one (retention of earlier tasks)
     told: str | None = None  # the instruction, where it is another task's (the wrong-instruction control)
     altered: str | None = None  # which input of the policy was replaced (see `evaluation.alterations`)
-    identified: str | None = None  # "yaw", "linear": the base through a map fitted in closed form, without any steps
+    identified: str | None = (
+        None  # the kind of arm that maps the base's commands instead of taking steps, such as "linear"
+    )
 
     @property
     def key(self) -> tuple:

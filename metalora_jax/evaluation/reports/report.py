@@ -198,8 +198,9 @@ def _section(section: Section, pictures: Sequence[str], settings: Settings) -> I
     if levels := list(dict.fromkeys(named(point.method, settings) for point in section.points if point.level)):
         one = len(levels) == 1
         yield Text(
-            f"No gradient steps: {' and '.join(levels)} {'fits' if one else 'fit'} a map of the frozen base's commands "
-            f"to the demonstrations in closed form, without learning. {'It has' if one else 'Each has'} one result and "
+            f"No gradient steps: {' and '.join(levels)} {'fits' if one else 'fit'} a map of the frozen base's "
+            "commands, or a calibration of its joints, to the demonstrations, without learning. "
+            f"{'It has' if one else 'Each has'} one result and "
             "no random start; its row repeats that result, in the same episodes of one meta-seed, beside every number "
             "of steps that the others took."
         )
