@@ -11,11 +11,12 @@ refuses what does not fit a world's actions.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from metalora_jax.envs import viewpoint
 from metalora_jax.fields import from_fields, to_fields
 
 
@@ -41,6 +42,8 @@ class Condition:
       joint_offset: of each joint, in its own unit: what it executes beyond what it is told; () is none.
       joint_gain: of each joint [1], each > 0; () is none.
       moved: the cameras that `camera` and `camera_turn` move; () is all.
+      view: where agentview stands, LIBERO alone: round the table, up [degrees], distance [1], and its gaze aside and
+        raised [degrees]; see `viewpoint.moved`.
     """
 
     yaw: float = 0.0
@@ -59,6 +62,7 @@ class Condition:
     joint_offset: tuple[float, ...] = ()
     joint_gain: tuple[float, ...] = ()
     moved: tuple[str, ...] = ()
+    view: tuple[float, float, float, float, float] = viewpoint.PLAIN
 
     def __post_init__(self):
         if min(self.gain) <= 0:
@@ -73,6 +77,8 @@ class Condition:
         for name in ("colour", "texture"):
             if not 0 <= getattr(self, name) <= 1 or getattr(self, f"{name}_seed") < 0:
                 raise ValueError(f"condition {name} {getattr(self, name)} must be in [0, 1], and its seed not negative")
+        if self.view[2] <= 0:
+            raise ValueError(f"condition view {self.view}: its distance, the third number, must be positive")
 
     @property
     def of_the_scene(self) -> "Condition":
@@ -180,6 +186,8 @@ class ConditionRange:
         departure of each joint's gain from 1, to either side. Where they are set, held-out conditions are held out in
         the first joint that varies, as in yaw.
       moved: the cameras that are moved; () is all.
+      view: values to choose from for each number of a condition's `view`; () is none. Held-out conditions are held out
+        in the first that has several: of six neighbouring ones validation has the third, test the sixth.
     """
 
     yaw: tuple[float, float] = (0.0, 0.0)
@@ -196,6 +204,15 @@ class ConditionRange:
     joint_offset: tuple[float, ...] = ()
     joint_gain: tuple[float, ...] = ()
     moved: tuple[str, ...] = ()
+    view: tuple[tuple[float, ...], ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "view", tuple(map(tuple, self.view)))  # lists, where JSON was read
+        if self.view and (len(self.view) != len(viewpoint.PLAIN) or not all(self.view)):
+            raise ValueError(
+                f"conditions.view is {self.view}; give {len(viewpoint.PLAIN)} lists, each with one value or several: "
+                "around, up, distance, aside, raised"
+            )
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "ConditionRange":
@@ -226,9 +243,9 @@ class ConditionRange:
         gx, gy, gz = gain.tolist()
         dx, dy, dz = (camera + 0.0).tolist()  # + 0.0 turns -0.0, which would not equal the default in JSON, into 0.0
         condition = Condition(float(yaw), (gx, gy, gz), latency, (dx, dy, dz), float(light))
-        return dataclasses.replace(condition, **self._further(rng, int(arc)))
+        return dataclasses.replace(condition, **self._further(rng, int(arc), split))
 
-    def _further(self, rng: np.random.Generator, arc: int) -> dict[str, Any]:
+    def _further(self, rng: np.random.Generator, arc: int, split: str) -> dict[str, Any]:
         """The fields that are drawn only if requested, so that draws without them stay the same."""
         drawn: dict[str, Any] = {"moved": self.moved} if self.moved else {}
         if self.camera_turn:
@@ -240,7 +257,14 @@ class ConditionRange:
                 drawn[name] = float(rng.uniform(*interval))
         if self.texture:
             drawn |= {"texture": self.texture, "texture_seed": int(rng.integers(1 << 31))}
+        if self.view:
+            drawn["view"] = self._view(rng, split)
         return drawn | self._of_joints(rng, arc)
+
+    def _view(self, rng: np.random.Generator, split: str) -> tuple[float, ...]:
+        varies = next((i for i, values in enumerate(self.view) if len(values) > 1), None)
+        choices = [_held_out(v, split, "view") if i == varies else v for i, v in enumerate(self.view)]
+        return tuple(float(values[int(rng.integers(len(values)))]) for values in choices)
 
     def _of_joints(self, rng: np.random.Generator, arc: int) -> dict[str, Any]:
         drawn: dict[str, Any] = {}
@@ -254,6 +278,16 @@ class ConditionRange:
         return drawn
 
 
-_LATER = ("joint_offset", "joint_gain", "moved")
+def _held_out(values: Sequence[Any], split: str, field: str) -> Sequence[Any]:
+    """Those of a field's values that belong to a split."""
+    if not (own := [value for i, value in enumerate(values) if i % 6 in _ARCS[split]]):
+        raise ValueError(
+            f"conditions.{field} has {len(values)} values, none of which is held out for {split}: give six or more, or "
+            "a range of its own to what is recorded for it"
+        )
+    return own
+
+
+_LATER = ("joint_offset", "joint_gain", "moved", "view")
 _ARC_COUNT = 72  # 5 degrees each where yaw goes all around; held-out arcs then cover all directions evenly
 _ARCS = {"train": (0, 1, 3, 4), "validation": (2,), "test": (5,)}

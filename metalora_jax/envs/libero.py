@@ -328,4 +328,5 @@ WORLD = World(
     files.suite_of,
     files.facts,
     gl.choose,
+    shifts=("view",),
 )

@@ -21,6 +21,7 @@ from metalora_jax.envs.world import check_shift
 from tests.evaluation.fake_world import make_world
 
 TURN = ConditionRange(yaw=(-math.pi, math.pi))
+ORBIT = ConditionRange(view=(tuple(range(-75, 76)), (0.0, 15.0), (1.0,), (0.0,), (0.0,)))
 FAR = Condition(1 / 3, (0.5, 2.0, 1.0), 2, (0.0, -0.1, 0.3), 0.7, (0.1, 0.0, 0.0), 0.5, 3, 0.5, 2.0, 1.5, 0.6, 4)
 SPLITS = ("train", "validation", "test")
 RECORDED = np.random.default_rng(0).uniform(-1, 1, (12, 4))
@@ -120,6 +121,12 @@ def test_json_round_trip(condition):
         (lambda: Condition(texture=1.5), r"texture 1\.5 must be in \[0, 1\]"),
         (lambda: Condition.from_json({"jaw": 1.0}), r"no field condition\.jaw; known: yaw, gain"),
         (lambda: ConditionRange.from_config({"lights": 1.0}), r"no field conditions\.lights; known: yaw"),
+        (lambda: Condition(view=(0.0, 0.0, 0.0, 0.0, 0.0)), "the third number, must be positive"),
+        (lambda: ConditionRange(view=((0.0,),) * 4), "conditions.view is .* give 5 lists"),
+        (
+            lambda: ConditionRange(view=((0.0, 1.0), *((1.0,),) * 4)).sample(np.random.default_rng(0), "test"),
+            r"conditions\.view has 2 values, none of which is held out for test: give six or more",
+        ),
         (lambda: TURN.sample(np.random.default_rng(0), "dev"), "no split named 'dev'; choose from train"),
     ],
 )
@@ -190,6 +197,8 @@ ARM = make_world({"reach": "reach"})._replace(joints=("a", "b"), cameras=("front
         (ConditionRange(gain=(0.9, 1.1)), ARM, "condition gain does not fit .* or use joint_offset or joint_gain"),
         (ConditionRange(joint_gain=(0.1,)), ARM, "condition joint_gain has 1 numbers; x has 2 joints: a, b"),
         (Condition(moved=("top",)), ARM, "condition moved names no camera of x: 'top'; known: front"),
+        (Condition(view=(30, 0, 1, 0, 0)), ARM, "condition view does not fit the world x, whose cameras have no such"),
+        (ORBIT, ARM, "condition view does not fit the world x"),
         (CALIBRATION, ARM._replace(joints=()), "condition joint_offset does not fit .* displacements"),
     ],
 )
@@ -202,6 +211,20 @@ def test_shifts_that_fit_are_accepted():
     for shift in (None, CALIBRATION, Condition(latency=2, light=0.5), ConditionRange(joint_offset=(1.0, 0.0))):
         check_shift(shift, "x", ARM)
     check_shift(FAR, "x", ARM._replace(joints=()))
+    check_shift(ORBIT, "x", ARM._replace(shifts=("view",)))
+
+
+def test_views_are_drawn_from_their_values_and_held_out_in_the_first_that_varies():
+    seen = {split: [ORBIT.sample(np.random.default_rng(i), split).view for i in range(300)] for split in SPLITS}
+    around = {split: {view[0] for view in views} for split, views in seen.items()}
+    assert sum(map(len, around.values())) == len(set.union(*around.values())) > 100
+    assert around["test"] <= set(range(-70, 76, 6))
+    assert {view[1:] for views in seen.values() for view in views} == {(0, 1, 0, 0), (15, 1, 0, 0)}
+    fixed = ConditionRange.from_config({"view": [[30], [15], [1.0], [0], [0]]})
+    assert fixed.sample(np.random.default_rng(0), "test") == Condition(view=(30, 15, 1, 0, 0))
+    assert Condition(view=(30, 15, 1, 0, 0)).changes_scene
+    assert fixed.of_the_scene == ["view"]
+    assert ConditionRange.from_config(json.loads(json.dumps(ORBIT.to_json()))) == ORBIT
 
 
 def test_a_turn_of_the_hand_is_rotated_with_its_displacement():

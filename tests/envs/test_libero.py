@@ -10,7 +10,7 @@ from metalora_jax.data.libero_hdf5 import Recording
 from metalora_jax.envs import libero_files as files
 from metalora_jax.envs.conditions import Condition, execute
 from metalora_jax.envs.libero import IDLE, WORLD, Libero, axis_angle, episode_start
-from metalora_jax.envs.libero_restore import restore
+from metalora_jax.envs.libero_restore import restore, seen_again
 from metalora_jax.types import Demo
 
 pytestmark = pytest.mark.libero
@@ -153,6 +153,29 @@ def test_picture_conditions_change_every_camera_and_nothing_else(stove, conditio
     np.testing.assert_array_equal(stove.observe().images, plain.images)
 
 
+def test_another_view_is_agentviews_alone_of_every_moment_that_was_recorded(stove):
+    """Live, and from stored states: the same pictures."""
+    turned, commands = Condition(view=(30, 15, 1, 0, 0)), random_commands(2)
+    stove.reset(SEEN)
+    model, plain, live, states = stove.origin().model_file, [], [], []
+    for condition, seen in ((Condition(), plain), (turned, live)):
+        stove.reset(SEEN, condition)
+        for command in commands:
+            stove.simulator.sim.forward()  # positions are those before the last 2 ms
+            seen.append(stove.observe().images)
+            states.append(stove.moment().state)
+            stove.step(command)
+    camera = stove._model.camera("agentview")
+    np.testing.assert_allclose(camera.pos, [0.3693, 0.2132, 1.7532], atol=1e-12)
+    np.testing.assert_allclose(camera.quat, [0.4754, 0.1548, 0.2682, 0.8235], atol=1e-4)
+    np.testing.assert_array_equal(states[:2], states[2:])
+    again = [frame.images for frame in seen_again(stove, np.stack(states[:2]), model, turned)]
+    for before, after, restored in zip(plain, live, again, strict=True):
+        assert np.abs(after[0].astype(int) - before[0]).mean() > 5
+        np.testing.assert_array_equal(after[1], before[1])
+        np.testing.assert_array_equal(restored, after)
+
+
 def test_loose_objects_keep_their_textures(stove):
     model = stove.simulator.sim.model._model
     stove.reset(SEEN)
@@ -235,9 +258,10 @@ def test_a_recording_tells_where_everything_stood(stove, tmp_path):
     assert np.abs(stove.observe().images.astype(int) - frame.images).mean() < 0.01
     assert origin.bddl_file_name == "bddl_files/libero_goal/put_the_bowl_on_the_stove.bddl"
     assert "(:language" in origin.bddl_file_content.lower()
-    recording = Recording(Demo(stove.instruction, frame.images[None], frame.state[None], np.zeros((1, 7), np.float32)))
+    seen = (np.stack([values] * 2) for values in (frame.images, frame.state))
+    recording = Recording(Demo(stove.instruction, *seen, np.zeros((2, 7), np.float32)))
     path = tmp_path / f"{TASK}_demo.hdf5"
-    libero_hdf5.write_official(path, [recording._replace(origin=origin, moments=(moment,))], WORLD.cameras, {})
+    libero_hdf5.write_official(path, [recording._replace(origin=origin, moments=(moment,) * 2)], WORLD.cameras, {})
     (demo,) = libero_hdf5.read(path, WORLD.cameras)
     np.testing.assert_array_equal(demo.images, recording.demo.images)
 
