@@ -12,11 +12,11 @@ refuses what does not fit a world's actions.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from metalora_jax.envs import viewpoint
+from metalora_jax.envs import arm_starts, viewpoint
 from metalora_jax.fields import from_fields, to_fields
 
 
@@ -44,6 +44,10 @@ class Condition:
       moved: the cameras that `camera` and `camera_turn` move; () is all.
       view: where agentview stands, LIBERO alone: round the table, up [degrees], distance [1], and its gaze aside and
         raised [degrees]; see `viewpoint.moved`.
+      arm_start: which of LIBERO-plus's starts of the arm, LIBERO alone; 0 is the usual one. See `arm_starts.pose`.
+      arm_start_reading: "published", what its usual loop makes of them: the arm stands where it always does, and the
+        controller alone has the start's orientation and joints for goals, so that the hand turns while things settle,
+        and the arm is drawn to other joints from then on; or "pose", the arm stands there.
     """
 
     yaw: float = 0.0
@@ -63,6 +67,8 @@ class Condition:
     joint_gain: tuple[float, ...] = ()
     moved: tuple[str, ...] = ()
     view: tuple[float, float, float, float, float] = viewpoint.PLAIN
+    arm_start: int = 0
+    arm_start_reading: Literal["published", "pose"] = "published"
 
     def __post_init__(self):
         if min(self.gain) <= 0:
@@ -79,6 +85,10 @@ class Condition:
                 raise ValueError(f"condition {name} {getattr(self, name)} must be in [0, 1], and its seed not negative")
         if self.view[2] <= 0:
             raise ValueError(f"condition view {self.view}: its distance, the third number, must be positive")
+        if not 0 <= self.arm_start <= arm_starts.COUNT:
+            raise ValueError(f"condition arm_start {self.arm_start} must be in 0..{arm_starts.COUNT}")
+        if not self.arm_start and self.arm_start_reading != arm_starts.PUBLISHED:
+            raise ValueError(f"condition arm_start_reading {self.arm_start_reading!r} has no arm_start to read: set it")
 
     @property
     def of_the_scene(self) -> "Condition":
@@ -188,6 +198,7 @@ class ConditionRange:
       moved: the cameras that are moved; () is all.
       view: values to choose from for each number of a condition's `view`; () is none. Held-out conditions are held out
         in the first that has several: of six neighbouring ones validation has the third, test the sixth.
+      arm_start: starts to choose from, held out in the same way; () is none. arm_start_reading: of them all.
     """
 
     yaw: tuple[float, float] = (0.0, 0.0)
@@ -205,6 +216,8 @@ class ConditionRange:
     joint_gain: tuple[float, ...] = ()
     moved: tuple[str, ...] = ()
     view: tuple[tuple[float, ...], ...] = ()
+    arm_start: tuple[int, ...] = ()
+    arm_start_reading: Literal["published", "pose"] = "published"
 
     def __post_init__(self):
         object.__setattr__(self, "view", tuple(map(tuple, self.view)))  # lists, where JSON was read
@@ -213,6 +226,8 @@ class ConditionRange:
                 f"conditions.view is {self.view}; give {len(viewpoint.PLAIN)} lists, each with one value or several: "
                 "around, up, distance, aside, raised"
             )
+        for start in self.arm_start or (0,):
+            Condition(arm_start=start, arm_start_reading=self.arm_start_reading)  # refuses what there is not
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "ConditionRange":
@@ -220,9 +235,13 @@ class ConditionRange:
         return from_fields(cls, fields, "conditions")
 
     def to_json(self) -> dict[str, Any]:
-        """All fields, but those for joints and single cameras only where they are set: older runs do not have them."""
-        values = dataclasses.asdict(self)
-        return {name: to_fields(value) for name, value in values.items() if value or name not in _LATER}
+        """All fields, but later ones only where they are set: older runs do not have them."""
+        values, plain = dataclasses.asdict(self), ConditionRange()
+        return {
+            name: to_fields(value)
+            for name, value in values.items()
+            if name not in _LATER or value != getattr(plain, name)
+        }
 
     @property
     def of_the_scene(self) -> list[str]:
@@ -259,6 +278,9 @@ class ConditionRange:
             drawn |= {"texture": self.texture, "texture_seed": int(rng.integers(1 << 31))}
         if self.view:
             drawn["view"] = self._view(rng, split)
+        if self.arm_start:
+            starts = self.arm_start if len(self.arm_start) == 1 else _held_out(self.arm_start, split, "arm_start")
+            drawn |= {"arm_start": int(rng.choice(starts)), "arm_start_reading": self.arm_start_reading}
         return drawn | self._of_joints(rng, arc)
 
     def _view(self, rng: np.random.Generator, split: str) -> tuple[float, ...]:
@@ -288,6 +310,6 @@ def _held_out(values: Sequence[Any], split: str, field: str) -> Sequence[Any]:
     return own
 
 
-_LATER = ("joint_offset", "joint_gain", "moved", "view")
+_LATER = ("joint_offset", "joint_gain", "moved", "view", "arm_start", "arm_start_reading")
 _ARC_COUNT = 72  # 5 degrees each where yaw goes all around; held-out arcs then cover all directions evenly
 _ARCS = {"train": (0, 1, 3, 4), "validation": (2,), "test": (5,)}

@@ -125,7 +125,10 @@ class World(NamedTuple):
 
 WORLDS = ("metaworld", "libero", "so101")
 _OF_HAND, _OF_JOINTS = ("yaw", "gain"), ("joint_offset", "joint_gain")
-_OF_FEW = {"view": "whose cameras have no such orbit"}  # why other worlds do not have it
+_OF_FEW = {  # why other worlds do not have it
+    "view": "whose cameras have no such orbit",
+    "arm_start": "whose robot has no such starts",
+}
 
 
 def check_shift(shift: Condition | ConditionRange | None, name: str, where: World) -> None:

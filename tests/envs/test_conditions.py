@@ -122,6 +122,9 @@ def test_json_round_trip(condition):
         (lambda: Condition.from_json({"jaw": 1.0}), r"no field condition\.jaw; known: yaw, gain"),
         (lambda: ConditionRange.from_config({"lights": 1.0}), r"no field conditions\.lights; known: yaw"),
         (lambda: Condition(view=(0.0, 0.0, 0.0, 0.0, 0.0)), "the third number, must be positive"),
+        (lambda: Condition(arm_start=501), r"arm_start 501 must be in 0\.\.500"),
+        (lambda: Condition(arm_start_reading="pose"), "arm_start_reading 'pose' has no arm_start to read"),
+        (lambda: ConditionRange(arm_start=(1, 501)), r"arm_start 501 must be in 0\.\.500"),
         (lambda: ConditionRange(view=((0.0,),) * 4), "conditions.view is .* give 5 lists"),
         (
             lambda: ConditionRange(view=((0.0, 1.0), *((1.0,),) * 4)).sample(np.random.default_rng(0), "test"),
@@ -198,6 +201,7 @@ ARM = make_world({"reach": "reach"})._replace(joints=("a", "b"), cameras=("front
         (ConditionRange(joint_gain=(0.1,)), ARM, "condition joint_gain has 1 numbers; x has 2 joints: a, b"),
         (Condition(moved=("top",)), ARM, "condition moved names no camera of x: 'top'; known: front"),
         (Condition(view=(30, 0, 1, 0, 0)), ARM, "condition view does not fit the world x, whose cameras have no such"),
+        (Condition(arm_start=3), ARM, "condition arm_start does not fit the world x, whose robot has no such starts"),
         (ORBIT, ARM, "condition view does not fit the world x"),
         (CALIBRATION, ARM._replace(joints=()), "condition joint_offset does not fit .* displacements"),
     ],
@@ -225,6 +229,17 @@ def test_views_are_drawn_from_their_values_and_held_out_in_the_first_that_varies
     assert Condition(view=(30, 15, 1, 0, 0)).changes_scene
     assert fixed.of_the_scene == ["view"]
     assert ConditionRange.from_config(json.loads(json.dumps(ORBIT.to_json()))) == ORBIT
+
+
+def test_starts_of_the_arm_are_drawn_and_held_out():
+    starts = ConditionRange(arm_start=tuple(range(1, 501)), arm_start_reading="pose")
+    seen = {split: [starts.sample(np.random.default_rng(i), split) for i in range(900)] for split in SPLITS}
+    numbers = {split: {condition.arm_start for condition in drawn} for split, drawn in seen.items()}
+    assert sum(map(len, numbers.values())) == len(set.union(*numbers.values())) > 400
+    assert {condition.arm_start_reading for drawn in seen.values() for condition in drawn} == {"pose"}
+    assert ConditionRange.from_config(json.loads(json.dumps(starts.to_json()))) == starts
+    assert ConditionRange(arm_start=(7,)).sample(np.random.default_rng(0), "test") == Condition(arm_start=7)
+    assert Condition(arm_start=7).changes_scene
 
 
 def test_a_turn_of_the_hand_is_rotated_with_its_displacement():

@@ -7,6 +7,7 @@ import pytest
 
 from metalora_jax.data import libero_hdf5
 from metalora_jax.data.libero_hdf5 import Recording
+from metalora_jax.envs import arm_starts
 from metalora_jax.envs import libero_files as files
 from metalora_jax.envs.conditions import Condition, execute
 from metalora_jax.envs.libero import IDLE, WORLD, Libero, axis_angle, episode_start
@@ -174,6 +175,45 @@ def test_another_view_is_agentviews_alone_of_every_moment_that_was_recorded(stov
         assert np.abs(after[0].astype(int) - before[0]).mean() > 5
         np.testing.assert_array_equal(after[1], before[1])
         np.testing.assert_array_equal(restored, after)
+
+
+@pytest.mark.parametrize("start", [SEEN, DRAWN])
+def test_a_start_of_the_arm_has_two_readings(stove, monkeypatch, start):
+    """Published: it stands where it did, and its hand turns while things settle. Pose: it is there."""
+    robot, pose = stove.simulator.robots[0], arm_starts.pose(450)
+
+    def begun(reading, steps):
+        monkeypatch.setattr(stove, "_settle_steps", steps)
+        stove.reset(start, Condition(arm_start=450, arm_start_reading=reading) if reading else Condition())
+        arm = stove._data.qpos[robot._ref_joint_pos_indexes].copy()
+        others = np.setdiff1d(np.arange(stove._model.nq), robot._ref_joint_pos_indexes)
+        return (
+            arm,
+            stove._data.qpos[others].copy(),
+            robot.controller.goal_ori.copy(),
+            robot.controller.ee_ori_mat.copy(),
+        )
+
+    plain, things, usual_goal, _ = begun(None, 0)
+    assert np.array_equal(plain, arm_starts.NOMINAL) == (start == DRAWN)
+    arm, same, biased, _ = begun("published", 0)
+    np.testing.assert_array_equal(arm, plain)
+    np.testing.assert_array_equal(same, things)
+    np.testing.assert_array_equal(robot.controller.initial_joint, pose)
+    arm, same, goal, hand = begun("pose", 0)
+    np.testing.assert_array_equal(arm, pose)
+    np.testing.assert_array_equal(same, things)
+    np.testing.assert_array_equal(robot.controller.initial_joint, pose)
+    np.testing.assert_allclose(goal, hand)
+    np.testing.assert_allclose(biased, goal, atol=1e-6)
+    assert angle(usual_goal, biased) > 10
+    assert angle(begun("published", 10)[3], biased) < 0.5 * angle(usual_goal, biased)
+    np.testing.assert_array_equal(begun(None, 0)[2], usual_goal)
+
+
+def angle(one, other):
+    """Between two attitudes (3, 3) [degrees]."""
+    return np.degrees(np.arccos(np.clip((np.trace(one.T @ other) - 1) / 2, -1, 1)))
 
 
 def test_loose_objects_keep_their_textures(stove):
