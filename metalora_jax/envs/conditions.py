@@ -1,9 +1,10 @@
 """Deployment conditions: what differs between the robot that a policy was trained for and the one it runs on.
 
 A condition is hidden: no field of the observation names it; it shows only in what actions do and in what the camera
-sees. Action shifts act between policy and simulator, `executed[t] = clip(Rz(yaw) (gain * command[t - latency]))`, so a
-demonstration recorded without a shift becomes an exact demonstration under one by relabelling (`command_labels`);
-everything else changes what is seen or how things move, and needs new recordings.
+sees. Action shifts act between policy and simulator, `executed[t] = clip(R (gain * through(command[t - latency])))`: R
+turns and mirrors the frame, `through` is a dead zone. So a demonstration recorded without a shift becomes an exact
+demonstration under one by relabelling (`command_labels`); everything else changes what is seen or how things move, and
+needs new recordings.
 
 A robot that is told joint positions has no such frame; its own shift is a wrong calibration, which the reading shares:
 `executed = gain said + offset`, `observed = (physical - offset) / gain`, each joint by itself. `world.check_shift`
@@ -16,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from metalora_jax.envs import arm_starts, viewpoint
+from metalora_jax.envs import action_frame, arm_starts, viewpoint
 from metalora_jax.fields import from_fields, to_fields
 
 
@@ -48,6 +49,11 @@ class Condition:
       arm_start_reading: "published", what its usual loop makes of them: the arm stands where it always does, and the
         controller alone has the start's orientation and joints for goals, so that the hand turns while things settle,
         and the arm is drawn to other joints from then on; or "pose", the arm stands there.
+      tilt: rotation of the action frame after `yaw`, an axis-angle [rad].
+      mirror: axes of the action frame that point the other way, such as "x" or "xz". Turns are mirrored with it: "x"
+        leaves those about x as they are, and reverses those about y and z.
+      dead_zone: of the commanded x, y, z displacement, each in [0, 1): what does not move the hand yet.
+      gripper_flipped: whether the gripper opens where it is told to close.
     """
 
     yaw: float = 0.0
@@ -69,6 +75,10 @@ class Condition:
     view: tuple[float, float, float, float, float] = viewpoint.PLAIN
     arm_start: int = 0
     arm_start_reading: Literal["published", "pose"] = "published"
+    tilt: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    mirror: str = ""
+    dead_zone: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    gripper_flipped: bool = False
 
     def __post_init__(self):
         if min(self.gain) <= 0:
@@ -89,11 +99,16 @@ class Condition:
             raise ValueError(f"condition arm_start {self.arm_start} must be in 0..{arm_starts.COUNT}")
         if not self.arm_start and self.arm_start_reading != arm_starts.PUBLISHED:
             raise ValueError(f"condition arm_start_reading {self.arm_start_reading!r} has no arm_start to read: set it")
+        if not 0 <= min(self.dead_zone) <= max(self.dead_zone) < 1:
+            raise ValueError(f"condition dead_zone {self.dead_zone} must be in [0, 1) in every axis")
+        if self.mirror != "".join(axis for axis in "xyz" if axis in self.mirror):
+            raise ValueError(f"condition mirror {self.mirror!r} must name axes of x, y, z, in this order, each once")
 
     @property
     def of_the_scene(self) -> "Condition":
         """This condition without what relabelling recorded actions and readings of joints makes up for."""
-        return dataclasses.replace(self, yaw=0.0, gain=(1.0, 1.0, 1.0), latency=0, joint_offset=(), joint_gain=())
+        plain = Condition()
+        return dataclasses.replace(self, **{name: getattr(plain, name) for name in RELABELLED})
 
     @property
     def changes_scene(self) -> bool:
@@ -115,11 +130,6 @@ class Condition:
         return from_fields(cls, fields, "condition")
 
 
-def _rotation(yaw: float) -> np.ndarray:
-    c, s = np.cos(yaw), np.sin(yaw)
-    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
-
-
 def execute(command: np.ndarray, condition: Condition) -> np.ndarray:
     """What the shifted robot executes for a command; excludes latency, which needs a queue.
 
@@ -128,9 +138,11 @@ def execute(command: np.ndarray, condition: Condition) -> np.ndarray:
         as the displacement, and is rotated with it.
       condition: the shift.
     """
-    rotation = _rotation(condition.yaw).T
-    moved = (command[..., :3] * np.asarray(condition.gain)) @ rotation
-    return np.clip(np.concatenate([moved, _turned(command, rotation), command[..., -1:]], axis=-1), -1.0, 1.0)
+    rotation, signs = action_frame.rotation(condition.tilt, condition.yaw).T, action_frame.signs(condition.mirror)
+    moved = action_frame.through(command[..., :3], condition.dead_zone) * np.asarray(condition.gain) * signs @ rotation
+    turn = command[..., 3:-1]
+    turn = turn * signs * signs.prod() @ rotation if turn.shape[-1] else turn  # an axial vector
+    return np.clip(np.concatenate([moved, turn, _gripper(command, condition)], axis=-1), -1.0, 1.0)
 
 
 def command_labels(executed: np.ndarray, condition: Condition) -> np.ndarray:
@@ -139,9 +151,15 @@ def command_labels(executed: np.ndarray, condition: Condition) -> np.ndarray:
     Under latency the command for step t is the action of step t + latency; the last ones repeat the final action.
     """
     wanted = _ahead(executed, condition.latency)
-    rotation = _rotation(condition.yaw)
-    moved = wanted[:, :3] @ rotation / np.asarray(condition.gain)
-    return np.concatenate([moved, _turned(wanted, rotation), wanted[:, -1:]], axis=-1).astype(np.float32)
+    rotation, signs = action_frame.rotation(condition.tilt, condition.yaw), action_frame.signs(condition.mirror)
+    moved = action_frame.out_of(wanted[:, :3] @ rotation * signs / np.asarray(condition.gain), condition.dead_zone)
+    turn = wanted[:, 3:-1]
+    turn = turn @ rotation * signs * signs.prod() if turn.shape[-1] else turn
+    return np.concatenate([moved, turn, _gripper(wanted, condition)], axis=-1).astype(np.float32)
+
+
+def _gripper(command: np.ndarray, condition: Condition) -> np.ndarray:
+    return -command[..., -1:] if condition.gripper_flipped else command[..., -1:]
 
 
 def _ahead(executed: np.ndarray, latency: int) -> np.ndarray:
@@ -173,12 +191,6 @@ def _calibration(values: np.ndarray, condition: Condition) -> tuple[np.ndarray, 
     return np.asarray(condition.joint_gain or (1.0,) * joints), np.asarray(condition.joint_offset or (0.0,) * joints)
 
 
-def _turned(command: np.ndarray, rotation: np.ndarray) -> np.ndarray:
-    """The axis-angle part of a command, rotated; (..., 0) where the robot cannot turn."""
-    turn = command[..., 3:-1]
-    return turn @ rotation if turn.shape[-1] else turn
-
-
 @dataclasses.dataclass(frozen=True)
 class ConditionRange:
     """A distribution of conditions: every field is drawn uniformly and independently.
@@ -199,6 +211,9 @@ class ConditionRange:
       view: values to choose from for each number of a condition's `view`; () is none. Held-out conditions are held out
         in the first that has several: of six neighbouring ones validation has the third, test the sixth.
       arm_start: starts to choose from, held out in the same way; () is none. arm_start_reading: of them all.
+      tilt: largest component of its axis-angle [rad], to either side; where yaw does not vary, held-out conditions are
+        held out in the first, about x, as in yaw. mirror: what to choose from; () is none. dead_zone: interval of each
+        axis'. gripper_flipped: how often, in [0, 1].
     """
 
     yaw: tuple[float, float] = (0.0, 0.0)
@@ -218,6 +233,10 @@ class ConditionRange:
     view: tuple[tuple[float, ...], ...] = ()
     arm_start: tuple[int, ...] = ()
     arm_start_reading: Literal["published", "pose"] = "published"
+    tilt: float = 0.0
+    mirror: tuple[str, ...] = ()
+    dead_zone: tuple[float, float] = (0.0, 0.0)
+    gripper_flipped: float = 0.0
 
     def __post_init__(self):
         object.__setattr__(self, "view", tuple(map(tuple, self.view)))  # lists, where JSON was read
@@ -246,7 +265,8 @@ class ConditionRange:
     @property
     def of_the_scene(self) -> list[str]:
         """The fields that change what is seen or how things move; demonstrations must be recorded under them."""
-        plain, relabelled = ConditionRange(), ("yaw", "gain", "latency")
+        plain = ConditionRange()
+        relabelled = set(RELABELLED) - {"joint_offset", "joint_gain"}  # these shift the state, too
         names = [field.name for field in dataclasses.fields(self) if field.name not in relabelled]
         return [name for name in names if getattr(self, name) != getattr(plain, name)]
 
@@ -281,7 +301,22 @@ class ConditionRange:
         if self.arm_start:
             starts = self.arm_start if len(self.arm_start) == 1 else _held_out(self.arm_start, split, "arm_start")
             drawn |= {"arm_start": int(rng.choice(starts)), "arm_start_reading": self.arm_start_reading}
-        return drawn | self._of_joints(rng, arc)
+        return drawn | self._of_joints(rng, arc) | self._of_actions(rng, arc)
+
+    def _of_actions(self, rng: np.random.Generator, arc: int) -> dict[str, Any]:
+        drawn: dict[str, Any] = {}
+        if self.tilt:
+            share = rng.uniform(-1.0, 1.0, size=3)
+            if self.yaw[0] == self.yaw[1]:
+                share[0] = 2 * (arc + rng.uniform()) / _ARC_COUNT - 1
+            drawn["tilt"] = tuple((self.tilt * share).tolist())
+        if self.mirror:
+            drawn["mirror"] = str(rng.choice(self.mirror))
+        if self.dead_zone != (0.0, 0.0):
+            drawn["dead_zone"] = tuple(rng.uniform(*self.dead_zone, size=3).tolist())
+        if self.gripper_flipped:
+            drawn["gripper_flipped"] = bool(rng.uniform() < self.gripper_flipped)
+        return drawn
 
     def _view(self, rng: np.random.Generator, split: str) -> tuple[float, ...]:
         varies = next((i for i, values in enumerate(self.view) if len(values) > 1), None)
@@ -310,6 +345,11 @@ def _held_out(values: Sequence[Any], split: str, field: str) -> Sequence[Any]:
     return own
 
 
-_LATER = ("joint_offset", "joint_gain", "moved", "view", "arm_start", "arm_start_reading")
+# What relabelling recorded actions, and readings of joints, makes up for.
+RELABELLED = ("yaw", "gain", "latency", "joint_offset", "joint_gain", "tilt", "mirror", "dead_zone", "gripper_flipped")
+_LATER = (
+    *("joint_offset", "joint_gain", "moved", "view", "arm_start", "arm_start_reading"),
+    *("tilt", "mirror", "dead_zone", "gripper_flipped"),
+)
 _ARC_COUNT = 72  # 5 degrees each where yaw goes all around; held-out arcs then cover all directions evenly
 _ARCS = {"train": (0, 1, 3, 4), "validation": (2,), "test": (5,)}

@@ -184,8 +184,8 @@ class Libero:
         if command.shape != (ACTION_DIM,) or not np.isfinite(command).all():
             raise ValueError(f"command {command} for {self.task} must be {ACTION_DIM} finite numbers")
         condition = self._begun()
-        self._queue.append(command)
-        _, reward, _, _ = self.simulator.step(execute(self._queue.popleft(), condition))
+        self._queue.append(execute(command, condition))
+        _, reward, _, _ = self.simulator.step(self._queue.popleft())
         return Step(float(reward), reward > 0)
 
     def expert(self) -> Callable[[], np.ndarray]:

@@ -124,7 +124,8 @@ class World(NamedTuple):
 
 
 WORLDS = ("metaworld", "libero", "so101")
-_OF_HAND, _OF_JOINTS = ("yaw", "gain"), ("joint_offset", "joint_gain")
+_OF_HAND = ("yaw", "gain", "tilt", "mirror", "dead_zone", "gripper_flipped")
+_OF_JOINTS = ("joint_offset", "joint_gain")
 _OF_FEW = {  # why other worlds do not have it
     "view": "whose cameras have no such orbit",
     "arm_start": "whose robot has no such starts",

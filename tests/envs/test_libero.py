@@ -239,10 +239,11 @@ def test_dynamics_are_of_what_they_should_be(stove):
 
 
 def test_action_conditions_are_executed(stove):
-    condition, commands = Condition(yaw=1.0, gain=(0.5, 1.0, 1.0), latency=1), random_commands(4)
-    executed = np.concatenate([IDLE[None], commands[:-1]])
+    condition = Condition(yaw=1.0, gain=(0.5, 1.0, 1.0), latency=1, mirror="x", gripper_flipped=True)
+    commands = random_commands(4)
+    executed = [IDLE, *(execute(command, condition) for command in commands[:-1])]  # open until it is told to close
     late = play(stove, SEEN, commands, condition)
-    np.testing.assert_array_equal(late, play(stove, SEEN, execute(executed, condition)))
+    np.testing.assert_array_equal(late, play(stove, SEEN, executed))
 
 
 @pytest.mark.parametrize("command", [np.zeros(4), np.zeros((1, 7)), np.full(7, np.nan)])
