@@ -49,6 +49,9 @@ class Condition:
       arm_start_reading: "published", what its usual loop makes of them: the arm stands where it always does, and the
         controller alone has the start's orientation and joints for goals, so that the hand turns while things settle,
         and the arm is drawn to other joints from then on; or "pose", the arm stands there.
+      displaced: how far what lies about is displaced, LIBERO alone: a level from 0, not at all, to 5, whose reach
+        LIBERO-plus has for each suite, see `libero_starts`.
+      displaced_seed: where to.
       tilt: rotation of the action frame after `yaw`, an axis-angle [rad].
       mirror: axes of the action frame that point the other way, such as "x" or "xz". Turns are mirrored with it: "x"
         leaves those about x as they are, and reverses those about y and z.
@@ -75,6 +78,8 @@ class Condition:
     view: tuple[float, float, float, float, float] = viewpoint.PLAIN
     arm_start: int = 0
     arm_start_reading: Literal["published", "pose"] = "published"
+    displaced: int = 0
+    displaced_seed: int = 0
     tilt: tuple[float, float, float] = (0.0, 0.0, 0.0)
     mirror: str = ""
     dead_zone: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -99,6 +104,8 @@ class Condition:
             raise ValueError(f"condition arm_start {self.arm_start} must be in 0..{arm_starts.COUNT}")
         if not self.arm_start and self.arm_start_reading != arm_starts.PUBLISHED:
             raise ValueError(f"condition arm_start_reading {self.arm_start_reading!r} has no arm_start to read: set it")
+        if not 0 <= self.displaced <= _LEVELS or self.displaced_seed < 0:
+            raise ValueError(f"condition displaced {self.displaced} must be in 0..{_LEVELS}, and its seed not negative")
         if not 0 <= min(self.dead_zone) <= max(self.dead_zone) < 1:
             raise ValueError(f"condition dead_zone {self.dead_zone} must be in [0, 1) in every axis")
         if self.mirror != "".join(axis for axis in "xyz" if axis in self.mirror):
@@ -211,6 +218,7 @@ class ConditionRange:
       view: values to choose from for each number of a condition's `view`; () is none. Held-out conditions are held out
         in the first that has several: of six neighbouring ones validation has the third, test the sixth.
       arm_start: starts to choose from, held out in the same way; () is none. arm_start_reading: of them all.
+      displaced: level of the displacement, each time another one.
       tilt: largest component of its axis-angle [rad], to either side; where yaw does not vary, held-out conditions are
         held out in the first, about x, as in yaw. mirror: what to choose from; () is none. dead_zone: interval of each
         axis'. gripper_flipped: how often, in [0, 1].
@@ -233,6 +241,7 @@ class ConditionRange:
     view: tuple[tuple[float, ...], ...] = ()
     arm_start: tuple[int, ...] = ()
     arm_start_reading: Literal["published", "pose"] = "published"
+    displaced: int = 0
     tilt: float = 0.0
     mirror: tuple[str, ...] = ()
     dead_zone: tuple[float, float] = (0.0, 0.0)
@@ -301,6 +310,8 @@ class ConditionRange:
         if self.arm_start:
             starts = self.arm_start if len(self.arm_start) == 1 else _held_out(self.arm_start, split, "arm_start")
             drawn |= {"arm_start": int(rng.choice(starts)), "arm_start_reading": self.arm_start_reading}
+        if self.displaced:
+            drawn |= {"displaced": self.displaced, "displaced_seed": int(rng.integers(1 << 31))}
         return drawn | self._of_joints(rng, arc) | self._of_actions(rng, arc)
 
     def _of_actions(self, rng: np.random.Generator, arc: int) -> dict[str, Any]:
@@ -349,7 +360,8 @@ def _held_out(values: Sequence[Any], split: str, field: str) -> Sequence[Any]:
 RELABELLED = ("yaw", "gain", "latency", "joint_offset", "joint_gain", "tilt", "mirror", "dead_zone", "gripper_flipped")
 _LATER = (
     *("joint_offset", "joint_gain", "moved", "view", "arm_start", "arm_start_reading"),
-    *("tilt", "mirror", "dead_zone", "gripper_flipped"),
+    *("displaced", "tilt", "mirror", "dead_zone", "gripper_flipped"),
 )
+_LEVELS = 5
 _ARC_COUNT = 72  # 5 degrees each where yaw goes all around; held-out arcs then cover all directions evenly
 _ARCS = {"train": (0, 1, 3, 4), "validation": (2,), "test": (5,)}

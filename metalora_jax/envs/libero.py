@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from metalora_jax.data.libero_hdf5 import Moment, Origin
-from metalora_jax.envs import arm_starts, gl, libero_trace
+from metalora_jax.envs import arm_starts, gl, libero_starts, libero_trace
 from metalora_jax.envs import libero_files as files
 from metalora_jax.envs.conditions import Condition, execute
 from metalora_jax.envs.frustum import out_of_view
@@ -137,19 +137,13 @@ class Libero:
             environment.sim.set_state_from_flattened(self._init_states[start])
             environment.sim.forward()
         if condition.arm_start:
-            self._begin_arm(pose, start, condition)
+            libero_starts.begin_arm(environment, condition, drawn=start >= files.INIT_STATES)
+        if condition.displaced:
+            reach = condition.displaced * libero_starts.radius(files.suite_of(self.task), self.task)
+            libero_starts.displace(environment, reach, condition.displaced_seed)
         environment._post_process()
         for _ in range(self._settle_steps):
             environment.step(IDLE)
-
-    def _begin_arm(self, pose: np.ndarray, start: int, condition: Condition) -> None:
-        """Begins a condition's `arm_start`; `pose` (7,) [rad] is what the controller was made with."""
-        robot, there = self.simulator.robots[0], condition.arm_start_reading == arm_starts.POSE
-        if there or start >= files.INIT_STATES:  # an initial state has the arm where it always stands
-            self._data.qpos[robot._ref_joint_pos_indexes] = pose if there else arm_starts.NOMINAL
-            self.simulator.sim.forward()
-        if there:
-            robot.controller.update_initial_joints(pose)
 
     def observe(self) -> Frame:
         """Renders the cameras and reads the state. It changes nothing: the episode is the same without it."""
@@ -343,5 +337,5 @@ WORLD = World(
     files.suite_of,
     files.facts,
     gl.choose,
-    shifts=("view", "arm_start"),
+    shifts=("view", "arm_start", "displaced"),
 )

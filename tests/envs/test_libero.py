@@ -211,6 +211,26 @@ def test_a_start_of_the_arm_has_two_readings(stove, monkeypatch, start):
     np.testing.assert_array_equal(begun(None, 0)[2], usual_goal)
 
 
+@pytest.mark.parametrize("start", [SEEN, DRAWN])
+def test_what_lies_about_is_displaced_and_fixtures_are_not(stove, monkeypatch, start):
+    monkeypatch.setattr(stove, "_settle_steps", 0)
+
+    def places(condition):
+        stove.reset(start, condition)
+        objects, fixtures = (
+            np.stack([stove._data.body(thing.root_body).xpos for thing in things.values()])
+            for things in (stove.simulator.objects_dict, stove.simulator.fixtures_dict)
+        )
+        return objects, fixtures
+
+    (plain, fixed), (moved, same) = places(Condition()), places(Condition(displaced=5, displaced_seed=1))
+    away = moved - plain
+    assert 0.005 < np.linalg.norm(away[:, :2], axis=1).min() < np.linalg.norm(away[:, :2], axis=1).max() <= 0.1
+    np.testing.assert_allclose(away[:, 2], 0, atol=1e-12)
+    np.testing.assert_array_equal(same, fixed)
+    np.testing.assert_array_equal(places(Condition())[0], plain)
+
+
 def angle(one, other):
     """Between two attitudes (3, 3) [degrees]."""
     return np.degrees(np.arccos(np.clip((np.trace(one.T @ other) - 1) / 2, -1, 1)))
