@@ -52,6 +52,7 @@ class Condition:
       displaced: how far what lies about is displaced, LIBERO alone: a level from 0, not at all, to 5, whose reach
         LIBERO-plus has for each suite, see `libero_starts`.
       displaced_seed: where to.
+      picture_noise: LIBERO-plus's noise of agentview, 1 to 40, LIBERO alone; 0 is none. See `picture_noise.spoiled`.
       tilt: rotation of the action frame after `yaw`, an axis-angle [rad].
       mirror: axes of the action frame that point the other way, such as "x" or "xz". Turns are mirrored with it: "x"
         leaves those about x as they are, and reverses those about y and z.
@@ -80,6 +81,7 @@ class Condition:
     arm_start_reading: Literal["published", "pose"] = "published"
     displaced: int = 0
     displaced_seed: int = 0
+    picture_noise: int = 0
     tilt: tuple[float, float, float] = (0.0, 0.0, 0.0)
     mirror: str = ""
     dead_zone: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -106,6 +108,8 @@ class Condition:
             raise ValueError(f"condition arm_start_reading {self.arm_start_reading!r} has no arm_start to read: set it")
         if not 0 <= self.displaced <= _LEVELS or self.displaced_seed < 0:
             raise ValueError(f"condition displaced {self.displaced} must be in 0..{_LEVELS}, and its seed not negative")
+        if not 0 <= self.picture_noise <= _NOISES:
+            raise ValueError(f"condition picture_noise {self.picture_noise} must be in 0..{_NOISES}")
         if not 0 <= min(self.dead_zone) <= max(self.dead_zone) < 1:
             raise ValueError(f"condition dead_zone {self.dead_zone} must be in [0, 1) in every axis")
         if self.mirror != "".join(axis for axis in "xyz" if axis in self.mirror):
@@ -217,8 +221,8 @@ class ConditionRange:
       moved: the cameras that are moved; () is all.
       view: values to choose from for each number of a condition's `view`; () is none. Held-out conditions are held out
         in the first that has several: of six neighbouring ones validation has the third, test the sixth.
-      arm_start: starts to choose from, held out in the same way; () is none. arm_start_reading: of them all.
-      displaced: level of the displacement, each time another one.
+      arm_start, picture_noise: what to choose from, held out in the same way; () is none. arm_start_reading: of them
+        all. displaced: level of the displacement, each time another one.
       tilt: largest component of its axis-angle [rad], to either side; where yaw does not vary, held-out conditions are
         held out in the first, about x, as in yaw. mirror: what to choose from; () is none. dead_zone: interval of each
         axis'. gripper_flipped: how often, in [0, 1].
@@ -242,6 +246,7 @@ class ConditionRange:
     arm_start: tuple[int, ...] = ()
     arm_start_reading: Literal["published", "pose"] = "published"
     displaced: int = 0
+    picture_noise: tuple[int, ...] = ()
     tilt: float = 0.0
     mirror: tuple[str, ...] = ()
     dead_zone: tuple[float, float] = (0.0, 0.0)
@@ -256,6 +261,8 @@ class ConditionRange:
             )
         for start in self.arm_start or (0,):
             Condition(arm_start=start, arm_start_reading=self.arm_start_reading)  # refuses what there is not
+        for noise in self.picture_noise:
+            Condition(picture_noise=noise)
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "ConditionRange":
@@ -308,8 +315,10 @@ class ConditionRange:
         if self.view:
             drawn["view"] = self._view(rng, split)
         if self.arm_start:
-            starts = self.arm_start if len(self.arm_start) == 1 else _held_out(self.arm_start, split, "arm_start")
-            drawn |= {"arm_start": int(rng.choice(starts)), "arm_start_reading": self.arm_start_reading}
+            drawn["arm_start_reading"] = self.arm_start_reading
+        for name in ("arm_start", "picture_noise"):
+            if values := getattr(self, name):
+                drawn[name] = int(rng.choice(values if len(values) == 1 else _held_out(values, split, name)))
         if self.displaced:
             drawn |= {"displaced": self.displaced, "displaced_seed": int(rng.integers(1 << 31))}
         return drawn | self._of_joints(rng, arc) | self._of_actions(rng, arc)
@@ -360,8 +369,8 @@ def _held_out(values: Sequence[Any], split: str, field: str) -> Sequence[Any]:
 RELABELLED = ("yaw", "gain", "latency", "joint_offset", "joint_gain", "tilt", "mirror", "dead_zone", "gripper_flipped")
 _LATER = (
     *("joint_offset", "joint_gain", "moved", "view", "arm_start", "arm_start_reading"),
-    *("displaced", "tilt", "mirror", "dead_zone", "gripper_flipped"),
+    *("displaced", "picture_noise", "tilt", "mirror", "dead_zone", "gripper_flipped"),
 )
-_LEVELS = 5
+_LEVELS, _NOISES = 5, 40  # LIBERO-plus's
 _ARC_COUNT = 72  # 5 degrees each where yaw goes all around; held-out arcs then cover all directions evenly
 _ARCS = {"train": (0, 1, 3, 4), "validation": (2,), "test": (5,)}

@@ -52,6 +52,7 @@ def seen_again(
     states: np.ndarray,
     model: str = "",
     condition: Condition = Condition(),  # noqa: B008 (frozen)
+    start: int = 0,
 ) -> Iterator[Frame]:
     """What the cameras would have seen of a recorded episode under `condition`: another view or light costs no episode.
 
@@ -60,6 +61,7 @@ def seen_again(
       states: (T, 1 + nq + nv), see `restore`.
       model: see `restore`.
       condition: one that changes pictures alone; the motion stays what it was.
+      start: the episode's, by which a condition's `picture_noise` is drawn.
 
     Raises:
       ValueError: see `restore`.
@@ -70,6 +72,7 @@ def seen_again(
         env.simulator.sim.set_state_from_flattened(state)
         env.simulator.sim.forward()
         env.simulator._post_process()
+        env.at = start, t
         yield env.observe()
 
 

@@ -130,6 +130,7 @@ _OF_FEW = {  # why other worlds do not have it
     "view": "whose cameras have no such orbit",
     "arm_start": "whose robot has no such starts",
     "displaced": "whose starts it does not know",
+    "picture_noise": "whose pictures have none",
 }
 
 

@@ -127,6 +127,7 @@ def test_json_round_trip(condition):
         (lambda: Condition(view=(0.0, 0.0, 0.0, 0.0, 0.0)), "the third number, must be positive"),
         (lambda: Condition(dead_zone=(0.0, 1.0, 0.0)), r"dead_zone .* must be in \[0, 1\)"),
         (lambda: Condition(displaced=6), r"displaced 6 must be in 0\.\.5, and its seed not negative"),
+        (lambda: ConditionRange(picture_noise=(1, 41)), r"picture_noise 41 must be in 0\.\.40"),
         (lambda: Condition(mirror="zx"), "mirror 'zx' must name axes of x, y, z, in this order"),
         (lambda: Condition(arm_start=501), r"arm_start 501 must be in 0\.\.500"),
         (lambda: Condition(arm_start_reading="pose"), "arm_start_reading 'pose' has no arm_start to read"),
@@ -210,6 +211,7 @@ ARM = make_world({"reach": "reach"})._replace(joints=("a", "b"), cameras=("front
         (CROOKED, ARM, "condition yaw does not fit the world x"),
         (Condition(mirror="x"), ARM, "condition mirror does not fit the world x, whose commands are joint targets"),
         (Condition(displaced=1), ARM, "condition displaced does not fit the world x, whose starts it does not know"),
+        (Condition(picture_noise=1), ARM, "condition picture_noise does not fit the world x, whose pictures have none"),
         (Condition(arm_start=3), ARM, "condition arm_start does not fit the world x, whose robot has no such starts"),
         (ORBIT, ARM, "condition view does not fit the world x"),
         (CALIBRATION, ARM._replace(joints=()), "condition joint_offset does not fit .* displacements"),
@@ -297,7 +299,10 @@ def test_a_dead_zone_swallows_what_is_small_and_shortens_the_rest():
     np.testing.assert_allclose(command_labels(wanted, Condition(dead_zone=(0.3,) * 3)), [[0, 0, 0.4, 1]], atol=1e-6)
 
 
-def test_displacements_are_drawn_anew():
+def test_displacements_and_noises_are_drawn():
+    noisy = ConditionRange(picture_noise=tuple(range(1, 41))).sample(np.random.default_rng(0), "test")
+    assert noisy == Condition(picture_noise=noisy.picture_noise)
+    assert noisy.picture_noise % 6 == 0
     drawn = [ConditionRange(displaced=3).sample(np.random.default_rng(i), "train") for i in range(2)]
     assert [condition.displaced for condition in drawn] == [3, 3]
     assert drawn[0].displaced_seed != drawn[1].displaced_seed

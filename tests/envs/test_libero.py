@@ -12,6 +12,7 @@ from metalora_jax.envs import libero_files as files
 from metalora_jax.envs.conditions import Condition, execute
 from metalora_jax.envs.libero import IDLE, WORLD, Libero, axis_angle, episode_start
 from metalora_jax.envs.libero_restore import restore, seen_again
+from metalora_jax.envs.picture_noise import spoiled
 from metalora_jax.types import Demo
 
 pytestmark = pytest.mark.libero
@@ -156,7 +157,7 @@ def test_picture_conditions_change_every_camera_and_nothing_else(stove, conditio
 
 def test_another_view_is_agentviews_alone_of_every_moment_that_was_recorded(stove):
     """Live, and from stored states: the same pictures."""
-    turned, commands = Condition(view=(30, 15, 1, 0, 0)), random_commands(2)
+    turned, commands = Condition(view=(30, 15, 1, 0, 0), picture_noise=5), random_commands(2)
     stove.reset(SEEN)
     model, plain, live, states = stove.origin().model_file, [], [], []
     for condition, seen in ((Condition(), plain), (turned, live)):
@@ -170,7 +171,7 @@ def test_another_view_is_agentviews_alone_of_every_moment_that_was_recorded(stov
     np.testing.assert_allclose(camera.pos, [0.3693, 0.2132, 1.7532], atol=1e-12)
     np.testing.assert_allclose(camera.quat, [0.4754, 0.1548, 0.2682, 0.8235], atol=1e-4)
     np.testing.assert_array_equal(states[:2], states[2:])
-    again = [frame.images for frame in seen_again(stove, np.stack(states[:2]), model, turned)]
+    again = [frame.images for frame in seen_again(stove, np.stack(states[:2]), model, turned, SEEN)]
     for before, after, restored in zip(plain, live, again, strict=True):
         assert np.abs(after[0].astype(int) - before[0]).mean() > 5
         np.testing.assert_array_equal(after[1], before[1])
@@ -229,6 +230,19 @@ def test_what_lies_about_is_displaced_and_fixtures_are_not(stove, monkeypatch, s
     np.testing.assert_allclose(away[:, 2], 0, atol=1e-12)
     np.testing.assert_array_equal(same, fixed)
     np.testing.assert_array_equal(places(Condition())[0], plain)
+
+
+def test_noise_is_of_agentview_from_the_first_picture_on_and_differs_from_step_to_step(stove):
+    seen = {}
+    for condition in (Condition(), Condition(picture_noise=10)):
+        stove.reset(SEEN, condition)
+        first = stove.observe().images
+        np.testing.assert_array_equal(stove.observe().images, first)
+        stove.step(IDLE)
+        seen[condition.picture_noise] = first, stove.observe().images
+    for step, (plain, noisy) in enumerate(zip(seen[0], seen[10], strict=True)):
+        np.testing.assert_array_equal(noisy[0], spoiled(plain[0], 10, SEEN, step))
+        np.testing.assert_array_equal(noisy[1], plain[1])
 
 
 def angle(one, other):
