@@ -19,9 +19,14 @@ def rotation(tilt: Sequence[float], yaw: float) -> np.ndarray:
     return (np.eye(3) + np.sin(angle) * across + (1 - np.cos(angle)) * across @ across) @ turned
 
 
-def signs(mirror: str) -> np.ndarray:
-    """(3,): -1 for each axis that `mirror` names, as in "xz", else 1."""
-    return np.array([-1.0 if axis in mirror else 1.0 for axis in "xyz"])
+def axes(tilt: Sequence[float], yaw: float, mirror: str) -> tuple[np.ndarray, np.ndarray]:
+    """The frame's axes in the world, as columns (3, 3): of displacements, and of turns.
+
+    `mirror` names axes that point the other way, as in "xz". A turn is an axial vector: mirrored once more.
+    """
+    signs = np.array([-1.0 if axis in mirror else 1.0 for axis in "xyz"])
+    frame = rotation(tilt, yaw) * signs
+    return frame, frame * signs.prod()
 
 
 def through(command: np.ndarray, zone: Sequence[float]) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from metalora_jax.data import joints
 from metalora_jax.envs import action_frame, arm_starts, viewpoint
 from metalora_jax.fields import from_fields, to_fields
 
@@ -149,11 +150,10 @@ def execute(command: np.ndarray, condition: Condition) -> np.ndarray:
         as the displacement, and is rotated with it.
       condition: the shift.
     """
-    rotation, signs = action_frame.rotation(condition.tilt, condition.yaw).T, action_frame.signs(condition.mirror)
-    moved = action_frame.through(command[..., :3], condition.dead_zone) * np.asarray(condition.gain) * signs @ rotation
-    turn = command[..., 3:-1]
-    turn = turn * signs * signs.prod() @ rotation if turn.shape[-1] else turn  # an axial vector
-    return np.clip(np.concatenate([moved, turn, _gripper(command, condition)], axis=-1), -1.0, 1.0)
+    frame, of_turns = action_frame.axes(condition.tilt, condition.yaw, condition.mirror)
+    moved = action_frame.through(command[..., :3], condition.dead_zone) * np.asarray(condition.gain) @ frame.T
+    rest = _turned(command, of_turns.T), _gripper(command, condition)
+    return np.clip(np.concatenate([moved, *rest], axis=-1), -1.0, 1.0)
 
 
 def command_labels(executed: np.ndarray, condition: Condition) -> np.ndarray:
@@ -161,45 +161,44 @@ def command_labels(executed: np.ndarray, condition: Condition) -> np.ndarray:
 
     Under latency the command for step t is the action of step t + latency; the last ones repeat the final action.
     """
-    wanted = _ahead(executed, condition.latency)
-    rotation, signs = action_frame.rotation(condition.tilt, condition.yaw), action_frame.signs(condition.mirror)
-    moved = action_frame.out_of(wanted[:, :3] @ rotation * signs / np.asarray(condition.gain), condition.dead_zone)
-    turn = wanted[:, 3:-1]
-    turn = turn @ rotation * signs * signs.prod() if turn.shape[-1] else turn
-    return np.concatenate([moved, turn, _gripper(wanted, condition)], axis=-1).astype(np.float32)
+    wanted = joints.said_ahead(executed, condition.latency)
+    frame, of_turns = action_frame.axes(condition.tilt, condition.yaw, condition.mirror)
+    moved = action_frame.out_of(wanted[:, :3] @ frame / np.asarray(condition.gain), condition.dead_zone)
+    rest = _turned(wanted, of_turns), _gripper(wanted, condition)
+    return np.concatenate([moved, *rest], axis=-1).astype(np.float32)
+
+
+def _turned(command: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+    """The axis-angle part of a command, rotated; (..., 0) where the robot cannot turn."""
+    turn = command[..., 3:-1]
+    return turn @ rotation if turn.shape[-1] else turn
 
 
 def _gripper(command: np.ndarray, condition: Condition) -> np.ndarray:
     return -command[..., -1:] if condition.gripper_flipped else command[..., -1:]
 
 
-def _ahead(executed: np.ndarray, latency: int) -> np.ndarray:
-    return executed[np.minimum(np.arange(len(executed)) + latency, len(executed) - 1)]
-
-
 def execute_joints(said: np.ndarray, condition: Condition) -> np.ndarray:
     """The joint targets (..., joints) that a robot with a wrong calibration takes for what it is told."""
-    gain, offset = _calibration(said, condition)
-    return said * gain + offset
+    return joints.executed(said, *_calibration(said, condition))
 
 
 def read_joints(physical: np.ndarray, condition: Condition) -> np.ndarray:
     """What such a robot says of joints (..., joints): the inverse, so that it says to stand where it is told to."""
-    gain, offset = _calibration(physical, condition)
-    return (physical - offset) / gain
+    return joints.observed(physical, *_calibration(physical, condition))
 
 
 def joint_labels(executed: np.ndarray, condition: Condition) -> np.ndarray:
     """As `command_labels`, for joint targets (T, joints)."""
-    return read_joints(_ahead(executed, condition.latency), condition).astype(np.float32)
+    return read_joints(joints.said_ahead(executed, condition.latency), condition).astype(np.float32)
 
 
 def _calibration(values: np.ndarray, condition: Condition) -> tuple[np.ndarray, np.ndarray]:
-    joints = values.shape[-1]
+    there = values.shape[-1]
     for name in ("joint_gain", "joint_offset"):
-        if len(given := getattr(condition, name)) not in (0, joints):
-            raise ValueError(f"condition {name} has {len(given)} numbers, the robot {joints} joints: give one for each")
-    return np.asarray(condition.joint_gain or (1.0,) * joints), np.asarray(condition.joint_offset or (0.0,) * joints)
+        if len(given := getattr(condition, name)) not in (0, there):
+            raise ValueError(f"condition {name} has {len(given)} numbers, the robot {there} joints: give one for each")
+    return np.asarray(condition.joint_gain or (1.0,) * there), np.asarray(condition.joint_offset or (0.0,) * there)
 
 
 @dataclasses.dataclass(frozen=True)
