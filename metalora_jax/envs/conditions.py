@@ -1,9 +1,10 @@
 """Deployment conditions: what differs between the robot that a policy was trained for and the one it runs on.
 
 A condition is hidden: no field of the observation names it; it shows only in what actions do and in what the camera
-sees. Action shifts act between policy and simulator, `executed[t] = clip(Rz(yaw) (gain * command[t - latency]))`, so a
-demonstration recorded without a shift becomes an exact demonstration under one by relabelling (`command_labels`);
-everything else changes what is seen or how things move, and needs new recordings.
+sees. Action shifts act between policy and simulator, `executed[t] = clip(R (gain * through(command[t - latency])))`: R
+turns and mirrors the frame, `through` is a dead zone. So a demonstration recorded without a shift becomes an exact
+demonstration under one by relabelling (`command_labels`); everything else changes what is seen or how things move, and
+needs new recordings.
 
 A robot that is told joint positions has no such frame; its own shift is a wrong calibration, which the reading shares:
 `executed = gain said + offset`, `observed = (physical - offset) / gain`, each joint by itself. `world.check_shift`
@@ -11,11 +12,13 @@ refuses what does not fit a world's actions.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
+from metalora_jax.data import joints
+from metalora_jax.envs import action_frame, arm_starts, viewpoint
 from metalora_jax.fields import from_fields, to_fields
 
 
@@ -41,6 +44,21 @@ class Condition:
       joint_offset: of each joint, in its own unit: what it executes beyond what it is told; () is none.
       joint_gain: of each joint [1], each > 0; () is none.
       moved: the cameras that `camera` and `camera_turn` move; () is all.
+      view: where agentview stands, LIBERO alone: round the table, up [degrees], distance [1], and its gaze aside and
+        raised [degrees]; see `viewpoint.moved`.
+      arm_start: which of LIBERO-plus's starts of the arm, LIBERO alone; 0 is the usual one. See `arm_starts.pose`.
+      arm_start_reading: "published", what its usual loop makes of them: the arm stands where it always does, and the
+        controller alone has the start's orientation and joints for goals, so that the hand turns while things settle,
+        and the arm is drawn to other joints from then on; or "pose", the arm stands there.
+      displaced: how far what lies about is displaced, LIBERO alone: a level from 0, not at all, to 5, whose reach
+        LIBERO-plus has for each suite, see `libero_starts`.
+      displaced_seed: where to.
+      picture_noise: LIBERO-plus's noise of agentview, 1 to 40, LIBERO alone; 0 is none. See `picture_noise.spoiled`.
+      tilt: rotation of the action frame after `yaw`, an axis-angle [rad].
+      mirror: axes of the action frame that point the other way, such as "x" or "xz". Turns are mirrored with it: "x"
+        leaves those about x as they are, and reverses those about y and z.
+      dead_zone: of the commanded x, y, z displacement, each in [0, 1): what does not move the hand yet.
+      gripper_flipped: whether the gripper opens where it is told to close.
     """
 
     yaw: float = 0.0
@@ -59,6 +77,16 @@ class Condition:
     joint_offset: tuple[float, ...] = ()
     joint_gain: tuple[float, ...] = ()
     moved: tuple[str, ...] = ()
+    view: tuple[float, float, float, float, float] = viewpoint.PLAIN
+    arm_start: int = 0
+    arm_start_reading: Literal["published", "pose"] = "published"
+    displaced: int = 0
+    displaced_seed: int = 0
+    picture_noise: int = 0
+    tilt: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    mirror: str = ""
+    dead_zone: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    gripper_flipped: bool = False
 
     def __post_init__(self):
         if min(self.gain) <= 0:
@@ -73,11 +101,26 @@ class Condition:
         for name in ("colour", "texture"):
             if not 0 <= getattr(self, name) <= 1 or getattr(self, f"{name}_seed") < 0:
                 raise ValueError(f"condition {name} {getattr(self, name)} must be in [0, 1], and its seed not negative")
+        if self.view[2] <= 0:
+            raise ValueError(f"condition view {self.view}: its distance, the third number, must be positive")
+        if not 0 <= self.arm_start <= arm_starts.COUNT:
+            raise ValueError(f"condition arm_start {self.arm_start} must be in 0..{arm_starts.COUNT}")
+        if not self.arm_start and self.arm_start_reading != arm_starts.PUBLISHED:
+            raise ValueError(f"condition arm_start_reading {self.arm_start_reading!r} has no arm_start to read: set it")
+        if not 0 <= self.displaced <= _LEVELS or self.displaced_seed < 0:
+            raise ValueError(f"condition displaced {self.displaced} must be in 0..{_LEVELS}, and its seed not negative")
+        if not 0 <= self.picture_noise <= _NOISES:
+            raise ValueError(f"condition picture_noise {self.picture_noise} must be in 0..{_NOISES}")
+        if not 0 <= min(self.dead_zone) <= max(self.dead_zone) < 1:
+            raise ValueError(f"condition dead_zone {self.dead_zone} must be in [0, 1) in every axis")
+        if self.mirror != "".join(axis for axis in "xyz" if axis in self.mirror):
+            raise ValueError(f"condition mirror {self.mirror!r} must name axes of x, y, z, in this order, each once")
 
     @property
     def of_the_scene(self) -> "Condition":
         """This condition without what relabelling recorded actions and readings of joints makes up for."""
-        return dataclasses.replace(self, yaw=0.0, gain=(1.0, 1.0, 1.0), latency=0, joint_offset=(), joint_gain=())
+        plain = Condition()
+        return dataclasses.replace(self, **{name: getattr(plain, name) for name in RELABELLED})
 
     @property
     def changes_scene(self) -> bool:
@@ -99,11 +142,6 @@ class Condition:
         return from_fields(cls, fields, "condition")
 
 
-def _rotation(yaw: float) -> np.ndarray:
-    c, s = np.cos(yaw), np.sin(yaw)
-    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
-
-
 def execute(command: np.ndarray, condition: Condition) -> np.ndarray:
     """What the shifted robot executes for a command; excludes latency, which needs a queue.
 
@@ -112,9 +150,10 @@ def execute(command: np.ndarray, condition: Condition) -> np.ndarray:
         as the displacement, and is rotated with it.
       condition: the shift.
     """
-    rotation = _rotation(condition.yaw).T
-    moved = (command[..., :3] * np.asarray(condition.gain)) @ rotation
-    return np.clip(np.concatenate([moved, _turned(command, rotation), command[..., -1:]], axis=-1), -1.0, 1.0)
+    frame, of_turns = action_frame.axes(condition.tilt, condition.yaw, condition.mirror)
+    moved = action_frame.through(command[..., :3], condition.dead_zone) * np.asarray(condition.gain) @ frame.T
+    rest = _turned(command, of_turns.T), _gripper(command, condition)
+    return np.clip(np.concatenate([moved, *rest], axis=-1), -1.0, 1.0)
 
 
 def command_labels(executed: np.ndarray, condition: Condition) -> np.ndarray:
@@ -122,45 +161,44 @@ def command_labels(executed: np.ndarray, condition: Condition) -> np.ndarray:
 
     Under latency the command for step t is the action of step t + latency; the last ones repeat the final action.
     """
-    wanted = _ahead(executed, condition.latency)
-    rotation = _rotation(condition.yaw)
-    moved = wanted[:, :3] @ rotation / np.asarray(condition.gain)
-    return np.concatenate([moved, _turned(wanted, rotation), wanted[:, -1:]], axis=-1).astype(np.float32)
-
-
-def _ahead(executed: np.ndarray, latency: int) -> np.ndarray:
-    return executed[np.minimum(np.arange(len(executed)) + latency, len(executed) - 1)]
-
-
-def execute_joints(said: np.ndarray, condition: Condition) -> np.ndarray:
-    """The joint targets (..., joints) that a robot with a wrong calibration takes for what it is told."""
-    gain, offset = _calibration(said, condition)
-    return said * gain + offset
-
-
-def read_joints(physical: np.ndarray, condition: Condition) -> np.ndarray:
-    """What such a robot says of joints (..., joints): the inverse, so that it says to stand where it is told to."""
-    gain, offset = _calibration(physical, condition)
-    return (physical - offset) / gain
-
-
-def joint_labels(executed: np.ndarray, condition: Condition) -> np.ndarray:
-    """As `command_labels`, for joint targets (T, joints)."""
-    return read_joints(_ahead(executed, condition.latency), condition).astype(np.float32)
-
-
-def _calibration(values: np.ndarray, condition: Condition) -> tuple[np.ndarray, np.ndarray]:
-    joints = values.shape[-1]
-    for name in ("joint_gain", "joint_offset"):
-        if len(given := getattr(condition, name)) not in (0, joints):
-            raise ValueError(f"condition {name} has {len(given)} numbers, the robot {joints} joints: give one for each")
-    return np.asarray(condition.joint_gain or (1.0,) * joints), np.asarray(condition.joint_offset or (0.0,) * joints)
+    wanted = joints.said_ahead(executed, condition.latency)
+    frame, of_turns = action_frame.axes(condition.tilt, condition.yaw, condition.mirror)
+    moved = action_frame.out_of(wanted[:, :3] @ frame / np.asarray(condition.gain), condition.dead_zone)
+    rest = _turned(wanted, of_turns), _gripper(wanted, condition)
+    return np.concatenate([moved, *rest], axis=-1).astype(np.float32)
 
 
 def _turned(command: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     """The axis-angle part of a command, rotated; (..., 0) where the robot cannot turn."""
     turn = command[..., 3:-1]
     return turn @ rotation if turn.shape[-1] else turn
+
+
+def _gripper(command: np.ndarray, condition: Condition) -> np.ndarray:
+    return -command[..., -1:] if condition.gripper_flipped else command[..., -1:]
+
+
+def execute_joints(said: np.ndarray, condition: Condition) -> np.ndarray:
+    """The joint targets (..., joints) that a robot with a wrong calibration takes for what it is told."""
+    return joints.executed(said, *_calibration(said, condition))
+
+
+def read_joints(physical: np.ndarray, condition: Condition) -> np.ndarray:
+    """What such a robot says of joints (..., joints): the inverse, so that it says to stand where it is told to."""
+    return joints.observed(physical, *_calibration(physical, condition))
+
+
+def joint_labels(executed: np.ndarray, condition: Condition) -> np.ndarray:
+    """As `command_labels`, for joint targets (T, joints)."""
+    return read_joints(joints.said_ahead(executed, condition.latency), condition).astype(np.float32)
+
+
+def _calibration(values: np.ndarray, condition: Condition) -> tuple[np.ndarray, np.ndarray]:
+    there = values.shape[-1]
+    for name in ("joint_gain", "joint_offset"):
+        if len(given := getattr(condition, name)) not in (0, there):
+            raise ValueError(f"condition {name} has {len(given)} numbers, the robot {there} joints: give one for each")
+    return np.asarray(condition.joint_gain or (1.0,) * there), np.asarray(condition.joint_offset or (0.0,) * there)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +218,13 @@ class ConditionRange:
         departure of each joint's gain from 1, to either side. Where they are set, held-out conditions are held out in
         the first joint that varies, as in yaw.
       moved: the cameras that are moved; () is all.
+      view: values to choose from for each number of a condition's `view`; () is none. Held-out conditions are held out
+        in the first that has several: of six neighbouring ones validation has the third, test the sixth.
+      arm_start, picture_noise: what to choose from, held out in the same way; () is none. arm_start_reading: of them
+        all. displaced: level of the displacement, each time another one.
+      tilt: largest component of its axis-angle [rad], to either side; where yaw does not vary, held-out conditions are
+        held out in the first, about x, as in yaw. mirror: what to choose from; () is none. dead_zone: interval of each
+        axis'. gripper_flipped: how often, in [0, 1].
     """
 
     yaw: tuple[float, float] = (0.0, 0.0)
@@ -196,6 +241,27 @@ class ConditionRange:
     joint_offset: tuple[float, ...] = ()
     joint_gain: tuple[float, ...] = ()
     moved: tuple[str, ...] = ()
+    view: tuple[tuple[float, ...], ...] = ()
+    arm_start: tuple[int, ...] = ()
+    arm_start_reading: Literal["published", "pose"] = "published"
+    displaced: int = 0
+    picture_noise: tuple[int, ...] = ()
+    tilt: float = 0.0
+    mirror: tuple[str, ...] = ()
+    dead_zone: tuple[float, float] = (0.0, 0.0)
+    gripper_flipped: float = 0.0
+
+    def __post_init__(self):
+        object.__setattr__(self, "view", tuple(map(tuple, self.view)))  # lists, where JSON was read
+        if self.view and (len(self.view) != len(viewpoint.PLAIN) or not all(self.view)):
+            raise ValueError(
+                f"conditions.view is {self.view}; give {len(viewpoint.PLAIN)} lists, each with one value or several: "
+                "around, up, distance, aside, raised"
+            )
+        for start in self.arm_start or (0,):
+            Condition(arm_start=start, arm_start_reading=self.arm_start_reading)  # refuses what there is not
+        for noise in self.picture_noise:
+            Condition(picture_noise=noise)
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "ConditionRange":
@@ -203,14 +269,19 @@ class ConditionRange:
         return from_fields(cls, fields, "conditions")
 
     def to_json(self) -> dict[str, Any]:
-        """All fields, but those for joints and single cameras only where they are set: older runs do not have them."""
-        values = dataclasses.asdict(self)
-        return {name: to_fields(value) for name, value in values.items() if value or name not in _LATER}
+        """All fields, but later ones only where they are set: older runs do not have them."""
+        values, plain = dataclasses.asdict(self), ConditionRange()
+        return {
+            name: to_fields(value)
+            for name, value in values.items()
+            if name not in _LATER or value != getattr(plain, name)
+        }
 
     @property
     def of_the_scene(self) -> list[str]:
         """The fields that change what is seen or how things move; demonstrations must be recorded under them."""
-        plain, relabelled = ConditionRange(), ("yaw", "gain", "latency")
+        plain = ConditionRange()
+        relabelled = set(RELABELLED) - {"joint_offset", "joint_gain"}  # these shift the state, too
         names = [field.name for field in dataclasses.fields(self) if field.name not in relabelled]
         return [name for name in names if getattr(self, name) != getattr(plain, name)]
 
@@ -226,9 +297,9 @@ class ConditionRange:
         gx, gy, gz = gain.tolist()
         dx, dy, dz = (camera + 0.0).tolist()  # + 0.0 turns -0.0, which would not equal the default in JSON, into 0.0
         condition = Condition(float(yaw), (gx, gy, gz), latency, (dx, dy, dz), float(light))
-        return dataclasses.replace(condition, **self._further(rng, int(arc)))
+        return dataclasses.replace(condition, **self._further(rng, int(arc), split))
 
-    def _further(self, rng: np.random.Generator, arc: int) -> dict[str, Any]:
+    def _further(self, rng: np.random.Generator, arc: int, split: str) -> dict[str, Any]:
         """The fields that are drawn only if requested, so that draws without them stay the same."""
         drawn: dict[str, Any] = {"moved": self.moved} if self.moved else {}
         if self.camera_turn:
@@ -240,7 +311,36 @@ class ConditionRange:
                 drawn[name] = float(rng.uniform(*interval))
         if self.texture:
             drawn |= {"texture": self.texture, "texture_seed": int(rng.integers(1 << 31))}
-        return drawn | self._of_joints(rng, arc)
+        if self.view:
+            drawn["view"] = self._view(rng, split)
+        if self.arm_start:
+            drawn["arm_start_reading"] = self.arm_start_reading
+        for name in ("arm_start", "picture_noise"):
+            if values := getattr(self, name):
+                drawn[name] = int(rng.choice(values if len(values) == 1 else _held_out(values, split, name)))
+        if self.displaced:
+            drawn |= {"displaced": self.displaced, "displaced_seed": int(rng.integers(1 << 31))}
+        return drawn | self._of_joints(rng, arc) | self._of_actions(rng, arc)
+
+    def _of_actions(self, rng: np.random.Generator, arc: int) -> dict[str, Any]:
+        drawn: dict[str, Any] = {}
+        if self.tilt:
+            share = rng.uniform(-1.0, 1.0, size=3)
+            if self.yaw[0] == self.yaw[1]:
+                share[0] = 2 * (arc + rng.uniform()) / _ARC_COUNT - 1
+            drawn["tilt"] = tuple((self.tilt * share).tolist())
+        if self.mirror:
+            drawn["mirror"] = str(rng.choice(self.mirror))
+        if self.dead_zone != (0.0, 0.0):
+            drawn["dead_zone"] = tuple(rng.uniform(*self.dead_zone, size=3).tolist())
+        if self.gripper_flipped:
+            drawn["gripper_flipped"] = bool(rng.uniform() < self.gripper_flipped)
+        return drawn
+
+    def _view(self, rng: np.random.Generator, split: str) -> tuple[float, ...]:
+        varies = next((i for i, values in enumerate(self.view) if len(values) > 1), None)
+        choices = [_held_out(v, split, "view") if i == varies else v for i, v in enumerate(self.view)]
+        return tuple(float(values[int(rng.integers(len(values)))]) for values in choices)
 
     def _of_joints(self, rng: np.random.Generator, arc: int) -> dict[str, Any]:
         drawn: dict[str, Any] = {}
@@ -254,6 +354,22 @@ class ConditionRange:
         return drawn
 
 
-_LATER = ("joint_offset", "joint_gain", "moved")
+def _held_out(values: Sequence[Any], split: str, field: str) -> Sequence[Any]:
+    """Those of a field's values that belong to a split."""
+    if not (own := [value for i, value in enumerate(values) if i % 6 in _ARCS[split]]):
+        raise ValueError(
+            f"conditions.{field} has {len(values)} values, none of which is held out for {split}: give six or more, or "
+            "a range of its own to what is recorded for it"
+        )
+    return own
+
+
+# What relabelling recorded actions, and readings of joints, makes up for.
+RELABELLED = ("yaw", "gain", "latency", "joint_offset", "joint_gain", "tilt", "mirror", "dead_zone", "gripper_flipped")
+_LATER = (
+    *("joint_offset", "joint_gain", "moved", "view", "arm_start", "arm_start_reading"),
+    *("displaced", "picture_noise", "tilt", "mirror", "dead_zone", "gripper_flipped"),
+)
+_LEVELS, _NOISES = 5, 40  # LIBERO-plus's
 _ARC_COUNT = 72  # 5 degrees each where yaw goes all around; held-out arcs then cover all directions evenly
 _ARCS = {"train": (0, 1, 3, 4), "validation": (2,), "test": (5,)}

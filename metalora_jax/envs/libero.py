@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from metalora_jax.data.libero_hdf5 import Moment, Origin
-from metalora_jax.envs import gl, libero_trace
+from metalora_jax.envs import arm_starts, gl, libero_starts, libero_trace, picture_noise, viewpoint
 from metalora_jax.envs import libero_files as files
 from metalora_jax.envs.conditions import Condition, execute
 from metalora_jax.envs.frustum import out_of_view
@@ -51,6 +51,7 @@ class Libero:
       task, instruction: see `libero_files.instruction`.
       simulator: LIBERO's environment (robosuite's MujocoEnv), for experts: `sim.model`, `sim.data`, `parsed_problem`,
         `objects_dict`, `fixtures_dict`, `object_states_dict`. Read-only; never step it.
+      at: the episode's start, and the control steps since, by which a condition's `picture_noise` is drawn.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Libero:
             raise ValueError(
                 f"{task}: initial states have {self._init_states.shape[1]} numbers, which does not fit its scene"
             )
+        self._names = tuple(cameras)
         self._cameras = [self._model.camera(CAMERAS[name]).id for name in cameras]
         self._shifted = ShiftedModel(self._model, dict(zip(cameras, self._cameras, strict=True)))
         self._fixtures = [self._model.body(each.root_body).id for each in self.simulator.fixtures_dict.values()]
@@ -97,6 +99,7 @@ class Libero:
         self._renderer: Any = None
         self._condition: Condition | None = None
         self._queue: deque[np.ndarray] = deque()
+        self.at = 0, 0
 
     def __enter__(self) -> "Libero":
         return self
@@ -117,7 +120,7 @@ class Libero:
           ValueError: if `start` is not a seed (0 to 2^32 - 1), or objects find no room.
         """
         check_shift(condition, "libero", WORLD)
-        self._condition = condition
+        self._condition, self.at = condition, (start, 0)
         self._queue = deque([IDLE] * condition.latency)
         self._model.site_rgba[:] = self._site_colours  # LIBERO lights the stove's flame with them
         # As compiled: LIBERO places what is in a fixture by where its parts are while the fixture itself is not placed.
@@ -127,24 +130,36 @@ class Libero:
             self._renderer = None
         environment = self.simulator
         environment.robots[0].gripper.current_action = np.zeros(environment.robots[0].gripper.dof)
+        robot, pose = environment.robots[0], np.asarray(arm_starts.NOMINAL)
+        if condition.arm_start:
+            pose = arm_starts.pose(condition.arm_start)
+        robot.init_qpos = pose  # the controller's goals, too, until it is told of others
         with _seeded(start):
             _drawn(environment.reset)
         if start < files.INIT_STATES:
             environment.sim.set_state_from_flattened(self._init_states[start])
             environment.sim.forward()
+        if condition.arm_start:
+            libero_starts.begin_arm(environment, condition, drawn=start >= files.INIT_STATES)
+        if condition.displaced:
+            reach = condition.displaced * libero_starts.radius(files.suite_of(self.task), self.task)
+            libero_starts.displace(environment, reach, condition.displaced_seed)
         environment._post_process()
         for _ in range(self._settle_steps):
             environment.step(IDLE)
 
     def observe(self) -> Frame:
         """Renders the cameras and reads the state. It changes nothing: the episode is the same without it."""
-        self._begun()
+        condition = self._begun()
         if self._renderer is None:
             self._renderer = _renderer(self._model, self._image_size, self._fast)
         images = []
-        for camera in self._cameras:
+        for name, camera in zip(self._names, self._cameras, strict=True):
             self._update(camera)
-            images.append(self._renderer.render()[:, ::-1])  # the renderer has turned it upright already
+            image = self._renderer.render()[:, ::-1]  # the renderer has turned it upright already
+            if condition.picture_noise and name == viewpoint.CAMERA:
+                image = picture_noise.spoiled(image, condition.picture_noise, *self.at)
+            images.append(image)
         robot = self.simulator.robots[0]
         hand = self._data.xquat[self.simulator.sim.model.body_name2id(robot.robot_model.eef_name)]
         fingers = self._data.qpos[robot._ref_gripper_joint_pos_indexes]
@@ -169,8 +184,9 @@ class Libero:
         if command.shape != (ACTION_DIM,) or not np.isfinite(command).all():
             raise ValueError(f"command {command} for {self.task} must be {ACTION_DIM} finite numbers")
         condition = self._begun()
-        self._queue.append(command)
-        _, reward, _, _ = self.simulator.step(execute(self._queue.popleft(), condition))
+        self._queue.append(execute(command, condition))
+        self.at = self.at[0], self.at[1] + 1
+        _, reward, _, _ = self.simulator.step(self._queue.popleft())
         return Step(float(reward), reward > 0)
 
     def expert(self) -> Callable[[], np.ndarray]:
@@ -328,4 +344,5 @@ WORLD = World(
     files.suite_of,
     files.facts,
     gl.choose,
+    shifts=("view", "arm_start", "displaced", "picture_noise"),
 )

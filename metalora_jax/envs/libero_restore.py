@@ -1,4 +1,4 @@
-"""Restores a LIBERO simulator to a state from a demonstration file, whoever recorded it."""
+"""Restores a LIBERO simulator to states from a demonstration file, whoever recorded it."""
 
 from collections.abc import Iterator
 from xml.etree import ElementTree
@@ -7,6 +7,7 @@ import numpy as np
 
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.libero import Libero
+from metalora_jax.envs.world import Frame
 
 
 def restore(
@@ -44,6 +45,35 @@ def restore(
     simulator.robots[0].controller.update(force=True)
     simulator.robots[0].controller.reset_goal()
     simulator._post_process()
+
+
+def seen_again(
+    env: Libero,
+    states: np.ndarray,
+    model: str = "",
+    condition: Condition = Condition(),  # noqa: B008 (frozen)
+    start: int = 0,
+) -> Iterator[Frame]:
+    """What the cameras would have seen of a recorded episode under `condition`: another view or light costs no episode.
+
+    Args:
+      env: of the same task.
+      states: (T, 1 + nq + nv), see `restore`.
+      model: see `restore`.
+      condition: one that changes pictures alone; the motion stays what it was.
+      start: the episode's, by which a condition's `picture_noise` is drawn.
+
+    Raises:
+      ValueError: see `restore`.
+    """
+    for t, state in enumerate(states):
+        if t == 0:
+            restore(env, state, model, condition)
+        env.simulator.sim.set_state_from_flattened(state)
+        env.simulator.sim.forward()
+        env.simulator._post_process()
+        env.at = start, t
+        yield env.observe()
 
 
 def _placements(model: str) -> Iterator[tuple[str, np.ndarray]]:

@@ -162,8 +162,8 @@ class MetaWorld:
         command = np.asarray(command, np.float64)
         if command.shape != (ACTION_DIM,) or not np.isfinite(command).all():
             raise ValueError(f"command {command} for {self.task} must be {ACTION_DIM} finite numbers")
-        self._queue.append(command)
-        action = execute(self._queue.popleft(), self._condition)
+        self._queue.append(execute(command, self._condition))
+        action = self._queue.popleft()
         self._full_state, reward, _, _, info = self._env.step(action.astype(np.float32))
         # The simulator's own step limit (500) is never reached: episodes are capped well below by the caller.
         return Step(float(reward), bool(info["success"]))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from metalora_jax.envs import viewpoint
 from metalora_jax.envs.conditions import Condition
 
 _RGB = 1  # mjTEXROLE_RGB: the column of `mat_texid` that colours a surface
@@ -41,6 +42,10 @@ class ShiftedModel:
         for array, value in self._as_built:
             array[:] = value
         model = self._model
+        if condition.view != viewpoint.PLAIN and viewpoint.CAMERA in self._cameras:
+            camera = self._cameras[viewpoint.CAMERA]
+            place, attitude = viewpoint.moved(model.cam_pos[camera], model.cam_quat[camera], condition.view)
+            model.cam_pos[camera], model.cam_quat[camera] = place, attitude / np.linalg.norm(attitude)
         for camera in (self._cameras[name] for name in self._cameras if name in (condition.moved or self._cameras)):
             model.cam_pos[camera] += condition.camera
             model.cam_quat[camera] = _turned(model.cam_quat[camera], condition.camera_turn)

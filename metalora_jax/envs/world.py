@@ -109,6 +109,7 @@ class World(NamedTuple):
     # targets in the state's units. (): commands are displacements of the hand, and the gripper, each in [-1, 1].
     joints: tuple[str, ...] = ()
     limits: tuple[tuple[float, float], ...] = ()
+    shifts: tuple[str, ...] = ()  # the fields of a condition that few worlds have, and this one does
     things: tuple[str, ...] = ()  # what `Pointed.view` points to, where the world's simulators are `Pointed`
 
     @property
@@ -123,7 +124,14 @@ class World(NamedTuple):
 
 
 WORLDS = ("metaworld", "libero", "so101")
-_OF_HAND, _OF_JOINTS = ("yaw", "gain"), ("joint_offset", "joint_gain")
+_OF_HAND = ("yaw", "gain", "tilt", "mirror", "dead_zone", "gripper_flipped")
+_OF_JOINTS = ("joint_offset", "joint_gain")
+_OF_FEW = {  # why other worlds do not have it
+    "view": "whose cameras have no such orbit",
+    "arm_start": "whose robot has no such starts",
+    "displaced": "whose starts it does not know",
+    "picture_noise": "whose pictures have none",
+}
 
 
 def check_shift(shift: Condition | ConditionRange | None, name: str, where: World) -> None:
@@ -131,7 +139,8 @@ def check_shift(shift: Condition | ConditionRange | None, name: str, where: Worl
 
     Raises:
       ValueError: a field shifts displacements of a hand where commands are joint targets, or the other way round; it
-        has not one number for each joint; or it names a camera that is not there.
+        has not one number for each joint; or it names a camera that is not there, or is of a
+        kind that the world does not have.
     """
     if shift is None:
         return
@@ -145,6 +154,9 @@ def check_shift(shift: Condition | ConditionRange | None, name: str, where: Worl
                 f"condition {field} does not fit the world {name}, whose commands are {commands}: leave it out, or use "
                 + instead
             )
+    for field, why in _OF_FEW.items():
+        if field not in where.shifts and getattr(shift, field) != getattr(plain, field):
+            raise ValueError(f"condition {field} does not fit the world {name}, {why}: leave it out")
     for field in _OF_JOINTS:
         if len(given := getattr(shift, field)) not in (0, len(where.joints)):
             raise ValueError(

@@ -21,6 +21,10 @@ from metalora_jax.envs.world import check_shift
 from tests.evaluation.fake_world import make_world
 
 TURN = ConditionRange(yaw=(-math.pi, math.pi))
+ORBIT = ConditionRange(view=(tuple(range(-75, 76)), (0.0, 15.0), (1.0,), (0.0,), (0.0,)))
+CROOKED = Condition(
+    yaw=0.7, gain=(0.8, 1.2, 1.0), tilt=(0.4, -1.1, 0.3), mirror="xz", dead_zone=(0.3, 0.0, 0.1), gripper_flipped=True
+)
 FAR = Condition(1 / 3, (0.5, 2.0, 1.0), 2, (0.0, -0.1, 0.3), 0.7, (0.1, 0.0, 0.0), 0.5, 3, 0.5, 2.0, 1.5, 0.6, 4)
 SPLITS = ("train", "validation", "test")
 RECORDED = np.random.default_rng(0).uniform(-1, 1, (12, 4))
@@ -120,6 +124,19 @@ def test_json_round_trip(condition):
         (lambda: Condition(texture=1.5), r"texture 1\.5 must be in \[0, 1\]"),
         (lambda: Condition.from_json({"jaw": 1.0}), r"no field condition\.jaw; known: yaw, gain"),
         (lambda: ConditionRange.from_config({"lights": 1.0}), r"no field conditions\.lights; known: yaw"),
+        (lambda: Condition(view=(0.0, 0.0, 0.0, 0.0, 0.0)), "the third number, must be positive"),
+        (lambda: Condition(dead_zone=(0.0, 1.0, 0.0)), r"dead_zone .* must be in \[0, 1\)"),
+        (lambda: Condition(displaced=6), r"displaced 6 must be in 0\.\.5, and its seed not negative"),
+        (lambda: ConditionRange(picture_noise=(1, 41)), r"picture_noise 41 must be in 0\.\.40"),
+        (lambda: Condition(mirror="zx"), "mirror 'zx' must name axes of x, y, z, in this order"),
+        (lambda: Condition(arm_start=501), r"arm_start 501 must be in 0\.\.500"),
+        (lambda: Condition(arm_start_reading="pose"), "arm_start_reading 'pose' has no arm_start to read"),
+        (lambda: ConditionRange(arm_start=(1, 501)), r"arm_start 501 must be in 0\.\.500"),
+        (lambda: ConditionRange(view=((0.0,),) * 4), "conditions.view is .* give 5 lists"),
+        (
+            lambda: ConditionRange(view=((0.0, 1.0), *((1.0,),) * 4)).sample(np.random.default_rng(0), "test"),
+            r"conditions\.view has 2 values, none of which is held out for test: give six or more",
+        ),
         (lambda: TURN.sample(np.random.default_rng(0), "dev"), "no split named 'dev'; choose from train"),
     ],
 )
@@ -190,6 +207,13 @@ ARM = make_world({"reach": "reach"})._replace(joints=("a", "b"), cameras=("front
         (ConditionRange(gain=(0.9, 1.1)), ARM, "condition gain does not fit .* or use joint_offset or joint_gain"),
         (ConditionRange(joint_gain=(0.1,)), ARM, "condition joint_gain has 1 numbers; x has 2 joints: a, b"),
         (Condition(moved=("top",)), ARM, "condition moved names no camera of x: 'top'; known: front"),
+        (Condition(view=(30, 0, 1, 0, 0)), ARM, "condition view does not fit the world x, whose cameras have no such"),
+        (CROOKED, ARM, "condition yaw does not fit the world x"),
+        (Condition(mirror="x"), ARM, "condition mirror does not fit the world x, whose commands are joint targets"),
+        (Condition(displaced=1), ARM, "condition displaced does not fit the world x, whose starts it does not know"),
+        (Condition(picture_noise=1), ARM, "condition picture_noise does not fit the world x, whose pictures have none"),
+        (Condition(arm_start=3), ARM, "condition arm_start does not fit the world x, whose robot has no such starts"),
+        (ORBIT, ARM, "condition view does not fit the world x"),
         (CALIBRATION, ARM._replace(joints=()), "condition joint_offset does not fit .* displacements"),
     ],
 )
@@ -202,6 +226,103 @@ def test_shifts_that_fit_are_accepted():
     for shift in (None, CALIBRATION, Condition(latency=2, light=0.5), ConditionRange(joint_offset=(1.0, 0.0))):
         check_shift(shift, "x", ARM)
     check_shift(FAR, "x", ARM._replace(joints=()))
+    check_shift(ORBIT, "x", ARM._replace(shifts=("view",)))
+
+
+def test_views_are_drawn_from_their_values_and_held_out_in_the_first_that_varies():
+    seen = {split: [ORBIT.sample(np.random.default_rng(i), split).view for i in range(300)] for split in SPLITS}
+    around = {split: {view[0] for view in views} for split, views in seen.items()}
+    assert sum(map(len, around.values())) == len(set.union(*around.values())) > 100
+    assert around["test"] <= set(range(-70, 76, 6))
+    assert {view[1:] for views in seen.values() for view in views} == {(0, 1, 0, 0), (15, 1, 0, 0)}
+    fixed = ConditionRange.from_config({"view": [[30], [15], [1.0], [0], [0]]})
+    assert fixed.sample(np.random.default_rng(0), "test") == Condition(view=(30, 15, 1, 0, 0))
+    assert Condition(view=(30, 15, 1, 0, 0)).changes_scene
+    assert fixed.of_the_scene == ["view"]
+    assert ConditionRange.from_config(json.loads(json.dumps(ORBIT.to_json()))) == ORBIT
+
+
+def test_starts_of_the_arm_are_drawn_and_held_out():
+    starts = ConditionRange(arm_start=tuple(range(1, 501)), arm_start_reading="pose")
+    seen = {split: [starts.sample(np.random.default_rng(i), split) for i in range(900)] for split in SPLITS}
+    numbers = {split: {condition.arm_start for condition in drawn} for split, drawn in seen.items()}
+    assert sum(map(len, numbers.values())) == len(set.union(*numbers.values())) > 400
+    assert {condition.arm_start_reading for drawn in seen.values() for condition in drawn} == {"pose"}
+    assert ConditionRange.from_config(json.loads(json.dumps(starts.to_json()))) == starts
+    assert ConditionRange(arm_start=(7,)).sample(np.random.default_rng(0), "test") == Condition(arm_start=7)
+    assert Condition(arm_start=7).changes_scene
+
+
+@pytest.mark.parametrize("width", [4, 7])
+@pytest.mark.parametrize(
+    "condition",
+    [
+        *(Condition(tilt=(0.0, 0.0, 2.9)), Condition(tilt=(1.0, -0.5, 0.2)), Condition(mirror="y"), CROOKED),
+        *(
+            Condition(dead_zone=(0.9, 0.2, 0.0)),
+            Condition(gripper_flipped=True),
+            dataclasses.replace(CROOKED, latency=2),
+        ),
+    ],
+)
+def test_whatever_was_recorded_can_be_commanded(condition, width):
+    recorded = np.random.default_rng(2).uniform(-1, 1, (12, width))
+    recorded[3:6, :-1] = 0.0  # the hand stands still
+    recorded[:, 1] *= 1e-3
+    recorded[:, -1] = np.sign(recorded[:, -1])
+    done = execute(command_labels(recorded, condition), condition)
+    late = condition.latency
+    np.testing.assert_allclose(done[: 12 - late], recorded[late:], atol=1e-6)
+    assert not condition.changes_scene
+
+
+def test_the_frame_tilts_and_is_mirrored_hand_and_turn_alike():
+    command = np.array([1.0, 0.0, 0.2, 0.3, 0.1, 0.0, -1.0])
+    turn, tilt = Condition(yaw=0.4), Condition(tilt=(0.0, math.pi / 2, 0.0))
+    np.testing.assert_allclose(execute(command, tilt), [0.2, 0, -1, 0, 0.1, -0.3, -1], atol=1e-7)
+    both = dataclasses.replace(tilt, yaw=turn.yaw)
+    np.testing.assert_allclose(execute(command, both), execute(execute(command, turn), tilt), atol=1e-7)
+    np.testing.assert_array_equal(execute(command, Condition(mirror="x")), [-1, 0, 0.2, 0.3, -0.1, 0, -1])
+    np.testing.assert_allclose(
+        execute(command, Condition(mirror="xy")), execute(command, Condition(yaw=math.pi)), atol=1e-7
+    )
+    np.testing.assert_allclose(
+        execute(command, Condition(tilt=(0.0, 0.0, 0.8))), execute(command, Condition(yaw=0.8)), atol=1e-7
+    )
+
+
+def test_a_dead_zone_swallows_what_is_small_and_shortens_the_rest():
+    command = np.array([[0.2, -0.2, 0.2, 1.0], [0.5, -0.5, -0.5, -1.0]])
+    done = execute(command, Condition(dead_zone=(0.2, 0.3, 0.0)))
+    np.testing.assert_allclose(done, [[0, 0, 0.2, 1], [0.3, -0.2, -0.5, -1]])
+    wanted = np.array([[0.0, 1e-9, 0.1, 1.0]])
+    np.testing.assert_allclose(command_labels(wanted, Condition(dead_zone=(0.3,) * 3)), [[0, 0, 0.4, 1]], atol=1e-6)
+
+
+def test_displacements_and_noises_are_drawn():
+    noisy = ConditionRange(picture_noise=tuple(range(1, 41))).sample(np.random.default_rng(0), "test")
+    assert noisy == Condition(picture_noise=noisy.picture_noise)
+    assert noisy.picture_noise % 6 == 0
+    drawn = [ConditionRange(displaced=3).sample(np.random.default_rng(i), "train") for i in range(2)]
+    assert [condition.displaced for condition in drawn] == [3, 3]
+    assert drawn[0].displaced_seed != drawn[1].displaced_seed
+    assert drawn[0].changes_scene
+
+
+def test_shifts_of_actions_are_drawn_and_tilts_held_out():
+    wide = ConditionRange(tilt=0.5, mirror=("", "x", "y"), dead_zone=(0.1, 0.3), gripper_flipped=0.5)
+    seen = {split: [wide.sample(np.random.default_rng(i), split) for i in range(200)] for split in SPLITS}
+    arcs = {
+        split: {int((c.tilt[0] / 0.5 + 1) / 2 * conditions._ARC_COUNT) for c in drawn} for split, drawn in seen.items()
+    }
+    assert sum(map(len, arcs.values())) == len(set.union(*arcs.values()))
+    every = [c for drawn in seen.values() for c in drawn]
+    assert {c.mirror for c in every} == {"", "x", "y"}
+    assert all(0.1 <= min(c.dead_zone) <= max(c.dead_zone) <= 0.3 for c in every)
+    assert 0.4 < np.mean([c.gripper_flipped for c in every]) < 0.6
+    assert wide.of_the_scene == []
+    assert ConditionRange.from_config(json.loads(json.dumps(wide.to_json()))) == wide
+    assert Condition.from_json(json.loads(json.dumps(every[0].to_json()))) == every[0]
 
 
 def test_a_turn_of_the_hand_is_rotated_with_its_displacement():

@@ -7,10 +7,12 @@ import pytest
 
 from metalora_jax.data import libero_hdf5
 from metalora_jax.data.libero_hdf5 import Recording
+from metalora_jax.envs import arm_starts
 from metalora_jax.envs import libero_files as files
 from metalora_jax.envs.conditions import Condition, execute
 from metalora_jax.envs.libero import IDLE, WORLD, Libero, axis_angle, episode_start
-from metalora_jax.envs.libero_restore import restore
+from metalora_jax.envs.libero_restore import restore, seen_again
+from metalora_jax.envs.picture_noise import spoiled
 from metalora_jax.types import Demo
 
 pytestmark = pytest.mark.libero
@@ -153,6 +155,101 @@ def test_picture_conditions_change_every_camera_and_nothing_else(stove, conditio
     np.testing.assert_array_equal(stove.observe().images, plain.images)
 
 
+def test_another_view_is_agentviews_alone_of_every_moment_that_was_recorded(stove):
+    """Live, and from stored states: the same pictures."""
+    turned, commands = Condition(view=(30, 15, 1, 0, 0), picture_noise=5), random_commands(2)
+    stove.reset(SEEN)
+    model, plain, live, states = stove.origin().model_file, [], [], []
+    for condition, seen in ((Condition(), plain), (turned, live)):
+        stove.reset(SEEN, condition)
+        for command in commands:
+            stove.simulator.sim.forward()  # positions are those before the last 2 ms
+            seen.append(stove.observe().images)
+            states.append(stove.moment().state)
+            stove.step(command)
+    camera = stove._model.camera("agentview")
+    np.testing.assert_allclose(camera.pos, [0.3693, 0.2132, 1.7532], atol=1e-12)
+    np.testing.assert_allclose(camera.quat, [0.4754, 0.1548, 0.2682, 0.8235], atol=1e-4)
+    np.testing.assert_array_equal(states[:2], states[2:])
+    again = [frame.images for frame in seen_again(stove, np.stack(states[:2]), model, turned, SEEN)]
+    for before, after, restored in zip(plain, live, again, strict=True):
+        assert np.abs(after[0].astype(int) - before[0]).mean() > 5
+        np.testing.assert_array_equal(after[1], before[1])
+        np.testing.assert_array_equal(restored, after)
+
+
+@pytest.mark.parametrize("start", [SEEN, DRAWN])
+def test_a_start_of_the_arm_has_two_readings(stove, monkeypatch, start):
+    """Published: it stands where it did, and its hand turns while things settle. Pose: it is there."""
+    robot, pose = stove.simulator.robots[0], arm_starts.pose(450)
+
+    def begun(reading, steps):
+        monkeypatch.setattr(stove, "_settle_steps", steps)
+        stove.reset(start, Condition(arm_start=450, arm_start_reading=reading) if reading else Condition())
+        arm = stove._data.qpos[robot._ref_joint_pos_indexes].copy()
+        others = np.setdiff1d(np.arange(stove._model.nq), robot._ref_joint_pos_indexes)
+        return (
+            arm,
+            stove._data.qpos[others].copy(),
+            robot.controller.goal_ori.copy(),
+            robot.controller.ee_ori_mat.copy(),
+        )
+
+    plain, things, usual_goal, _ = begun(None, 0)
+    assert np.array_equal(plain, arm_starts.NOMINAL) == (start == DRAWN)
+    arm, same, biased, _ = begun("published", 0)
+    np.testing.assert_array_equal(arm, plain)
+    np.testing.assert_array_equal(same, things)
+    np.testing.assert_array_equal(robot.controller.initial_joint, pose)
+    arm, same, goal, hand = begun("pose", 0)
+    np.testing.assert_array_equal(arm, pose)
+    np.testing.assert_array_equal(same, things)
+    np.testing.assert_array_equal(robot.controller.initial_joint, pose)
+    np.testing.assert_allclose(goal, hand)
+    np.testing.assert_allclose(biased, goal, atol=1e-6)
+    assert angle(usual_goal, biased) > 10
+    assert angle(begun("published", 10)[3], biased) < 0.5 * angle(usual_goal, biased)
+    np.testing.assert_array_equal(begun(None, 0)[2], usual_goal)
+
+
+@pytest.mark.parametrize("start", [SEEN, DRAWN])
+def test_what_lies_about_is_displaced_and_fixtures_are_not(stove, monkeypatch, start):
+    monkeypatch.setattr(stove, "_settle_steps", 0)
+
+    def places(condition):
+        stove.reset(start, condition)
+        objects, fixtures = (
+            np.stack([stove._data.body(thing.root_body).xpos for thing in things.values()])
+            for things in (stove.simulator.objects_dict, stove.simulator.fixtures_dict)
+        )
+        return objects, fixtures
+
+    (plain, fixed), (moved, same) = places(Condition()), places(Condition(displaced=5, displaced_seed=1))
+    away = moved - plain
+    assert 0.005 < np.linalg.norm(away[:, :2], axis=1).min() < np.linalg.norm(away[:, :2], axis=1).max() <= 0.1
+    np.testing.assert_allclose(away[:, 2], 0, atol=1e-12)
+    np.testing.assert_array_equal(same, fixed)
+    np.testing.assert_array_equal(places(Condition())[0], plain)
+
+
+def test_noise_is_of_agentview_from_the_first_picture_on_and_differs_from_step_to_step(stove):
+    seen = {}
+    for condition in (Condition(), Condition(picture_noise=10)):
+        stove.reset(SEEN, condition)
+        first = stove.observe().images
+        np.testing.assert_array_equal(stove.observe().images, first)
+        stove.step(IDLE)
+        seen[condition.picture_noise] = first, stove.observe().images
+    for step, (plain, noisy) in enumerate(zip(seen[0], seen[10], strict=True)):
+        np.testing.assert_array_equal(noisy[0], spoiled(plain[0], 10, SEEN, step))
+        np.testing.assert_array_equal(noisy[1], plain[1])
+
+
+def angle(one, other):
+    """Between two attitudes (3, 3) [degrees]."""
+    return np.degrees(np.arccos(np.clip((np.trace(one.T @ other) - 1) / 2, -1, 1)))
+
+
 def test_loose_objects_keep_their_textures(stove):
     model = stove.simulator.sim.model._model
     stove.reset(SEEN)
@@ -176,10 +273,11 @@ def test_dynamics_are_of_what_they_should_be(stove):
 
 
 def test_action_conditions_are_executed(stove):
-    condition, commands = Condition(yaw=1.0, gain=(0.5, 1.0, 1.0), latency=1), random_commands(4)
-    executed = np.concatenate([IDLE[None], commands[:-1]])
+    condition = Condition(yaw=1.0, gain=(0.5, 1.0, 1.0), latency=1, mirror="x", gripper_flipped=True)
+    commands = random_commands(4)
+    executed = [IDLE, *(execute(command, condition) for command in commands[:-1])]  # open until it is told to close
     late = play(stove, SEEN, commands, condition)
-    np.testing.assert_array_equal(late, play(stove, SEEN, execute(executed, condition)))
+    np.testing.assert_array_equal(late, play(stove, SEEN, executed))
 
 
 @pytest.mark.parametrize("command", [np.zeros(4), np.zeros((1, 7)), np.full(7, np.nan)])
@@ -235,9 +333,10 @@ def test_a_recording_tells_where_everything_stood(stove, tmp_path):
     assert np.abs(stove.observe().images.astype(int) - frame.images).mean() < 0.01
     assert origin.bddl_file_name == "bddl_files/libero_goal/put_the_bowl_on_the_stove.bddl"
     assert "(:language" in origin.bddl_file_content.lower()
-    recording = Recording(Demo(stove.instruction, frame.images[None], frame.state[None], np.zeros((1, 7), np.float32)))
+    seen = (np.stack([values] * 2) for values in (frame.images, frame.state))
+    recording = Recording(Demo(stove.instruction, *seen, np.zeros((2, 7), np.float32)))
     path = tmp_path / f"{TASK}_demo.hdf5"
-    libero_hdf5.write_official(path, [recording._replace(origin=origin, moments=(moment,))], WORLD.cameras, {})
+    libero_hdf5.write_official(path, [recording._replace(origin=origin, moments=(moment,) * 2)], WORLD.cameras, {})
     (demo,) = libero_hdf5.read(path, WORLD.cameras)
     np.testing.assert_array_equal(demo.images, recording.demo.images)
 

@@ -61,7 +61,9 @@ def test_demonstration_replays_to_success(drawer, demo):
 
 
 def test_relabelled_demonstration_succeeds_under_the_shift_and_the_plain_one_does_not(drawer, demo):
-    condition = Condition(yaw=2.0, gain=(0.8, 1.2, 1.0))
+    condition = Condition(
+        *(2.0, (0.8, 1.2, 1.0)), tilt=(0.3, 0.5, 0.0), mirror="z", dead_zone=(0.2, 0.1, 0.0), gripper_flipped=True
+    )
     shifted = record(drawer, SEED, condition)
     assert shifted is not None
     np.testing.assert_array_equal(shifted.state, demo.state)  # the robot moves the same; only the labels differ

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
+from metalora_jax.data import libero_hdf5
+from metalora_jax.envs.conditions import Condition, command_labels
+from metalora_jax.evaluation.doctor import motion, recordings
 from metalora_jax.evaluation.doctor.motion import HANDS, Fit
+from tests.evaluation.doctor_demos import CAMERAS, DEMOS, TASK
 
 HAND = HANDS["libero"]
 
@@ -16,6 +20,16 @@ def driven(leaning: int, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     moves = HAND.gain * commands * (np.arange(len(commands)) < len(free))[:, None]
     places = np.cumsum(np.pad(moves, ((1 + HAND.lag, 0), (0, 0))), axis=0)[: len(commands)]
     return np.pad(scale * commands, ((0, 0), (0, 4))), np.pad(places, ((0, 0), (0, 5)))
+
+
+def test_commands_are_judged_by_what_they_do_under_their_condition(tmp_path):
+    file, shift = tmp_path / f"{TASK}_demo.hdf5", Condition(mirror="x", dead_zone=(0.3,) * 3, gripper_flipped=True)
+    told = [demo._replace(actions=command_labels(demo.actions, shift)) for demo in DEMOS]
+    for known, wanted in ((shift, 0), (Condition(), 2)):
+        libero_hdf5.write(file, told, CAMERAS, TASK, {"conditions": [known.to_json()] * len(told)})
+        own = list(recordings.read(file, CAMERAS, {}, lambda name, told: TASK, file.name))
+        checks = (motion.ranges(own), motion.gripper(own, "metaworld"), motion.frame(own, "metaworld"))
+        assert sum(bool(check.findings) for check in checks) == wanted
 
 
 @pytest.mark.parametrize("leaning", [0, 40, 110])

@@ -1,5 +1,6 @@
 """Do the recorded commands explain the recorded motion? Their range, units, gripper and frame, without a simulator."""
 
+import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -121,11 +122,12 @@ def gripper(recordings: Sequence[Recording], world: str) -> Outcome:
     found, seen = [], []
     for r in recordings:
         opening = HANDS[world].opening(r.state)
+        told = -r.actions if r.start.condition.gripper_flipped else r.actions
         if world == "libero" and 0.0 <= r.actions[:, -1].min() < 0.5:
             found.append((r.file, r.name, "gripper commands lie in [0, 1], none below 0", _OF_ZERO_ONE))
-        elif said := _gripper_trouble(r.actions, opening):
+        elif said := _gripper_trouble(told, opening):
             found.append((r.file, r.name, *said))
-        if np.isfinite(score := answer(r.actions[:, -1], opening)):
+        if np.isfinite(score := answer(told[:, -1], opening)):
             seen.append(score)
     note = f"fingers respond in {len(seen)} of {len(recordings)} demonstrations"
     return Outcome("gripper", together(found, counts(recordings)), note)
@@ -257,7 +259,7 @@ class Fit(NamedTuple):
 
 def _beyond(r: Recording) -> bool:
     """Whether actions leave [-1, 1], which is valid only for commands to a shifted robot."""
-    shifted = r.start.condition.yaw or r.start.condition.gain != (1.0, 1.0, 1.0)
+    shifted = r.start.condition.of_the_scene != dataclasses.replace(r.start.condition, latency=0)
     return not shifted and bool(np.abs(r.actions).max() > 1.001)
 
 
