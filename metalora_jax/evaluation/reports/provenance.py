@@ -17,7 +17,7 @@ unless every episode's inputs are there and pinned, which means that somebody el
 
 A run may also be recorded without a `provenance.jsonl`. Its episodes carry short fingerprints, of 16 digits instead of
 32: digests of code, config, base, statistics and adapter, which are not listed anywhere. They tell episodes with other
-inputs apart, but not what the inputs were. Such a run is reported with a caution, and not together with other episodes.
+inputs apart, but not what the inputs were. A report of such a run is a draft, and never together with other episodes.
 Long fingerprints are always looked up, so that a run that lost its file is not mistaken for such a run.
 """
 
@@ -202,12 +202,12 @@ def examine(run_dir: Path, episodes: Sequence[Stamped], config: Mapping[str, Any
     problems += _apart(used.values())
     if used and {digest(config)} != {line.renamed or line.inputs.config for line in used.values()}:
         problems.append("config.json is not the config that the episodes were run with: restore it")
-    cautions = []
     if unlisted:
-        cautions.append(
-            f"{unlisted} episodes were recorded without {FILE}. Their fingerprints cover code, config, base, "
-            "statistics and adapter, but not the demonstrations, and do not show what the inputs were."
+        problems.append(
+            f"{unlisted} episodes were recorded without {FILE}: their fingerprints cover code, config, base, statistics "
+            "and adapter, but not the demonstrations, and do not show what the inputs were"
         )
+    cautions = []
     if len({line.inputs.data.get("training") for line in used.values()} - {None}) > 1:
         cautions.append("The adapters were trained on different demonstrations: this compares data as well as methods.")
     if not (run_dir / "search.json").exists():  # which says what was tried, see `rates`
