@@ -13,7 +13,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from metalora_jax.commands import recipes
-from metalora_jax.envs.conditions import ConditionRange
+from metalora_jax.envs.condition_range import ConditionRange
 from metalora_jax.evaluation.protocol import scene
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.machine.progress import progress

@@ -10,7 +10,8 @@ from absl import logging
 
 from metalora_jax.data import libero_hdf5
 from metalora_jax.envs import libero_files
-from metalora_jax.envs.conditions import Condition, ConditionRange
+from metalora_jax.envs.condition_range import ConditionRange
+from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.experts import record_whole
 from metalora_jax.envs.world import Traced, check_shift, world
 from metalora_jax.fields import check_positive, each, from_fields

@@ -7,7 +7,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from metalora_jax.data.libero_hdf5 import Moment, Origin
-from metalora_jax.envs.conditions import Condition, ConditionRange
+from metalora_jax.envs.condition_range import ConditionRange
+from metalora_jax.envs.conditions import Condition
 
 
 class Frame(NamedTuple):

@@ -10,7 +10,7 @@ from metalora_jax.data import instructions
 from metalora_jax.data.augment import ImageAugmentation
 from metalora_jax.data.config import DataConfig, check_named
 from metalora_jax.data.deployments import DeploymentRange
-from metalora_jax.envs.conditions import ConditionRange
+from metalora_jax.envs.condition_range import ConditionRange
 from metalora_jax.envs.control import Control
 from metalora_jax.fields import check_positive, each, from_fields, optional, to_fields
 from metalora_jax.training.augmentation import SymmetryConfig

@@ -7,16 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from metalora_jax.envs import conditions
-from metalora_jax.envs.conditions import (
-    Condition,
-    ConditionRange,
-    command_labels,
-    execute,
-    execute_joints,
-    joint_labels,
-    read_joints,
-)
+from metalora_jax.envs.condition_range import _ARC_COUNT, ConditionRange
+from metalora_jax.envs.conditions import Condition, command_labels, execute, execute_joints, joint_labels, read_joints
 from metalora_jax.envs.world import check_shift
 from tests.evaluation.fake_world import make_world
 
@@ -54,7 +46,7 @@ def test_latency_is_anticipated():
 
 def test_no_held_out_condition_lies_in_an_arc_of_another_split():
     rng, arcs = np.random.default_rng(0), {}
-    count = conditions._ARC_COUNT
+    count = _ARC_COUNT
     for split in ("train", "validation", "test"):
         yaws = np.array([TURN.sample(rng, split).yaw for _ in range(1000)])
         assert np.abs(yaws).max() <= math.pi
@@ -167,9 +159,7 @@ def test_joints_are_drawn_to_both_sides_with_held_out_values_of_the_first_that_v
     wide = ConditionRange(joint_offset=(0.0, 4.0, 2.0), joint_gain=(0.1, 0.1, 0.0), moved=("wrist",), camera=0.1)
     seen = {split: [wide.sample(np.random.default_rng(seed), split) for seed in range(300)] for split in SPLITS}
     offsets = {split: np.array([c.joint_offset for c in drawn]) for split, drawn in seen.items()}
-    arcs = {
-        split: set(np.floor((o[:, 1] / 4 + 1) / 2 * conditions._ARC_COUNT).astype(int)) for split, o in offsets.items()
-    }
+    arcs = {split: set(np.floor((o[:, 1] / 4 + 1) / 2 * _ARC_COUNT).astype(int)) for split, o in offsets.items()}
     assert sum(map(len, arcs.values())) == len(set.union(*arcs.values()))
     assert all((o[:, 0] == 0).all() and (np.abs(o) <= [0, 4, 2]).all() for o in offsets.values())
     assert all(0.3 < (o[:, k] > 0).mean() < 0.7 for o in offsets.values() for k in (1, 2))
@@ -312,9 +302,7 @@ def test_displacements_and_noises_are_drawn():
 def test_shifts_of_actions_are_drawn_and_tilts_held_out():
     wide = ConditionRange(tilt=0.5, mirror=("", "x", "y"), dead_zone=(0.1, 0.3), gripper_flipped=0.5)
     seen = {split: [wide.sample(np.random.default_rng(i), split) for i in range(200)] for split in SPLITS}
-    arcs = {
-        split: {int((c.tilt[0] / 0.5 + 1) / 2 * conditions._ARC_COUNT) for c in drawn} for split, drawn in seen.items()
-    }
+    arcs = {split: {int((c.tilt[0] / 0.5 + 1) / 2 * _ARC_COUNT) for c in drawn} for split, drawn in seen.items()}
     assert sum(map(len, arcs.values())) == len(set.union(*arcs.values()))
     every = [c for drawn in seen.values() for c in drawn]
     assert {c.mirror for c in every} == {"", "x", "y"}

@@ -9,7 +9,8 @@ import pytest
 from metalora_jax.data import lerobot_v3, libero_hdf5, sources
 from metalora_jax.data.demos import DemoError
 from metalora_jax.envs.collect import RecordingJob, record_file
-from metalora_jax.envs.conditions import Condition, ConditionRange, execute_joints
+from metalora_jax.envs.condition_range import ConditionRange
+from metalora_jax.envs.conditions import Condition, execute_joints
 from metalora_jax.envs.experts import record
 from metalora_jax.envs.so101 import model, simulator
 from metalora_jax.envs.so101.kinematics import Arm, Pose

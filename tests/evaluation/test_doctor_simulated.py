@@ -5,7 +5,7 @@ import pytest
 
 from metalora_jax.data import libero_hdf5
 from metalora_jax.envs.collect import RecordingJob, record_file
-from metalora_jax.envs.conditions import ConditionRange
+from metalora_jax.envs.condition_range import ConditionRange
 from metalora_jax.evaluation.doctor.run import Request, examine
 
 

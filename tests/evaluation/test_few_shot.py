@@ -9,7 +9,7 @@ import pytest
 from metalora_jax.adaptation.frozen_front import frozen_output
 from metalora_jax.adaptation.learner import learner
 from metalora_jax.adapters import LoRA, Rule
-from metalora_jax.envs.conditions import ConditionRange
+from metalora_jax.envs.condition_range import ConditionRange
 from metalora_jax.evaluation.protocol import few_shot, identified
 from metalora_jax.evaluation.protocol import search as rates
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice

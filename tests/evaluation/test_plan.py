@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from metalora_jax.adaptation.identification import ActionMap
-from metalora_jax.envs.conditions import ConditionRange
+from metalora_jax.envs.condition_range import ConditionRange
 from metalora_jax.envs.control import Control
 from metalora_jax.evaluation import rollout
 from metalora_jax.evaluation.protocol import few_shot, identified, plan

@@ -6,7 +6,8 @@ from runpy import run_path
 import numpy as np
 import pytest
 
-from metalora_jax.envs.conditions import _ARC_COUNT, _ARCS, Condition, ConditionRange
+from metalora_jax.envs.condition_range import _ARC_COUNT, _ARCS, ConditionRange
+from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.control import Control
 from metalora_jax.evaluation.protocol import scene
 from metalora_jax.evaluation.protocol.comparison import Comparison

@@ -10,7 +10,7 @@ from metalora_jax.adaptation.identification import KINDS, LINEAR, YAW
 from metalora_jax.adapters import Placement, placement
 from metalora_jax.data.config import DataConfig, check_named
 from metalora_jax.envs.collect import Collection
-from metalora_jax.envs.conditions import ConditionRange
+from metalora_jax.envs.condition_range import ConditionRange
 from metalora_jax.envs.control import Control
 from metalora_jax.evaluation import alterations
 from metalora_jax.evaluation.offline import rivals

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from metalora_jax.data.frames import Frames, Relabel
-from metalora_jax.envs.conditions import Condition, ConditionRange
+from metalora_jax.envs.condition_range import ConditionRange
+from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.world import played
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice, Snapshots
 from metalora_jax.fields import from_fields

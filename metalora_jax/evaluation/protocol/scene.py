@@ -17,7 +17,8 @@ from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.agent import Agent
 from metalora_jax.adaptation.base import Base
-from metalora_jax.envs.conditions import Condition, ConditionRange
+from metalora_jax.envs.condition_range import ConditionRange
+from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.control import Control
 from metalora_jax.envs.experts import record
 from metalora_jax.envs.world import World, check_shift, world

@@ -204,8 +204,8 @@ def examine(run_dir: Path, episodes: Sequence[Stamped], config: Mapping[str, Any
         problems.append("config.json is not the config that the episodes were run with: restore it")
     if unlisted:
         problems.append(
-            f"{unlisted} episodes were recorded without {FILE}: their fingerprints cover code, config, base, statistics "
-            "and adapter, but not the demonstrations, and do not show what the inputs were"
+            f"{unlisted} episodes were recorded without {FILE}: their fingerprints cover code, config, base, "
+            "statistics and adapter, but not the demonstrations, and do not show what the inputs were"
         )
     cautions = []
     if len({line.inputs.data.get("training") for line in used.values()} - {None}) > 1:
