@@ -1,4 +1,4 @@
-"""Distributions of deployment conditions: what `conditions` of a recipe draws from, with parts held out for each split."""
+"""Distributions of deployment conditions: what a recipe draws from, with parts held out for each split."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
