@@ -59,17 +59,9 @@ class Fitted(NamedTuple):
 
 
 def make(name: str, kind: str, base: Base, meta_seed: int, moved: Sequence[int]) -> Identifier:
-    """The arm `name`; see `moved_dimensions`.
-
-    Raises:
-      ValueError: a calibration is to be identified, and readings are not as many as commands.
-    """
+    """The arm `name`; see `moved_dimensions`, and `check_base` for the ValueError."""
+    check_base(kind, name, base)
     plain = learner(base, (), jax.random.key(0))
-    if kind == CALIBRATION and len(base.statistics.state_mean) != len(base.statistics.action_mean):
-        raise ValueError(
-            f"arms.{name}: the base reads {len(base.statistics.state_mean)} numbers and commands "
-            f"{len(base.statistics.action_mean)}: without a reading for each commanded joint there is no calibration"
-        )
     if kind == CALIBRATION:  # its context depends on the readings, which are moved
         plain = plain.replace(stage="features")
     return Identifier(name, kind, meta_seed, base, plain, tuple(moved), {})
@@ -101,6 +93,20 @@ def check_kind(kind: str, name: str, where: World) -> None:
         raise ValueError(
             f"arms.{name}: commands are not joint positions, which alone have a calibration; leave the arm out, or "
             f"identify {LINEAR!r}"
+        )
+
+
+def check_base(kind: str, name: str, base: Base) -> None:
+    """Refuses a calibration where readings are not as many as commands.
+
+    Raises:
+      ValueError: the message names the arm.
+    """
+    read, commanded = len(base.statistics.state_mean), len(base.statistics.action_mean)
+    if kind == CALIBRATION and read != commanded:
+        raise ValueError(
+            f"arms.{name}: the base reads {read} numbers and commands {commanded}: without a reading for each commanded "
+            f"joint there is no calibration; leave the arm out, or identify {LINEAR!r}"
         )
 
 
