@@ -82,7 +82,8 @@ class ConditionRange:
             if least > most:
                 raise ValueError(f"conditions.{name} is {[least, most]}; give the least first, then the most")
             for end in {least, most}:
-                Condition(**{name: (end,) * 3 if name in _OF_AXES else end})
+                fields: dict[str, Any] = {name: (end,) * 3 if name in _OF_AXES else end}
+                Condition(**fields)
         if not 0 <= self.gripper_flipped <= 1:
             raise ValueError(f"conditions.gripper_flipped is {self.gripper_flipped}; it is how often, in [0, 1]")
 
