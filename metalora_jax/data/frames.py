@@ -14,6 +14,7 @@ from metalora_jax.data.instructions import said
 from metalora_jax.data.normalize import normalize_actions
 from metalora_jax.data.preprocessor import Preprocessor
 from metalora_jax.types import ActionChunk, Demo, Observation, Pictures
+from metalora_jax.words import plural
 
 Relabel = Callable[[np.ndarray], np.ndarray]  # recorded actions (T, D) -> what to command instead (T, D)
 
@@ -146,7 +147,8 @@ def _spread(task: str, steps: int, count: int | None) -> np.ndarray:
         return np.arange(steps)
     if not 1 <= count <= steps:
         raise ValueError(
-            f"{count} frames of each demonstration requested, but {task} has one of {steps}: request 1 to {steps}"
+            f"{count} frames of each demonstration requested, but {task} has one of {plural(steps, 'frame')}: set "
+            f"data.frames or --data_frames to 1 to {steps}, or leave it out for all"
         )
     return (np.arange(count) * 2 + 1) * steps // (2 * count)
 

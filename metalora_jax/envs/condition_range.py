@@ -72,6 +72,20 @@ class ConditionRange:
             Condition(arm_start=start, arm_start_reading=self.arm_start_reading)  # refuses what there is not
         for noise in self.picture_noise:
             Condition(picture_noise=noise)
+        for axes in self.mirror:
+            Condition(mirror=axes)
+        for distance in self.view[2] if self.view else ():
+            Condition(view=(0.0, 0.0, distance, 0.0, 0.0))
+        Condition(colour=self.colour, texture=self.texture, displaced=self.displaced)
+        for name in ("yaw", "gain", "latency", "light", "friction", "mass", "damping", "dead_zone"):
+            least, most = getattr(self, name)
+            if least > most:
+                raise ValueError(f"conditions.{name} is {[least, most]}; give the least first, then the most")
+            for end in {least, most}:
+                fields: dict[str, Any] = {name: (end,) * 3 if name in _OF_AXES else end}
+                Condition(**fields)
+        if not 0 <= self.gripper_flipped <= 1:
+            raise ValueError(f"conditions.gripper_flipped is {self.gripper_flipped}; it is how often, in [0, 1]")
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any]) -> "ConditionRange":
@@ -178,5 +192,6 @@ _LATER = (
     *("joint_offset", "joint_gain", "moved", "view", "arm_start", "arm_start_reading"),
     *("displaced", "picture_noise", "tilt", "mirror", "dead_zone", "gripper_flipped"),
 )
+_OF_AXES = ("gain", "dead_zone")  # of which a condition has one for each axis
 _ARC_COUNT = 72  # 5 degrees each where yaw goes all around; held-out arcs then cover all directions evenly
 _ARCS = {"train": (0, 1, 3, 4), "validation": (2,), "test": (5,)}

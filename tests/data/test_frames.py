@@ -185,5 +185,7 @@ def test_other_words_are_told_to_the_frames_that_are_used():
 
 @pytest.mark.parametrize("each", [0, -1, 7])
 def test_frames_that_a_demonstration_has_not(each):
-    with pytest.raises(ValueError, match=rf"{each} frames of each .* reach has one of 6: request 1 to 6"):
+    with pytest.raises(
+        ValueError, match=rf"{each} frames of each .* reach has one of 6 frames: set data.frames or --data_frames to 1"
+    ):
         thinned(each)

@@ -124,6 +124,21 @@ def test_json_round_trip(condition):
         (lambda: Condition(arm_start=501), r"arm_start 501 must be in 0\.\.500"),
         (lambda: Condition(arm_start_reading="pose"), "arm_start_reading 'pose' has no arm_start to read"),
         (lambda: ConditionRange(arm_start=(1, 501)), r"arm_start 501 must be in 0\.\.500"),
+        (lambda: ConditionRange(mirror=("x", "q")), "mirror 'q' must name axes of x, y, z"),
+        (lambda: ConditionRange(dead_zone=(0.0, 1.0)), r"dead_zone .* must be in \[0, 1\)"),
+        (
+            lambda: ConditionRange(dead_zone=(0.5, 0.1)),
+            r"conditions\.dead_zone is \[0\.5, 0\.1\]; give the least first",
+        ),
+        (lambda: ConditionRange(latency=(-1, 2)), "latency -1 must not be negative"),
+        (lambda: ConditionRange(gain=(-1.0, 1.0)), "gain .* must be positive"),
+        (lambda: ConditionRange(displaced=6), r"displaced 6 must be in 0\.\.5"),
+        (lambda: ConditionRange(colour=3.0), r"colour 3\.0 must be in \[0, 1\]"),
+        (lambda: ConditionRange(gripper_flipped=2.0), r"conditions\.gripper_flipped is 2\.0; it is how often"),
+        (
+            lambda: ConditionRange(view=((0.0,), (0.0,), (1.0, 0.0), (0.0,), (0.0,))),
+            "the third number, must be positive",
+        ),
         (lambda: ConditionRange(view=((0.0,),) * 4), "conditions.view is .* give 5 lists"),
         (
             lambda: ConditionRange(view=((0.0, 1.0), *((1.0,),) * 4)).sample(np.random.default_rng(0), "test"),

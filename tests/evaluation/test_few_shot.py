@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from metalora_jax.adaptation import prediction
 from metalora_jax.adaptation.frozen_front import frozen_output
 from metalora_jax.adaptation.learner import learner
 from metalora_jax.adapters import LoRA, Rule
@@ -218,6 +219,17 @@ def test_demonstrations_that_tell_no_yaw_are_named(frozen):
     cell = lay_out(conditions=None)[0]
     with pytest.raises(ValueError, match=rf"yaw on demonstrations \({cell.demos[0]},\) of push: .* no sideways motion"):
         identified.fit(yaw, {}, cell, data(frozen)._replace(frames=still))
+
+
+def test_compiling_is_no_part_of_what_a_calibration_takes(frozen, monkeypatch):
+    joints = identified.make("joints", "calibration", make_base(), 0, (0, 1, 2))
+    front = {joints.learner.stage: frozen_output(make_base(), make_frames(), joints.learner.stage)}
+    traced, original = [], prediction.flow.sample
+    monkeypatch.setattr(prediction.flow, "sample", lambda *inputs: traced.append(0) or original(*inputs))
+    monkeypatch.setattr(identified.time, "perf_counter", lambda: len(traced))  # programs, in place of seconds
+    choices, cell = {"no_steps": Choice("ridge", 0.1)}, lay_out(conditions=None)[0]
+    assert not identified.fit(joints, choices, cell, data(frozen)._replace(frozen_outputs=front)).seconds
+    assert traced
 
 
 def test_one_run_gives_the_whole_curve(arm, adapt, frozen):

@@ -113,6 +113,21 @@ def test_a_pattern_that_names_nothing_is_refused_and_does_not_bind_the_work_dire
     assert not (tmp_path / "run").exists()
 
 
+def test_a_calibration_needs_positions_and_a_reading_for_each_before_anything_is_trained(config, tmp_path):
+    arms = {name: config["arms"][name] for name in ("lora", "control")} | {"joints": dict(identify="calibration")}
+    relative = config | {"arms": arms, "offline": dict(stride=3, samples=2, actions="relative")}
+    with pytest.raises(ValueError, match=r"arms\.joints: actions are relative.* set offline\.actions to 'absolute'"):
+        offline.run(Comparison.from_config(relative), tmp_path / "run")
+    base = make_base()
+    known = base.statistics
+    fewer = known._replace(**{name: getattr(known, name)[:3] for name in known._fields if name.startswith("state_")})
+    bases.save(tmp_path / "base", bases.make(base.model, base.tokenizer, fewer))
+    other = config | {"arms": arms, "base": str(tmp_path / "base")}
+    with pytest.raises(ValueError, match=r"arms\.joints: the base reads 3 numbers and commands 4.* identify 'linear'"):
+        offline.run(Comparison.from_config(other), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_another_instruction_is_another_policy_s_input(config, finished):
     rows = read(finished / RECORDS)
     told = {(*row.policy, row.episode): row for row in rows if row.told is not None}

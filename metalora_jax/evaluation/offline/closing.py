@@ -10,7 +10,7 @@ from metalora_jax.data.support import Support
 from metalora_jax.evaluation.offline import measure
 from metalora_jax.training.adapt import HOLD_OUT, Adapted
 from metalora_jax.training.validation import FEW, FEW_SAMPLES, MANY, SAMPLES
-from metalora_jax.words import listed
+from metalora_jax.words import listed, plural
 
 
 def lines(support: Support, start: Start, result: Adapted, steps: int, earlier: int, where: str) -> list[str]:
@@ -35,17 +35,20 @@ def _rows(
     learned, kept_back = result.frames
     maps = len(start.learner.theta)
     yield "task", support.demos[0].instruction
-    yield "demonstrations", f"{len(support.demos)}, {learned + kept_back} frames"
-    yield "adapted", f"{count(result.theta).total} parameters on {maps} maps"
+    yield "demonstrations", f"{len(support.demos)}, {plural(learned + kept_back, 'frame')}"
+    yield "adapted", f"{count(result.theta).total} parameters on {plural(maps, 'map')}"
     if result.unmoved and start.head is None:
         yield "did not move", f"the parameters on {len(result.unmoved)} of {maps} maps: {listed(result.unmoved)}"
     taken = result.validation[-1].step if result.validation else steps  # fewer than asked for where patience ended it
     yield "steps", f"{taken} in {result.seconds:.2f} s, excluding compilation"
-    yield "support loss", f"{_change(result.support_loss)} on the {learned} frames used for adaptation"
+    yield "support loss", f"{_change(result.support_loss)} on the {plural(learned, 'frame')} used for adaptation"
     if result.held_out_loss is None:
         yield "held-out loss", f"no held-out frames: every {HOLD_OUT}th is kept back, and there are fewer"
     else:
-        yield "held-out loss", f"{_change(result.held_out_loss)} on {kept_back} others of the same demonstrations"
+        yield (
+            "held-out loss",
+            f"{_change(result.held_out_loss)} on {plural(kept_back, 'other')} of the same demonstrations",
+        )
     if result.best is not None:
         before, best = result.validation[0], result.best
         change = f"{before.error:.3f} -> {best.error:.3f} standard deviations, loss {_change((before.loss, best.loss))}"

@@ -16,6 +16,7 @@ from absl import logging
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.frozen_front import frozen_outputs
+from metalora_jax.adaptation.identification import CALIBRATION, LINEAR
 from metalora_jax.adaptation.learner import Learner, learner
 from metalora_jax.adaptation.prediction import Prediction, Recorded, among, predict
 from metalora_jax.data.config import DataConfig, read_demos, unpictured
@@ -30,7 +31,7 @@ from metalora_jax.evaluation.offline.rivals import Meaning
 from metalora_jax.evaluation.protocol import experiment, few_shot, identified
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.protocol.checks import check_apart, check_replay, check_splits
-from metalora_jax.evaluation.protocol.comparison import Comparison
+from metalora_jax.evaluation.protocol.comparison import Comparison, Identified
 from metalora_jax.evaluation.protocol.few_shot import Cell, DataSet
 from metalora_jax.evaluation.protocol.identified import Identifier
 from metalora_jax.evaluation.protocol.plan import BASE
@@ -65,6 +66,7 @@ def run(comparison: Comparison, workdir: Path) -> Path:
     known = _read_plain(comparison.data)
     check_splits(comparison, _world(comparison, known))
     check_apart(comparison)
+    _check_calibrations(comparison, known)
     experiment.convert(comparison)
     base = bases.load(comparison.base_directory)
     for doubt in provenance.doubts(comparison.source):
@@ -251,6 +253,18 @@ def _read_plain(parts: Sequence[DataConfig]) -> dict[str, list[Demo]]:
             if len(demos) > len(found.get(task, ())):
                 found[task] = demos
     return found
+
+
+def _check_calibrations(comparison: Comparison, known: Mapping[str, Sequence[Demo]]) -> None:
+    """Refuses to look for a calibration where the demonstrations do not command positions."""
+    assert comparison.offline is not None
+    told = rivals.meaning([demo for demos in known.values() for demo in demos], comparison.offline.actions)
+    for name, arm in comparison.arms.items():
+        if isinstance(arm, Identified) and arm.identify == CALIBRATION and told.relative.any():
+            raise ValueError(
+                f"arms.{name}: {told.said}; only commanded positions have a calibration: leave the arm out, identify "
+                f"{LINEAR!r}, or set offline.actions to 'absolute' if they are positions"
+            )
 
 
 def _world(comparison: Comparison, known: Mapping[str, Sequence[Demo]]) -> World:

@@ -257,11 +257,14 @@ def build(
 
 
 def check_placements(comparison: Comparison, base: Base) -> None:
-    """Refuses arms whose adapters do not fit the base, before anything is read, trained or kept.
+    """Refuses arms that do not fit the base, before anything is read, trained or kept.
 
     Raises:
       ValueError: the message names the arm, or the way to train it, and the rule.
     """
+    for name, arm in comparison.arms.items():
+        if isinstance(arm, Identified):
+            identified.check_base(arm.identify, name, base)
     placements = {name: arm.placement for name, arm in comparison.arms.items() if not isinstance(arm, Identified)}
     for name, of in (comparison.alternatives or {}).items():
         ways = alternatives.recipes(name, comparison.trained[name], of)

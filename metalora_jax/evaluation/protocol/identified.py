@@ -59,17 +59,9 @@ class Fitted(NamedTuple):
 
 
 def make(name: str, kind: str, base: Base, meta_seed: int, moved: Sequence[int]) -> Identifier:
-    """The arm `name`; see `moved_dimensions`.
-
-    Raises:
-      ValueError: a calibration is to be identified, and readings are not as many as commands.
-    """
+    """The arm `name`; see `moved_dimensions`, and `check_base` for the ValueError."""
+    check_base(kind, name, base)
     plain = learner(base, (), jax.random.key(0))
-    if kind == CALIBRATION and len(base.statistics.state_mean) != len(base.statistics.action_mean):
-        raise ValueError(
-            f"arms.{name}: the base reads {len(base.statistics.state_mean)} numbers and commands "
-            f"{len(base.statistics.action_mean)}: without a reading for each commanded joint there is no calibration"
-        )
     if kind == CALIBRATION:  # its context depends on the readings, which are moved
         plain = plain.replace(stage="features")
     return Identifier(name, kind, meta_seed, base, plain, tuple(moved), {})
@@ -104,6 +96,20 @@ def check_kind(kind: str, name: str, where: World) -> None:
         )
 
 
+def check_base(kind: str, name: str, base: Base) -> None:
+    """Refuses a calibration where readings are not as many as commands.
+
+    Raises:
+      ValueError: the message names the arm.
+    """
+    read, commanded = len(base.statistics.state_mean), len(base.statistics.action_mean)
+    if kind == CALIBRATION and read != commanded:
+        raise ValueError(
+            f"arms.{name}: the base reads {read} numbers and commands {commanded}: without a reading for each "
+            f"commanded joint there is no calibration; leave the arm out, or identify {LINEAR!r}"
+        )
+
+
 def fit(arm: Identifier, choices: Mapping[str, Choice], cell: Cell, data: DataSet) -> Fitted:
     """Fits the arm's map to the support demonstrations of a cell.
 
@@ -118,7 +124,16 @@ def fit(arm: Identifier, choices: Mapping[str, Choice], cell: Cell, data: DataSe
     """
     rows, target = rows_and_labels(data.frames, cell.task, cell.demos, cell.relabel)
     predicted, seconds = _predicted(arm, cell, rows, target, data)
-    statistics, began = arm.base.statistics, time.perf_counter()
+
+    def ask(offset: np.ndarray) -> np.ndarray:
+        return commanded(arm, rows, target, data, offset, samples=0)
+
+    statistics = arm.base.statistics
+    if arm.kind == CALIBRATION:
+        nowhere = np.zeros(len(statistics.state_mean))
+        for samples in (0, SAMPLES):
+            commanded(arm, *_first(rows, target), data, nowhere, samples)  # compiles
+    began = time.perf_counter()
     pairs = predicted, arm.base.preprocessor.commands(np.asarray(target.actions)), np.asarray(target.is_pad)
     mean, std = np.asarray(statistics.action_mean), np.asarray(statistics.action_std)
     try:
@@ -126,10 +141,6 @@ def fit(arm: Identifier, choices: Mapping[str, Choice], cell: Cell, data: DataSe
             found = identification.fit_yaw(*pairs)
         elif arm.kind == CALIBRATION:
             [ridge] = [choice.learning_rate for choice in choices.values()]
-
-            def ask(offset: np.ndarray) -> np.ndarray:
-                return commanded(arm, rows, target, data, offset, samples=0)
-
             found = identification.fit_calibration(ask, *pairs[1:], ridge=ridge, std=std, moved=arm.moved)
             predicted = commanded(arm, rows, target, data, found.reading)
         else:
@@ -191,9 +202,14 @@ def _predicted(
     """What the base would command (N, chunk, D) on all frames of `cell.demos`, and how long it took to ask."""
     key = data.digest, cell.task, cell.demos
     if key not in arm.predicted:
-        if len(rows) > BATCH and not arm.predicted:
-            commanded(arm, rows[:BATCH], index(target, np.arange(BATCH)), data)  # compiles
+        if not arm.predicted:
+            commanded(arm, *_first(rows, target), data)  # compiles
         began = time.perf_counter()
         made = commanded(arm, rows, target, data)
         arm.predicted[key] = made, time.perf_counter() - began
     return arm.predicted[key]
+
+
+def _first(rows: np.ndarray, target: ActionChunk) -> tuple[np.ndarray, ActionChunk]:
+    """As many of the frames as go through the policy together."""
+    return rows[:BATCH], index(target, np.arange(min(BATCH, len(rows))))
