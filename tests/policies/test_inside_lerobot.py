@@ -103,6 +103,7 @@ def test_guidance_and_refusals_in_lerobot(python, tmp_path, policy, agent):
     np.testing.assert_allclose(answer["free"], agent.act(picture, state, TASK, key[0]), atol=4e-5)
     bound = agent.act(picture, state, TASK, key[1], executing)
     np.testing.assert_allclose(answer["bound"], bound, atol=4e-5)
+    assert answer["compiled"] == 0  # by the first frame: lerobot plans all delays by the longest that it ever saw
     assert answer["absent"].startswith("the policy needs the camera front, the robot's are frontal, side; did you mean")
     assert "did you mean frontal?" in answer["absent"]
     assert '--rename_map=\'{"observation.images.frontal": "observation.images.front"}\'' in answer["absent"]
