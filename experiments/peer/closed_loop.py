@@ -18,6 +18,7 @@ from absl import app, flags
 from rollout import rollout
 
 import metalora_jax as ml
+from metalora_jax.adaptation.lerobot_policy import chunking_flags
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.control import Control
 from metalora_jax.envs.world import world
@@ -31,7 +32,7 @@ _EXECUTE = flags.DEFINE_integer("execute", 3, "Control steps before the policy l
 _WORLD_FPS = flags.DEFINE_integer("world_fps", 10, "Control steps in a second of the world: 10 or 30.")
 _FPS = flags.DEFINE_float("fps", 0.0, "Control steps in a second of the clock; 0: as in the world.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the policy's noise.")
-_RTC = flags.DEFINE_bool("rtc", False, "Real-time chunking, in a thread of lerobot's: the rate alone is of use.")
+_RTC = flags.DEFINE_bool("rtc", False, "Real-time chunking, in a thread of lerobot's, and a program for each start.")
 _OUTPUT = flags.DEFINE_string("output", "", "JSON file for the commands of both loops.")
 
 
@@ -58,29 +59,42 @@ class Rate(NamedTuple):
 def in_lerobot(starts: list[int]) -> tuple[list[dict], Rate]:
     """The episodes (start, success and command of every step), and how fast they went."""
     world("so101").prepare()  # chooses how to render; lerobot imports MuJoCo before the robot could
+    # Real-time chunking goes on from the last plan, and lerobot is not told that the world begins anew: each start has
+    # a program of its own. Without it an episode is a whole number of chunks, and nothing is left of the last one.
+    runs = [_lerobot_run(each) for each in ([[start] for start in starts] if _RTC.value else [starts])]
+    episodes = [episode for said in runs for episode in said["episodes"]]
+    clocks = [np.array(said["clock"]) for said in runs]
+    gaps, cpu = np.concatenate([np.diff(clock, axis=0) for clock in clocks]).T
+    return episodes, Rate(1 / gaps.mean(), np.mean(gaps > 1.1 / _fps()), 1e3 * gaps.max(), 1e3 * cpu.mean())
+
+
+def _lerobot_run(starts: list[int]) -> dict:
+    """What the robot logged."""
     with tempfile.TemporaryDirectory() as scratch:
-        log, fps = Path(scratch) / "log.json", _FPS.value or _WORLD_FPS.value
+        log = Path(scratch) / "log.json"
         (Path(scratch) / "robot").mkdir()
         rollout(
             *(sys.executable, Path(scratch) / "robot", Path(__file__).parent / "lerobot_robot_so101_sim"),
             *(f"--policy.path={_POLICY.value}", f"--policy.n_action_steps={_EXECUTE.value}"),
-            *(f"--policy.seed={_SEED.value}", f"--task={world('so101').instruction(_TASK.value)}", f"--fps={fps}"),
+            *(f"--policy.seed={_SEED.value}", f"--task={world('so101').instruction(_TASK.value)}", f"--fps={_fps()}"),
             *("--robot.type=so101_sim", f"--robot.world_task={_TASK.value}", f"--robot.starts={starts}"),
             *(f"--robot.steps={_STEPS.value}", f"--robot.world_fps={_WORLD_FPS.value}", f"--robot.log={log}"),
-            *(["--inference.type=rtc"] if _RTC.value else []),
+            *(chunking_flags(_config()["chunk_size"], _EXECUTE.value) if _RTC.value else []),
         )
-        said = json.loads(log.read_text())
-    wall, cpu = np.array(said["clock"]).T
-    gaps = np.diff(wall)
-    return said["episodes"], Rate(
-        len(gaps) / (wall[-1] - wall[0]), np.mean(gaps > 1.1 / fps), 1e3 * gaps.max(), 1e3 * np.mean(np.diff(cpu))
-    )
+        return json.loads(log.read_text())
+
+
+def _fps() -> float:
+    return _FPS.value or _WORLD_FPS.value
+
+
+def _config() -> dict:
+    return json.loads((Path(_POLICY.value) / "config.json").read_text())
 
 
 def here(starts: list[int]) -> list[Outcome]:
     """The same episodes in this project's loop; each ends when its task is done."""
-    directory = Path(_POLICY.value)
-    config = json.loads((directory / "config.json").read_text())
+    directory, config = Path(_POLICY.value), _config()
     base = ml.load_base(directory / config["base"])
     agent = _AsInLerobot(base, ml.load_adapter(directory / config["adapter"], base).learner)
     control = Control(tuple(config["cameras"]), _EXECUTE.value, _STEPS.value, "so101")

@@ -309,6 +309,7 @@ class Peer:
 
     def plugin(self, policy, file, task, delay, horizon):
         """The plugin's chunks, free and going on from another, and what it refuses; lerobot's guidance beside ours."""
+        import jax
         from lerobot.policies.factory import get_policy_class
         from lerobot.policies.rtc.configuration_rtc import RTCConfig
         from lerobot.utils.import_utils import register_third_party_plugins
@@ -319,13 +320,17 @@ class Peer:
         data = np.load(file)
         batch = {key: torch.from_numpy(np.moveaxis(data[key], -1, 1) / np.float32(255)) for key in data if "im" in key}
         batch |= {"observation.state": torch.from_numpy(data["observation.state"][None]), "task": [task]}
+        timed, listen = [], lambda name, duration, **_: timed.append(name)
+        jax.monitoring.register_event_duration_secs_listener(listen)
         free = loaded.predict_action_chunk(batch)
+        jax.monitoring.unregister_event_duration_listener(listen)
         loaded.config.rtc_config = RTCConfig(execution_horizon=horizon)
         loaded.init_rtc_processor()
         left = torch.from_numpy(data["left"])
         padded = torch.cat([left, torch.zeros(3, left.shape[1])])  # as lerobot fills up what is left
         bound = loaded.predict_action_chunk(batch, inference_delay=delay, prev_chunk_left_over=padded)
         answer = {"free": free[0].tolist(), "bound": bound[0].tolist(), "constant": self._constant(loaded.config)}
+        answer["compiled"] = sum("backend_compile" in name for name in timed)
         picture = batch.pop("observation.images.front")
         others = {f"observation.images.{name}": picture for name in ("frontal", "side")}
         for name, work in (

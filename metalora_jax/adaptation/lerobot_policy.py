@@ -62,6 +62,26 @@ def write(
         files.write_json(staging / "config.json", config, indent=2)
 
 
+def chunking_flags(chunk: int, executed: int) -> list[str]:
+    """Flags of lerobot-rollout for real-time chunking, which computes the next chunk while the robot moves.
+
+    lerobot asks for a chunk as soon as no more commands are left than its threshold says, 30 by default: a policy whose
+    chunks are shorter is asked without pause. Of each chunk it drops at least one step.
+
+    Args:
+      chunk: steps that the policy predicts.
+      executed: steps of each chunk before the next one is asked for.
+
+    Raises:
+      ValueError: the chunk has no such step left.
+    """
+    if not 0 < executed < chunk:
+        raise ValueError(
+            f"real-time chunking drops a step of each chunk: execute 1 to {chunk - 1} steps, not {executed}"
+        )
+    return ["--inference.type=rtc", f"--inference.queue_threshold={chunk - 1 - executed}"]
+
+
 def _config(base: Base, cameras: Sequence[str], picture: tuple[int, int], base_name: str) -> dict[str, Any]:
     statistics = base.statistics
     shown = {"type": "VISUAL", "shape": [3, *picture]}

@@ -81,6 +81,9 @@ def main(_: list[str]) -> None:
         lerobot_policy.write(output, base, Path(_ADAPTER.value), seen, robot.picture or _SIZE, _BASE_NAME.value)
         print(f"policy:   {output}  (cameras {', '.join(seen)}; base {_BASE_NAME.value or 'inside'})")
         print(lerobot_command(dataclasses.replace(robot, cameras=tuple(seen)), str(output), task))
+        if (chunk := base.sizes.chunk) > 1:
+            added = " ".join(lerobot_policy.chunking_flags(chunk, max(1, chunk // 3)))
+            print(f"          to compute the next chunk while the robot moves, add {added}")
         return
     policy = hub.local_directory(_POLICY.value)
     if _FORMAT.value == "peft":

@@ -97,11 +97,13 @@ def test_guidance_and_refusals_in_lerobot(python, tmp_path, policy, agent):
     np.savez(tmp_path / "batch.npz", **{"observation.images.front": picture, "observation.state": state, "left": left})
     with Peer(python) as peer:
         answer = peer.plugin(policy=str(policy), file=str(tmp_path / "batch.npz"), task=TASK, delay=2, horizon=5)
-    weights = np.array([1, 1, 3 / 4, 1 / 2, 1 / 4, 0])  # lerobot's linear schedule
+    # What is left begins one step after the observation. lerobot's linear schedule is for the new chunk's steps.
+    executing = Executing(np.concatenate([left[:1], left]), np.array([0, 1, 3 / 4, 1 / 2, 1 / 4, 0, 0]), 10.0)
     key = [jax.random.fold_in(KEY, number) for number in range(2)]
     np.testing.assert_allclose(answer["free"], agent.act(picture, state, TASK, key[0]), atol=4e-5)
-    bound = agent.act(picture, state, TASK, key[1], Executing(left, weights, 10.0))
+    bound = agent.act(picture, state, TASK, key[1], executing)
     np.testing.assert_allclose(answer["bound"], bound, atol=4e-5)
+    assert answer["compiled"] == 0  # by the first frame: lerobot plans all delays by the longest that it ever saw
     assert answer["absent"].startswith("the policy needs the camera front, the robot's are frontal, side; did you mean")
     assert "did you mean frontal?" in answer["absent"]
     assert '--rename_map=\'{"observation.images.frontal": "observation.images.front"}\'' in answer["absent"]

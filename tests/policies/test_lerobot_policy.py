@@ -39,3 +39,11 @@ def test_cameras_that_do_not_fit_leave_nothing_behind(tmp_path, cameras):
     with pytest.raises(ValueError, match="the base takes 1 to 1, each once"):
         lerobot_policy.write(tmp_path / "policy", ml.load_base(), adapter.NANO, cameras)
     assert not (tmp_path / "policy").exists()
+
+
+def test_lerobot_asks_anew_when_the_steps_are_executed():
+    assert lerobot_policy.chunking_flags(10, 3) == ["--inference.type=rtc", "--inference.queue_threshold=6"]
+    assert lerobot_policy.chunking_flags(10, 9)[1] == "--inference.queue_threshold=0"
+    for executed in (0, 10):
+        with pytest.raises(ValueError, match="execute 1 to 9 steps"):
+            lerobot_policy.chunking_flags(10, executed)

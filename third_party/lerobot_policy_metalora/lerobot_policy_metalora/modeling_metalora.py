@@ -75,7 +75,8 @@ class MetaloraPolicy(PreTrainedPolicy):
         size = self._base.sizes.image
         height, width = known.shape[1:] if known else (size, size)
         pictures = np.zeros((len(self.config.cameras), height, width, 3), np.uint8)
-        self._agent.act(pictures, self._base.statistics.state_mean, "", self._key, executing)
+        key = jax.random.fold_in(self._key, 0)  # as for a frame: this, too, is compiled
+        self._agent.act(pictures, self._base.statistics.state_mean, "", key, executing)
         what = "its sampler" if executing is None else "its sampler for real-time chunking"
         logger.info("metalora: compiled %s in %.1f s on %s", what, time.perf_counter() - begun, jax.default_backend())
 
@@ -119,7 +120,8 @@ class MetaloraPolicy(PreTrainedPolicy):
         Args:
           batch: pictures (B, 3, H, W) in [0, 1], the state (B, state_dim), and "task", the B instructions.
           inference_delay: steps that the robot will have executed when this chunk begins to be used.
-          prev_chunk_left_over: (n, action_dim) what is left of the last chunk, in the robot's units.
+          prev_chunk_left_over: (n, action_dim) what is left of the last chunk after the command of the observed step,
+            in the robot's units; lerobot fills it up with zeros.
         """
         pictures = self._pictures(batch)
         state = batch[OBS_STATE].cpu().numpy()
@@ -161,15 +163,17 @@ class MetaloraPolicy(PreTrainedPolicy):
     def _executing(self, delay: int | None, left: Tensor | None) -> Executing | None:
         if left is None or not self._chunks_go_on():
             return None
-        commands = left.reshape(-1, left.shape[-1]).cpu().numpy()
+        # lerobot-rollout takes the command of the observed step off before it asks: what is left begins at step 1. The
+        # command of step 0 is not known here and has no weight; lerobot drops at least this step of the new chunk.
+        commands = left.reshape(-1, left.shape[-1]).cpu().numpy()[: self._base.sizes.chunk - 1]
         used = np.flatnonzero(commands.any(axis=1))  # lerobot fills up with zeros, which would be commands, too
         if not len(used):
             return None
-        commands = commands[: used[-1] + 1]
+        commands = np.concatenate([commands[:1], commands[: used[-1] + 1]])
         rtc, horizon = self.config.rtc_config, min(self.config.rtc_config.execution_horizon, len(commands))
-        weights = RTCProcessor(rtc).get_prefix_weights(delay or 0, horizon, self._base.sizes.chunk).numpy()
-        kept = min(len(commands), len(weights))
-        return Executing(commands[:kept], weights[:kept], rtc.max_guidance_weight)
+        weights = RTCProcessor(rtc).get_prefix_weights(delay or 0, horizon, len(commands)).numpy()
+        weights[:1] = 0
+        return Executing(commands, weights, rtc.max_guidance_weight)
 
     def forward(self, batch: dict[str, Tensor]):
         """Not trained here."""
