@@ -224,6 +224,7 @@ def test_demonstrations_that_tell_no_yaw_are_named(frozen):
 def test_compiling_is_no_part_of_what_a_calibration_takes(frozen, monkeypatch):
     joints = identified.make("joints", "calibration", make_base(), 0, (0, 1, 2))
     front = {joints.learner.stage: frozen_output(make_base(), make_frames(), joints.learner.stage)}
+    prediction._run.clear_cache()  # which other tests have filled
     traced, original = [], prediction.flow.sample
     monkeypatch.setattr(prediction.flow, "sample", lambda *inputs: traced.append(0) or original(*inputs))
     monkeypatch.setattr(identified.time, "perf_counter", lambda: len(traced))  # programs, in place of seconds
