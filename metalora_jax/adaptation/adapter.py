@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,8 +26,6 @@ from metalora_jax.types import Observation, PyTree
 NANO = Path(__file__).parents[1] / "policies" / "smolvla" / "nano_adapter"
 
 
-# Else a GPU answers in TF32, which no CPU would find again. A CPU needs no second program for it.
-_EXACT = partial(jax.default_matmul_precision, "highest")
 NOTHING = 1e-7  # share of an output that is rounding in float32: an adapter that changes it by less does nothing
 
 
@@ -187,7 +184,8 @@ def probe(base: Base, learner: Learner) -> directory.Probe:
     graph, phi = nnx.split(base.model)
 
     def run(params: PyTree) -> jax.Array:
-        with _EXACT() if jax.default_backend() != "cpu" else nullcontext():
+        # A GPU would answer in TF32, which no CPU would find again; a CPU is exact, and would compile the front twice.
+        with nullcontext() if jax.default_backend() == "cpu" else jax.default_matmul_precision("highest"):
             front = features.advanced(phi, observation, graph=graph, stage=learner.stage)
             return _velocity(learner.replace(theta=params["theta"]), front, x_t)
 

@@ -33,7 +33,7 @@ STILL = 2.0**-23  # of all of theta: a smaller change is below what float32 reso
 HOLD_OUT = 10  # every tenth frame is kept back, to see whether the adapter has learned or memorised
 DRAWS, FEW_DRAWS = 8, 2  # samples of (t, noise) that a loss is judged with; few where a policy is large
 JUDGED, FEW_JUDGED = 8, 1  # minibatches at most, spread over the frames, that a loss is measured on, likewise
-FRAMES, FEW_FRAMES = 32, 8  # in a minibatch; few make the steps of a large policy three times as quick
+FRAMES, FEW_FRAMES = 32, 8  # in a minibatch; few make the steps of a large policy quick
 _TASK = "the task"
 
 

@@ -123,33 +123,34 @@ def fit(arm: Identifier, choices: Mapping[str, Choice], cell: Cell, data: DataSe
       ValueError: they do not determine the map; the message names the task and the demonstrations.
     """
     rows, target = rows_and_labels(data.frames, cell.task, cell.demos, cell.relabel)
-    predicted, seconds = _predicted(arm, cell, rows, target, data)
+    seconds, statistics = 0.0, arm.base.statistics
 
     def ask(offset: np.ndarray) -> np.ndarray:
         return commanded(arm, rows, target, data, offset, samples=0)
 
-    statistics = arm.base.statistics
     if arm.kind == CALIBRATION:
         nowhere = np.zeros(len(statistics.state_mean))
         for samples in (0, SAMPLES):
             commanded(arm, *_first(rows, target), data, nowhere, samples)  # compiles
+    else:
+        predicted, seconds = _predicted(arm, cell, rows, target, data)
     began = time.perf_counter()
-    pairs = predicted, arm.base.preprocessor.commands(np.asarray(target.actions)), np.asarray(target.is_pad)
+    told = arm.base.preprocessor.commands(np.asarray(target.actions)), np.asarray(target.is_pad)
     mean, std = np.asarray(statistics.action_mean), np.asarray(statistics.action_std)
     try:
         if arm.kind == YAW:
-            found = identification.fit_yaw(*pairs)
+            found = identification.fit_yaw(predicted, *told)
         elif arm.kind == CALIBRATION:
             [ridge] = [choice.learning_rate for choice in choices.values()]
-            found = identification.fit_calibration(ask, *pairs[1:], ridge=ridge, std=std, moved=arm.moved)
+            found = identification.fit_calibration(ask, *told, ridge=ridge, std=std, moved=arm.moved)
             predicted = commanded(arm, rows, target, data, found.reading)
         else:
             [ridge] = [choice.learning_rate for choice in choices.values()]
-            found = identification.fit_linear(*pairs, ridge=ridge, mean=mean, std=std, moved=arm.moved)
+            found = identification.fit_linear(predicted, *told, ridge=ridge, mean=mean, std=std, moved=arm.moved)
     except ValueError as error:
         raise ValueError(f"{arm.name} on demonstrations {cell.demos} of {cell.task}: {error}") from None
     seconds += time.perf_counter() - began
-    return Fitted(found, seconds, identification.residual(found, predicted, *pairs[1:], std))
+    return Fitted(found, seconds, identification.residual(found, predicted, *told, std))
 
 
 def error(arm: Identifier, fitted: ActionMap, cell: Cell, data: DataSet) -> float:
@@ -192,8 +193,7 @@ def shifted(
         raised = prepared(np.asarray(reading, np.float32)[None]) - prepared(np.zeros((1, len(reading)), np.float32))
         frozen = jax.tree.map(lambda leaf: leaf[rows], frozen)
         frozen, rows = frozen._replace(state=np.asarray(frozen.state) + raised), np.arange(len(rows))
-    made = predict(arm.base, arm.learner, frozen, target, rows=rows, samples=samples, seed=seed, loss=False)
-    return made
+    return predict(arm.base, arm.learner, frozen, target, rows=rows, samples=samples, seed=seed, loss=False)
 
 
 def _predicted(
