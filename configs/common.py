@@ -124,9 +124,14 @@ SO101_TASKS = (
     *(f"place-{cube}-{marker}" for cube in SO101_CUBES for marker in ("white", "purple")),
     *(f"push-{cube}" for cube in SO101_CUBES),
 )
-# What robots differ by from the base's, drawn for each: degrees of the joints, metres, radians, factor.
+# What robots differ by from the base's, drawn for each: degrees of the joints, their gains, metres, radians, factor.
 SO101_SHIFT = dict(
-    joint_offset=(12.0, 12.0, 12.0, 8.0, 0.0, 0.0), camera=0.03, camera_turn=0.1, moved=("front",), light=(0.6, 1.4)
+    joint_offset=(12.0, 12.0, 12.0, 8.0, 0.0, 0.0),
+    joint_gain=(0.15, 0.15, 0.15, 0.15, 0.0, 0.0),
+    camera=0.03,
+    camera_turn=0.1,
+    moved=("front",),
+    light=(0.6, 1.4),
 )
 
 

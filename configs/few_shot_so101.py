@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
         return common.data(f"runs/so101/shifted/{part}", names, demos, common.SO101_CAMERAS)
 
     tasks = common.SO101_TASKS
-    train = data("train", tasks, 24, 3)
+    train = data("train", tasks, 32, 3)
     config = ConfigDict()
     config.base = "experiments/results/so101_nano/base"
     config.seed = 0
@@ -54,7 +54,7 @@ def get_config() -> ConfigDict:
     )
     config.search = dict(learned=(0.3, 1.0, 3.0), sgd=(0.3, 1.0), adam=(0.001, 0.003, 0.01), ridge=(0.01, 0.03, 0.1))
     config.validation = data("validation", tasks[::3], 4, 4)
-    config.test = data("test", tasks, 2, 4)
+    config.test = data("test", tasks, 4, 4)
     config.protocol = common.protocol(
         distribution="conditions",
         steps=(0, 1, 3, 10, 100),

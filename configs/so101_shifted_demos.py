@@ -2,8 +2,9 @@
 
     metalora collect --config=configs/so101_shifted_demos.py
 
-Each robot has a calibration of its own (four joints are up to a dozen degrees off, and their readings with them), its
-front camera stands up to 3 cm along each axis and 0.1 rad about each from where it should, and the light differs.
+Each robot has a calibration of its own (four joints are up to a dozen degrees off, turn up to 15 % too far or too
+little, and their readings with them), its front camera stands up to 3 cm along each axis and 0.1 rad about each from
+where it should, and the light differs.
 """
 
 from pathlib import Path
@@ -25,11 +26,11 @@ def get_config() -> ConfigDict:
     config.workers = 2
     config.simulator = dict(fps=10)
     config.parts = dict(
-        train=dict(tasks=tasks, robots=24, demos=3, first_seed=300_000, apart=100, noise=0.0, conditions=shift),
+        train=dict(tasks=tasks, robots=32, demos=3, first_seed=300_000, apart=100, noise=0.0, conditions=shift),
         validation=dict(
             tasks=tasks[::3], robots=4, demos=4, first_seed=400_000, apart=100, noise=0.0, conditions=shift
         ),
-        test=dict(tasks=tasks, robots=2, demos=4, first_seed=500_000, apart=100, noise=0.0, conditions=shift),
+        test=dict(tasks=tasks, robots=4, demos=4, first_seed=500_000, apart=100, noise=0.0, conditions=shift),
     )
     config.parts.validation.split = "validation"
     config.parts.test.split = "test"
