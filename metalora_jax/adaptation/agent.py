@@ -113,7 +113,7 @@ class Agent:
         if single:
             images, state = np.asarray(images)[None], np.asarray(state)[None]
         if self._action_map is not None and self._action_map.reading is not None:
-            state = np.asarray(state) + self._action_map.reading
+            state = self._action_map.reading(np.asarray(state))
         observation = self._base.preprocessor.observe(images, state, instruction)
         previous = None if executing is None else self._previous(executing, len(observation.state))
         chunk = _sample(self._learner, observation, key, previous)

@@ -8,11 +8,11 @@ commands afterwards. This is system identification, and no learning of the polic
 - `fit_yaw` knows what the shift is, a turn about the vertical axis, and finds its one angle (orthogonal Procrustes in
   the plane: Kabsch 1976, https://doi.org/10.1107/S0567739476001873);
 - `fit_linear` knows nothing of it: a matrix and an offset by ridge regression (Hoerl and Kennard 1970), and a lag;
-- `fit_calibration` knows that the robot's joints are calibrated otherwise than the base's, readings and commands alike,
-  and finds an offset for each by Gauss-Newton: the base is asked again with readings that are moved back.
+- `calibration.fit_calibration` knows that the robot's joints are calibrated otherwise than the base's, readings and
+  commands alike, and finds gain and offset of each by Gauss-Newton: the base is asked again with readings moved back.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,9 +20,17 @@ import numpy as np
 YAW, LINEAR, CALIBRATION = "yaw", "linear", "calibration"
 KINDS = (YAW, LINEAR, CALIBRATION)
 LAGS = (0, 1, 2)  # control steps that `fit_linear` tries
-_STEPS, _SHARES = 8, (1.0, 0.5, 0.25, 0.125)  # of Gauss-Newton, and of a step that overshoots
-_APART = 0.05  # [standard deviations] between two readings that tell a derivative
-_STILL = 1e-3  # [standard deviations] a smaller step is the last
+
+
+class Calibration(NamedTuple):
+    """Where the joints are when they say `reading`: `gain * reading + offset`, in the robot's own units."""
+
+    gain: np.ndarray  # (D,) [1]
+    offset: np.ndarray  # (D,)
+
+    def __call__(self, readings: np.ndarray) -> np.ndarray:
+        """Readings (..., D) -> positions, the same shape."""
+        return self.gain * readings + self.offset
 
 
 class ActionMap(NamedTuple):
@@ -31,7 +39,7 @@ class ActionMap(NamedTuple):
     matrix: np.ndarray  # (D, D)
     offset: np.ndarray  # (D,)
     lag: int = 0  # control steps that a command is sent ahead of its time: the robot executes it so much later
-    reading: np.ndarray | None = None  # (D,) what the state that the policy sees is raised by; None: nothing
+    reading: Calibration | None = None  # what the policy sees in place of the robot's state; None: that state
 
     def __call__(self, chunks: np.ndarray) -> np.ndarray:
         """Chunks (..., chunk, D) -> the same shape and dtype; with a lag, the last command of a chunk is repeated."""
@@ -51,7 +59,7 @@ def fit_yaw(predicted: np.ndarray, demonstrated: np.ndarray, is_pad: np.ndarray)
     Raises:
       ValueError: there are not as many numbers, or nothing moves sideways, so that every angle fits as well.
     """
-    _check(predicted, demonstrated, is_pad)
+    check_pairs(predicted, demonstrated, is_pad)
     width = predicted.shape[-1]
     if width not in (4, 7):
         raise ValueError(f"a yaw turns displacements of a hand, in commands of 4 or 7 numbers; these have {width}")
@@ -103,7 +111,7 @@ def fit_linear(
       ValueError: there are not as many numbers; no steps are left to fit to; or `ridge` is 0 and the demonstrations
         leave a direction open.
     """
-    _check(predicted, demonstrated, is_pad)
+    check_pairs(predicted, demonstrated, is_pad)
     steps, width = predicted.shape[1:]
     most, at = max(lags), np.asarray(moved)
     if not 0 <= min(lags) <= most < steps:
@@ -125,72 +133,6 @@ def fit_linear(
     matrix[np.ix_(at, at)] = std[at, None] * weights[:-1].T / std[at]
     offset[at] = mean[at] + std[at] * weights[-1] - matrix[np.ix_(at, at)] @ mean[at]
     return ActionMap(matrix, offset, lag)
-
-
-def fit_calibration(
-    ask: Callable[[np.ndarray], np.ndarray],
-    demonstrated: np.ndarray,
-    is_pad: np.ndarray,
-    *,
-    ridge: float,
-    std: np.ndarray,
-    moved: Sequence[int],
-) -> ActionMap:
-    """The offset of each joint under which the base, which is told where the joints really are, does as demonstrated.
-
-    With joints at `reading + offset` the base commands `ask(offset)`, of which the robot must be told `offset` less. Of
-    the squared error, in standard deviations of the base's data, the mean is made small, with `ridge` times the squared
-    offset in the same units.
-
-    Args:
-      ask: (D,) offsets in the robot's own units -> (N, chunk, D) the base's commands on N frames whose readings are
-        raised by them.
-      demonstrated: (N, chunk, D) what was commanded there.
-      is_pad: (N, chunk) bool; True on steps that do not count.
-      ridge: above 0.
-      std: (D,) of the base's data, each above 0.
-      moved: the joints whose calibration is unknown.
-
-    Raises:
-      ValueError: there are not as many numbers, no step counts, or the ridge is not positive.
-    """
-    real, at = ~np.asarray(is_pad), np.asarray(moved)
-    if not ridge > 0:
-        raise ValueError(f"the ridge is {ridge}; a joint that no demonstration shows needs one above 0")
-    if not real.any():
-        raise ValueError("no step of the demonstrations counts, so that nothing tells a calibration")
-
-    def offset_of(x: np.ndarray) -> np.ndarray:
-        offset = np.zeros(len(std))
-        offset[at] = x * std[at]
-        return offset
-
-    def off(x: np.ndarray) -> np.ndarray:
-        offset = offset_of(x)
-        predicted = ask(offset)
-        _check(predicted, demonstrated, is_pad)
-        return ((predicted - offset - demonstrated) / std)[real].ravel()
-
-    def cost(error: np.ndarray, x: np.ndarray) -> float:
-        return float(np.square(error).mean() + ridge * np.square(x).sum())
-
-    x = np.zeros(len(at))
-    error = off(x)
-    for _ in range(_STEPS):
-        slopes = np.stack([(off(x + _APART * axis) - error) / _APART for axis in np.eye(len(at))])
-        gram = slopes @ slopes.T / error.size + ridge * np.eye(len(at))
-        step = np.linalg.solve(gram, -(slopes @ error / error.size + ridge * x))
-        for share in _SHARES:
-            further = x + share * step
-            if cost(left := off(further), further) < cost(error, x):
-                break
-        else:
-            break
-        x, error = further, left
-        if np.abs(share * step).max() < _STILL:
-            break
-    found = offset_of(x)
-    return ActionMap(np.eye(len(std)), -found, reading=found)
 
 
 def residual(
@@ -219,7 +161,8 @@ def _affine(inputs: np.ndarray) -> np.ndarray:
     return np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1)
 
 
-def _check(predicted: np.ndarray, demonstrated: np.ndarray, is_pad: np.ndarray) -> None:
+def check_pairs(predicted: np.ndarray, demonstrated: np.ndarray, is_pad: np.ndarray) -> None:
+    """Raises a ValueError unless there are (N, chunk, D) finite commands twice, and (N, chunk) flags."""
     if predicted.shape != demonstrated.shape or predicted.shape[:2] != is_pad.shape or predicted.ndim != 3:
         raise ValueError(
             f"predicted {predicted.shape}, demonstrated {demonstrated.shape} and is_pad {is_pad.shape} must be "

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from metalora_jax.adaptation.agent import Agent, Executing
-from metalora_jax.adaptation.identification import ActionMap, fit_calibration, fit_linear, fit_yaw, residual
+from metalora_jax.adaptation.calibration import fit_calibration
+from metalora_jax.adaptation.identification import ActionMap, Calibration, fit_linear, fit_yaw, residual
 from metalora_jax.envs.conditions import Condition, command_labels, execute
 from tests.tiny_base import make_base, make_demos
 
@@ -40,54 +41,78 @@ def test_a_yaw_is_recovered_and_undone(yaw, width):
     np.testing.assert_allclose(execute(found(new), condition), new, atol=1e-6)
 
 
-def driven(offset, moving=(0, 1, 2, 3)):
+MEAN = np.array([10.0, -5.0, 0.0, 2.0])
+WRONG = Calibration(np.array([1.1, 0.9, 1.0, 1.05]), np.array([9.0, -6.0, 0.0, 3.0]))
+RIGHT = Calibration(np.ones(4), np.zeros(4))
+
+
+def driven(reading, moving=(0, 1, 2, 3)):
     """A base that goes from where it is told to be towards a place that it sees; joints beyond `moving` stay."""
     rng = np.random.default_rng(4)
     begin, goal = rng.uniform(-30, 30, (2, FRAMES, 1, 4))
     share = np.linspace(0.1, 0.9, STEPS)[:, None] * np.isin(np.arange(4), moving)
-    here = begin + offset
+    here = reading(begin)
     return here + share * (goal - here) + 0.5 * np.sin(here / 10)
 
 
+def told(commands):
+    """What the robot with the calibration WRONG must be told to go where the base commands."""
+    return (commands - WRONG.offset) / WRONG.gain
+
+
+def calibrated(ask, demonstrated, is_pad=None, ridge=1e-9, std=20.0, moved=range(4)):
+    pads = no_pad() if is_pad is None else is_pad
+    scale = {"mean": MEAN, "std": np.broadcast_to(std, 4)}
+    return fit_calibration(ask, demonstrated, pads, ridge=ridge, moved=moved, **scale)
+
+
 def test_a_calibration_is_recovered_and_undone():
-    """The robot reads and is told `offset` less than where its joints are; a step past the pad counts for nothing."""
-    offset, std = np.array([9.0, -6.0, 0.0, 3.0]), np.array([20.0, 15.0, 10.0, 5.0])
-    said = driven(offset) - offset
+    """Gains and offsets, of readings and commands alike; a step past the pad counts for nothing."""
+    said = told(driven(WRONG))
     is_pad = no_pad()
     is_pad[-5:, 6:] = True
     said[is_pad] = 1e3
-    found = fit_calibration(driven, said, is_pad, ridge=1e-9, std=std, moved=range(4))
-    np.testing.assert_allclose(found.reading, offset, atol=0.05)
+    found = calibrated(driven, said, is_pad, std=[20.0, 15.0, 10.0, 5.0])
+    np.testing.assert_allclose(found.reading.gain, WRONG.gain, atol=0.005)
+    np.testing.assert_allclose(found.reading.offset, WRONG.offset, atol=0.1)
     np.testing.assert_allclose(found(driven(found.reading))[~is_pad], said[~is_pad], atol=0.2)
 
 
 def test_a_joint_that_shows_no_calibration_keeps_its_own():
-    """One that stays where it is told to be is right under every offset; one that is not to be moved is left alone."""
-    offset = np.array([9.0, -6.0, 0.0, 3.0])
+    """One that stays where it is told to be is right under every one; one that is not to be moved is left alone."""
 
-    def ask(offset):
-        still = driven(offset, moving=(0, 1, 3))
-        still[..., 2] = offset[2]
+    def ask(reading):
+        still = driven(reading, moving=(0, 1, 3))
+        still[..., 2] = reading(np.full(4, 7.0))[2]
         return still
 
-    found = fit_calibration(ask, ask(offset) - offset, no_pad(), ridge=1e-4, std=np.full(4, 20.0), moved=(0, 1, 2))
-    assert found.reading[3] == 0
-    assert found.reading[2] == pytest.approx(0, abs=1e-6)
-    np.testing.assert_allclose(found.reading[:2], offset[:2], atol=0.5)
+    found = calibrated(ask, told(ask(WRONG)), ridge=1e-4, moved=(0, 1, 2)).reading
+    assert (found.gain[3], found.offset[3]) == (1, 0)
+    assert (found.gain[2], found.offset[2]) == pytest.approx((1, 0), abs=1e-6)
+    np.testing.assert_allclose(found.offset[:2], WRONG.offset[:2], atol=0.5)
+    np.testing.assert_allclose(found.gain[:2], WRONG.gain[:2], atol=0.02)
 
 
-@pytest.mark.parametrize(("ridge", "pad", "message"), [(0.0, False, "ridge is 0"), (0.1, True, "no step")])
-def test_what_tells_no_calibration_is_refused(ridge, pad, message):
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"ridge": 0.0}, "ridge is 0"),
+        ({"is_pad": np.full((FRAMES, STEPS), True)}, "no step"),
+        ({"moved": ()}, "name one or more in `moved`"),
+    ],
+)
+def test_what_tells_no_calibration_is_refused(changed, message):
     with pytest.raises(ValueError, match=message):
-        fit_calibration(driven, driven(0.0), np.full((FRAMES, STEPS), pad), ridge=ridge, std=np.ones(4), moved=range(4))
+        calibrated(driven, driven(RIGHT), **changed)
 
 
 def test_an_agent_with_a_calibration_reads_and_commands_through_it():
-    base, demo, offset = make_base(), make_demos("reach")[0], np.array([0.3, 0.0, -0.2, 0.0])
+    base, demo = make_base(), make_demos("reach")[0]
+    reading = Calibration(np.array([1.2, 1.0, 0.9, 1.0]), np.array([0.3, 0.0, -0.2, 0.0]))
     acts, key = (demo.images[0], demo.state[0], demo.instruction), jax.random.key(0)
-    found = ActionMap(np.eye(4), -offset, reading=offset)
-    moved = Agent(base).act(acts[0], acts[1] + offset, acts[2], key) - offset
-    np.testing.assert_allclose(Agent(base, action_map=found).act(*acts, key), moved, atol=1e-5)
+    found = ActionMap(np.diag(1 / reading.gain), -reading.offset / reading.gain, reading=reading)
+    wanted = Agent(base).act(acts[0], reading(acts[1]), acts[2], key)
+    np.testing.assert_allclose(reading(Agent(base, action_map=found).act(*acts, key)), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("lag", [0, 1, 2])

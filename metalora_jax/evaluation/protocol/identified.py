@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
-from metalora_jax.adaptation import identification
+from metalora_jax.adaptation import calibration, identification
 from metalora_jax.adaptation.base import Base
-from metalora_jax.adaptation.identification import CALIBRATION, LINEAR, YAW, ActionMap
+from metalora_jax.adaptation.identification import CALIBRATION, LINEAR, YAW, ActionMap, Calibration
 from metalora_jax.adaptation.learner import Learner, learner
 from metalora_jax.adaptation.prediction import BATCH, Prediction, predict
 from metalora_jax.adapters import Placement
@@ -125,13 +126,14 @@ def fit(arm: Identifier, choices: Mapping[str, Choice], cell: Cell, data: DataSe
     rows, target = rows_and_labels(data.frames, cell.task, cell.demos, cell.relabel)
     seconds, statistics = 0.0, arm.base.statistics
 
-    def ask(offset: np.ndarray) -> np.ndarray:
-        return commanded(arm, rows, target, data, offset, samples=0)
+    def ask(reading: Calibration) -> np.ndarray:
+        return commanded(arm, rows, target, data, reading, samples=0)
 
     if arm.kind == CALIBRATION:
-        nowhere = np.zeros(len(statistics.state_mean))
+        width = len(statistics.state_mean)
         for samples in (0, SAMPLES):
-            commanded(arm, *_first(rows, target), data, nowhere, samples)  # compiles
+            unchanged = Calibration(np.ones(width), np.zeros(width))
+            commanded(arm, *_first(rows, target), data, unchanged, samples)  # compiles
     else:
         predicted, seconds = _predicted(arm, cell, rows, target, data)
     began = time.perf_counter()
@@ -142,7 +144,7 @@ def fit(arm: Identifier, choices: Mapping[str, Choice], cell: Cell, data: DataSe
             found = identification.fit_yaw(predicted, *told)
         elif arm.kind == CALIBRATION:
             [ridge] = [choice.learning_rate for choice in choices.values()]
-            found = identification.fit_calibration(ask, *told, ridge=ridge, std=std, moved=arm.moved)
+            found = calibration.fit_calibration(ask, *told, ridge=ridge, mean=mean, std=std, moved=arm.moved)
             predicted = commanded(arm, rows, target, data, found.reading)
         else:
             [ridge] = [choice.learning_rate for choice in choices.values()]
@@ -170,10 +172,10 @@ def commanded(
     rows: np.ndarray,
     target: ActionChunk,
     data: DataSet,
-    reading: np.ndarray | None = None,
+    reading: Calibration | None = None,
     samples: int = SAMPLES,
 ) -> np.ndarray:
-    """What the base commands on average on the N frames `rows` of a split, (N, chunk, D), with readings raised."""
+    """What the base commands on average on N frames of a split, (N, chunk, D), readings going through `reading`."""
     return shifted(arm, rows, target, data, reading, samples).samples.mean(axis=0)
 
 
@@ -182,18 +184,28 @@ def shifted(
     rows: np.ndarray,
     target: ActionChunk,
     data: DataSet,
-    reading: np.ndarray | None,
+    reading: Calibration | None,
     samples: int,
     seed: int = 0,
 ) -> Prediction:
     """As `commanded`, every sample."""
     frozen = data.frozen_outputs[arm.learner.stage]
     if reading is not None:
-        prepared = arm.base.preprocessor.normalize_state
-        raised = prepared(np.asarray(reading, np.float32)[None]) - prepared(np.zeros((1, len(reading)), np.float32))
         frozen = jax.tree.map(lambda leaf: leaf[rows], frozen)
-        frozen, rows = frozen._replace(state=np.asarray(frozen.state) + raised), np.arange(len(rows))
+        frozen, rows = frozen._replace(state=_read(arm.base, reading, frozen.state)), np.arange(len(rows))
     return predict(arm.base, arm.learner, frozen, target, rows=rows, samples=samples, seed=seed, loss=False)
+
+
+def _read(base: Base, reading: Calibration, state: ArrayLike) -> np.ndarray:
+    """Normalised states (N, state) as they would be of readings that go through `reading`."""
+    width = len(reading.gain)
+    # Normalising is affine in each number, so that three points of it are enough.
+    zero, offset = (
+        base.preprocessor.normalize_state(np.asarray(point, np.float32)[None])
+        for point in (np.zeros(width), reading.offset)
+    )
+    gain = np.pad(reading.gain, (0, zero.shape[-1] - width), constant_values=1.0)
+    return (gain * (np.asarray(state) - zero) + offset).astype(np.float32)
 
 
 def _predicted(
