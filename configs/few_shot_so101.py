@@ -44,9 +44,7 @@ def get_config() -> ConfigDict:
     config.recorded = True
     config.arms = dict(
         meta=_training("maml_rates", train, 1200),
-        control=_training(
-            "multitask", train, 2000
-        ),  # as many processor hours: an update of MAML takes 1.7 times as long
+        control=_training("multitask", train, 2000),  # as many processor hours
         lora=dict(placement=_placement()),
         full_expert=dict(placement=common.dense(common.EXPERT)),
         ftm=dict(placement=tuple(to_json(preset("ftm")))),
