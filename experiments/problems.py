@@ -1,0 +1,6 @@
+"""`metalora problems`, from a clone."""
+
+from metalora_jax.commands import start
+
+if __name__ == "__main__":
+    start.launch("problems")
