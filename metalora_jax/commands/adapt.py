@@ -194,4 +194,6 @@ def main(_: list[str]) -> None:
     adapter.save(output, base, start.placement, adapted, config=recipe, embodiment=robot, only_for=only_for)
     read = read._replace(demos=demos)
     print("\n".join(closing.lines(read, start, result, steps, len(earlier or ()), _OUTPUT.value)))
+    if only_for is not None:
+        print(f"only for:       {', '.join(map(repr, only_for))}; under other instructions the base acts")
     print(closing.against_standing_still(base, result, read))

@@ -70,7 +70,7 @@ def config(tmp_path_factory):
     config["arms"] = {name: config["arms"][name] for name in ARMS[:2]} | {ARMS[2]: dict(identify="linear")}
     config["search"]["ridge"] = (0.03,)
     config["protocol"] |= dict(search_episodes=1, search_widenings=2)
-    config["protocol"] |= dict(retention_per_cell=2, retention_scales=(0.5,), retention_gated=True)
+    config["protocol"] |= dict(retention_scales=(0.5,), retention_gated=True)
     # On the heads alone: gradients through the decoder compile for a minute.
     config["arms"]["meta"]["placement"] = placements()["head_lora"]
     config["control"]["execute"] = 5  # the chunks of the small policy
@@ -242,7 +242,7 @@ def test_a_gate_needs_instructions_that_tell_tasks_apart(config):
     with pytest.raises(ValueError, match=r"protocol\.retention_gated needs protocol\.retention_tasks"):
         made(config, protocol=protocol | dict(retention_tasks=()))
     with pytest.raises(
-        ValueError, match=r"protocol\.retention_gated is about retention: set protocol\.retention_steps"
+        ValueError, match=r"protocol\.retention_scales is about retention: set protocol\.retention_steps"
     ):
         made(config, protocol=protocol | dict(retention_steps=0))
 

@@ -42,6 +42,8 @@ class MetaloraPolicy(PreTrainedPolicy):
         self._base = ml.load_base(base if base.is_dir() else config.base)
         adapted = ml.load_adapter(directory / config.adapter, self._base).learner if config.adapter else None
         self._agent = ml.Agent(self._base, adapted)
+        if self._agent.only_for is not None:
+            logger.info("metalora: the adapter is only for %s; else the base acts", ", ".join(self._agent.only_for))
         self._check(directory)
         self._chunks = 0
         self._key = jax.random.key(config.seed)
