@@ -152,13 +152,15 @@ def fit_calibration(
       moved: the joints whose calibration is unknown.
 
     Raises:
-      ValueError: there are not as many numbers, no step counts, or the ridge is not positive.
+      ValueError: there are not as many numbers, no step counts, no joint is named, or the ridge is not positive.
     """
     real, at = ~np.asarray(is_pad), np.asarray(moved)
     if not ridge > 0:
         raise ValueError(f"the ridge is {ridge}; a joint that no demonstration shows needs one above 0")
     if not real.any():
         raise ValueError("no step of the demonstrations counts, so that nothing tells a calibration")
+    if not at.size:
+        raise ValueError("moved is empty: name the joints whose calibration is to be found, by their numbers")
 
     def offset_of(x: np.ndarray) -> np.ndarray:
         offset = np.zeros(len(std))

@@ -142,7 +142,10 @@ def fuse(model: Model) -> Model:
         except ValueError as error:
             raise ValueError(f"{_name(path)}: {error}") from None
         if fused is None:
-            raise ValueError(f"{_name(path)}: {type(adapter).__name__} cannot be fused; act with it unfused")
+            raise ValueError(
+                f"{_name(path)}: {type(adapter).__name__} cannot be fused; act with it unfused, in lerobot by metalora "
+                "export --format=lerobot_plugin"
+            )
         _put(model, path, fused)
     return model
 

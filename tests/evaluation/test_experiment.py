@@ -314,7 +314,7 @@ def test_a_comparison_says_everything_that_it_was_read_from(config):
         ("protocol.noise_draws", 0, r"protocol\.noise_draws is 0; it must be positive"),
         ("meta_seeds", (0, 0), r"meta_seeds is \(0, 0\)"),
         ("search.learned", (), r"search\.learned names no factor for the arm 'meta'"),
-        ("search.adam", (-1.0,), r"search\.adam holds -1\.0; rates are positive"),
+        ("search.adam", (-1.0,), r"search\.adam holds -1\.0; each must be a number above 0"),
         ("search.adamm", (1.0,), r"search: no optimizer named 'adamm'"),
         ("films", {"tasks": ("nowhere",), "steps": 1}, r"films\.tasks: 'nowhere' is not in test\.tasks"),
         ("protocol.search_widenings", -1, r"protocol\.search_widenings is -1; it must not be negative"),

@@ -76,10 +76,13 @@ def test_a_joint_that_shows_no_calibration_keeps_its_own():
     np.testing.assert_allclose(found.reading[:2], offset[:2], atol=0.5)
 
 
-@pytest.mark.parametrize(("ridge", "pad", "message"), [(0.0, False, "ridge is 0"), (0.1, True, "no step")])
-def test_what_tells_no_calibration_is_refused(ridge, pad, message):
+@pytest.mark.parametrize(
+    ("ridge", "pad", "moved", "message"),
+    [(0.0, False, range(4), "ridge is 0"), (0.1, True, range(4), "no step"), (0.1, False, (), "moved is empty: name")],
+)
+def test_what_tells_no_calibration_is_refused(ridge, pad, moved, message):
     with pytest.raises(ValueError, match=message):
-        fit_calibration(driven, driven(0.0), np.full((FRAMES, STEPS), pad), ridge=ridge, std=np.ones(4), moved=range(4))
+        fit_calibration(driven, driven(0.0), np.full((FRAMES, STEPS), pad), ridge=ridge, std=np.ones(4), moved=moved)
 
 
 def test_an_agent_with_a_calibration_reads_and_commands_through_it():

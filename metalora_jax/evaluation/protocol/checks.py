@@ -31,6 +31,11 @@ def check_splits(comparison: Comparison, where: World) -> None:
     protocol, trained = comparison.protocol, comparison.trained.values()
     learned = {task for recipe in trained for task in recipe.data.tasks}
     learned |= {*protocol.retention_tasks, *(comparison.replay.tasks if comparison.replay else ())}
+    if protocol.distribution == "tasks" and not learned:
+        raise ValueError(
+            "nothing says which tasks were learned from, so that none can be held out: name those of the base in "
+            "protocol.retention_tasks, or have an arm that is trained, with arms.NAME.data.tasks"
+        )
     splits = Splits(tuple(sorted(learned)), tuple(comparison.validation.tasks), tuple(comparison.test.tasks))
     instructions = {task: where.instruction(played(task)) for tasks in splits for task in tasks}
     if protocol.distribution == "tasks":

@@ -308,7 +308,7 @@ def _check_search(self: Comparison) -> None:
         raise ValueError(f"search: no optimizer named {min(unknown)!r}; choose learned, {', '.join(OPTIMIZERS)}")
     for name, rates in self.search.items():
         if wrong := [rate for rate in rates if not 0 < rate < math.inf]:
-            raise ValueError(f"search.{name} holds {wrong[0]}; rates are positive")
+            raise ValueError(f"search.{name} holds {wrong[0]}; each must be a number above 0")
     learned = [name for name, arm in self.trained.items() if arm.meta.optimizer in LEARNED]
     if learned and not self.search.get("learned"):
         raise ValueError(f"search.learned names no factor for the arm {learned[0]!r}, which has learned rates: (1.0,)")
