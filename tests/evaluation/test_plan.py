@@ -171,10 +171,12 @@ def test_retention_under_new_conditions_is_the_task_without_its_shift(log, monke
 
 
 def test_each_policy_runs_several_earlier_tasks_in_turn(log, monkeypatch):
-    [listed], _ = planned(log, monkeypatch, TASKS._replace(retention_tasks=("old", "older", "c"), retention_per_cell=2))
+    [listed], _ = planned(
+        log, monkeypatch, TASKS._replace(retention_tasks=("old", "older", "b", "c"), retention_per_cell=2)
+    )
     on = [r for _, r in listed if r.split == "base" and r.adapter_on]
     assert len(on) == 2 * 6 * 2 * 2  # seeds, cells, earlier tasks, episodes
-    assert set(collections.Counter(r.task for r in on).values()) == {len(on) // 3}
+    assert set(collections.Counter(r.task for r in on).values()) == {len(on) // 4}
     policies = collections.Counter(policy(r) for r in on)
     assert set(policies.values()) == {2 * 2}
     off = [(r.task, r.episode_seed) for _, r in listed if not r.adapter_on]

@@ -303,3 +303,10 @@ def test_a_gate_is_exact_where_every_command_is_the_base_s(commands, equal):
     assert (gate.n, gate.equal, gate.exact) == (2, equal, equal == 2)
     said = "in 1 of 2 episodes on earlier tasks meta is not what the base alone is: retention is not exact"
     assert any(said in caution for caution in result.cautions) is not gate.exact
+
+
+def test_copies_of_the_adapted_policy_are_none_of_the_scaled_one():
+    whole = [e for split in ("test", "base") for e in copied("meta", "1101", seeds=(0, 1), split=split)]
+    scaled = [dataclasses.replace(e, scale=0.5, length=e.length + e.meta_seed) for e in whole]
+    found = {row.scale: (row.new.n, row.earlier.n) for row in summarise(whole + scaled).frontier.rows}
+    assert found == {0.5: (8, 8), 1.0: (4, 4)}
