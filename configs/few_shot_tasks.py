@@ -39,6 +39,9 @@ def get_config() -> ConfigDict:
         demonstration_draws=3,
         retention_steps=3,
         retention_tasks=common.TASKS + common.NEW,
+        retention_per_cell=5,  # of 12 cells: each earlier task three times or four, for every arm and meta-seed
+        retention_scales=(0.25, 0.5, 0.75),
+        retention_gated=True,
     )
     config.control = common.control()
     config.films = dict(tasks=("door-unlock", "plate-slide-back-side"), steps=3)

@@ -51,6 +51,10 @@ def get_config(split: str = "suite") -> ConfigDict:
         demonstration_draws=5,
         episodes=2,
         retention_steps=10,
+        # Under `suite` every one of 18 earlier tasks is run by five of 30 cells, from two starts each.
+        retention_per_cell=3,
+        retention_scales=(0.25, 0.5, 0.75),
+        retention_gated=True,
         instruction_steps=10,
         frames=64,
         replay_frames=32,

@@ -1,7 +1,7 @@
 """Adapters on a base: fresh, read whatever their format, probed, and saved."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,10 +77,22 @@ def load(path: str | Path | None, base: Base) -> Start:
     adapter = directory.load(path, base_fingerprint=base.fingerprint, probe=probe(base, learn).run)
     head = manifest["config"].get("meta", {}).get("head")
     fast = None if head is None else tuple(head)
-    start = learn.replace(theta=adapter.theta["theta"])
+    start = learn.replace(theta=adapter.theta["theta"], only_for=_only_for(path, manifest.get("only_for")))
     known = _embodiment(path, manifest).over(base.embodiment)
     inner_steps = manifest["config"].get("meta", {}).get("inner_steps")
     return Start(start, rules, adapter.theta, manifest["tree_digest"], fast, manifest.get("data"), known, inner_steps)
+
+
+def _only_for(path: Path, instructions: Any) -> tuple[str, ...] | None:
+    """The instructions that an adapter is for alone, checked; None for all."""
+    if instructions is None:
+        return None
+    texts = instructions if isinstance(instructions, list | tuple) else ()
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise directory.AdapterError(
+            f"{path}: only_for is {instructions!r}; name the instructions that the adapter is for, or give None"
+        )
+    return tuple(texts)
 
 
 def _embodiment(path: Path, manifest: Mapping[str, Any]) -> Embodiment:
@@ -114,6 +126,7 @@ def save(
     config: Mapping[str, Any],
     data: str | None = None,
     embodiment: Embodiment = UNKNOWN,
+    only_for: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Writes an adapter directory that `load` reads, on `base` alone.
@@ -126,6 +139,7 @@ def save(
       config: JSON, the recipe.
       data: digest of the demonstrations that it was learned from, see `data.content`; None if unknown.
       embodiment: of the robot whose demonstrations those were.
+      only_for: the instructions under which an `Agent` uses the adapter; under others it acts as the base. None is all.
       overwrite: replace an adapter that is there.
 
     Raises:
@@ -143,6 +157,7 @@ def save(
         probe=probe(base, outline(base, placement)),
         data=data,
         embodiment=embodiment.to_json(),
+        only_for=_only_for(path, only_for),
         overwrite=overwrite,
     )
 

@@ -31,6 +31,9 @@ class Agent:
 
     The policy is compiled once for each shape of the inputs and each placement; agents that differ in theta alone share
     the program.
+
+    Adapters with `only_for` are used under these instructions. Under any other the agent acts as the base alone, by the
+    same program, and so bit by bit: what the adapters learned costs nothing there.
     """
 
     def __init__(
@@ -81,7 +84,12 @@ class Agent:
         if stored := {leaf.dtype.name for leaf in jax.tree.leaves(self._plain.phi)} - {"float32"}:
             raise ValueError(f"folding adapters into {min(stored)} weights would round them away; use fuse=False")
         phi = adapters.split(adapters.fuse(adapted.model(theta))).phi
-        self._learner = self._plain.replace(phi=phi)
+        self._learner = self._plain.replace(phi=phi, only_for=adapted.only_for)
+
+    @property
+    def only_for(self) -> tuple[str, ...] | None:
+        """The instructions under which the adapters are used; None is all."""
+        return self._learner.only_for
 
     def act(
         self,
@@ -112,16 +120,20 @@ class Agent:
         single = np.ndim(images) == 4
         if single:
             images, state = np.asarray(images)[None], np.asarray(state)[None]
-        if self._action_map is not None and self._action_map.reading is not None:
-            state = self._action_map.reading(np.asarray(state))
+        adapted, action_map = self._learner, self._action_map
+        if not adapted.applies(instruction):
+            adapted, action_map = self._plain, None
+        if action_map is not None and action_map.reading is not None:
+            state = action_map.reading(np.asarray(state))
         observation = self._base.preprocessor.observe(images, state, instruction)
         previous = None if executing is None else self._previous(executing, len(observation.state))
-        chunk = _sample(self._learner, observation, key, previous)
+        adapted = adapted.replace(only_for=None)  # one program, whatever they are for
+        chunk = _sample(adapted, observation, key, previous)
         commands = self._base.preprocessor.commands(np.asarray(chunk))
         if not np.isfinite(commands).all():
             raise ValueError("the commands are not finite: the adapter's training diverged, or the base is damaged")
-        if self._action_map is not None:
-            commands = self._action_map(commands)
+        if action_map is not None:
+            commands = action_map(commands)
         return commands[0] if single else commands
 
     def sample(self, observation: Observation, key: jax.Array) -> jax.Array:
@@ -133,7 +145,14 @@ class Agent:
 
         Returns:
           (B, chunk, max_action_dim), normalised.
+
+        Raises:
+          ValueError: the adapters are for some instructions alone, which prepared frames do not tell.
         """
+        if self.only_for is not None:
+            raise ValueError(
+                f"the adapter is only for {' or '.join(map(repr, self.only_for))}; call act, which is told"
+            )
         return _sample(self._learner, observation, key, None)
 
     def _previous(self, executing: Executing, frames: int) -> stages.Previous:

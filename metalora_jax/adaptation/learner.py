@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from metalora_jax import adapters
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adapters import Graph, Placement, Theta
+from metalora_jax.data.text import same
 from metalora_jax.meta import LossFn
 from metalora_jax.policies import stages
 from metalora_jax.policies.policy import Policy, Stage
@@ -19,7 +20,7 @@ from metalora_jax.types import Batch, PyTree
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=("theta", "phi"),
-    meta_fields=("graph", "stage", "action_dim", "base"),
+    meta_fields=("graph", "stage", "action_dim", "base", "only_for"),
 )
 @dataclasses.dataclass(frozen=True)
 class Learner:
@@ -31,11 +32,18 @@ class Learner:
     stage: Stage  # static; the frozen front ends here
     action_dim: int  # static; the robot's own
     base: str  # static; fingerprint of the base that phi is of, with its statistics
+    only_for: tuple[str, ...] | None = (
+        None  # static; an `Agent` uses it under these instructions alone; None: under all
+    )
 
     def model(self, theta: Theta | None = None, dropout_key: jax.Array | None = None) -> Policy:
         """The adapted policy, with other values of theta where they are given."""
         theta = self.theta if theta is None else theta
         return cast(Policy, adapters.join(self.graph, theta, self.phi, dropout_key))
+
+    def applies(self, instruction: str) -> bool:
+        """Whether the adapters are for an instruction, whatever its case and spaces."""
+        return self.only_for is None or same(instruction) in map(same, self.only_for)
 
     def check_base(self, base: Base) -> None:
         """Refuses a base that the adapters are not on: their commands would be another policy's, in other units.

@@ -13,6 +13,7 @@ from metalora_jax.adapters.attach import (
     join,
     linear_maps,
     penalty,
+    scaled,
     split,
 )
 from metalora_jax.adapters.dense import Dense, DenseLinear
@@ -43,5 +44,6 @@ __all__ = [
     "join",
     "linear_maps",
     "penalty",
+    "scaled",
     "split",
 ]

@@ -6,6 +6,7 @@ which stands in for the linear map. See `lora` for the model of both, and `kinds
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -61,6 +62,13 @@ class Kind(abc.ABC):
     def random(self) -> bool:
         """Whether adapters of this kind need a key in training, as dropout does."""
         return False
+
+    def scaled(self, parts: Mapping[str, jax.Array], factor: float) -> dict[str, jax.Array] | None:
+        """`Adapter.parts` with what they change in the map multiplied by `factor`: with 0 nothing is left but the base.
+
+        None, the default, is for kinds whose change is no multiple of any parameter.
+        """
+        return None
 
     def _require(self, field: str, good: bool, expected: str) -> None:
         """Raises ValueError naming `field` unless `good`."""

@@ -142,7 +142,10 @@ def fuse(model: Model) -> Model:
         except ValueError as error:
             raise ValueError(f"{_name(path)}: {error}") from None
         if fused is None:
-            raise ValueError(f"{_name(path)}: {type(adapter).__name__} cannot be fused; act with it unfused")
+            raise ValueError(
+                f"{_name(path)}: {type(adapter).__name__} cannot be fused; act with it unfused, in lerobot by metalora "
+                "export --format=lerobot_plugin"
+            )
         _put(model, path, fused)
     return model
 
@@ -157,6 +160,33 @@ def count(theta: Theta) -> Count:
     """Number of adapter parameters, in all and for each adapted module."""
     per_module = {name: trees.count(parts) for name, parts in theta.items()}
     return Count(sum(per_module.values()), per_module)
+
+
+def scaled(theta: Theta, placement: Placement, factor: float) -> Theta:
+    """Theta of the policy between the base (`factor` 0) and the adapted one (1), on the line between their weights.
+
+    What an adapter changes in its map is multiplied, not its distance from where training began: a meta-learned start,
+    which changes the base already, is scaled along. Weights before and after fine-tuning are averaged so by Wortsman et
+    al. 2022 (WiSE-FT, arXiv:2109.01903), and those of robot policies by Yadav et al. 2025 (RETAIN, arXiv:2512.08333).
+
+    Args:
+      theta: as `split` gives it.
+      placement: the rules that theta was made by.
+      factor: in [0, 1].
+
+    Raises:
+      ValueError: the factor is out of range, no rule adapts a path of theta, or its kind cannot be scaled.
+    """
+    if not 0 <= factor <= 1:
+        raise ValueError(f"factor is {factor}; it must lie between 0, the base alone, and 1, the adapter as it is")
+    rules, made = resolve(placement, theta, allow_unused=True), {}
+    for name, parts in theta.items():
+        if name not in rules or (kind := rules[name].kind) is None:
+            raise ValueError(f"theta has {name!r}, which no rule of the placement adapts")
+        if (found := kind.scaled(parts, factor)) is None:
+            raise ValueError(f"{name}: an adapter of kind {kind.name!r} cannot be scaled; give its kind `scaled`")
+        made[name] = found
+    return made
 
 
 def dead_adapters(gradient: Theta) -> list[str]:

@@ -4,6 +4,7 @@ Not parameter-efficient, and not meant to be: it is the baseline that adapters a
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -22,6 +23,10 @@ class Dense(Kind):
     def adapt(self, base: nnx.Linear, key: jax.Array) -> "DenseLinear":
         """Starts equal to `base`, whatever the key."""
         return DenseLinear(base)
+
+    def scaled(self, parts: Mapping[str, jax.Array], factor: float) -> dict[str, jax.Array]:
+        """The difference from the frozen weights."""
+        return {name: leaf * factor for name, leaf in parts.items()}
 
     def __str__(self) -> str:
         return self.name

@@ -14,7 +14,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +64,7 @@ def save(
     probe: Probe | None,
     data: str | None = None,
     embodiment: Mapping[str, Any] | None = None,
+    only_for: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Writes an adapter directory, atomically: readers see the whole old one or the whole new one, after a crash too.
@@ -77,6 +78,7 @@ def save(
       config: JSON value, the recipe.
       data: digest of the demonstrations' content that theta was learned from, see `data.content`; None is unknown.
       embodiment: JSON value, names of cameras and joints, rate and units that theta was learned with, where known.
+      only_for: the instructions that theta is to be used under; None is all.
       probe: run once here, and again by every `load`; None leaves the adapter without one, and `load` then says so.
       overwrite: replace an existing adapter.
 
@@ -107,6 +109,8 @@ def save(
     }
     if embodiment:
         manifest["embodiment"] = embodiment
+    if only_for is not None:
+        manifest["only_for"] = list(only_for)
     manifest["manifest_digest"] = _json_digest(manifest)
     with files.atomic_directory(path, overwrite=overwrite) as staging:
         (staging / _TENSORS).write_bytes(payload)

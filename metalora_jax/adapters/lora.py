@@ -1,6 +1,7 @@
 """LoRA (Hu et al. 2021): a frozen linear map plus a trained one of low rank."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -57,6 +58,10 @@ class LoRA(Kind):
         if self.b_std:
             b = self.b_std * jax.random.normal(b_key, b.shape)
         return LoRALinear(base, a, b, scale=self.scale, dropout=self.dropout)
+
+    def scaled(self, parts: Mapping[str, jax.Array], factor: float) -> dict[str, jax.Array]:
+        """B alone is multiplied: the change of the kernel is linear in it."""
+        return {"a": parts["a"], "b": parts["b"] * factor}
 
     def __str__(self) -> str:
         return f"{self.name} r={self.rank} scale={self.scale:g}"

@@ -142,7 +142,10 @@ def write(
         raise ValueError(f"theta has {min(unnamed)!r}, which has no name in PEFT's layout")
     kinds = {name: rule.kind for name, rule in rules.items() if isinstance(rule.kind, LoRA)}
     if other := [name for name in rules if name not in kinds]:
-        raise ValueError(f"PEFT's LoRA format has no place for the adapter on {other[0]!r}: {rules[other[0]].kind}")
+        raise ValueError(
+            f"PEFT's LoRA format has no place for the adapter on {other[0]!r}: {rules[other[0]].kind}; lerobot runs "
+            "it as it is, where metalora export writes it with --format=lerobot_plugin"
+        )
     for field in ("dropout", "rslora"):
         if len({getattr(kind, field) for kind in kinds.values()}) > 1:
             raise ValueError(f"PEFT has one {field} for all modules; the placement has several")

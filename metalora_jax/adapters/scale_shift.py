@@ -5,6 +5,7 @@ tokens it is feature token modulation (FTM, Li et al. 2025, arXiv:2512.02902).
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -23,6 +24,10 @@ class ScaleShift(Kind):
     def adapt(self, base: nnx.Linear, key: jax.Array) -> "ScaleShiftLinear":
         """Starts equal to `base`, whatever the key."""
         return ScaleShiftLinear(base)
+
+    def scaled(self, parts: Mapping[str, jax.Array], factor: float) -> dict[str, jax.Array]:
+        """Scale, which is its difference from 1, and shift."""
+        return {name: leaf * factor for name, leaf in parts.items()}
 
     def __str__(self) -> str:
         return self.name

@@ -22,6 +22,9 @@ the end the adapted policy is held against standing still, on those episodes or 
 
 --replay=PATH names demonstrations of earlier tasks, one of each, whose frames are added to every minibatch, besides
 those of the new task, so that the adapted policy can still do them.
+
+--only_for_its_instruction leaves every other instruction to the base, which acts as if there were no adapter, bit by
+bit: tasks of other words lose nothing. A task whose words are those of the demonstrations gets the adapter.
 """
 
 from pathlib import Path
@@ -90,6 +93,11 @@ _TENSORBOARD = flags.DEFINE_string(
 _WANDB = flags.DEFINE_string("wandb", "", "Also send the looks to this Weights & Biases project.")
 _REPLAY = flags.DEFINE_string("replay", "", "Demonstrations of earlier tasks that must not be forgotten.")
 _REPLAY_FRAMES = flags.DEFINE_integer("replay_frames", 32, "Frames of earlier tasks in each step.", lower_bound=1)
+_ONLY_FOR = flags.DEFINE_bool(
+    "only_for_its_instruction",
+    False,
+    "Use the adapter under the demonstrations' instruction alone; else the base acts.",
+)
 _SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Seed of minibatches, flow noise and variants.")
 
 
@@ -181,7 +189,11 @@ def main(_: list[str]) -> None:
         "replay": sorted(earlier or ()),
     }
     robot = robot.over(known)
-    adapter.save(output, base, start.placement, {"theta": result.theta}, config=recipe, embodiment=robot)
+    only_for = instructions.wordings(demos) if _ONLY_FOR.value else None
+    adapted = {"theta": result.theta}
+    adapter.save(output, base, start.placement, adapted, config=recipe, embodiment=robot, only_for=only_for)
     read = read._replace(demos=demos)
     print("\n".join(closing.lines(read, start, result, steps, len(earlier or ()), _OUTPUT.value)))
+    if only_for is not None:
+        print(f"only for:       {', '.join(map(repr, only_for))}; under other instructions the base acts")
     print(closing.against_standing_still(base, result, read))

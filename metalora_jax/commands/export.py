@@ -57,6 +57,11 @@ def main(_: list[str]) -> None:
     family = base.family
     start = adapter.load(Path(_ADAPTER.value), base)
     learn, theta = start.learner, start.meta_params["theta"]
+    if learn.only_for is not None and not plugin:
+        raise ValueError(
+            f"{_ADAPTER.value} is only for {' or '.join(map(repr, learn.only_for))}, which --format={_FORMAT.value} "
+            "cannot say: use --format=lerobot_plugin, or adapt again without --only_for_its_instruction"
+        )
     known = base.statistics
     statistics = {
         "observation.state.mean": known.state_mean,

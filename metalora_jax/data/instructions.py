@@ -102,6 +102,14 @@ def said(demo: Demo, seed: int, row: int, variant: int, moments: np.ndarray) -> 
     return [(texts[i], np.flatnonzero(which == i)) for i in np.unique(which)]
 
 
+def wordings(demos: Sequence[Demo]) -> tuple[str, ...]:
+    """Every text that is said in demonstrations of a task: instructions, steps and paraphrases."""
+    texts = (
+        text for demo in demos for text in (demo.instruction, *(step for _, step in demo.steps), *demo.paraphrases)
+    )
+    return tuple(dict.fromkeys(texts))
+
+
 def later(steps: Sequence[tuple[int, str]], before: int) -> tuple[tuple[int, str], ...]:
     """The steps of a demonstration whose first `before` frames are cut off."""
     begun = [text for first, text in steps if first <= before]

@@ -41,7 +41,7 @@ def check_disjoint(
     owner: dict[str, str] = {}
     for split, tasks in splits._asdict().items():
         if not tasks:
-            raise ValueError(f"split {split} contains no tasks")
+            raise ValueError(f"split {split} contains no tasks: name some in {split}.tasks")
         for task in tasks:
             texts = (instructions[task], *(others or {}).get(task, ()))
             named = (f"task {task!r}", *(f"instruction {normal(text)!r}" for text in texts))

@@ -4,6 +4,7 @@ Each worker has one agent; the adapters of a job are swapped in without compilin
 """
 
 import functools
+import hashlib
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
@@ -52,6 +53,7 @@ class Job(NamedTuple):
     rollouts: tuple[Rollout, ...]
     turn: int = 0  # lower ones run first, whatever their tasks
     action_map: ActionMap | None = None  # what is commanded in place of what the policy commands
+    only_for: tuple[str, ...] | None = None  # the instructions that the adapters are for; None is all
 
 
 class Outcome(NamedTuple):
@@ -63,6 +65,11 @@ class Outcome(NamedTuple):
     length: int  # control steps
     commands: np.ndarray  # (length, action_dim): with the seed, all that a replay needs
     error: str | None
+
+    @property
+    def digest(self) -> str:
+        """Of the commands: equal where two policies commanded the same, bit by bit."""
+        return hashlib.sha256(np.ascontiguousarray(self.commands, np.float32).tobytes()).hexdigest()[:16]
 
 
 def run(jobs: Sequence[Job], base_directory: Path | None, control: Control, workers: int) -> Iterator[Outcome]:
@@ -173,7 +180,7 @@ def _run(number: int, job: Job) -> Outcome:
             _env.close()
         _env = _open(_worker.control, job.task)
     if _policy != number:
-        adapted = None if job.theta is None else _learner(job.placement)
+        adapted = None if job.theta is None else _learner(job.placement).replace(only_for=job.only_for)
         _worker.agent.swap(adapted, job.theta, job.action_map)
         _policy = number
     return episode(_env, _worker.agent, _worker.control, job.rollouts[0])

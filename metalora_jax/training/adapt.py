@@ -203,7 +203,7 @@ def adapt(
         rng = np.random.default_rng([options.seed, 2])
         others = change("replay", [replay(rng, (size,)) for _ in range(number)])
     return Adapted(
-        start.learner.replace(theta=theta),
+        start.learner.replace(theta=theta, only_for=None),  # a start that was for another task alone
         change("support", _judged(known, frozen, number, size)),
         change("held-out", back) if (back := _judged(kept_back, frozen, number, size)) else None,
         others,

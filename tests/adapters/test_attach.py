@@ -122,6 +122,33 @@ def test_update_is_alpha_over_rank_times_a_b(plain):
         np.testing.assert_allclose(after["kernel"] - before["kernel"], update, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", PLACEMENTS)
+def test_a_scaled_adapter_lies_on_the_line_between_the_base_and_itself(plain, name):
+    graph, theta, phi = adapters.split(moved(adapters.attach(plain, PLACEMENTS[name], KEY)))
+
+    def at(factor):
+        return adapters.join(graph, adapters.scaled(theta, PLACEMENTS[name], factor), phi)
+
+    assert equal(adapters.split(at(1)).theta, theta)
+    np.testing.assert_array_equal(apply(at(0)), apply(plain))
+    half = adapters.fuse(at(0.5))
+    np.testing.assert_allclose(apply(half), apply(at(0.5)), rtol=1e-5, atol=1e-6)
+    weights = [nnx.to_pure_dict(nnx.state(model)) for model in (plain, half, adapters.fuse(at(1)))]
+    for none, some, all_ in zip(*map(jax.tree.leaves, weights), strict=True):
+        np.testing.assert_allclose(some, (none + all_) / 2, atol=1e-6)
+
+
+def test_what_cannot_be_scaled_is_refused(plain):
+    rules = (Rule("head", Gate()),)
+    theta = adapters.split(adapters.attach(plain, rules, KEY)).theta
+    with pytest.raises(ValueError, match="head: an adapter of kind 'gate' cannot be scaled"):
+        adapters.scaled(theta, rules, 0.5)
+    with pytest.raises(ValueError, match="theta has 'head', which no rule of the placement adapts"):
+        adapters.scaled(theta, PLACEMENTS["list"], 0.5)
+    with pytest.raises(ValueError, match=r"factor is 1\.5; it must lie between 0"):
+        adapters.scaled(theta, rules, 1.5)
+
+
 def test_split_and_join_are_inverse(adapted):
     graph, theta, phi = adapters.split(adapted)
     model = adapters.join(graph, theta, phi)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from metalora_jax.adapters import LoRA, Rule, peft_format
+from metalora_jax.adapters import LoRA, Rule, ScaleShift, peft_format
 
 NAMES = {
     "model.head": (("head",), None),
@@ -195,4 +195,6 @@ def test_write_refuses_what_the_format_cannot_say(tmp_path, tensors):
         peft_format.write(out, placement[1:], theta, NAMES)
     with pytest.raises(ValueError, match="'head', which has no name"):
         peft_format.write(out, placement, theta, {k: v for k, v in NAMES.items() if k != "model.head"})
+    with pytest.raises(ValueError, match=r"no place for .* scale_shift; .* --format=lerobot_plugin"):
+        peft_format.write(out, (Rule(".*", ScaleShift()),), theta, NAMES)
     assert not out.exists()

@@ -12,6 +12,7 @@ from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adapters import placement
 from metalora_jax.data import lerobot_v3
+from metalora_jax.evaluation.offline import measure
 from tests.child_processes import COMPILED_ONCE
 from tests.tiny_base import INSTRUCTIONS, make_base, make_demos
 
@@ -49,8 +50,20 @@ def adapted(root):
         *(f"--base={root / 'base'}", f"--adapter={root / 'start'}", f"--demos={root / 'dataset'}"),
         *(f"--task={INSTRUCTIONS['reach']}", "--held_out_episodes=last:1", f"--output={root / 'adapted'}"),
         *("--shots=2", "--optimizer=adam", "--learning_rate=0.01", "--validate_every=2", "--frames=4"),
+        "--only_for_its_instruction",
     )
     return said
+
+
+def test_an_adapter_for_its_instruction_is_judged_and_exported_as_such(root, adapted):
+    start = adapter.load(root / "adapted", make_base())
+    assert start.learner.only_for == (INSTRUCTIONS["reach"],)
+    assert f"only for:       {INSTRUCTIONS['reach']!r}; under other instructions the base acts" in adapted
+    with pytest.raises(ValueError, match=r"adapted is only for .*; under .* it acts as the base, whose error"):
+        measure.evaluate(make_base(), {"adapted": start.learner}, {"push": make_demos("push")}, {})
+    given = f"--adapter={root / 'adapted'}", f"--base={root / 'base'}", "--policy=any", f"--output={root / 'out'}"
+    _, logged = command("export", *given, "--format=peft", status=1)
+    assert "which --format=peft cannot say: use --format=lerobot_plugin, or adapt again without" in logged
 
 
 def test_adapting_keeps_episodes_out_and_says_what_it_is_worth(root, adapted):

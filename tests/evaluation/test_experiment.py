@@ -19,7 +19,7 @@ from metalora_jax.data import content, libero_hdf5, normalize
 from metalora_jax.data.config import DataConfig, read_demos
 from metalora_jax.evaluation import rollout
 from metalora_jax.evaluation.protocol import experiment
-from metalora_jax.evaluation.protocol.checks import check_apart, check_replay, check_splits
+from metalora_jax.evaluation.protocol.checks import check_apart, check_gate, check_replay, check_splits
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.reports import provenance, report
 from metalora_jax.evaluation.reports.records import read_episodes, read_run
@@ -70,6 +70,7 @@ def config(tmp_path_factory):
     config["arms"] = {name: config["arms"][name] for name in ARMS[:2]} | {ARMS[2]: dict(identify="linear")}
     config["search"]["ridge"] = (0.03,)
     config["protocol"] |= dict(search_episodes=1, search_widenings=2)
+    config["protocol"] |= dict(retention_scales=(0.5,), retention_gated=True)
     # On the heads alone: gradients through the decoder compile for a minute.
     config["arms"]["meta"]["placement"] = placements()["head_lora"]
     config["control"]["execute"] = 5  # the chunks of the small policy
@@ -181,6 +182,11 @@ def test_the_report_is_made_and_refused_once_anything_moved(config, run):
     assert "DRAFT" not in index.read_text()
     summary = json.loads((run / "report" / "summary.json").read_text())
     assert summary["retention"]
+    points = [(row["method"], row["scale"]) for row in summary["frontier"]["rows"]]
+    stepped = [(arm, scale) for arm in ARMS[:2] for scale in (0.5, 1.0)]
+    assert sorted(points) == sorted([("base", 0.0), *stepped, (ARMS[2], 1.0)])
+    gates = {gate["method"]: (gate["n"], gate["equal"]) for gate in summary["frontier"]["gates"]}
+    assert gates == dict.fromkeys(ARMS[:2], (len(config["test"]["tasks"]),) * 2)
     assert summary["wrong_instruction"]
     assert summary["sections"][0]["power"]
     claimed = (run / "config.json").read_text()
@@ -222,6 +228,23 @@ def test_demonstrations_that_are_tested_on_are_used_for_nothing_else(config, tmp
         part["tasks"] = [*part["tasks"], config["test"]["tasks"][0]]
         with pytest.raises(ValueError, match=rf"in {section}.* is demonstration \d of test: .* record others"):
             check_apart(made(wrong))
+
+
+def test_a_gate_needs_instructions_that_tell_tasks_apart(config):
+    protocol = dict(config["protocol"], retention_gated=True)
+    check_gate(made(config, protocol=protocol), WORLD)
+    new = config["test"]["tasks"][0]
+    task = next(iter({*WORLD.tasks()} - {*config["test"]["tasks"]}))
+    texts = {each: WORLD.instruction(each) for each in WORLD.tasks()} | {task: WORLD.instruction(new).upper()}
+    protocol["retention_tasks"], where = (task,), WORLD._replace(instruction=texts.__getitem__)
+    with pytest.raises(ValueError, match=rf"the instruction .* is of the earlier task {task} and of {new}"):
+        check_gate(made(config, protocol=protocol), where)
+    with pytest.raises(ValueError, match=r"protocol\.retention_gated needs protocol\.retention_tasks"):
+        made(config, protocol=protocol | dict(retention_tasks=()))
+    with pytest.raises(
+        ValueError, match=r"protocol\.retention_scales is about retention: set protocol\.retention_steps"
+    ):
+        made(config, protocol=protocol | dict(retention_steps=0))
 
 
 def test_splits_that_share_a_fact_are_refused(config):
@@ -280,10 +303,18 @@ def test_a_comparison_says_everything_that_it_was_read_from(config):
         ("protocol.shots", (1, 1), r"protocol\.shots is \(1, 1\); name at least one, and none twice"),
         ("protocol.retention_steps", 4, r"protocol\.retention_steps: 4 is not in protocol\.steps"),
         ("protocol.steps", (1, 0), r"protocol\.steps is \(1, 0\); name step counts from 0 on, ascending"),
+        ("protocol.retention_per_cell", 99, r"protocol\.retention_per_cell is 99; it must be 1 to \d+, the number of"),
+        ("protocol.retention_per_cell", 0, r"protocol\.retention_per_cell is 0; it must be 1 to"),
+        (
+            "protocol.retention_scales",
+            (0.5, 1.0),
+            r"protocol\.retention_scales holds 1\.0; they lie between 0, the base,",
+        ),
+        ("protocol.retention_scales", (0.5, 0.5), r"protocol\.retention_scales is .*; name none twice"),
         ("protocol.noise_draws", 0, r"protocol\.noise_draws is 0; it must be positive"),
         ("meta_seeds", (0, 0), r"meta_seeds is \(0, 0\)"),
         ("search.learned", (), r"search\.learned names no factor for the arm 'meta'"),
-        ("search.adam", (-1.0,), r"search\.adam holds -1\.0; rates are positive"),
+        ("search.adam", (-1.0,), r"search\.adam holds -1\.0; each must be a number above 0"),
         ("search.adamm", (1.0,), r"search: no optimizer named 'adamm'"),
         ("films", {"tasks": ("nowhere",), "steps": 1}, r"films\.tasks: 'nowhere' is not in test\.tasks"),
         ("protocol.search_widenings", -1, r"protocol\.search_widenings is -1; it must not be negative"),

@@ -1,5 +1,6 @@
 """Which episodes are run: every one once, paired between methods, and only those that are missing."""
 
+import collections
 import dataclasses
 import itertools
 
@@ -167,6 +168,48 @@ def test_retention_under_new_conditions_is_the_task_without_its_shift(log, monke
     assert {r.task for r in kept} == set(DEMOS)
     assert all(r.condition == {} and r.adapted_to is None for r in kept)
     assert all(r.condition for _, r in listed if r.split == "test")
+
+
+def test_each_policy_runs_several_earlier_tasks_in_turn(log, monkeypatch):
+    [listed], _ = planned(
+        log, monkeypatch, TASKS._replace(retention_tasks=("old", "older", "b", "c"), retention_per_cell=2)
+    )
+    on = [r for _, r in listed if r.split == "base" and r.adapter_on]
+    assert len(on) == 2 * 6 * 2 * 2  # seeds, cells, earlier tasks, episodes
+    assert set(collections.Counter(r.task for r in on).values()) == {len(on) // 4}
+    policies = collections.Counter(policy(r) for r in on)
+    assert set(policies.values()) == {2 * 2}
+    off = [(r.task, r.episode_seed) for _, r in listed if not r.adapter_on]
+    assert len(off) == len(set(off))
+    assert set(off) == {(r.task, r.episode_seed) for r in on}
+
+
+def test_scaled_policies_run_their_own_task_and_the_earlier_ones(log, monkeypatch):
+    def scaled(theta, placement, factor):
+        return f"{factor} of {theta}"
+
+    monkeypatch.setattr(plan.adapters, "scaled", scaled)
+    [listed], adapted = planned(log, monkeypatch, TASKS._replace(retention_scales=(0.25, 0.5)))
+    assert len(adapted) == 2 * 2 * 6  # as without: they are adapted once
+    some = [(job, r) for job, r in listed if r.scale is not None]
+    assert all(job.theta == f"{r.scale} of {r.adapted_to or r.task}{r.draw}" for job, r in some)
+    whole = {r.key for _, r in listed if r.scale is None}
+    for scale in (0.25, 0.5):
+        here = [r for _, r in some if r.scale == scale]
+        assert {(r.method, r.steps, r.shots, r.told) for r in here} == {("meta", 3, 1, None)}
+        assert len([r for r in here if r.split == "test"]) == len([r for r in here if r.split == "base"]) == 2 * 6 * 2
+        assert all(dataclasses.replace(r, scale=None).key in whole for r in here)
+
+
+def test_a_gated_policy_runs_one_episode_of_the_base_s(log, monkeypatch):
+    [listed], _ = planned(log, monkeypatch, TASKS._replace(retention_gated=True))
+    gated = [(job, r) for job, r in listed if r.gated]
+    assert len(gated) == 2 * 6  # seeds, cells
+    assert all(job.only_for == (WORLD.instruction(r.adapted_to),) for job, r in gated)
+    assert all(job.theta == f"{r.adapted_to}{r.draw}" for job, r in gated)
+    off = {(r.task, r.episode_seed) for _, r in listed if not r.adapter_on}
+    assert {(r.task, r.episode_seed) for _, r in gated} <= off
+    assert all(job.only_for is None for job, r in listed if not r.gated)
 
 
 def test_the_wrong_instruction_is_another_one(log, monkeypatch):

@@ -151,7 +151,7 @@ def test_arms_that_learned_from_different_demonstrations_are_named(tmp_path):
 def test_a_run_recorded_without_the_file_is_a_draft_and_alone(tmp_path):
     unlisted = [change(fingerprint="0123456789abcdef", episode_seed=99)]
     standing = examine(tmp_path, unlisted, CONFIG)
-    assert ["1 episodes were recorded without provenance.jsonl" in each for each in standing.problems] == [True]
+    assert ["1 episode recorded without provenance.jsonl" in each for each in standing.problems] == [True]
     keep(tmp_path, [INPUTS])
     assert "report them separately" in examine(tmp_path, unlisted + episodes(INPUTS), CONFIG).problems[0]
 

@@ -81,7 +81,7 @@ def test_missing_and_unknown_fields_are_named():
 def test_a_line_may_leave_out_the_fields_of_controls_and_maps_and_no_others(name):
     fields = json.loads(records.to_line(EPISODE))
     value = fields.pop(name)
-    if name in ("adapted_to", "told", "altered", "identified"):
+    if name in ("adapted_to", "told", "altered", "scale", "gated", "commands", "identified"):
         assert value is None
         assert records.from_line(json.dumps(fields)) == EPISODE
     else:
@@ -95,7 +95,7 @@ def test_key_holds_what_was_decided_before_the_episode():
         assert change(**same).key == EPISODE.key
     for other in ({"episode_seed": 8}, {"draw": 0}, {"condition": {}}, {"meta_seed": 1}, {"adapter_on": False}):
         assert change(**other).key != EPISODE.key
-    for other in ({"told": "open the door"}, {"adapted_to": "drawer-open"}):
+    for other in ({"told": "open the door"}, {"adapted_to": "drawer-open"}, {"scale": 0.5}, {"gated": True}):
         assert change(**other).key != EPISODE.key
 
 

@@ -19,7 +19,7 @@ from metalora_jax.evaluation.reports.records import Episode, to_line
 from metalora_jax.evaluation.reports.report import write_report
 from metalora_jax.evaluation.reports.settings import Settings
 from metalora_jax.evaluation.reports.summary import summarise
-from tests.evaluation.made_up_episodes import episode, only_section, row
+from tests.evaluation.made_up_episodes import episode, only_section, row, traded
 
 
 def test_tables_show_what_the_estimate_and_what_the_lower_bound_reach():
@@ -250,3 +250,17 @@ def test_a_level_is_marked_in_table_figure_and_text(tmp_path):
     text = (tmp_path / "report" / "report.md").read_text()
     assert "yaw solves 75 % (30 to 95 %) without any gradient step on 5 demonstrations" in text
     assert "No gradient steps: yaw fits a map of the frozen base's commands, or a calibration of its joints" in text
+
+
+def test_the_frontier_shows_every_scale_and_where_gating_is_exact():
+    settings = Settings(labels={"meta": "Meta"})
+    for commands, exact in (("ab", True), ("ax", False)):
+        found = summarise(traded(commands), settings).frontier
+        scales = [row[4] for row in tables.frontier_table(found, settings).rows]
+        assert scales == ["0", "0.5", "1", *(["1, gated"] if exact else [])]
+        ((name, figure),) = figures.frontier_figures(found, settings).items()
+        assert name == "frontier_tasks_5_shot_10_steps.png"
+        axes = figure.axes[0]
+        assert {text.get_text() for text in axes.texts} == {"0.5", "1", "Meta"}
+        hollow = [line for line in axes.lines if line.get_markerfacecolor() == "none"]
+        assert [line.get_xydata().tolist() for line in hollow] == ([[[75.0, 100.0]]] if exact else [])

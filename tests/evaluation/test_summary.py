@@ -8,7 +8,7 @@ from metalora_jax.evaluation.reports import contrasts, statistics
 from metalora_jax.evaluation.reports.records import Episode
 from metalora_jax.evaluation.reports.settings import Settings
 from metalora_jax.evaluation.reports.summary import summarise
-from tests.evaluation.made_up_episodes import episode, only_section, row
+from tests.evaluation.made_up_episodes import episode, only_section, row, traded
 
 
 def test_point_by_hand():
@@ -279,3 +279,34 @@ def test_a_method_that_takes_no_steps_is_a_level_beside_every_number_of_them():
 def test_holm_spans_levels_too():
     section = only_section(levelled() + row("lora", "000", steps=3), reference="meta")
     assert {p.method for p in section.points if p.steps == 3 and p.p_holm is not None} == {"yaw", "lora"}
+
+
+def test_what_scaling_gains_and_keeps():
+    result = summarise(traded())
+    found = [(r.method, r.scale, r.new.success, r.earlier.success, r.base) for r in result.frontier.rows]
+    assert found == [
+        ("base", 0.0, 1 / 2, 3 / 4, 3 / 4),
+        ("meta", 0.5, 1 / 2, 2 / 4, 3 / 4),
+        ("meta", 1.0, 1.0, 1 / 4, 3 / 4),
+    ]
+    assert [r.kept for r in result.frontier.rows] == pytest.approx([1, 2 / 3, 1 / 3])
+    assert [(r.n, r.on) for r in result.retention] == [(4, 1 / 4)]
+    (point,) = (p for p in result.sections[0].points if p.method == "meta")
+    assert (point.n, point.successes) == (2, 2)
+    assert summarise([e for e in traded() if e.scale is None and not e.gated]).frontier.rows == ()
+
+
+@pytest.mark.parametrize(("commands", "equal"), [("ab", 2), ("ax", 1), ((None, "b"), 1)])
+def test_a_gate_is_exact_where_every_command_is_the_base_s(commands, equal):
+    result = summarise(traded(commands))
+    (gate,) = result.frontier.gates
+    assert (gate.n, gate.equal, gate.exact) == (2, equal, equal == 2)
+    said = "in 1 of 2 episodes on earlier tasks meta is not what the base alone is: retention is not exact"
+    assert any(said in caution for caution in result.cautions) is not gate.exact
+
+
+def test_copies_of_the_adapted_policy_are_none_of_the_scaled_one():
+    whole = [e for split in ("test", "base") for e in copied("meta", "1101", seeds=(0, 1), split=split)]
+    scaled = [dataclasses.replace(e, scale=0.5, length=e.length + e.meta_seed) for e in whole]
+    found = {row.scale: (row.new.n, row.earlier.n) for row in summarise(whole + scaled).frontier.rows}
+    assert found == {0.5: (8, 8), 1.0: (4, 4)}

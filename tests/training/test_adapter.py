@@ -57,6 +57,18 @@ def test_an_adapter_records_the_robot_and_the_base_fills_in(tmp_path):
     assert "embodiment" not in adapter.manifest_of(tmp_path / "none")
 
 
+def test_an_adapter_says_which_instructions_it_is_for(tmp_path):
+    base = make_base()
+    start = adapter.fresh(base, preset("head", b_std=0.1))
+    for name, texts in (("own", ("pick it up", "lift it")), ("all", None)):
+        adapter.save(tmp_path / name, base, start.placement, start.meta_params, config={}, only_for=texts)
+        assert adapter.load(tmp_path / name, base).learner.only_for == texts
+    assert "only_for" not in adapter.manifest_of(tmp_path / "all")
+    for wrong in ((), "pick it up"):
+        with pytest.raises(adapters.directory.AdapterError, match="name the instructions that the adapter is for"):
+            adapter.save(tmp_path / "none", base, start.placement, start.meta_params, config={}, only_for=wrong)
+
+
 def test_cameras_of_an_adapter_without_a_record_are_those_of_its_recipe(tmp_path):
     base = make_base()
     start = adapter.fresh(base, preset("head", b_std=0.1))

@@ -7,6 +7,7 @@ import pytest
 from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.agent import Agent, Executing
+from metalora_jax.adaptation.identification import ActionMap
 from metalora_jax.adapters import placement
 from metalora_jax.training.adapt import Options, adapt
 from tests.tiny_base import EXPERT, make_base, make_demos
@@ -86,3 +87,31 @@ def test_a_chunk_goes_on_from_what_is_executed(start):
     for wrong in (Executing(left[:, :-1], np.ones(2)), Executing(left, np.ones(3))):
         with pytest.raises(ValueError, match=r"the commands that are executed have shape .*a row for each weight"):
             agent.act(*seen, wrong)
+
+
+@pytest.mark.parametrize("fuse", [False, True])
+def test_an_adapter_for_its_own_instruction_leaves_the_others_to_the_base(fuse):
+    base, demo = make_base(), make_demos("reach")[0]
+    start = adapter.fresh(base, placement.from_json([EXPERT | {"b_std": 0.5}]))
+    turn = ActionMap(-np.eye(4), np.zeros(4))
+    agents = [
+        Agent(base, fuse=fuse),
+        Agent(base, start.learner, action_map=turn, fuse=fuse),
+        Agent(base, start.learner.replace(only_for=("pick it up",)), action_map=turn, fuse=fuse),
+    ]
+
+    def acts(instruction):
+        return [agent.act(demo.images[0], demo.state[0], instruction, KEY) for agent in agents]
+
+    plain, adapted, gated = acts("put it down")
+    np.testing.assert_array_equal(gated, plain)
+    assert np.abs(adapted - plain).max() > 1e-3
+    _, adapted, gated = acts("Pick  it up")
+    np.testing.assert_array_equal(gated, adapted)
+    with pytest.raises(ValueError, match="the adapter is only for 'pick it up'; call act"):
+        agents[-1].sample(base.preprocessor.observe(demo.images[:1], demo.state[:1], ""), KEY)
+    agents[-1].swap(start.learner)
+    np.testing.assert_array_equal(
+        acts("put it down")[-1],
+        Agent(base, start.learner, fuse=fuse).act(demo.images[0], demo.state[0], "put it down", KEY),
+    )

@@ -114,8 +114,8 @@ def evaluate(
       loss: whether the flow-matching loss is measured too.
 
     Raises:
-      ValueError: a setting is out of range, a policy is on another base or carries a rival's name, demonstrations do
-        not fit the base, or predictions are not finite.
+      ValueError: a setting is out of range, a policy is on another base, carries a rival's name or is not for the
+        demonstrations' instruction, demonstrations do not fit the base, or predictions are not finite.
     """
     settings.checked()
     if taken := set(policies) & set(rivals.NAMES):
@@ -124,6 +124,12 @@ def evaluate(
     episodes = tuple(demo for demos in held_out.values() for demo in demos)
     plain = learner(base, (), jax.random.key(0))
     learners = {name: plain if adapted is None else adapted for name, adapted in policies.items()}
+    for name, adapted in learners.items():
+        if others := [demo.instruction for demo in episodes if not adapted.applies(demo.instruction)]:
+            raise ValueError(
+                f"{name} is only for {' or '.join(map(repr, adapted.only_for or ()))}; under {others[0]!r} it acts as "
+                "the base, whose error is measured anyway: leave such episodes out (--task)"
+            )
     fronts = {
         stage: frozen_outputs(base, [seen.frames], stage)[0]
         for stage in dict.fromkeys(adapted.stage for adapted in learners.values())

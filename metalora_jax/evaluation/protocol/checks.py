@@ -8,6 +8,7 @@ from absl import logging
 from metalora_jax import trees
 from metalora_jax.data.config import DataConfig, read_demos, unpictured
 from metalora_jax.data.tasks import Splits, check_disjoint
+from metalora_jax.data.text import same
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.world import World, played
 from metalora_jax.evaluation.protocol.comparison import Comparison
@@ -30,6 +31,11 @@ def check_splits(comparison: Comparison, where: World) -> None:
     protocol, trained = comparison.protocol, comparison.trained.values()
     learned = {task for recipe in trained for task in recipe.data.tasks}
     learned |= {*protocol.retention_tasks, *(comparison.replay.tasks if comparison.replay else ())}
+    if protocol.distribution == "tasks" and not learned:
+        raise ValueError(
+            "nothing says which tasks were learned from, so that none can be held out: name those of the base in "
+            "protocol.retention_tasks, or have an arm that is trained, with arms.NAME.data.tasks"
+        )
     splits = Splits(tuple(sorted(learned)), tuple(comparison.validation.tasks), tuple(comparison.test.tasks))
     instructions = {task: where.instruction(played(task)) for tasks in splits for task in tasks}
     if protocol.distribution == "tasks":
@@ -150,6 +156,25 @@ def check_retention(protocol: Protocol) -> None:
             "protocol.retention_steps measures what an adapter for a new task costs on earlier tasks: name some in "
             "protocol.retention_tasks, or set retention_steps to 0"
         )
+
+
+def check_gate(comparison: Comparison, where: World) -> None:
+    """Checks that instructions tell earlier tasks from those that are adapted to, if adapters are gated by them.
+
+    Raises:
+      ValueError: if one does not; the message names both tasks.
+    """
+    protocol = comparison.protocol
+    if not protocol.retention_gated:
+        return
+    new = {same(where.instruction(played(task))): task for task in comparison.test.tasks}
+    for task in protocol.retention_tasks:
+        if (text := where.instruction(task)) and same(text) in new:
+            raise ValueError(
+                f"protocol.retention_gated: the instruction {text!r} is of the earlier task {task} and of "
+                f"{new[same(text)]}, which is adapted to, and cannot tell them apart: take {task} out of "
+                "protocol.retention_tasks, or leave retention_gated out"
+            )
 
 
 def _labels(facts: Mapping[str, Sequence[str]], protocol: Protocol) -> list[str]:

@@ -220,6 +220,7 @@ def _check(self: Comparison) -> None:
     if self.offline and (self.films.tasks or self.protocol.retention_steps or self.protocol.altered):
         raise ValueError("films.tasks, protocol.retention_steps and .altered need a simulator: not with `offline`")
     _check_steps(self)
+    _check_retention(self.protocol)
     if bool(self.protocol.altered) != bool(self.protocol.altered_steps):
         raise ValueError(
             "protocol.altered names inputs to replace, protocol.altered_steps says when: set both or neither"
@@ -276,12 +277,38 @@ def _check_steps(self: Comparison) -> None:
             raise ValueError(f"{name}: {min(unknown)} is not in protocol.steps {known}, so nothing would be measured")
 
 
+def _check_retention(protocol: Protocol) -> None:
+    tasks, count, scales = protocol.retention_tasks, protocol.retention_per_cell, protocol.retention_scales
+    if not 0 < count <= max(1, len(tasks)):
+        most = f"1 to {len(tasks)}, the number of protocol.retention_tasks" if tasks else "1 without retention_tasks"
+        raise ValueError(f"protocol.retention_per_cell is {count}; it must be {most}")
+    if wrong := [scale for scale in scales if not 0 < scale < 1]:
+        raise ValueError(
+            f"protocol.retention_scales holds {wrong[0]}; they lie between 0, the base, and 1, the adapted policy, "
+            "which are both run anyway"
+        )
+    if len(set(scales)) < len(scales):
+        raise ValueError(f"protocol.retention_scales is {scales}; name none twice")
+    used = {
+        "retention_per_cell": count > 1,
+        "retention_scales": bool(scales),
+        "retention_gated": protocol.retention_gated,
+    }
+    if not protocol.retention_steps and (idle := [name for name, on in used.items() if on]):
+        raise ValueError(f"protocol.{idle[0]} is about retention: set protocol.retention_steps, or leave it out")
+    if protocol.retention_gated and not tasks:
+        raise ValueError(
+            "protocol.retention_gated needs protocol.retention_tasks: without them retention is measured on the task "
+            "that was adapted to, whose instruction cannot tell the two apart; name other tasks, or leave it out"
+        )
+
+
 def _check_search(self: Comparison) -> None:
     if unknown := self.search.keys() - {"learned", RIDGE, *OPTIMIZERS}:
         raise ValueError(f"search: no optimizer named {min(unknown)!r}; choose learned, {', '.join(OPTIMIZERS)}")
     for name, rates in self.search.items():
         if wrong := [rate for rate in rates if not 0 < rate < math.inf]:
-            raise ValueError(f"search.{name} holds {wrong[0]}; rates are positive")
+            raise ValueError(f"search.{name} holds {wrong[0]}; each must be a number above 0")
     learned = [name for name, arm in self.trained.items() if arm.meta.optimizer in LEARNED]
     if learned and not self.search.get("learned"):
         raise ValueError(f"search.learned names no factor for the arm {learned[0]!r}, which has learned rates: (1.0,)")

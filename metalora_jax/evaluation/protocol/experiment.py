@@ -28,6 +28,7 @@ from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice
 from metalora_jax.evaluation.protocol.checks import (
     check_apart,
     check_demos,
+    check_gate,
     check_outcomes,
     check_recorded,
     check_replay,
@@ -75,6 +76,7 @@ def run(comparison: Comparison, workdir: Path, host: Host = ALONE) -> Path:
     check_replay(comparison)
     where = world(control.world)
     check_splits(comparison, where)
+    check_gate(comparison, where)
     check_shift(comparison.conditions, control.world, where)
     check_kinds(comparison, where)
     check_logs(workdir, host)
@@ -392,6 +394,7 @@ def execute(jobs: Sequence[Job], base_directory: Path | None, control: Control, 
             adapt_seconds=seconds,
             support_loss=loss,
             error=outcome.error,
+            commands=outcome.digest,
         )
         log.append(completed)
         errors.append(outcome.error)

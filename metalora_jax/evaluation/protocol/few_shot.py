@@ -45,7 +45,12 @@ class Protocol(NamedTuple):
     short: int  # rates are searched separately for up to this many steps, and for more
     search_episodes: int = 0  # of each validation cell and step count, by whose success rates are chosen; 0: by loss
     search_widenings: int = 0  # points at most that are added to a grid of rates whose best point lies at its edge
-    retention_tasks: tuple[str, ...] = ()  # earlier tasks to test new adapters on, one per cell in turn
+    retention_tasks: tuple[str, ...] = ()  # earlier tasks to test new adapters on, each cell's policy on the next ones
+    retention_per_cell: int = 1  # how many of them each policy is tested on; cells share them out evenly
+    # What adapting changes is multiplied by each of these, in (0, 1), and the policies are tested on their own task and
+    # on earlier ones: see `adapters.scaled`. The whole change is tested in any case.
+    retention_scales: tuple[float, ...] = ()
+    retention_gated: bool = False  # each policy runs an earlier task with its adapter for its own instruction alone
     instruction_steps: int = 0  # step count at which policies get another task's instruction; 0 disables it
     altered: tuple[str, ...] = ()  # inputs that are replaced to see what the policy uses, see `evaluation.alterations`
     altered_steps: int = 0  # step count at which they are, for report.reference with its first seed; 0 disables it

@@ -1,8 +1,10 @@
 """Which episodes a comparison consists of, and the adapted policies that still have to run them.
 
-Every adapted policy runs the episodes of its cell. After `retention_steps` on the fewest demonstrations it also runs an
-earlier task, and after `instruction_steps` its own task under another task's instruction. The reference, with its first
-seed, runs it after `altered_steps` with each of its inputs replaced. An arm that takes no steps runs all of this once.
+Every adapted policy runs the episodes of its cell. After `retention_steps` on the fewest demonstrations it also runs
+earlier tasks; so do the policies between it and the base (`retention_scales`), on its own task and on the earlier
+ones; and in one episode the adapter is for its own instruction alone (`retention_gated`). After `instruction_steps` it
+runs its own task under another task's instruction. The reference, with its first seed, runs it after `altered_steps`
+with each of its inputs replaced. An arm that takes no steps runs all of this once, but has no adapter to scale or gate.
 
 The first draw of demonstrations of all methods and tasks comes before the second: a comparison that is stopped early
 lacks draws, but no method.
@@ -15,6 +17,7 @@ from typing import NamedTuple
 
 import jax
 
+from metalora_jax import adapters
 from metalora_jax.envs.conditions import Condition
 from metalora_jax.envs.world import World, played
 from metalora_jax.evaluation import alterations
@@ -47,7 +50,8 @@ class Work(NamedTuple):
         """Of the adapted parameters."""
         if isinstance(self.arm, Identifier):
             return 0
-        return len(self.missing) * sum(leaf.nbytes for leaf in jax.tree.leaves(self.arm.meta_params["theta"]))
+        policies = {(step, record.scale) for step, records in self.missing.items() for record in records}
+        return len(policies) * sum(leaf.nbytes for leaf in jax.tree.leaves(self.arm.meta_params["theta"]))
 
 
 def plan(
@@ -73,10 +77,18 @@ def plan(
             return _identified(arm, choices[arm.name], cell, missing[0], test)
         steps = list(missing)
         results = few_shot.adapted_at(arm, adapt, choices[arm.name], cell, test, protocol, steps)
+        own = (where.instruction(cell.plays),)
         return [
-            Job(task, arm.placement, theta, tuple(_rollout(record, seconds, loss) for record in records), cell.draw)
+            Job(
+                task,
+                arm.placement,
+                theta if scale is None else adapters.scaled(theta, arm.placement, scale),
+                tuple(_rollout(record, seconds, loss) for record in records),
+                cell.draw,
+                only_for=own if gated else None,
+            )
             for step, theta, seconds, loss in results
-            for task, records in _by_task(missing[step]).items()
+            for (task, scale, gated), records in _by_policy(missing[step]).items()
         ]
 
     jobs = _base_jobs(test, protocol, where, log, stamps[BASE, 0], host)
@@ -102,7 +114,7 @@ def _identified(
             cell.draw,
             found.action_map,
         )
-        for task, records in _by_task(missing).items()
+        for (task, _, _), records in _by_policy(missing).items()
     ]
 
 
@@ -134,7 +146,9 @@ def _work(
 
             wanted = _own(cell, step, protocol, where)
             if due(protocol.retention_steps):
-                wanted += _earlier(cell, number, step, protocol, where)
+                earlier = _earlier(cell, number, step, protocol, where)
+                between = [] if kind else _scaled([*wanted, *earlier], protocol)
+                wanted += [*earlier, *between, *([] if kind else _gated(earlier, protocol))]
             if due(protocol.instruction_steps):
                 wanted += _misled(cell, step, test, protocol, where)
             if due(protocol.altered_steps) and (arm.name, arm.meta_seed) == (reference, first_seed):
@@ -175,11 +189,24 @@ def _own(cell: Cell, step: int, protocol: Protocol, where: World) -> list[Episod
 
 
 def _earlier(cell: Cell, number: int, step: int, protocol: Protocol, where: World) -> list[Episode]:
-    """Retention: an earlier task, without a shift. Under new conditions that is the cell's own task."""
-    task = protocol.retention_tasks[number % len(protocol.retention_tasks)] if protocol.retention_tasks else cell.plays
-    adapted_to = None if task == cell.task else cell.task
-    records = _episodes(task, Condition(), cell, protocol, where)
-    return [dataclasses.replace(record, split=RETENTION, steps=step, adapted_to=adapted_to) for record in records]
+    """Retention: the next earlier tasks, without a shift. Under new conditions that is the cell's own task."""
+    tasks, count = protocol.retention_tasks or (cell.plays,), protocol.retention_per_cell
+    mine = [tasks[(number * count + i) % len(tasks)] for i in range(count)]
+    return [
+        dataclasses.replace(record, split=RETENTION, steps=step, adapted_to=None if task == cell.task else cell.task)
+        for task in mine
+        for record in _episodes(task, Condition(), cell, protocol, where)
+    ]
+
+
+def _scaled(records: Sequence[Episode], protocol: Protocol) -> list[Episode]:
+    """The same episodes of the policies between the adapted one and the base."""
+    return [dataclasses.replace(record, scale=scale) for scale in protocol.retention_scales for record in records]
+
+
+def _gated(earlier: Sequence[Episode], protocol: Protocol) -> list[Episode]:
+    """The first of the earlier tasks' episodes, which the base runs then: one is enough to show it."""
+    return [dataclasses.replace(record, gated=True) for record in earlier[:1] if protocol.retention_gated]
 
 
 def _misled(cell: Cell, step: int, test: DataSet, protocol: Protocol, where: World) -> list[Episode]:
@@ -242,10 +269,11 @@ def _left(records: Iterable[Episode], method: str, meta_seed: int, stamp: str, l
     return [record for record in own if not log.done(record.key, record.fingerprint)]
 
 
-def _by_task(records: Iterable[Episode]) -> dict[str, list[Episode]]:
-    groups: defaultdict[str, list[Episode]] = defaultdict(list)
+def _by_policy(records: Iterable[Episode]) -> dict[tuple[str, float | None, bool | None], list[Episode]]:
+    """By task, and by how the adapted parameters are used there: scaled, or gated."""
+    groups: defaultdict[tuple[str, float | None, bool | None], list[Episode]] = defaultdict(list)
     for record in records:
-        groups[record.task].append(record)
+        groups[record.task, record.scale, record.gated].append(record)
     return groups
 
 

@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from metalora_jax.evaluation.reports import statistics
 from metalora_jax.evaluation.reports.contrasts import REPLAYS, Alteration, Retention, WrongInstruction, grouped
 from metalora_jax.evaluation.reports.copies import Cell
+from metalora_jax.evaluation.reports.frontier import Frontier
 from metalora_jax.evaluation.reports.records import Episode
 from metalora_jax.evaluation.reports.sections import Section
+from metalora_jax.words import plural
 
 
 def cautions(
@@ -15,6 +17,7 @@ def cautions(
     kept: Sequence[Retention],
     misled: Sequence[WrongInstruction],
     inputs: Sequence[Alteration],
+    tradeoffs: Frontier,
     copies: Mapping[Cell, int],
 ) -> Iterable[str]:
     """Whole sentences: copies, few episodes or seeds, what was not compared and why, errors."""
@@ -31,6 +34,13 @@ def cautions(
             yield f"{name}: not compared: {reason}."
     for reason in dict.fromkeys(row.unpaired for row in kept if row.unpaired):
         yield f"retention: not compared: {reason}."
+    for gate in tradeoffs.gates:
+        if not gate.exact:
+            absent = f", {gate.absent} for want of an episode of the base from the same start" if gate.absent else ""
+            yield (
+                f"gated: in {gate.n - gate.equal} of {plural(gate.n, 'episode')} on earlier tasks {gate.method} is not "
+                f"what the base alone is{absent}: retention is not exact."
+            )
     for reason in dict.fromkeys(row.unpaired for row in misled if row.unpaired):
         yield f"wrong instruction: not compared: {reason}."
     for reason in dict.fromkeys(row.unpaired for row in inputs if row.unpaired):

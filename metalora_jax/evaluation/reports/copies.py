@@ -21,12 +21,13 @@ class Cell(NamedTuple):
     steps: int
     misled: bool  # told another task's instruction
     altered: str | None  # which input was replaced
+    scale: float | None = None  # what adapting changed was multiplied by this
 
 
 def cell(episode: Episode) -> Cell:
     """The cell of an episode."""
     e = episode
-    return Cell(method_name(e), e.distribution, e.split, e.shots, e.steps, e.told is not None, e.altered)
+    return Cell(method_name(e), e.distribution, e.split, e.shots, e.steps, e.told is not None, e.altered, e.scale)
 
 
 def counted_once(episodes: Sequence[Episode]) -> tuple[list[Episode], dict[Cell, int]]:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from metalora_jax.evaluation.reports.contrasts import grouped
+from metalora_jax.evaluation.reports.frontier import Frontier, Gate, Tradeoff
 from metalora_jax.evaluation.reports.points import Point
 from metalora_jax.evaluation.reports.sections import Section
 from metalora_jax.evaluation.reports.settings import Settings
@@ -89,7 +91,9 @@ def success_vs_steps(section: Section, settings: Settings) -> Figure:
     ]
     last_panel = {method: i for i, panel in enumerate(panels) for method, _ in panel}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(0.6 + 3.0 * len(panels) + _label_width(section, settings), 3.8), layout="constrained")
+        figure = Figure(
+            figsize=(0.6 + 3.0 * len(panels) + _label_width(section.methods, settings), 3.8), layout="constrained"
+        )
         row = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
         span = math.log1p(max(point.steps for point in section.points)) or 1.0
         panels = [_dodge(curves, 0.012 * span) for curves in panels]
@@ -119,7 +123,7 @@ def success_vs_shots(section: Section, settings: Settings) -> Figure:
         if curve
     ]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.6 + _label_width(section, settings), 3.8), layout="constrained")
+        figure = Figure(figsize=(4.6 + _label_width(section.methods, settings), 3.8), layout="constrained")
         axes = figure.subplots()
         curves = _dodge(curves, 0.015 * max(1, len(shots) - 1))
         _draw(axes, curves, section.methods, settings)
@@ -132,6 +136,79 @@ def success_vs_shots(section: Section, settings: Settings) -> Figure:
         counts = _counts(point for curve in by_method.values() for point in curve)
         _caption(figure, f"After {steps} (none at 0 demonstrations). Bars: 95 % Wilson intervals; {counts} per point.")
         return figure
+
+
+def frontier_figures(found: Frontier, settings: Settings) -> dict[str, Figure]:
+    """Success on new tasks over that on earlier ones, by file name: one for each distribution, shots and steps."""
+    adapted = grouped((r for r in found.rows if r.scale), lambda r: (r.distribution, r.shots, r.steps))
+    figures = {}
+    for (distribution, shots, steps), rows in adapted.items():
+        base = next((r for r in found.rows if not r.scale and r.distribution == distribution), None)
+        exact = {
+            g.method: g
+            for g in found.gates
+            if g.exact and (g.distribution, g.shots, g.steps) == (distribution, shots, steps)
+        }
+        figures[f"frontier_{distribution}_{shots}_shot_{steps}_steps.png"] = _frontier(rows, base, exact, settings)
+    return figures
+
+
+def _frontier(rows: Sequence[Tradeoff], base: Tradeoff | None, exact: Mapping[str, Gate], settings: Settings) -> Figure:
+    """A curve for each method: from the frozen base over its scaled change to the adapted policy."""
+    methods = list(dict.fromkeys(row.method for row in rows))
+    start = [] if base is None else [base]
+    curves = {m: [*start, *sorted((r for r in rows if r.method == m), key=lambda r: r.scale)] for m in methods}
+    marks = [(method, [_tradeoff_mark(row) for row in curve]) for method, curve in curves.items()]
+    with mpl.rc_context(STYLE | {"axes.grid.axis": "both", "axes.spines.bottom": False}):
+        figure = Figure(figsize=(5.0 + _label_width(methods, settings), 4.8), layout="constrained")
+        axes = figure.subplots()
+        _draw(axes, marks, methods, settings)
+        for method, curve in curves.items():
+            colour = _look(method, methods, settings)["color"]
+            for row in curve[len(start) :]:
+                x, y = 100 * row.earlier.success, 100 * row.new.success
+                axes.plot([100 * end for end in row.earlier.interval], [y, y], color=colour, linewidth=1.1, alpha=0.4)
+                note: Any = {"textcoords": "offset points", "fontsize": 7, "color": colour, "zorder": 50}
+                axes.annotate(f"{row.scale:g}", (x, y), (4, 4), **note)
+            if method in exact and curve[-1].base is not None and curve[-1].scale == 1:
+                hollow: Any = {"markersize": 8, "markerfacecolor": "none", "markeredgecolor": colour, "zorder": 45}
+                marker = _look(method, methods, settings)["marker"]
+                axes.plot(100 * curve[-1].base, 100 * curve[-1].new.success, marker, **hollow)
+        if base is not None:
+            x, y = 100 * base.earlier.success, 100 * base.new.success
+            axes.axvline(x, color=INK, linestyle="--", linewidth=0.9, zorder=1)
+            axes.plot(x, y, "*", color=INK, markersize=11, zorder=60)
+            if x:
+                share: Any = (lambda at: 100 * at / x, lambda at: at * x / 100)  # of the base's success, and back
+                kept = axes.secondary_xaxis("top", functions=share)
+                kept.set_xlabel("share of the frozen base's success")
+                kept.set_xticks(range(0, 101, 20))
+                kept.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{at:.0f} %"))
+        _percent_axis(axes)
+        axes.set_xlim(-2, 102)
+        axes.set_xticks(range(0, 101, 20))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{at:.0f} %"))
+        axes.set_xlabel("success on earlier tasks")
+        axes.set_ylabel("success on new tasks")
+        _label_ends(axes, marks, methods, settings)
+        _caption(figure, _frontier_caption(rows, base, exact))
+        return figure
+
+
+def _tradeoff_mark(row: Tradeoff) -> Mark:
+    low, high = row.new.interval
+    return Mark(100 * row.earlier.success, 100 * row.new.success, Interval(100 * low, 100 * high))
+
+
+def _frontier_caption(rows: Sequence[Tradeoff], base: Tradeoff | None, exact: Mapping[str, Gate]) -> str:
+    text = "Number beside a point: what adapting changed was multiplied by it; 1 is the adapted policy."
+    if base is not None:
+        text += " Star, dashed: the frozen base."
+    if exact:
+        n = sum(gate.n for gate in exact.values())
+        text += f" Hollow: adapter for its own instruction alone; {n} of {plural(n, 'episode')} are exactly the base's."
+    new, earlier = (_span({n(row) for row in rows}) for n in (lambda r: r.new.n, lambda r: r.earlier.n))
+    return f"{text} Bars: 95 % Wilson intervals; {new} per point on new tasks, {earlier} on earlier ones."
 
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -202,9 +279,9 @@ def _label_ends(axes: Axes, curves: Sequence[Curve], methods: Sequence[str], set
         )
 
 
-def _label_width(section: Section, settings: Settings) -> float:
+def _label_width(methods: Sequence[str], settings: Settings) -> float:
     """Room beside the axes for the longest label [in]."""
-    return 0.3 + 0.09 * max(len(settings.labels.get(method, method)) for method in section.methods)
+    return 0.3 + 0.09 * max(len(settings.labels.get(method, method)) for method in methods)
 
 
 def _look(method: str, methods: Sequence[str], settings: Settings) -> dict[str, Any]:
@@ -241,5 +318,8 @@ def _caption(figure: Figure, text: str) -> None:
 
 
 def _counts(points: Iterable[Point]) -> str:
-    n = {point.n for point in points}
+    return _span({point.n for point in points})
+
+
+def _span(n: Collection[int]) -> str:
     return plural(min(n), "episode") if len(n) == 1 else f"{min(n)} to {max(n)} episodes"

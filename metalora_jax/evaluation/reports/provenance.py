@@ -35,7 +35,7 @@ from typing import Any, NamedTuple, Protocol
 from metalora_jax.evaluation.reports.records import RecordError, canonical, code_digest
 from metalora_jax.fields import from_fields
 from metalora_jax.machine import files
-from metalora_jax.words import listed
+from metalora_jax.words import listed, plural
 
 FILE = "provenance.jsonl"
 SHOWN = ("report", "films", "workers")  # entries of a config that decide how episodes are shown, not what they are
@@ -190,22 +190,23 @@ def examine(run_dir: Path, episodes: Sequence[Stamped], config: Mapping[str, Any
     lines = read(run_dir)
     counts = Counter(episode.fingerprint for episode in episodes)
     unlisted = sum(count for mark, count in counts.items() if len(mark) == UNLISTED_DIGITS)
+    without = f"{plural(unlisted, 'episode')} recorded without {FILE}"
     used = {mark: lines[mark] for mark in counts if mark in lines}
     problems = [
-        f"{count} episodes carry fingerprint {mark}, which is not in {FILE}: run them again"
+        f"{plural(count, 'episode')} with fingerprint {mark}, which is not in {FILE}: to be run again"
         for mark, count in counts.items()
         if mark not in lines and len(mark) != UNLISTED_DIGITS
     ]
     if unlisted and used:
-        problems.append(f"{unlisted} episodes were recorded without {FILE}, the others with it: report them separately")
+        problems.append(f"{without}, the others with it: report them separately")
     problems += dict.fromkeys(problem for line in used.values() for problem in line.loose)
     problems += _apart(used.values())
     if used and {digest(config)} != {line.renamed or line.inputs.config for line in used.values()}:
         problems.append("config.json is not the config that the episodes were run with: restore it")
     if unlisted:
         problems.append(
-            f"{unlisted} episodes were recorded without {FILE}: their fingerprints cover code, config, base, "
-            "statistics and adapter, but not the demonstrations, and do not show what the inputs were"
+            f"{without}: fingerprints then cover code, config, base, statistics and adapter, but not the "
+            "demonstrations, and do not show what the inputs were"
         )
     cautions = []
     if len({line.inputs.data.get("training") for line in used.values()} - {None}) > 1:

@@ -52,6 +52,9 @@ class Episode:
     adapted_to: str | None = None  # the task that was adapted to, where it is another one (retention of earlier tasks)
     told: str | None = None  # the instruction, where it is another task's (the wrong-instruction control)
     altered: str | None = None  # which input of the policy was replaced (see `evaluation.alterations`)
+    scale: float | None = None  # what adapting changed was multiplied by this; None: it acts as a whole
+    gated: bool | None = None  # True: the adapter was for the instruction of `adapted_to` alone; else None
+    commands: str | None = None  # digest of what was commanded: equal ones are of policies that acted alike
     identified: str | None = (
         None  # the kind of arm that maps the base's commands instead of taking steps, such as "linear"
     )
@@ -64,7 +67,7 @@ class Episode:
 
 _KEY = (
     *("method", "meta_seed", "distribution", "split", "task", "shots", "draw", "steps", "episode_seed"),
-    *("adapter_on", "adapted_to", "told", "altered"),
+    *("adapter_on", "adapted_to", "told", "altered", "scale", "gated"),
 )
 _TYPES = typing.get_type_hints(Episode)
 _REQUIRED = {field.name for field in dataclasses.fields(Episode) if field.default is not None}

@@ -37,6 +37,7 @@ from metalora_jax.evaluation.reports.document import (
     to_html,
     to_markdown,
 )
+from metalora_jax.evaluation.reports.frontier import Frontier
 from metalora_jax.evaluation.reports.provenance import Standing, Unpinned, examine
 from metalora_jax.evaluation.reports.records import read_run
 from metalora_jax.evaluation.reports.sections import Section
@@ -79,7 +80,8 @@ def write_report(run_dir: str | os.PathLike, *, reference: str | None = None, dr
     out = run_dir / "report"
     out.mkdir(exist_ok=True)
     drawn = [figures.section_figures(section, settings) for section in summary.sections]
-    pictures = {name: _png(figure) for section in drawn for name, figure in section.items()}
+    compared = figures.frontier_figures(summary.frontier, settings)
+    pictures = {name: _png(figure) for some in (*drawn, compared) for name, figure in some.items()}
     for name, data in pictures.items():
         files.write_bytes(out / name, data)
     chosen = rates.read(run_dir)
@@ -87,7 +89,7 @@ def write_report(run_dir: str | os.PathLike, *, reference: str | None = None, dr
         widenings = config.get("protocol", {}).get("search_widenings", 0)
         standing = standing._replace(cautions=[*standing.cautions, *rates.cautions(chosen, widenings)])
     names, told = [list(section) for section in drawn], list(rates.blocks(chosen, settings, rates.starts(run_dir)))
-    blocks = list(document(summary, names, videos, config, digests, standing, told))
+    blocks = list(document(summary, names, videos, config, digests, standing, told, list(compared)))
     files.write_text(out / "report.md", to_markdown(blocks))
     numbers = {"logs": digests, "unpinned": list(standing.problems), **dataclasses.asdict(summary)}
     files.write_json(out / "summary.json", numbers, allow_nan=False)
@@ -104,8 +106,12 @@ def document(
     digests: dict[str, str],
     standing: Standing,
     choices: Sequence[Block] = (),
+    compared: Sequence[str] = (),
 ) -> Iterable[Block]:
-    """The report's blocks, from its numbers; `pictures` names each section's figures, `choices` is `rates.blocks`."""
+    """The report's blocks, from its numbers.
+
+    `pictures` names each section's figures, `compared` those of the frontier; `choices` is `rates.blocks`.
+    """
     settings = summary.settings
     yield Heading(settings.title, 1)
     if standing.problems:
@@ -123,6 +129,8 @@ def document(
             "on, b only with it off. p: exact McNemar test, not adjusted for the number of rows."
         )
         yield tables.retention_table(summary.retention, settings)
+    if summary.frontier.rows or summary.frontier.gates:
+        yield from _frontier(summary.frontier, compared, settings)
     if summary.wrong_instruction:
         yield Heading("Wrong instruction: adapted policies given another task's instruction")
         yield Text(
@@ -244,6 +252,25 @@ def _section(section: Section, pictures: Sequence[str], settings: Settings) -> I
     title = f"All {len(section.points)} combinations of method, demonstrations and steps, with clustered intervals"
     yield tables.point_table(section, settings, title)
     yield Text("Clustered: 95 % bootstrap interval over meta-seeds and over pairs of task and condition.")
+
+
+def _frontier(found: Frontier, pictures: Sequence[str], settings: Settings) -> Iterable[Block]:
+    yield Heading("New tasks against earlier ones: the adapter scaled and gated")
+    yield from (Picture(name, name.removesuffix(".png").replace("_", " ")) for name in pictures)
+    yield Text(
+        "Scale: what adapting changed in the weights was multiplied by this; 1 is the adapted policy, 0 the frozen "
+        "base. Each entry: success rate, its 95 % Wilson interval, and the number of episodes n. Base on these: the "
+        "frozen base's success in the same episodes on earlier tasks. Kept: success there as a share of that."
+    )
+    for gate in found.gates:
+        who = f"{named(gate.method, settings)} after {plural(gate.steps, 'step')}"
+        alike = f"{gate.equal} of {plural(gate.n, 'episode')} on earlier tasks"
+        so = "retention is exact" if gate.exact else "retention is not exact, see Cautions"
+        yield Text(
+            f"Gated: {who}, with its adapter for the instruction of its own task alone. In {alike} its commands, and "
+            f"all that came of them, are the frozen base's from the same start, to the last bit: {so}."
+        )
+    yield tables.frontier_table(found, settings)
 
 
 def _reading(number: str, relation: str) -> str:

@@ -16,6 +16,7 @@ from metalora_jax.evaluation.reports.contrasts import (
     wrong_instruction,
 )
 from metalora_jax.evaluation.reports.copies import counted_once
+from metalora_jax.evaluation.reports.frontier import Frontier, frontier
 from metalora_jax.evaluation.reports.records import Episode
 from metalora_jax.evaluation.reports.sections import Section, section
 from metalora_jax.evaluation.reports.settings import DEFAULT, Settings
@@ -32,6 +33,7 @@ class Summary:
     retention: tuple[Retention, ...]
     wrong_instruction: tuple[WrongInstruction, ...]
     alterations: tuple[Alteration, ...]
+    frontier: Frontier
     fingerprints: Mapping[str, int]  # method -> how many different ones its episodes carry
     cautions: tuple[str, ...]
 
@@ -40,7 +42,7 @@ def summarise(episodes: Sequence[Episode], settings: Settings = DEFAULT) -> Summ
     """All numbers of a report.
 
     Episodes with split "base" make the retention table, those that were told another task's instruction a table of
-    their own, and every other split a section.
+    their own, and every other split a section. Policies that were scaled or gated are in the frontier alone.
     """
     if not episodes:
         raise ValueError("no episodes to summarise; run the evaluation first")
@@ -48,27 +50,33 @@ def summarise(episodes: Sequence[Episode], settings: Settings = DEFAULT) -> Summ
     if settings.reference is not None and settings.reference not in methods:
         raise ValueError(f"reference method '{settings.reference}' has no episodes; choose from {sorted(methods)}")
     recorded = len(episodes)
-    episodes, copies = counted_once(episodes)
+    gated = [e for e in episodes if e.gated]  # the base's episodes again, whatever the seed: no copies to leave out
+    episodes, copies = counted_once([e for e in episodes if not e.gated])
     order = _ranker(settings)
-    plain = [e for e in episodes if e.altered is None]
+    whole = [e for e in episodes if e.scale is None]
+    plain = [e for e in whole if e.altered is None]
     told = [e for e in plain if e.told is not None]
     untold = [e for e in plain if e.told is None and e.split != "base"]
     groups = grouped(untold, lambda e: (e.distribution, e.split))
     sections = tuple(section(name, group, settings, order, copies) for name, group in sorted(groups.items()))
     kept = retention([e for e in plain if e.split == "base"], order)
     misled = wrong_instruction(told, untold, order)
-    inputs = alterations([e for e in episodes if e.altered is not None], [e for e in plain if e.told is None], order)
-    marks = {name: len({e.fingerprint for e in group}) for name, group in grouped(episodes, method_name).items()}
+    inputs = alterations([e for e in whole if e.altered is not None], [e for e in plain if e.told is None], order)
+    both = grouped((e for e in episodes if e.altered is None and e.told is None), lambda e: e.split == "base")
+    tradeoffs = frontier(both.get(False, ()), both.get(True, ()), gated, order)
+    every = [*episodes, *gated]
+    marks = {name: len({e.fingerprint for e in group}) for name, group in grouped(every, method_name).items()}
     return Summary(
         settings=settings,
         episodes=recorded,
-        errors=sum(e.error is not None for e in episodes),
+        errors=sum(e.error is not None for e in every),
         sections=sections,
         retention=kept,
         wrong_instruction=misled,
         alterations=inputs,
+        frontier=tradeoffs,
         fingerprints=dict(sorted(marks.items())),
-        cautions=tuple(cautions(episodes, sections, kept, misled, inputs, copies)),
+        cautions=tuple(cautions(every, sections, kept, misled, inputs, tradeoffs, copies)),
     )
 
 

@@ -1,10 +1,11 @@
 """The tables of a report, from its numbers to the text of their cells."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from metalora_jax.evaluation.alterations import meaning
 from metalora_jax.evaluation.reports.contrasts import Alteration, Retention, WrongInstruction
 from metalora_jax.evaluation.reports.document import Table
+from metalora_jax.evaluation.reports.frontier import Frontier, Rate, Tradeoff
 from metalora_jax.evaluation.reports.points import Point
 from metalora_jax.evaluation.reports.power import Power
 from metalora_jax.evaluation.reports.provenance import Carrier, Standing
@@ -134,6 +135,26 @@ def retention_table(rows: Sequence[Retention], settings: Settings) -> Table:
 
     head = ["method", "adapted to", "demos", "steps", "adapter on", "adapter off", "change", "kept", "exact McNemar"]
     return Table(head, [line(row) for row in rows])
+
+
+def frontier_table(found: Frontier, settings: Settings) -> Table:
+    """Success on new tasks and on earlier ones, of each method as adapted, scaled and gated."""
+    exact = {(g.method, g.distribution, g.shots, g.steps): g for g in found.gates if g.exact}
+
+    def rate(r: Rate) -> str:
+        return f"{percent(r.success)}\n{between(r.interval)}, n {r.n}"
+
+    def lines(r: Tradeoff) -> Iterator[list[str]]:
+        key = (r.method, r.distribution, r.shots, r.steps)
+        cell = [named(r.method, settings), r.distribution, str(r.shots), str(r.steps)]
+        base, kept = (NONE if share is None else percent(share) for share in (r.base, r.kept))
+        yield [*cell, f"{r.scale:g}", rate(r.new), rate(r.earlier), base, kept]
+        if r.scale == 1 and (gate := exact.get(key)):
+            shown = f"as the base\n{gate.equal} of {plural(gate.n, 'episode')} equal"
+            yield [*cell, "1, gated", rate(r.new), shown, base, "all"]
+
+    head = ["method", "adapted to", "demos", "steps", "scale", "new tasks", "earlier tasks", "base on these", "kept"]
+    return Table(head, [line for row in found.rows for line in lines(row)])
 
 
 def instruction_table(rows: Sequence[WrongInstruction], settings: Settings) -> Table:

@@ -42,6 +42,8 @@ class MetaloraPolicy(PreTrainedPolicy):
         self._base = ml.load_base(base if base.is_dir() else config.base)
         adapted = ml.load_adapter(directory / config.adapter, self._base).learner if config.adapter else None
         self._agent = ml.Agent(self._base, adapted)
+        if self._agent.only_for is not None:
+            logger.info("metalora: the adapter is only for %s; else the base acts", ", ".join(self._agent.only_for))
         self._check(directory)
         self._chunks = 0
         self._key = jax.random.key(config.seed)
@@ -76,7 +78,9 @@ class MetaloraPolicy(PreTrainedPolicy):
         height, width = known.shape[1:] if known else (size, size)
         pictures = np.zeros((len(self.config.cameras), height, width, 3), np.uint8)
         key = jax.random.fold_in(self._key, 0)  # as for a frame: this, too, is compiled
-        self._agent.act(pictures, self._base.statistics.state_mean, "", key, executing)
+        # An adapter that is for some instructions alone leaves the others to the base, which is another program.
+        for text in ("", *(self._agent.only_for or ())[:1]):
+            self._agent.act(pictures, self._base.statistics.state_mean, text, key, executing)
         what = "its sampler" if executing is None else "its sampler for real-time chunking"
         logger.info("metalora: compiled %s in %.1f s on %s", what, time.perf_counter() - begun, jax.default_backend())
 
