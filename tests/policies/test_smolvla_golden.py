@@ -18,8 +18,8 @@ from metalora_jax.policies import flow
 from metalora_jax.policies.smolvla import convert
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.expert import suffix_mask
-from metalora_jax.policies.smolvla.model import block_mask, time_embedding, token_positions
 from metalora_jax.policies.smolvla.preprocess import pad_width, prepare_images
+from metalora_jax.policies.transformer import block_mask, token_positions
 
 ATOL = 1e-4
 IMAGE = r"observation\.images\.[^.]*(?<!_padding_mask)"
@@ -113,7 +113,7 @@ class Case:
             "losses": flow.squared_error(v_t, self.u_t),
             "v_t_step0": model.velocity(context, self.noise, jnp.ones_like(self.time)),
             "sample_full": flow.sample(lambda x, t: model.velocity(context, x, t), self.noise, self.config.num_steps),
-            "time_emb": time_embedding(
+            "time_emb": flow.time_embedding(
                 self.time, self.config.expert_hidden, self.config.min_period, self.config.max_period
             ),
             "denoise1_mask": suffix_mask(context.mask, self.x_t.shape[1]),
