@@ -10,7 +10,6 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from metalora_jax.types import ActionChunk
 
@@ -22,21 +21,6 @@ def sample_time(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Draws t ~ 0.001 + 0.999 Beta(1.5, 1), float32: more weight on the noisy end, never exactly 0."""
     uniform = jax.random.uniform(key, shape)
     return 0.001 + 0.999 * uniform ** (2 / 3)  # the inverse CDF of Beta(1.5, 1)
-
-
-def time_embedding(t: jax.Array, width: int, min_period: float, max_period: float) -> jax.Array:
-    """[sin | cos] of 2 pi t / period, with periods from min to max on a log scale; (B,) -> (B, width) float32."""
-    periods = min_period * (max_period / min_period) ** np.linspace(0.0, 1.0, width // 2)
-    frequency = 1.0 / periods
-    # lerobot computes this in float64. Float32 does as well if whole turns are taken out of an exact product: t and
-    # the frequency are cut into a short leading part and a small rest, and 12 bits times 12 bits is exact.
-    leading = np.round(frequency * 16) / 16
-    f, coarse_f, fine_f = (jnp.asarray(x, jnp.float32)[None] for x in (frequency, leading, frequency - leading))
-    t = t.astype(jnp.float32)[:, None]
-    coarse_t = jnp.round(t * 4096) / 4096
-    exact = coarse_t * coarse_f
-    angle = 2 * jnp.pi * ((exact - jnp.round(exact)) + coarse_t * fine_f + (t - coarse_t) * f)
-    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=1)
 
 
 def interpolate(actions: jax.Array, noise: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:

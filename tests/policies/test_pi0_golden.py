@@ -112,6 +112,8 @@ def test_every_stage_matches(case: Case):
     for name in sorted(values):
         ours, theirs = case.ours[name], case.ref[f"out/{name}"]
         assert ours.shape == theirs.shape, name
+        if name == "prefix_out":  # what a padded token averages, nobody reads
+            ours, theirs = (x[case.ref["out/prefix_mask"]] for x in (ours, theirs))
         if (error := np.abs(ours.astype(np.float64) - theirs).max()) > ATOL:
             wrong[name] = error
     assert not wrong

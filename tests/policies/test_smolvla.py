@@ -8,9 +8,8 @@ from flax import nnx
 from tiny_smolvla import LowRank, build, tiny
 
 from metalora_jax.policies import flow, transformer
-from metalora_jax.policies.flow import time_embedding
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
-from metalora_jax.policies.smolvla.model import Context, SmolVLA
+from metalora_jax.policies.smolvla.model import Context, SmolVLA, time_embedding
 from metalora_jax.policies.transformer import attend, rotate
 from metalora_jax.types import ActionChunk, Observation
 

@@ -18,6 +18,7 @@ from metalora_jax.policies import flow
 from metalora_jax.policies.smolvla import convert
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.expert import suffix_mask
+from metalora_jax.policies.smolvla.model import time_embedding
 from metalora_jax.policies.smolvla.preprocess import pad_width, prepare_images
 from metalora_jax.policies.transformer import block_mask, token_positions
 
@@ -113,7 +114,7 @@ class Case:
             "losses": flow.squared_error(v_t, self.u_t),
             "v_t_step0": model.velocity(context, self.noise, jnp.ones_like(self.time)),
             "sample_full": flow.sample(lambda x, t: model.velocity(context, x, t), self.noise, self.config.num_steps),
-            "time_emb": flow.time_embedding(
+            "time_emb": time_embedding(
                 self.time, self.config.expert_hidden, self.config.min_period, self.config.max_period
             ),
             "denoise1_mask": suffix_mask(context.mask, self.x_t.shape[1]),

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from metalora_jax.policies.flow import time_embedding
 from metalora_jax.policies.pi0.config import Pi0Config
 from metalora_jax.policies.pi0.gemma import Decoder, Expert
 from metalora_jax.policies.policy import Policy, Stage
@@ -227,6 +226,17 @@ class Pi05(Pi0):
         condition = jax.nn.silu(self.time_mlp_out(jax.nn.silu(self.time_mlp_in(time))))
         block = jnp.zeros(actions.shape[:2], jnp.int32).at[:, 0].set(1)
         return Suffix(actions.astype(self.config.dtype), block, condition)
+
+
+def time_embedding(t: jax.Array, width: int, min_period: float, max_period: float) -> jax.Array:
+    """[sin | cos] of 2 pi t / period, with periods from min to max on a log scale; (B,) -> (B, width) float32.
+
+    In float32 throughout, as openpi has it: its rounding, 1e-4 at the shortest period, is what the published weights
+    were trained with.
+    """
+    period = min_period * (max_period / min_period) ** jnp.linspace(0.0, 1.0, width // 2)
+    angle = t.astype(jnp.float32)[:, None] * (1.0 / period * 2 * jnp.pi)[None]
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=1)
 
 
 def build(config: Pi0Config, *, rngs: nnx.Rngs) -> Pi0:

@@ -11,9 +11,9 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from metalora_jax.policies.flow import time_embedding
 from metalora_jax.policies.policy import Policy, Stage
 from metalora_jax.policies.siglip import VisionTower
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
@@ -178,6 +178,21 @@ class SmolVLA(Policy):
     def _special(self, batch: int, cameras: int, *ids: int) -> jax.Array:
         tokens = self.text.embed_tokens(jnp.array(ids))
         return jnp.broadcast_to(tokens[None, None], (batch, cameras, *tokens.shape))
+
+
+def time_embedding(t: jax.Array, width: int, min_period: float, max_period: float) -> jax.Array:
+    """[sin | cos] of 2 pi t / period, with periods from min to max on a log scale; (B,) -> (B, width) float32."""
+    periods = min_period * (max_period / min_period) ** np.linspace(0.0, 1.0, width // 2)
+    frequency = 1.0 / periods
+    # lerobot computes this in float64. Float32 does as well if whole turns are taken out of an exact product: t and
+    # the frequency are cut into a short leading part and a small rest, and 12 bits times 12 bits is exact.
+    leading = np.round(frequency * 16) / 16
+    f, coarse_f, fine_f = (jnp.asarray(x, jnp.float32)[None] for x in (frequency, leading, frequency - leading))
+    t = t.astype(jnp.float32)[:, None]
+    coarse_t = jnp.round(t * 4096) / 4096
+    exact = coarse_t * coarse_f
+    angle = 2 * jnp.pi * ((exact - jnp.round(exact)) + coarse_t * fine_f + (t - coarse_t) * f)
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=1)
 
 
 def pixel_shuffle(x: jax.Array, factor: int) -> jax.Array:
