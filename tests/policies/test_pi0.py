@@ -14,11 +14,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from metalora_jax import adapters
+from metalora_jax.adaptation import base as bases
+from metalora_jax.data import normalize
 from metalora_jax.policies import registry
 from metalora_jax.policies.pi0 import openpi_names, preprocess, presets
 from metalora_jax.policies.pi0.config import Pi0Config
 from metalora_jax.policies.pi0.model import Pi0, build
+from metalora_jax.training.pretrain import train_tokenizer
 from tests.policies import tiny_pi0
+from tests.tiny_base import INSTRUCTIONS, make_demos
 
 BASES = {"pi0": Pi0Config.pi0_base(), "pi05": Pi0Config.pi05_base()}
 
@@ -201,3 +205,15 @@ def test_bfloat16_rounds_and_no_more():
     assert context.k.dtype == jnp.bfloat16
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
+
+
+def test_pi05_takes_statistics_by_quantiles(tmp_path):
+    tokenizer = train_tokenizer(list(INSTRUCTIONS.values()), 320)
+    demos = [demo for task in INSTRUCTIONS for demo in make_demos(task, cameras=2)]
+    for name, mode in (("pi0", {}), ("pi05", {"STATE": "QUANTILES", "ACTION": "QUANTILES"})):
+        family, policy = registry.family(name), tiny_pi0.build(pi05=name == "pi05", vocab_size=320)
+        assert family.modes == mode
+        family.save(tmp_path / name, policy, tokenizer)
+        made, _ = bases.convert(tmp_path / name, demos)
+        expected = normalize.compute(demos, modes=mode)
+        jax.tree.map(np.testing.assert_array_equal, made.statistics, expected)
