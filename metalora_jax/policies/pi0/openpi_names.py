@@ -11,6 +11,7 @@ openpi's tree is a flat dict here, its paths joined by "/". It keeps one tensor 
 The action expert has the same names with "_1" behind the module's. Our decoder holds its last layer apart.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ from metalora_jax.policies.pi0.config import Pi0Config
 from metalora_jax.policies.pi0.model import Pi0, build
 from metalora_jax.policies.policy import Progress
 from metalora_jax.words import listed
+
+_ALIGNMENT = 64  # [bytes]
 
 Shape = tuple[int, ...]
 Tree = Mapping[str, np.ndarray]
@@ -122,6 +125,8 @@ def _norm(theirs: str, ours: str, shape: Shape) -> dict[str, Leaf]:
 def load(config: Pi0Config, tree: Tree, progress: Progress = iter) -> Pi0:
     """Builds the policy from openpi's tree, which may read its tensors from a file as they are asked for.
 
+    One of them is on the way at a time, the largest first: the memory needed is that of the result, plus little.
+
     Args:
       config: describes the tree; its param_dtype is what the tensors become.
       tree: by openpi's names.
@@ -133,22 +138,28 @@ def load(config: Pi0Config, tree: Tree, progress: Progress = iter) -> Pi0:
     table = leaves(config)
     graph, state = nnx.split(nnx.eval_shape(lambda: build(config, rngs=nnx.Rngs(0))))
     shapes = {path: tuple(leaf.shape) for path, leaf in _flat(state).items()}
-    factors = sorted(name for name in tree if "lora" in name)
-    missing = sorted(set(table) - set(tree))
-    unknown = sorted(set(tree) - set(table) - set(factors))
-    misshapen, broken = [], []
+    there = set(tree)
+    factors = sorted(name for name in there if "lora" in name)
+    missing = sorted(set(table) - there)
+    unknown = sorted(there - set(table) - set(factors))
+    misshapen: list[str] = []
+    broken: list[str] = []
     found: dict[str, jax.Array] = {}
-    for name in progress([name for name in table if name in tree]):
+
+    def take(name: str) -> None:  # a function, so that nothing of a tensor is left when the next one is read
         value = np.asarray(tree[name])
         if value.shape != table[name].shape:
             misshapen.append(f"{name} {value.shape} instead of {table[name].shape}")
         elif not np.isfinite(value).all():
             broken.append(name)
         else:
-            ours = _to_ours(table[name], value, shapes, config.layers)
-            found |= {path: jnp.asarray(part.astype(config.param_dtype)) for path, part in ours}
+            for path, part in _to_ours(table[name], value, shapes, config.layers):
+                found[path] = jax.device_put(_own(part, jnp.dtype(config.param_dtype)))
+
+    for name in progress(sorted(there & set(table), key=lambda name: (-math.prod(table[name].shape), name))):
+        take(name)
     faults = (
-        (factors, "belong to LoRA: fold them into the weights, or take the checkpoint that it was trained from"),
+        (factors, "belong to LoRA: `openpi_lora.split` takes them apart, as metalora convert --adapter_output does"),
         (missing, "missing: is this the config of these weights?"),
         (unknown, "unknown: is this the config of these weights?"),
         (misshapen, "misshapen: is this the config of these weights?"),
@@ -227,11 +238,20 @@ def _to_ours(
     leaf: Leaf, value: np.ndarray, shapes: Mapping[str, Shape], layers: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     for index, whole in enumerate(leaf.paths):
-        part = value if leaf.part_axis is None else value.take(index, axis=leaf.part_axis)
+        part = value if leaf.part_axis is None else np.moveaxis(value, leaf.part_axis, 0)[index]
         if leaf.heads_first:
             part = part.swapaxes(-3, -2)
         for path, where in _places(whole, layers).items():
             yield path, part[where].reshape(shapes[path])
+
+
+def _own(part: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """A copy in another type, aligned as JAX wants it: a CPU then takes the buffer as it is, without a second copy."""
+    room = np.empty(part.size * dtype.itemsize + _ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % _ALIGNMENT
+    own = room[start : start + part.size * dtype.itemsize].view(dtype).reshape(part.shape)
+    own[...] = part
+    return own
 
 
 def _to_theirs(leaf: Leaf, values: Mapping[str, np.ndarray], layers: int) -> np.ndarray:
