@@ -16,6 +16,11 @@ class Pi05Family(Pi0Family):
 
     type: ClassVar[str] = "pi05"
 
+    @property
+    def modes(self) -> Mapping[str, str]:
+        """Quantiles: the prompt holds numbers in [-1, 1]."""
+        return {"STATE": "QUANTILES", "ACTION": "QUANTILES"}
+
     def create(self, fields: Mapping[str, Any], rngs: nnx.Rngs) -> Policy:
         """The nano size, but for the fields that are given."""
         return Pi05(Pi0Config.pi05_nano(**fields), rngs=rngs)
