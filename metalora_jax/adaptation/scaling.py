@@ -1,4 +1,4 @@
-"""Statistics of a base that is made from a lerobot policy: its own, or those of demonstrations, in its own modes."""
+"""Statistics of a base that is made from a public policy: its own, or those of demonstrations, in its own modes."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -155,7 +155,7 @@ def shift_and_scale(stats: Mapping[str, np.ndarray], mode: str, eps: float = 1e-
         raise ValueError(f"normalisation mode {mode!r} is unknown; known: IDENTITY, {', '.join(_NEEDS)}")
     if missing := [name for name in _NEEDS[mode] if name not in stats]:
         raise ValueError(f"normalisation mode {mode} needs the statistic {missing[0]!r}, found only {sorted(stats)}")
-    exact = np.float64 if mode == OPENPI_QUANTILES else np.float32  # as each of the two computes
+    exact: Any = np.float64 if mode == OPENPI_QUANTILES else np.float32  # as each of the two computes
     first, second = (stats[name].astype(exact) for name in _NEEDS[mode])
     low, high = _NEEDS[mode]
     if first.shape != second.shape:

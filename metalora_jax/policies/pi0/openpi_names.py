@@ -12,7 +12,7 @@ The action expert has the same names with "_1" behind the module's. Our decoder 
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -183,10 +183,15 @@ def state_to_tree(config: Pi0Config, state: nnx.State) -> dict[str, np.ndarray]:
     """Parameters, or anything shaped like them (gradients, moments), in openpi's tree."""
     values = {path: np.asarray(leaf.get_value()) for path, leaf in _flat(state).items()}
     table = leaves(config)
-    known = {path for leaf in table.values() for whole in leaf.paths for path in _places(whole, config.layers)}
+    known = {path for leaf in table.values() for whole in leaf.paths for path in places(whole, config.layers)}
     if strangers := sorted(set(values) - known):
         raise ValueError(f"{listed(strangers)} have no name in openpi; fuse or detach the adapters first")
     return {name: _to_theirs(leaf, values, config.layers) for name, leaf in table.items()}
+
+
+def is_pi05(names: Iterable[str]) -> bool:
+    """Whether a tree is pi0.5's: it has an MLP of the flow time alone."""
+    return "time_mlp_in/kernel" in set(names)
 
 
 def infer(shapes: Mapping[str, Shape], **fields: Any) -> Pi0Config:
@@ -213,7 +218,7 @@ def infer(shapes: Mapping[str, Shape], **fields: Any) -> Pi0Config:
     patch = shape("PaliGemma/img/embedding/kernel", 4)[0]
     side = round(shape("PaliGemma/img/pos_embedding", 3)[1] ** 0.5)
     sizes: dict[str, Any] = dict(
-        pi05="time_mlp_in/kernel" in shapes,
+        pi05=is_pi05(shapes),
         image_size=patch * side,
         patch_size=patch,
         vision_hidden=vision_hidden,
@@ -241,7 +246,7 @@ def _to_ours(
         part = value if leaf.part_axis is None else np.moveaxis(value, leaf.part_axis, 0)[index]
         if leaf.heads_first:
             part = part.swapaxes(-3, -2)
-        for path, where in _places(whole, layers).items():
+        for path, where in places(whole, layers).items():
             yield path, part[where].reshape(shapes[path])
 
 
@@ -262,14 +267,14 @@ def _to_theirs(leaf: Leaf, values: Mapping[str, np.ndarray], layers: int) -> np.
         shape[-3], shape[-2] = shape[-2], shape[-3]
     parts = []
     for whole in leaf.paths:
-        part = np.empty(shape, next(values[path].dtype for path in _places(whole, layers)))
-        for path, where in _places(whole, layers).items():
+        part = np.empty(shape, next(values[path].dtype for path in places(whole, layers)))
+        for path, where in places(whole, layers).items():
             part[where] = values[path].reshape(part[where].shape)
         parts.append(part.swapaxes(-3, -2) if leaf.heads_first else part)
     return np.ascontiguousarray(parts[0] if leaf.part_axis is None else np.stack(parts, leaf.part_axis))
 
 
-def _places(path: str, layers: int) -> dict[str, Any]:
+def places(path: str, layers: int) -> dict[str, Any]:
     """Where the parts of one of our maps live, and the layers that each holds: the decoder's last stands apart."""
     stack = "text/layers/"
     if not path.startswith(stack):
