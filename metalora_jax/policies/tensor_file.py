@@ -1,13 +1,18 @@
 """Files of weights, read a tensor at a time: what is on the way from disk to device never fills the memory twice."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 _ZIP, _PICKLE = b"PK", b"\x80"
+_ENTRY = 256  # [bytes] more than a type, a shape and a place in the file take
+_DTYPES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16", "bool": "BOOL"} | {
+    f"{sign}int{bits}": f"{sign.upper() or 'I'}{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
+}
 
 
 class TensorFile(Mapping[str, np.ndarray]):
@@ -54,6 +59,27 @@ class TensorFile(Mapping[str, np.ndarray]):
 
 
 def write(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """A safetensors file that torch's readers take."""
-    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, file, metadata={"format": "pt"})
-    file.chmod(0o644)  # safetensors writes for the owner alone
+    """A safetensors file that torch's readers take.
+
+    One tensor is in memory at a time, if they are made as they are asked for; the library would hold all of them twice.
+
+    Raises:
+      ValueError: a tensor is of a type that the format does not know.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    # The format allows for spaces behind the header. Its place is left free until all is known.
+    room = sum(len(json.dumps(name)) + _ENTRY for name in tensors) // 8 * 8 + 64
+    with file.open("wb") as out:
+        out.seek(8 + room)
+        end = 0
+        for name, tensor in tensors.items():
+            if tensor.dtype.name not in _DTYPES:
+                raise ValueError(f"{name} is {tensor.dtype.name}, which a safetensors file cannot hold")
+            start, end = end, end + tensor.nbytes
+            shape = list(tensor.shape)
+            header[name] = {"dtype": _DTYPES[tensor.dtype.name], "shape": shape, "data_offsets": [start, end]}
+            out.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
+            del tensor  # before the next one is made
+        text = json.dumps(header, separators=(",", ":")).encode()
+        out.seek(0)
+        out.write(room.to_bytes(8, "little") + text.ljust(room))

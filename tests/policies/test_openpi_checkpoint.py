@@ -187,7 +187,7 @@ def test_lora_becomes_a_base_and_an_adapter(tmp_path, words):
     stats = {"robot": openpi_directories.statistics(5, 4)}
     directory = openpi_directories.write(tmp_path / "lora", tree, stats)
     given = {"tokenizer": words(CONFIG.vocab_size), **SIZES}
-    with pytest.raises(ValueError, match="holds LoRA beside its weights; .* --adapter_output=ADAPTER"):
+    with pytest.raises(ValueError, match=r"holds LoRA beside its weights; .* --adapter_output=ADAPTER"):
         bases.load(directory, **given)
     base, _, placement, theta = bases.convert_with_adapter(directory, **given, lora_alpha=ALPHA)
     bases.save(tmp_path / "base", base)

@@ -159,7 +159,7 @@ def load(config: Pi0Config, tree: Tree, progress: Progress = iter) -> Pi0:
     for name in progress(sorted(there & set(table), key=lambda name: (-math.prod(table[name].shape), name))):
         take(name)
     faults = (
-        (factors, "belong to LoRA: `openpi_lora.split` takes them apart, as metalora convert --adapter_output does"),
+        (factors, "belong to LoRA: fold them into the weights, or see `openpi_lora.split` and metalora convert --adapter_output"),
         (missing, "missing: is this the config of these weights?"),
         (unknown, "unknown: is this the config of these weights?"),
         (misshapen, "misshapen: is this the config of these weights?"),
@@ -170,23 +170,44 @@ def load(config: Pi0Config, tree: Tree, progress: Progress = iter) -> Pi0:
     return nnx.merge(graph, nnx.from_flat_state([(_path(p), nnx.Param(found[p])) for p in shapes]))
 
 
-def tree_of(model: Pi0) -> dict[str, np.ndarray]:
-    """The inverse of `load`.
+class Leaves(Mapping[str, np.ndarray]):
+    """Parameters, or anything shaped like them (gradients, moments), in openpi's tree; each is made as it is asked for.
 
     Raises:
-      ValueError: if the model has parameters that openpi has no name for, such as adapters.
+      ValueError: there are parameters that openpi has no name for, such as adapters.
+    """
+
+    def __init__(self, config: Pi0Config, state: nnx.State):
+        self._table, self._layers = leaves(config), config.layers
+        self._values = {path: leaf.get_value() for path, leaf in _flat(state).items()}
+        known = {path for leaf in self._table.values() for whole in leaf.paths for path in places(whole, self._layers)}
+        if strangers := sorted(set(self._values) - known):
+            raise ValueError(f"{listed(strangers)} have no name in openpi; fuse or detach the adapters first")
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        leaf = self._table[name]
+        here = {path for whole in leaf.paths for path in places(whole, self._layers)}
+        return _to_theirs(leaf, {path: np.asarray(self._values[path]) for path in here}, self._layers)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+
+def tree_of(model: Pi0) -> dict[str, np.ndarray]:
+    """The inverse of `load`; `Leaves` is the same a tensor at a time.
+
+    Raises:
+      ValueError: see `Leaves`.
     """
     return state_to_tree(model.config, nnx.split(model)[1])
 
 
 def state_to_tree(config: Pi0Config, state: nnx.State) -> dict[str, np.ndarray]:
-    """Parameters, or anything shaped like them (gradients, moments), in openpi's tree."""
-    values = {path: np.asarray(leaf.get_value()) for path, leaf in _flat(state).items()}
-    table = leaves(config)
-    known = {path for leaf in table.values() for whole in leaf.paths for path in places(whole, config.layers)}
-    if strangers := sorted(set(values) - known):
-        raise ValueError(f"{listed(strangers)} have no name in openpi; fuse or detach the adapters first")
-    return {name: _to_theirs(leaf, values, config.layers) for name, leaf in table.items()}
+    """`Leaves`, all of them at once."""
+    return dict(Leaves(config, state))
 
 
 def is_pi05(names: Iterable[str]) -> bool:
@@ -260,18 +281,13 @@ def _own(part: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _to_theirs(leaf: Leaf, values: Mapping[str, np.ndarray], layers: int) -> np.ndarray:
-    shape = list(leaf.shape)
-    if leaf.part_axis is not None:
-        del shape[leaf.part_axis]
-    if leaf.heads_first:
-        shape[-3], shape[-2] = shape[-2], shape[-3]
-    parts = []
-    for whole in leaf.paths:
-        part = np.empty(shape, next(values[path].dtype for path in places(whole, layers)))
-        for path, where in places(whole, layers).items():
-            part[where] = values[path].reshape(part[where].shape)
-        parts.append(part.swapaxes(-3, -2) if leaf.heads_first else part)
-    return np.ascontiguousarray(parts[0] if leaf.part_axis is None else np.stack(parts, leaf.part_axis))
+    whole = np.empty(leaf.shape, next(iter(values.values())).dtype)
+    for index, path in enumerate(leaf.paths):
+        part = whole if leaf.part_axis is None else np.moveaxis(whole, leaf.part_axis, 0)[index]
+        part = part.swapaxes(-3, -2) if leaf.heads_first else part
+        for place, where in places(path, layers).items():
+            part[where][...] = values[place].reshape(part[where].shape)
+    return whole
 
 
 def places(path: str, layers: int) -> dict[str, Any]:
