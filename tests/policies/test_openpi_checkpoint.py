@@ -83,15 +83,16 @@ def test_convert_makes_a_whole_base(tmp_path, checkpoint, tree, words, caplog):
 
 def test_statistics_normalise_as_openpi_does(tmp_path, words):
     x = np.random.default_rng(0).normal(size=(50, 5)).astype(np.float32)
-    known = openpi_directories.statistics(5, 4)["state"]
+    stats = openpi_directories.statistics(5, 4)
+    known = stats["state"]
+    known["std"][0], known["q99"][0] = 0.003, known["q01"][0] + 0.01  # where the 1e-6 counts
     mean, std, q01, q99 = (np.array(known[name]) for name in ("mean", "std", "q01", "q99"))
     for pi05, wanted in ((False, (x - mean) / (std + 1e-6)), (True, (x - q01) / (q99 - q01 + 1e-6) * 2 - 1)):
         tree = openpi_directories.random_tree(tiny_pi0.tiny(action_dim=6, pi05=pi05))
-        stats = {"robot": openpi_directories.statistics(5, 4)}
-        directory = openpi_directories.write(tmp_path / str(pi05), tree, stats)
+        directory = openpi_directories.write(tmp_path / str(pi05), tree, {"robot": stats})
         base, _ = bases.convert(directory, tokenizer=words(CONFIG.vocab_size))
         assert base.config.pi05 == pi05
-        np.testing.assert_allclose(normalize.normalize_state(base.statistics, x, 5), wanted, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(normalize.normalize_state(base.statistics, x, 5), wanted, rtol=1e-5, atol=1e-5)
 
 
 def with_stats(checkpoint, tmp_path, change, asset="robot"):
