@@ -1,9 +1,10 @@
 """Files of weights, read a tensor at a time: what is on the way from disk to device never fills the memory twice."""
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -58,10 +59,16 @@ class TensorFile(Mapping[str, np.ndarray]):
         return len(self._shapes)
 
 
-def write(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """A safetensors file that torch's readers take.
+class Pieces(NamedTuple):
+    """A tensor that is made as it is written, so that it is never in memory whole."""
 
-    One tensor is in memory at a time, if they are made as they are asked for; the library would hold all of them twice.
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    pieces: Iterable[np.ndarray]  # along the first axis, in order
+
+
+def write(file: Path, tensors: Mapping[str, np.ndarray | Pieces]) -> None:
+    """A safetensors file that torch's readers take; the library would hold all tensors in memory a second time.
 
     Raises:
       ValueError: a tensor is of a type that the format does not know.
@@ -75,11 +82,11 @@ def write(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
         for name, tensor in tensors.items():
             if tensor.dtype.name not in _DTYPES:
                 raise ValueError(f"{name} is {tensor.dtype.name}, which a safetensors file cannot hold")
-            start, end = end, end + tensor.nbytes
+            start, end = end, end + math.prod(tensor.shape) * tensor.dtype.itemsize
             shape = list(tensor.shape)
             header[name] = {"dtype": _DTYPES[tensor.dtype.name], "shape": shape, "data_offsets": [start, end]}
-            out.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
-            del tensor  # before the next one is made
+            for piece in tensor.pieces if isinstance(tensor, Pieces) else (tensor,):
+                out.write(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)
         text = json.dumps(header, separators=(",", ":")).encode()
         out.seek(0)
         out.write(room.to_bytes(8, "little") + text.ljust(room))

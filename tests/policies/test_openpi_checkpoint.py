@@ -1,5 +1,6 @@
 """openpi's checkpoint directories become bases: any layout of Orbax, its statistics, its LoRA; nothing is left out."""
 
+import dataclasses
 import json
 import shutil
 
@@ -12,7 +13,9 @@ from tokenizers import Tokenizer, models
 
 from metalora_jax.adaptation import adapter as adapters
 from metalora_jax.adaptation import base as bases
+from metalora_jax.adapters import LoRA, Rule, attach, fuse
 from metalora_jax.data import normalize
+from metalora_jax.policies import tensor_file
 from metalora_jax.policies.pi0 import openpi_checkpoint, openpi_names
 from metalora_jax.policies.pi0.orbax_tree import OrbaxTree
 from tests.policies import openpi_directories, tiny_pi0
@@ -202,3 +205,19 @@ def test_lora_that_is_not_there(checkpoint, words):
     with pytest.raises(ValueError, match="holds no adapter beside its weights"):
         bases.convert_with_adapter(checkpoint, tokenizer=words(CONFIG.vocab_size))
     assert jax.tree.leaves(openpi_checkpoint.load(checkpoint, words(CONFIG.vocab_size), iter).adapter) == []
+
+
+def test_a_base_with_adapters_folded_into_some_maps_is_written_exactly(tmp_path, tree):
+    model = openpi_names.load(dataclasses.replace(CONFIG, param_dtype="bfloat16"), tree)
+    placement = (Rule(r"text/layers/self_attn/v_proj|expert/layers/mlp/up_proj", LoRA(rank=2, b_std=0.1)),)
+    fused = fuse(attach(model, placement, jax.random.key(0)))
+    tensor_file.write(tmp_path / "fused", openpi_names.pieces_of(fused))
+    written, whole = tensor_file.TensorFile(tmp_path / "fused"), openpi_names.tree_of(fused)
+    assert set(written) == set(whole)
+    for name, value in whole.items():
+        assert written[name].dtype == value.dtype, name
+        np.testing.assert_array_equal(written[name], value, err_msg=name)
+    assert {name for name, value in whole.items() if value.dtype == np.float32} == {
+        "PaliGemma/llm/layers/attn/kv_einsum/w",
+        "PaliGemma/llm/layers/mlp_1/gating_einsum",
+    }

@@ -5,7 +5,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from flax import nnx
 from tokenizers import Tokenizer
 
 from metalora_jax.machine import files
@@ -25,7 +24,7 @@ def save(directory: Path, model: Pi0, reader: Tokenizer) -> None:
     Each file is written beside its place and then renamed, so a reader never meets half a file.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    tree = openpi_names.Leaves(model.config, nnx.split(model)[1])
+    tree = openpi_names.pieces_of(model)
     with tempfile.TemporaryDirectory(dir=directory, prefix=".save-") as scratch:
         tensor_file.write(Path(scratch, WEIGHTS), tree)
         files.write_json(Path(scratch, CONFIG), {"type": model.type, **model.config.to_dict()}, indent=2)

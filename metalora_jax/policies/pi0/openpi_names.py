@@ -23,6 +23,7 @@ from flax import nnx
 from metalora_jax.policies.pi0.config import Pi0Config
 from metalora_jax.policies.pi0.model import Pi0, build
 from metalora_jax.policies.policy import Progress
+from metalora_jax.policies.tensor_file import Pieces
 from metalora_jax.words import listed
 
 _ALIGNMENT = 64  # [bytes]
@@ -159,7 +160,10 @@ def load(config: Pi0Config, tree: Tree, progress: Progress = iter) -> Pi0:
     for name in progress(sorted(there & set(table), key=lambda name: (-math.prod(table[name].shape), name))):
         take(name)
     faults = (
-        (factors, "belong to LoRA: fold them into the weights, or see `openpi_lora.split` and metalora convert --adapter_output"),
+        (
+            factors,
+            "belong to LoRA: fold them into the weights, or see `openpi_lora.split`, metalora convert --adapter_output",
+        ),
         (missing, "missing: is this the config of these weights?"),
         (unknown, "unknown: is this the config of these weights?"),
         (misshapen, "misshapen: is this the config of these weights?"),
@@ -170,44 +174,49 @@ def load(config: Pi0Config, tree: Tree, progress: Progress = iter) -> Pi0:
     return nnx.merge(graph, nnx.from_flat_state([(_path(p), nnx.Param(found[p])) for p in shapes]))
 
 
-class Leaves(Mapping[str, np.ndarray]):
-    """Parameters, or anything shaped like them (gradients, moments), in openpi's tree; each is made as it is asked for.
-
-    Raises:
-      ValueError: there are parameters that openpi has no name for, such as adapters.
-    """
-
-    def __init__(self, config: Pi0Config, state: nnx.State):
-        self._table, self._layers = leaves(config), config.layers
-        self._values = {path: leaf.get_value() for path, leaf in _flat(state).items()}
-        known = {path for leaf in self._table.values() for whole in leaf.paths for path in places(whole, self._layers)}
-        if strangers := sorted(set(self._values) - known):
-            raise ValueError(f"{listed(strangers)} have no name in openpi; fuse or detach the adapters first")
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        leaf = self._table[name]
-        here = {path for whole in leaf.paths for path in places(whole, self._layers)}
-        return _to_theirs(leaf, {path: np.asarray(self._values[path]) for path in here}, self._layers)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._table)
-
-    def __len__(self) -> int:
-        return len(self._table)
-
-
 def tree_of(model: Pi0) -> dict[str, np.ndarray]:
-    """The inverse of `load`; `Leaves` is the same a tensor at a time.
+    """The inverse of `load`.
 
     Raises:
-      ValueError: see `Leaves`.
+      ValueError: if the model has parameters that openpi has no name for, such as adapters.
     """
     return state_to_tree(model.config, nnx.split(model)[1])
 
 
 def state_to_tree(config: Pi0Config, state: nnx.State) -> dict[str, np.ndarray]:
-    """`Leaves`, all of them at once."""
-    return dict(Leaves(config, state))
+    """Parameters, or anything shaped like them (gradients, moments), in openpi's tree."""
+    values, table = _values(config, state), leaves(config)
+    return {name: _to_theirs(leaf, values, config.layers) for name, leaf in table.items()}
+
+
+def pieces_of(model: Pi0) -> dict[str, Pieces]:
+    """`tree_of` for writing: a layer of a tensor is made as it is asked for."""
+    values, layers = _values(model.config, nnx.split(model)[1]), model.config.layers
+
+    def pieces(leaf: Leaf) -> Iterator[np.ndarray]:
+        if not all("/layers/" in path for path in leaf.paths):
+            yield _to_theirs(leaf, values, layers)
+            return
+        axis = None if leaf.part_axis is None else leaf.part_axis - 1
+        one = Leaf(leaf.shape[1:], leaf.paths, axis, leaf.heads_first)
+        for layer in range(leaf.shape[0]):
+            at = {}
+            for path in leaf.paths:
+                *stack, last = places(path, layers)  # the decoder's last layer has a place of its own
+                alone = layer == layers - 1 and path.startswith("text/")
+                at[path] = values[last] if alone else values[(stack or [last])[0]][layer]
+            yield _to_theirs(one, at).astype(_dtype(leaf, values, layers), copy=False)
+
+    table = leaves(model.config)
+    return {name: Pieces(leaf.shape, _dtype(leaf, values, layers), pieces(leaf)) for name, leaf in table.items()}
+
+
+def _values(config: Pi0Config, state: nnx.State) -> dict[str, np.ndarray]:
+    values = {path: np.asarray(leaf.get_value()) for path, leaf in _flat(state).items()}
+    known = {path for leaf in leaves(config).values() for whole in leaf.paths for path in places(whole, config.layers)}
+    if strangers := sorted(set(values) - known):
+        raise ValueError(f"{listed(strangers)} have no name in openpi; fuse or detach the adapters first")
+    return values
 
 
 def is_pi05(names: Iterable[str]) -> bool:
@@ -280,14 +289,21 @@ def _own(part: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return own
 
 
-def _to_theirs(leaf: Leaf, values: Mapping[str, np.ndarray], layers: int) -> np.ndarray:
-    whole = np.empty(leaf.shape, next(iter(values.values())).dtype)
+def _to_theirs(leaf: Leaf, values: Mapping[str, np.ndarray], layers: int | None = None) -> np.ndarray:
+    """One tensor; without `layers` the values are those of a single layer, by the paths of the leaf."""
+    at = {path: {path: ...} if layers is None else places(path, layers) for path in leaf.paths}
+    whole = np.empty(leaf.shape, np.result_type(*(values[place] for path in leaf.paths for place in at[path])))
     for index, path in enumerate(leaf.paths):
         part = whole if leaf.part_axis is None else np.moveaxis(whole, leaf.part_axis, 0)[index]
         part = part.swapaxes(-3, -2) if leaf.heads_first else part
-        for place, where in places(path, layers).items():
+        for place, where in at[path].items():
             part[where][...] = values[place].reshape(part[where].shape)
     return whole
+
+
+def _dtype(leaf: Leaf, values: Mapping[str, np.ndarray], layers: int) -> np.dtype:
+    """Where adapters were folded into some of the maps of a tensor, these have more bits than the others."""
+    return np.result_type(*(values[place] for path in leaf.paths for place in places(path, layers)))
 
 
 def places(path: str, layers: int) -> dict[str, Any]:
