@@ -54,14 +54,14 @@ def get_config() -> ConfigDict:
     )
     config.search = dict(learned=(0.3, 1.0, 3.0), sgd=(0.3, 1.0), adam=(0.001, 0.003, 0.01), ridge=(0.01, 0.03, 0.1))
     config.validation = data("validation", tasks[::3], 4, 4)
-    config.test = data("test", tasks, 4, 4)
+    config.test = data("test", tasks[::2], 16, 4)
     config.protocol = common.protocol(
         distribution="conditions",
         steps=(0, 1, 3, 10, 100),
         shots=(1, 3),
         shots_steps=(3,),
         demonstration_draws=1,
-        episodes=2,
+        episodes=1,
         retention_steps=3,
         search_episodes=1,
         search_widenings=3,

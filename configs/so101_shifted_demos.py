@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
         validation=dict(
             tasks=tasks[::3], robots=4, demos=4, first_seed=400_000, apart=100, noise=0.0, conditions=shift
         ),
-        test=dict(tasks=tasks, robots=4, demos=4, first_seed=500_000, apart=100, noise=0.0, conditions=shift),
+        test=dict(tasks=tasks[::2], robots=16, demos=4, first_seed=500_000, apart=100, noise=0.0, conditions=shift),
     )
     config.parts.validation.split = "validation"
     config.parts.test.split = "test"
