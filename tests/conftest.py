@@ -124,7 +124,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--golden-dir",
         default=None,
         metavar="DIR",
-        help="read the reference cases of the parity tests from DIR instead of tests/golden/smolvla",
+        help="read the reference cases of the parity tests from DIR instead of those that are stored",
     )
 
 

@@ -158,7 +158,7 @@ def convert(
     """A base of a lerobot policy, and where its statistics came from, in words. Doubts about them are logged.
 
     Args:
-      policy: a directory, or a name on the hub; a base directory is taken as one that normalises by mean and deviation.
+      policy: a directory, or a name on the hub; a base directory is taken to normalise by its family's modes.
       demos: of training tasks; statistics are computed of them in the policy's own modes. None keeps the policy's own.
       tokenizer: see `Family.load`.
       embodiment: of the robot that recorded `demos`.

@@ -8,6 +8,7 @@ import numpy as np
 
 from metalora_jax.data import normalize
 from metalora_jax.data.normalize import Statistics
+from metalora_jax.policies import registry
 from metalora_jax.policies.policy import Checkpoint, Normalization
 from metalora_jax.types import Demo
 
@@ -139,7 +140,7 @@ def of_demos(found: Checkpoint, demos: Sequence[Demo], absolute: bool = False) -
 
 
 def _of(found: Checkpoint) -> Normalization:
-    return found.normalization or Normalization({}, "")
+    return found.normalization or Normalization(registry.of_model(found.model).modes, "")
 
 
 def _by(known: Normalization) -> str:

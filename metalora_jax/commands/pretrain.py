@@ -40,7 +40,7 @@ def main(_: list[str]) -> None:
     checkpoint.claim(workdir, to_fields(recipe))
     demos = pretrain.read(recipe)
     every = [demo for recorded in demos.values() for demo in recorded]
-    statistics, robot = normalize.compute(every), pretrain.embodiment(recipe, every)
+    statistics, robot = normalize.compute(every, modes=family.modes), pretrain.embodiment(recipe, every)
     where = world(recipe.control.world)
     instructions = [where.instruction(task) for task in where.tasks()]
     tokenizer = pretrain.train_tokenizer(instructions, sizes.vocabulary)

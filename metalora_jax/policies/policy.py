@@ -195,6 +195,11 @@ class Family(abc.ABC):
     def module_names(self, config: Any) -> Mapping[str, tuple[tuple[str, ...], int | None]]:
         """PEFT's name of every linear map -> its path here, and its layer in a stack or None."""
 
+    @property
+    def modes(self) -> Mapping[str, str]:
+        """How statistics of new data normalise: see `modes` of `data.normalize.compute`."""
+        return {}
+
     def without_effect(self, paths: Iterable[str]) -> list[str]:
         """Those of the adapted maps that no output depends on, whatever the input."""
         return []

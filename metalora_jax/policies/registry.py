@@ -12,7 +12,11 @@ from metalora_jax.machine.files import read_json
 from metalora_jax.policies.policy import Family, Policy
 
 PLUGINS = "METALORA_POLICIES"  # environment variable
-_MODULES = {"smolvla": "metalora_jax.policies.smolvla.family"}
+_MODULES = {
+    "smolvla": "metalora_jax.policies.smolvla.family",
+    "pi0": "metalora_jax.policies.pi0.family",
+    "pi05": "metalora_jax.policies.pi0.family_pi05",
+}
 
 
 def family(type_: str) -> Family:

@@ -7,11 +7,10 @@ import pytest
 from flax import nnx
 from tiny_smolvla import LowRank, build, tiny
 
-from metalora_jax.policies import flow
-from metalora_jax.policies.smolvla import layers
+from metalora_jax.policies import flow, transformer
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
-from metalora_jax.policies.smolvla.layers import attend, rotate
 from metalora_jax.policies.smolvla.model import Context, SmolVLA, time_embedding
+from metalora_jax.policies.transformer import attend, rotate
 from metalora_jax.types import ActionChunk, Observation
 
 
@@ -320,7 +319,7 @@ def test_attention_head_by_head_is_attention(masked, monkeypatch):
     mask = jax.random.bernoulli(keys[3], 0.6, (2, 7, 5)).at[..., 0].set(True) if masked else None
 
     def both(cache):
-        monkeypatch.setattr(layers, "CACHE", cache)
+        monkeypatch.setattr(transformer, "CACHE", cache)
 
         @jax.jit
         def run(q, k, v):

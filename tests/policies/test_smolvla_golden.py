@@ -18,8 +18,9 @@ from metalora_jax.policies import flow
 from metalora_jax.policies.smolvla import convert
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.expert import suffix_mask
-from metalora_jax.policies.smolvla.model import block_mask, time_embedding, token_positions
+from metalora_jax.policies.smolvla.model import time_embedding
 from metalora_jax.policies.smolvla.preprocess import pad_width, prepare_images
+from metalora_jax.policies.transformer import block_mask, token_positions
 
 ATOL = 1e-4
 IMAGE = r"observation\.images\.[^.]*(?<!_padding_mask)"

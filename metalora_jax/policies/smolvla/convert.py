@@ -18,13 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from metalora_jax.machine import files
-from metalora_jax.policies import hub
+from metalora_jax.policies import hub, tensor_file
 from metalora_jax.policies.policy import Checkpoint, Progress
-from metalora_jax.policies.smolvla import lerobot, processors, tensor_file
+from metalora_jax.policies.smolvla import lerobot, processors
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.model import SmolVLA
 from metalora_jax.words import listed
@@ -158,18 +157,12 @@ def save(directory: str | os.PathLike[str], model: SmolVLA, tokenizer: Tokenizer
     target.mkdir(parents=True, exist_ok=True)
     tensors = to_lerobot_tensors(model)
     with tempfile.TemporaryDirectory(dir=target, prefix=".save-") as scratch:
-        write_tensors(Path(scratch, WEIGHTS), tensors)
+        tensor_file.write(Path(scratch, WEIGHTS), tensors)
         files.write_json(Path(scratch, CONFIG), {"type": SmolVLA.type, **model.config.to_dict()}, indent=2)
         if tokenizer is not None:
             tokenizer.save(str(Path(scratch, TOKENIZER)))
         for file in sorted(Path(scratch).iterdir()):
             file.replace(target / file.name)
-
-
-def write_tensors(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """A safetensors file that torch's readers take."""
-    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, file, metadata={"format": "pt"})
-    file.chmod(0o644)  # safetensors writes for the owner alone
 
 
 def load(

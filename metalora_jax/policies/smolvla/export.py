@@ -13,9 +13,9 @@ from metalora_jax.adapters import peft_format
 from metalora_jax.adapters.attach import Theta
 from metalora_jax.adapters.placement import Placement
 from metalora_jax.machine import files
-from metalora_jax.policies import hub
+from metalora_jax.policies import hub, tensor_file
 from metalora_jax.policies.policy import ExportDtype
-from metalora_jax.policies.smolvla import convert, lerobot, processors, tensor_file
+from metalora_jax.policies.smolvla import convert, lerobot, processors
 from metalora_jax.policies.smolvla.model import SmolVLA
 
 _PRE = "policy_preprocessor_step_5_normalizer_processor.safetensors"
@@ -50,7 +50,7 @@ def merged(
     for name, value in tensors.items():
         tensors[name] = value.astype(np.float32 if dtype == "float32" else original[name].dtype)
     with _whole_or_not_at_all(directory) as staging:
-        convert.write_tensors(staging / convert.WEIGHTS, tensors)
+        tensor_file.write(staging / convert.WEIGHTS, tensors)
         _write_around(staging, config, base, statistics)
 
 
@@ -144,7 +144,7 @@ def _write_around(directory: Path, config: dict[str, Any], base: Path, statistic
     for name, steps in (("policy_preprocessor", before), ("policy_postprocessor", after)):
         files.write_json(directory / f"{name}.json", {"name": name, "steps": steps}, indent=2)
     for file in (_PRE, _POST):
-        convert.write_tensors(directory / file, {k: np.asarray(v, np.float32) for k, v in statistics.items()})
+        tensor_file.write(directory / file, {k: np.asarray(v, np.float32) for k, v in statistics.items()})
     if (base / convert.TOKENIZER).is_file():
         shutil.copyfile(base / convert.TOKENIZER, directory / convert.TOKENIZER)
     files.write_json(directory / convert.CONFIG, config, indent=2)

@@ -1,130 +1,11 @@
-"""The parts that the three towers of SmolVLA share: stacked layers, attention, rotary positions, the Llama layer."""
-
-import functools
-from collections.abc import Callable
-from typing import Any, TypeVar
+"""The parts that SmolVLA's language model and its expert share: the norm and the Llama layer."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
-
-ROPE_BASE = 10_000.0  # hard coded in SmolVLA; the language model's own rope_theta (100000) is never used
-CACHE = 2**20  # [bytes] logits up to this size stay in a CPU's cache in any order
-
-Layer = TypeVar("Layer", bound=nnx.Module)
-
-
-def stack_layers(build: Callable[[nnx.Rngs], Layer], count: int, rngs: nnx.Rngs) -> Any:
-    """`count` independent layers as one module whose every parameter has a leading layer axis; None for no layers."""
-    if not count:
-        return None
-
-    @nnx.split_rngs(splits=count)
-    @nnx.vmap(in_axes=0, out_axes=0)
-    def build_all(rngs: nnx.Rngs) -> Layer:
-        return build(rngs)
-
-    return build_all(rngs)
-
-
-def scan_layers(
-    layers: Layer,
-    step: Callable[[Layer, Any, Any], tuple[Any, Any]],
-    carry: Any,
-    xs: Any = None,
-) -> Any:
-    """`lax.scan` over stacked layers, so that any number of them compiles like one.
-
-    Args:
-      layers: a module made by `stack_layers`; adapters may since have replaced some of its linear maps.
-      step: maps (one layer, carry, x) to (carry, y).
-      carry: what goes from layer to layer.
-      xs: per-layer inputs with a leading layer axis, or None.
-
-    Returns:
-      The final carry, and the ys stacked on a leading layer axis.
-    """
-    graph, state = nnx.split(layers)
-
-    def body(carry: Any, scanned: Any) -> tuple[Any, Any]:
-        layer_state, x = scanned
-        return step(nnx.merge(graph, layer_state), carry, x)
-
-    return jax.lax.scan(body, carry, (state, xs))
-
-
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-    """Grouped-query attention; logits and softmax in float32.
-
-    Args:
-      q: (B, Q, heads, head_dim).
-      k, v: (B, K, kv_heads, head_dim); key head j serves the query heads j g .. (j + 1) g - 1, g = heads / kv_heads.
-      mask: (B, Q, K) bool, True where a query may look; None looks everywhere.
-
-    Returns:
-      (B, Q, heads * head_dim) in v's dtype.
-    """
-    batch, queries, heads, head_dim = q.shape
-    q = q.reshape(batch, queries, k.shape[2], heads // k.shape[2], head_dim)
-    # The big intermediate, the logits, goes through memory several times where all heads are computed at once. One head
-    # of one frame fits a CPU's cache: 2.9 times faster at 1024 tokens.
-    if 4 * batch * heads * queries * k.shape[1] <= CACHE:
-        out = _all_heads(q, k, v, mask)
-    else:
-        out = jax.lax.platform_dependent(q, k, v, mask, cpu=_head_by_head, default=_all_heads)
-    return out.reshape(batch, queries, heads * head_dim)
-
-
-def _all_heads(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """q (B, Q, kv_heads, g, head_dim), k and v (B, K, kv_heads, head_dim) -> as q, in v's dtype."""
-    logits = jnp.einsum("bqhgd,bkhd->bhgqk", q.astype(jnp.float32), k.astype(jnp.float32)) * q.shape[-1] ** -0.5
-    if mask is not None:
-        # The minimum instead of -inf: the row of a padded query is a uniform average (which nobody reads), not NaN.
-        logits = jnp.where(mask[:, None, None], logits, jnp.finfo(jnp.float32).min)
-    return jnp.einsum("bhgqk,bkhd->bqhgd", jax.nn.softmax(logits, axis=-1).astype(v.dtype), v)
-
-
-def _head_by_head(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """The same, one frame and one key head after another."""
-
-    queries, _, group, width = q.shape[1:]
-
-    def frame(qkvm: tuple) -> jax.Array:
-        q, k, v, mask = qkvm
-
-        def head(qkv: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-            q, k, v = qkv
-            # Plain matrices: XLA's products with batch axes, even of size one, are a third as fast on a CPU.
-            logits = (q.astype(jnp.float32).reshape(-1, width) @ k.astype(jnp.float32).T) * width**-0.5
-            if mask is not None:
-                every = jnp.broadcast_to(mask[:, None], (queries, group, mask.shape[1]))
-                logits = jnp.where(every.reshape(logits.shape), logits, jnp.finfo(jnp.float32).min)
-            weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True)))
-            total = weights.sum(axis=-1, keepdims=True)  # divides the short product, not the long row of weights
-            return ((weights.astype(v.dtype) @ v) / total).astype(v.dtype).reshape(q.shape)
-
-        # The weights are computed again for the gradient: kept, they would take more memory than all else in a layer.
-        each = jax.checkpoint(head, prevent_cse=False)
-        return jnp.moveaxis(jax.lax.map(each, tuple(jnp.moveaxis(x, 1, 0) for x in (q, k, v))), 0, 1)
-
-    return jax.lax.map(frame, (q, k, v, mask))
-
-
-def rotate(x: jax.Array, positions: jax.Array) -> jax.Array:
-    """Rotary position embedding, half-split (dimension i turns with i + head_dim / 2).
-
-    Args:
-      x: (B, T, heads, head_dim) queries or keys.
-      positions: (B, T) int.
-    """
-    half = x.shape[-1] // 2
-    frequency = ROPE_BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = positions.astype(jnp.float32)[:, :, None, None] * frequency[None, None, None]
-    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+from metalora_jax.policies.transformer import Attention, GatedMlp
 
 
 class RMSNorm(nnx.Module):
@@ -142,51 +23,6 @@ class RMSNorm(nnx.Module):
         return wide.astype(x.dtype) * scale.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-class Attention(nnx.Module):
-    """The four projections of grouped-query attention, without biases."""
-
-    def __init__(self, config: SmolVLAConfig, width: int, kv_input: int, rngs: nnx.Rngs):
-        self.head_dim = config.head_dim
-        inner = config.heads * config.head_dim
-        self.q_proj = linear(config, width, inner, rngs, use_bias=False)
-        self.k_proj = linear(config, kv_input, config.kv_width, rngs, use_bias=False)
-        self.v_proj = linear(config, kv_input, config.kv_width, rngs, use_bias=False)
-        self.o_proj = linear(config, inner, width, rngs, use_bias=False)
-
-    def queries(self, x: jax.Array) -> jax.Array:
-        """(B, T, width) -> (B, T, heads, head_dim)."""
-        return self._split(self.q_proj(x))
-
-    def keys(self, x: jax.Array) -> jax.Array:
-        """(B, T, kv_input) -> (B, T, kv_heads, head_dim)."""
-        return self._split(self.k_proj(x))
-
-    def values(self, x: jax.Array) -> jax.Array:
-        """(B, T, kv_input) -> (B, T, kv_heads, head_dim)."""
-        return self._split(self.v_proj(x))
-
-    def _split(self, x: jax.Array) -> jax.Array:
-        return x.reshape(*x.shape[:-1], -1, self.head_dim)
-
-
-class Mlp(nnx.Module):
-    """SwiGLU."""
-
-    def __init__(self, config: SmolVLAConfig, width: int, inner: int, rngs: nnx.Rngs):
-        self.gate_proj = linear(config, width, inner, rngs, use_bias=False)
-        self.up_proj = linear(config, width, inner, rngs, use_bias=False)
-        self.down_proj = linear(config, inner, width, rngs, use_bias=False)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """(..., width) -> (..., width)."""
-        return self.down_proj(_gated(self.gate_proj(x), self.up_proj(x)))
-
-
-@functools.partial(jax.checkpoint, prevent_cse=False)  # keeps its two inputs for the gradient, and nothing in between
-def _gated(gate: jax.Array, up: jax.Array) -> jax.Array:
-    return jax.nn.silu(gate) * up
-
-
 class LlamaLayer(nnx.Module):
     """A pre-norm Llama layer. What it attends to is the caller's affair: the three uses in SmolVLA differ in that."""
 
@@ -194,18 +30,9 @@ class LlamaLayer(nnx.Module):
         self.input_layernorm = RMSNorm(config, width)
         self.self_attn = Attention(config, width, kv_input or width, rngs)
         self.post_attention_layernorm = RMSNorm(config, width)
-        self.mlp = Mlp(config, width, mlp, rngs)
+        self.mlp = GatedMlp(config, width, mlp, rngs, "silu")
 
     def finish(self, h: jax.Array, attended: jax.Array) -> jax.Array:
         """The two residual additions, given the attention's output (B, T, heads * head_dim)."""
         h = h + self.self_attn.o_proj(attended)
         return h + self.mlp(self.post_attention_layernorm(h))
-
-
-def linear(
-    config: SmolVLAConfig, inputs: int, outputs: int, rngs: nnx.Rngs, use_bias: bool = True, dtype: str | None = None
-) -> nnx.Linear:
-    """A linear map in the config's dtypes, or with its arithmetic in `dtype`."""
-    return nnx.Linear(
-        inputs, outputs, use_bias=use_bias, dtype=dtype or config.dtype, param_dtype=config.param_dtype, rngs=rngs
-    )

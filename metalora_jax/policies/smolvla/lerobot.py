@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from metalora_jax.machine import files
 from metalora_jax.policies.hub import FAILURES, TOKENIZER, short
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
+from metalora_jax.policies.tokens import read_tokenizer
 
 _PUBLIC: dict[str, dict[str, Any]] = {  # the vision-language models on the hub that lerobot's policies are built on
     "HuggingFaceTB/SmolVLM2-500M-Video-Instruct": {},
@@ -176,30 +177,20 @@ def find_tokenizer(directory: Path, vlm_name: str | None, path: str | Path | Non
     for place in places:
         file = place / TOKENIZER if place.is_dir() else place
         if file.is_file():
-            return _read_tokenizer(file)
+            return read_tokenizer(file)
     if path is None and vlm_name in _PUBLIC:
         try:
             file = Path(hf_hub_download(vlm_name, TOKENIZER))
         except FAILURES as error:
             why = f", and not to be had from the hub ({short(error)})"
         else:
-            return _read_tokenizer(file)
+            return read_tokenizer(file)
     else:
         why = ""
     raise ValueError(
         f"no {TOKENIZER} in {' or '.join(map(str, places))}{why}; "
         f"put that of {vlm_name or 'the policy'} into {directory}"
     )
-
-
-def _read_tokenizer(file: Path) -> Tokenizer:
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises nothing narrower
-        raise ValueError(f"{file} is not a readable tokenizer ({short(error)}); download it again") from error
-    tokenizer.no_truncation()  # a file may ask for both; here `prepare_text` decides
-    tokenizer.no_padding()
-    return tokenizer
 
 
 def _image_tokens(tokenizer: Tokenizer, source: Path) -> dict[str, int]:

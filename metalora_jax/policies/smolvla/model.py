@@ -15,11 +15,11 @@ import numpy as np
 from flax import nnx
 
 from metalora_jax.policies.policy import Policy, Stage
+from metalora_jax.policies.siglip import VisionTower
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.expert import Expert
-from metalora_jax.policies.smolvla.layers import linear
 from metalora_jax.policies.smolvla.text import TextModel
-from metalora_jax.policies.smolvla.vision import VisionTower, pixel_shuffle
+from metalora_jax.policies.transformer import block_mask, linear, token_positions
 from metalora_jax.types import Array, Sizes
 
 
@@ -180,25 +180,6 @@ class SmolVLA(Policy):
         return jnp.broadcast_to(tokens[None, None], (batch, cameras, *tokens.shape))
 
 
-def block_mask(valid: jax.Array, block: jax.Array) -> jax.Array:
-    """Block-causal attention: a token sees the valid tokens of its own block and of the blocks before it.
-
-    Args:
-      valid: (B, S) bool.
-      block: (B, S) int, 1 where a new block begins, else 0.
-
-    Returns:
-      (B, S, S) bool, True where the query (axis 1) may look at the key (axis 2).
-    """
-    index = jnp.cumsum(block, axis=1)
-    return (index[:, None, :] <= index[:, :, None]) & valid[:, None, :] & valid[:, :, None]
-
-
-def token_positions(valid: jax.Array) -> jax.Array:
-    """Positions (B, S) of tokens; invalid ones consume none."""
-    return jnp.cumsum(valid, axis=1) - 1
-
-
 def time_embedding(t: jax.Array, width: int, min_period: float, max_period: float) -> jax.Array:
     """[sin | cos] of 2 pi t / period, with periods from min to max on a log scale; (B,) -> (B, width) float32."""
     periods = min_period * (max_period / min_period) ** np.linspace(0.0, 1.0, width // 2)
@@ -212,3 +193,11 @@ def time_embedding(t: jax.Array, width: int, min_period: float, max_period: floa
     exact = coarse_t * coarse_f
     angle = 2 * jnp.pi * ((exact - jnp.round(exact)) + coarse_t * fine_f + (t - coarse_t) * f)
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=1)
+
+
+def pixel_shuffle(x: jax.Array, factor: int) -> jax.Array:
+    """(B, n * n, D) -> (B, (n / factor)^2, factor^2 * D): each square of `factor`^2 tokens becomes one."""
+    batch, tokens, width = x.shape
+    side = round(tokens**0.5)
+    x = x.reshape(batch, side // factor, factor, side // factor, factor, width)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, factor * factor * width)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from tokenizers import Tokenizer
 
+from metalora_jax.policies import tokens
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 
 
@@ -108,15 +109,10 @@ def prepare_text(
         raise ValueError(f'prepare_text: truncate={truncate!r} is unknown; choose "left" or None')
     if tokenizer.truncation or tokenizer.padding:
         raise ValueError("prepare_text: the tokenizer truncates or pads by itself; call no_truncation(), no_padding()")
-    limit = config.max_tokens
-    tokens = np.full((len(instructions), limit), config.pad_token_id, np.int32)
-    mask = np.zeros((len(instructions), limit), bool)
-    for row, text in enumerate(instructions):
-        ids = tokenizer.encode(text if text.endswith("\n") else text + "\n").ids
-        if len(ids) > limit and truncate is None:
-            raise ValueError(f"prepare_text: {text!r} has {len(ids)} tokens, the limit is {limit}; shorten it")
-        if (highest := max(ids, default=0)) >= config.vocab_size:
-            raise ValueError(f"prepare_text: {text!r} has token {highest}, beyond vocab_size={config.vocab_size}")
-        ids = ids[-limit:]
-        tokens[row, : len(ids)], mask[row, : len(ids)] = ids, True
-    return tokens, mask
+    ids = [tokenizer.encode(text if text.endswith("\n") else text + "\n").ids for text in instructions]
+    if truncate == "left":
+        ids = [known[-config.max_tokens :] for known in ids]
+    try:
+        return tokens.rows(instructions, ids, config.max_tokens, config.pad_token_id, config.vocab_size)
+    except ValueError as error:
+        raise ValueError(f"prepare_text: {error}") from None

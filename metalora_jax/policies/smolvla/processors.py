@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metalora_jax.machine import files
+from metalora_jax.policies import tensor_file
 from metalora_jax.policies.policy import Normalization, StatisticsSets
-from metalora_jax.policies.smolvla import tensor_file
 from metalora_jax.policies.smolvla.lerobot import STATISTIC
 from metalora_jax.words import plural
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
-from metalora_jax.policies.smolvla.layers import LlamaLayer, attend, rotate, scan_layers, stack_layers
+from metalora_jax.policies.smolvla.layers import LlamaLayer
+from metalora_jax.policies.transformer import attend, rotate, scan_layers, stack_layers
 
 
 class TextModel(nnx.Module):

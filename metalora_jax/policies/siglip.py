@@ -1,18 +1,50 @@
 """The vision tower: a SigLIP encoder without class token or pooling (Zhai et al., arXiv:2303.15343)."""
 
 from functools import partial
+from typing import Protocol
 
 import jax
 from flax import nnx
 
-from metalora_jax.policies.smolvla.config import SmolVLAConfig
-from metalora_jax.policies.smolvla.layers import attend, linear, scan_layers, stack_layers
+from metalora_jax.policies.transformer import Arithmetic, attend, linear, scan_layers, stack_layers
+
+
+class Tower(Arithmetic, Protocol):
+    """What a config says of its vision tower."""
+
+    @property
+    def patch_size(self) -> int:
+        """[px], square."""
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of an image."""
+
+    @property
+    def vision_hidden(self) -> int:
+        """Width of a token."""
+
+    @property
+    def vision_layers(self) -> int:
+        """Number of layers."""
+
+    @property
+    def vision_heads(self) -> int:
+        """Number of attention heads."""
+
+    @property
+    def vision_mlp(self) -> int:
+        """Inner width of the MLPs."""
+
+    @property
+    def layer_norm_eps(self) -> float:
+        """Added to variances."""
 
 
 class VisionAttention(nnx.Module):
     """Full bidirectional multi-head attention, with biases."""
 
-    def __init__(self, config: SmolVLAConfig, rngs: nnx.Rngs):
+    def __init__(self, config: Tower, rngs: nnx.Rngs):
         width = config.vision_hidden
         self.heads = config.vision_heads
         self.q_proj = linear(config, width, width, rngs)
@@ -29,7 +61,7 @@ class VisionAttention(nnx.Module):
 class VisionMlp(nnx.Module):
     """Two linear maps with the tanh approximation of GELU between them."""
 
-    def __init__(self, config: SmolVLAConfig, rngs: nnx.Rngs):
+    def __init__(self, config: Tower, rngs: nnx.Rngs):
         self.fc1 = linear(config, config.vision_hidden, config.vision_mlp, rngs)
         self.fc2 = linear(config, config.vision_mlp, config.vision_hidden, rngs)
 
@@ -41,7 +73,7 @@ class VisionMlp(nnx.Module):
 class VisionLayer(nnx.Module):
     """A pre-norm transformer encoder layer."""
 
-    def __init__(self, config: SmolVLAConfig, rngs: nnx.Rngs):
+    def __init__(self, config: Tower, rngs: nnx.Rngs):
         self.layer_norm1 = _layer_norm(config, rngs)
         self.self_attn = VisionAttention(config, rngs)
         self.layer_norm2 = _layer_norm(config, rngs)
@@ -56,10 +88,12 @@ class VisionLayer(nnx.Module):
 class VisionTower(nnx.Module):
     """Images to one hidden vector per patch."""
 
-    def __init__(self, config: SmolVLAConfig, rngs: nnx.Rngs):
-        self.patch_size = config.patch_size
+    def __init__(self, config: Tower, rngs: nnx.Rngs, embedding_dtype: str | None = None):
+        """`embedding_dtype`: of the patches before the first layer, where it is not the config's dtype."""
+        self.patch_size, self.dtype = config.patch_size, config.dtype
         # The published convolution has stride = kernel = patch: it is a linear map on flattened patches.
-        self.patch_embedding = linear(config, 3 * config.patch_size**2, config.vision_hidden, rngs)
+        inputs = 3 * config.patch_size**2
+        self.patch_embedding = linear(config, inputs, config.vision_hidden, rngs, dtype=embedding_dtype)
         self.position_embedding = nnx.Param(
             0.02 * jax.random.normal(rngs.params(), (config.grid**2, config.vision_hidden), config.param_dtype)
         )
@@ -73,7 +107,7 @@ class VisionTower(nnx.Module):
         by one along each axis; the public weights were trained with these.
         """
         x = self.patch_embedding(flatten_patches(images, self.patch_size))
-        x = x + self.position_embedding[...].astype(x.dtype)[None]
+        x = (x + self.position_embedding[...].astype(x.dtype)[None]).astype(self.dtype)
         x, _ = scan_layers(self.layers, lambda layer, x, _: (layer(x), None), x)
         return self.post_layernorm(x)
 
@@ -85,15 +119,7 @@ def flatten_patches(images: jax.Array, patch: int) -> jax.Array:
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, patch * patch * channels)
 
 
-def pixel_shuffle(x: jax.Array, factor: int) -> jax.Array:
-    """(B, n * n, D) -> (B, (n / factor)^2, factor^2 * D): each square of `factor`^2 tokens becomes one."""
-    batch, tokens, width = x.shape
-    side = round(tokens**0.5)
-    x = x.reshape(batch, side // factor, factor, side // factor, factor, width)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, factor * factor * width)
-
-
-def _layer_norm(config: SmolVLAConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def _layer_norm(config: Tower, rngs: nnx.Rngs) -> nnx.LayerNorm:
     return nnx.LayerNorm(
         config.vision_hidden,
         epsilon=config.layer_norm_eps,

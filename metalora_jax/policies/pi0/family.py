@@ -1,0 +1,73 @@
+"""pi0 to the rest of the package, see `policies.policy`; pi0.5's family is in `family_pi05`."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+from flax import nnx
+from tokenizers import Tokenizer
+
+from metalora_jax.adapters.placement import Placement
+from metalora_jax.policies.pi0 import directory as directories
+from metalora_jax.policies.pi0 import operations, peft_names, preprocess, presets
+from metalora_jax.policies.pi0.config import Pi0Config
+from metalora_jax.policies.pi0.model import Pi0
+from metalora_jax.policies.policy import Checkpoint, Family, Operations, Policy, Progress
+
+
+class Pi0Family(Family):
+    """The state is a token of the suffix; all frames of a task have one prompt."""
+
+    type: ClassVar[str] = "pi0"
+
+    def load(self, directory: Path, tokenizer: str | Path | None, progress: Progress, **overrides: Any) -> Checkpoint:
+        """See `directory.load`."""
+        return directories.load(directory, tokenizer, progress, **overrides)
+
+    def save(self, directory: Path, model: Any, tokenizer: Tokenizer) -> None:
+        """See `directory.save`."""
+        directories.save(directory, model, tokenizer)
+
+    def prepare_images(self, images: np.ndarray, size: int) -> np.ndarray:
+        """See `preprocess.prepare_frames`."""
+        return preprocess.prepare_frames(images, size)
+
+    def tokenize(
+        self, config: Any, tokenizer: Tokenizer, instruction: str, states: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `preprocess.tokenize`."""
+        return preprocess.tokenize(config, tokenizer, instruction, states)
+
+    def preset(self, name: str, *, rank: int | None = None, b_std: float = 0.0) -> Placement:
+        """See `presets.preset`."""
+        return presets.preset(name, rank=rank, b_std=b_std)
+
+    @property
+    def presets(self) -> tuple[str, ...]:
+        """See `presets.preset`."""
+        return presets.NAMES
+
+    def module_names(self, config: Any) -> Mapping[str, tuple[tuple[str, ...], int | None]]:
+        """lerobot's names."""
+        return peft_names.module_names(config)
+
+    def without_effect(self, paths: Iterable[str]) -> list[str]:
+        """See `presets.dead`."""
+        return presets.dead(paths)
+
+    def create(self, fields: Mapping[str, Any], rngs: nnx.Rngs) -> Policy:
+        """The nano size, but for the fields that are given."""
+        return Pi0(Pi0Config.pi0_nano(**fields), rngs=rngs)
+
+    def prepare_float_images(self, images: jax.Array, size: int) -> jax.Array:
+        """See `preprocess.prepare_image`."""
+        return preprocess.prepare_image(images, size)
+
+    def operations(self, config: Any, cameras: int) -> Operations:
+        """See `operations.operations`."""
+        return operations.operations(config, cameras)
+
+
+FAMILY = Pi0Family()

@@ -1,0 +1,85 @@
+"""From a camera's pixels and a person's words to what pi0 and pi0.5 read."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tokenizers import Tokenizer
+
+from metalora_jax.policies import tokens
+from metalora_jax.policies.pi0.config import Pi0Config
+
+PAD = 0  # token behind a prompt; it is masked
+_EDGES = np.linspace(-1, 1, 257)[:-1]  # of the bins that a state is written in
+
+
+def prepare_image(images: jax.Array, size: int) -> jax.Array:
+    """Resizes with the aspect kept, pads evenly with black, and changes the range.
+
+    openpi resizes with PIL, which rounds to bytes in between; this does not, and differs by two levels of 255 at most.
+
+    Args:
+      images: (..., H, W, 3) float32 in [0, 1].
+      size: side of the result [px].
+
+    Returns:
+      (..., size, size, 3) float32 in [-1, 1]; padding is -1.
+    """
+    *batch, height, width, channels = images.shape
+    ratio = max(height, width) / size
+    resized = int(height / ratio), int(width / ratio)
+    if resized != (height, width):
+        images = jax.image.resize(images, (*batch, *resized, channels), "linear")
+    before = [(size - length) // 2 for length in resized]
+    pad = [(start, size - length - start) for start, length in zip(before, resized, strict=True)]
+    return jnp.pad(images, [(0, 0)] * len(batch) + pad + [(0, 0)]) * 2 - 1
+
+
+def prepare_frames(images: np.ndarray, size: int) -> np.ndarray:
+    """Pictures (..., H, W, 3) uint8 -> (..., size, size, 3) float32 in [-1, 1], as `prepare_image` does."""
+    if images.shape[-3:-1] == (size, size):
+        return images.astype(np.float32) / 127.5 - 1.0
+    return np.asarray(_prepared(images, size))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _prepared(images: np.ndarray, size: int) -> jax.Array:
+    return prepare_image(jnp.asarray(images, jnp.float32) / 255.0, size)
+
+
+def tokenize(
+    config: Pi0Config, tokenizer: Tokenizer, instruction: str, states: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The prompts of n frames.
+
+    Without the state in the prompt: the instruction, and a newline of its own. With it, "Task: <instruction>, State:
+    <numbers>;" and a second line "Action: ", where each number is one of 256 even bins of [-1, 1]; a value below is -1.
+    Both begin with the token `bos_token_id`.
+
+    Args:
+      config: of the policy.
+      tokenizer: the policy's; what it adds by itself is left out.
+      instruction: what the robot is told; underscores and line breaks become spaces.
+      states: (n, state_dim) float32, normalised to [-1, 1].
+
+    Returns:
+      token ids (n, max_tokens) int32; mask (n, max_tokens) bool, True on real tokens.
+
+    Raises:
+      ValueError: the prompt is too long, or holds a token that the policy has no embedding for.
+    """
+    text = instruction.strip().replace("_", " ").replace("\n", " ")
+    begin = [] if config.bos_token_id is None else [config.bos_token_id]
+
+    def encode(part: str) -> list[int]:
+        return list(tokenizer.encode(part, add_special_tokens=False).ids)
+
+    if config.state_in_prompt:
+        bins = np.digitize(states, _EDGES) - 1
+        texts = [f"Task: {text}, State: {' '.join(map(str, row))};\nAction: " for row in bins]
+        return tokens.rows(texts, [begin + encode(t) for t in texts], config.max_tokens, PAD, config.vocab_size)
+    ids = begin + encode(text) + encode("\n")
+    row, mask = tokens.rows([text], [ids], config.max_tokens, PAD, config.vocab_size)
+    shape = len(states), config.max_tokens
+    return np.broadcast_to(row, shape), np.broadcast_to(mask, shape)

@@ -1,0 +1,95 @@
+"""PaliGemma's tokenizer, which pi0 and pi0.5 share: found, and read from Google's file of the library sentencepiece.
+
+That file is translated once, when a base is made of openpi's weights; the base has a tokenizer.json like any other.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+
+from metalora_jax.machine.hub import short
+from metalora_jax.policies.hub import TOKENIZER
+from metalora_jax.policies.tokens import read_tokenizer
+
+SENTENCEPIECE = "paligemma_tokenizer.model"
+OPENPI_DATA_HOME = "OPENPI_DATA_HOME"  # environment variable: where openpi keeps what it has fetched
+SOURCE = f"gs://big_vision/{SENTENCEPIECE}"
+_NORMAL, _USER_DEFINED, _BYTE = 1, 4, 6  # sentencepiece's types of pieces
+_PROBES = (  # both libraries must agree on these
+    "push the red cup into the drawer",
+    "\n",
+    "Task: put both moka pots on the stove, State: 128 0 255 -1 17;\nAction: ",
+    "Two  spaces, a café at 3.5 cm; 猫",
+)
+
+
+def find(directory: Path, given: str | Path | None = None) -> Tokenizer | None:
+    """The tokenizer of a policy.
+
+    Args:
+      directory: the policy's.
+      given: tokenizer.json or paligemma_tokenizer.model, or the directory that holds one of them.
+
+    Returns:
+      That of `given`; or else that in `directory`, or openpi's in $OPENPI_DATA_HOME/big_vision, or None.
+
+    Raises:
+      ValueError: there is none at `given`, or the file cannot be read.
+    """
+    home = os.environ.get(OPENPI_DATA_HOME)
+    places = [directory, *([Path(home, "big_vision")] if home else [])] if given is None else [Path(given)]
+    for place in places:
+        for file in [place / TOKENIZER, place / SENTENCEPIECE] if place.is_dir() else [place]:
+            if file.is_file():
+                return from_sentencepiece(file) if file.suffix == ".model" else read_tokenizer(file)
+    if given is None:
+        return None
+    raise ValueError(f"no {TOKENIZER} or {SENTENCEPIECE} in {given}; the latter is {SOURCE}")
+
+
+def from_sentencepiece(file: Path) -> Tokenizer:
+    """A tokenizer that gives the same tokens as sentencepiece does with a BPE model such as PaliGemma's.
+
+    Raises:
+      ValueError: the file cannot be read, is no model of this kind, or the two disagree on some text; or one of the
+        libraries sentencepiece and protobuf is not installed.
+    """
+    try:
+        from sentencepiece import SentencePieceProcessor
+        from sentencepiece.sentencepiece_model_pb2 import ModelProto
+    except ImportError as error:
+        raise ValueError(f"{file} cannot be read ({error}); install the extra pi0: sentencepiece, protobuf") from None
+    try:
+        known = SentencePieceProcessor(model_file=str(file))
+        model = ModelProto.FromString(file.read_bytes())
+    except Exception as error:  # the libraries raise nothing narrower
+        raise ValueError(f"{file} is no model of sentencepiece ({short(error)}); fetch {SOURCE} again") from error
+    if model.trainer_spec.model_type != model.trainer_spec.BPE or model.normalizer_spec.add_dummy_prefix:
+        raise ValueError(f"{file} is no BPE model without a prefix, as PaliGemma's is; fetch {SOURCE}")
+    tokenizer = _translated(model)
+    for text in _PROBES:
+        if (ours := tokenizer.encode(text, add_special_tokens=False).ids) != known.encode(text):
+            raise ValueError(f"{file}: {text!r} is {known.encode(text)} to sentencepiece, but {ours} as translated")
+    return tokenizer
+
+
+def _translated(model: Any) -> Tokenizer:
+    """The library tokenizers' BPE of a `ModelProto`; spaces are "▁" in its pieces."""
+    vocabulary = {piece.piece: number for number, piece in enumerate(model.pieces)}
+    merges = []
+    for whole in model.pieces:
+        if whole.type == _NORMAL:
+            halves = ((whole.piece[:at], whole.piece[at:]) for at in range(1, len(whole.piece)))
+            merges += [(-whole.score, left, right) for left, right in halves if {left, right} <= vocabulary.keys()]
+    merges.sort(key=lambda merge: merge[0])  # stable: pieces of the same score stay in order
+    byte_fallback = any(piece.type == _BYTE for piece in model.pieces)
+    unknown = model.pieces[model.trainer_spec.unk_id].piece
+    pairs = [(left, right) for _, left, right in merges]
+    tokenizer = Tokenizer(models.BPE(vocabulary, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=byte_fallback))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    own = [piece.piece for piece in model.pieces if piece.type == _USER_DEFINED]
+    tokenizer.add_tokens([AddedToken(piece, normalized=True) for piece in own])
+    return tokenizer
