@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 
 from metalora_jax import trees
 from metalora_jax.adaptation import scaling
+from metalora_jax.data import relative as relatives
 from metalora_jax.data.normalize import Statistics
 from metalora_jax.data.preprocessor import Preprocessor
 from metalora_jax.data.sources import embodiment as embodiments
@@ -153,6 +154,8 @@ def convert(
     tokenizer: str | Path | None = None,
     embodiment: Embodiment = UNKNOWN,
     absolute: bool = False,
+    relative: Sequence[int | str] = (),
+    of_differences: bool = False,
     **overrides: Any,
 ) -> tuple[Base, str]:
     """A base of a lerobot policy, and where its statistics came from, in words. Doubts about them are logged.
@@ -163,18 +166,37 @@ def convert(
       tokenizer: see `Family.load`.
       embodiment: of the robot that recorded `demos`.
       absolute: the policy was trained on absolute actions, whatever its own statistics look like.
+      relative: the dimensions of an action that it predicts relative to the state, by number or name, see
+        `data.relative.mask_of`. None: those that a base directory names, and of other policies none.
+      of_differences: the actions that it was trained on were recorded as differences, and made relative all the same.
       overrides: of the policy's config.
 
     Raises:
-      ValueError: see `load`; or the demonstrations do not fit the policy.
+      ValueError: see `load`; the demonstrations do not fit the policy; or actions are said to be both absolute and
+        relative.
     """
     source, found = _found(policy, tokenizer, overrides)
+    if relative and absolute:
+        raise ValueError("actions are said to be absolute, and relative; leave one out")
+    if of_differences and not relative:
+        raise ValueError("actions are said to be relative of differences, but not which: name them (relative)")
+    joints = embodiment.action or _embodiment(source, found).action or ()
     if demos:
-        known = scaling.of_demos(found, demos, absolute)
+        mask = None
+        if relative:
+            mask = relatives.mask_of(relative, demos[0].state.shape[1], demos[0].actions.shape[1], joints)
+        elif found.lerobot_config is None and (source / _STATISTICS).is_file():
+            mask, of_differences = _statistics(source).relative, _statistics(source).of_differences
+        known = scaling.of_demos(found, demos, absolute, mask, of_differences)
     elif found.lerobot_config is None:
         known = scaling.Scaling(_statistics(source), f"those of {source / _STATISTICS}")
     else:
         known = scaling.of_policy(policy, found)
+    if relative and not demos:
+        own_statistics = known.statistics
+        widths = len(own_statistics.state_mean), len(own_statistics.action_mean)
+        mask = relatives.mask_of(relative, *widths, joints)
+        known = known._replace(statistics=own_statistics._replace(relative=mask, of_differences=of_differences))
     own = _embodiment(source, found)
     for doubt in embodiments.check(embodiment, own, "the policy"):
         logging.warning("%s: %s", policy, doubt)

@@ -6,6 +6,10 @@ Everything else then takes the result as `--base` or `config.base`. A policy tha
 its own statistics: omit --demos to keep them. lerobot/smolvla_base has none that are used. Statistics are computed in
 the modes that the policy normalises by (mean and deviation, smallest and largest value, or quantiles).
 
+A policy that predicts actions relative to the state, as openpi's with DeltaActions do, needs to be told so:
+--relative_actions names those dimensions of an action, by number or name, or is all_but_gripper. Statistics are then
+computed of the differences, and whatever runs the base sends absolute commands.
+
 The base records the names of cameras and joints, the rate and the units of the demonstrations. Whatever it is used on
 later is held against them. Data in HDF5 name no joints, and seldom a rate: say them with --joints and --fps.
 """
@@ -22,7 +26,7 @@ from flax import nnx
 from metalora_jax import trees
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.base import Base
-from metalora_jax.data import plausibility, sources
+from metalora_jax.data import plausibility, relative, sources
 from metalora_jax.data.sources import embodiment as embodiments
 from metalora_jax.data.sources.embodiment import Embodiment, recorded_cameras
 from metalora_jax.data.sources.names import part_of
@@ -47,6 +51,15 @@ _FPS = flags.DEFINE_float("fps", None, "Frames per second, where the data do not
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "tokenizer.json, if it is not with the policy or on the hub.")
 _ABSOLUTE = flags.DEFINE_bool(
     "absolute_actions", False, "The policy was trained on absolute actions, whatever its own statistics look like."
+)
+_RELATIVE = flags.DEFINE_list(
+    "relative_actions",
+    [],
+    "Dimensions of an action that the policy predicts relative to the state at the chunk's start, by number or name "
+    "(0,1,2), or all_but_gripper; empty: none, or as a base says.",
+)
+_OF_DIFFERENCES = flags.DEFINE_bool(
+    "relative_of_differences", False, "Those were recorded as differences already, as openpi's pi0_libero has them."
 )
 _DTYPE = flags.DEFINE_enum("param_dtype", "float32", ["float32", "bfloat16"], "Type of weights on disk and in memory.")
 
@@ -131,6 +144,8 @@ def main(_: list[str]) -> None:
         _TOKENIZER.value,
         dataclasses.replace(robot, cameras=None),
         _ABSOLUTE.value,
+        _RELATIVE.value,
+        _OF_DIFFERENCES.value,
         param_dtype=_DTYPE.value,
     )
     base = _with_cameras(base, robot.cameras)
@@ -144,7 +159,8 @@ def main(_: list[str]) -> None:
     print(f"statistics:  {source}{f' in {_DEMOS.value}' if demos else ''}")
     print(f"state:       {len(base.statistics.state_mean)} of {sizes.state} dimensions in use")
     print(f"action:      {len(base.statistics.action_mean)} of {sizes.action}, chunks of {sizes.chunk}")
-    robot = base.embodiment
+    robot, known = base.embodiment, base.statistics
+    print(f"predicts:    {relative.said(known.relative, known.of_differences, robot.action or ())}")
     print(f"cameras:     {', '.join(robot.cameras or ()) or 'not known; name them with --cameras'}")
     print(f"joints:      {', '.join(robot.action or ()) or 'not named in the data; --joints names them'}")
     print(f"rate:        {'not known; say it with --fps' if robot.fps is None else f'{robot.fps:g} frames per second'}")

@@ -30,6 +30,7 @@ from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.adapter import probe
 from metalora_jax.adaptation.learner import learner, zeros
 from metalora_jax.adaptation.lerobot_command import lerobot_command
+from metalora_jax.data import relative
 from metalora_jax.policies import hub
 
 _SIZE = (480, 640)  # of pictures, which the plugin expects where the data do not say it; others work, after a moment
@@ -63,6 +64,12 @@ def main(_: list[str]) -> None:
             "cannot say: use --format=lerobot_plugin, or adapt again without --only_for_its_instruction"
         )
     known = base.statistics
+    if known.relative is not None and not plugin:
+        raise ValueError(
+            f"the base predicts {relative.said(known.relative, known.of_differences)}, and the processors that "
+            f"--format={_FORMAT.value} writes would send differences as commands: use --format=lerobot_plugin, which "
+            "sends absolute ones"
+        )
     statistics = {
         "observation.state.mean": known.state_mean,
         "observation.state.std": known.state_std,
