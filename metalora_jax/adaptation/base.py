@@ -175,11 +175,11 @@ def convert(
       ValueError: see `load`; the demonstrations do not fit the policy; or actions are said to be both absolute and
         relative.
     """
-    source, found = _found(policy, tokenizer, overrides)
     if relative and absolute:
         raise ValueError("actions are said to be absolute, and relative; leave one out")
     if of_differences and not relative:
         raise ValueError("actions are said to be relative of differences, but not which: name them (relative)")
+    source, found = _found(policy, tokenizer, overrides)
     joints = embodiment.action or _embodiment(source, found).action or ()
     if demos:
         mask = None

@@ -104,9 +104,9 @@ def of_demos(
       mask, of_differences: which actions it predicts relative to the state, see `Statistics.relative`.
 
     Raises:
-      ValueError: the policy's own are those of relative actions, see `relative_statistics.are`, and it is neither said to
-        be `absolute` nor relative; the demonstrations are not of the kind that is said, see `relative.mismatch`; or
-        see `normalize.compute`.
+      ValueError: the policy's own are those of relative actions, see `relative_statistics.are`, and it is said to be
+        neither `absolute` nor relative; the demonstrations are not of the kind that is said, see `relative.mismatch`;
+        or see `normalize.compute`.
     """
     known = _of(found)
     own, doubts = found.statistics.get("", {}).get(_FEATURES["ACTION"], {}), []
