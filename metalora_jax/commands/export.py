@@ -55,6 +55,9 @@ def main(_: list[str]) -> None:
     if not plugin and not _POLICY.value:
         raise ValueError(f"--format={_FORMAT.value} needs --policy, the public policy that the base was made from")
     base = bases.load(_BASE.value)
+    known = base.statistics
+    if not plugin:
+        relative.check_exported(known.relative, known.of_differences, _FORMAT.value)
     family = base.family
     start = adapter.load(Path(_ADAPTER.value), base)
     learn, theta = start.learner, start.meta_params["theta"]
@@ -62,13 +65,6 @@ def main(_: list[str]) -> None:
         raise ValueError(
             f"{_ADAPTER.value} is only for {' or '.join(map(repr, learn.only_for))}, which --format={_FORMAT.value} "
             "cannot say: use --format=lerobot_plugin, or adapt again without --only_for_its_instruction"
-        )
-    known = base.statistics
-    if known.relative is not None and not plugin:
-        raise ValueError(
-            f"the base predicts {relative.said(known.relative, known.of_differences)}, and the processors that "
-            f"--format={_FORMAT.value} writes would send differences as commands: use --format=lerobot_plugin, which "
-            "sends absolute ones"
         )
     statistics = {
         "observation.state.mean": known.state_mean,

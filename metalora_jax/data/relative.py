@@ -119,6 +119,19 @@ def said(mask: np.ndarray | None, of_differences: bool = False, joints: Sequence
     return f"action minus the state at the chunk's start in {', '.join(parts[0])}{rest}{legacy}"
 
 
+def check_exported(mask: np.ndarray | None, of_differences: bool, form: str) -> None:
+    """Refuses to write a policy of relative actions in a format whose processors know none.
+
+    Raises:
+      ValueError: some are relative; the message names the format `form`, and one that works.
+    """
+    if mask is not None:
+        raise ValueError(
+            f"the base predicts {said(mask, of_differences)}, and the processors that --format={form} writes would "
+            "send differences as commands: use --format=lerobot_plugin, which sends absolute ones"
+        )
+
+
 class Mismatch(NamedTuple):
     """Recorded actions that are not of the kind that a policy with relative actions takes."""
 

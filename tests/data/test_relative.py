@@ -136,6 +136,11 @@ def test_dimensions_that_are_not_there_are_refused():
 def test_the_convention_in_words():
     assert relative.said(MASK, joints=JOINTS).endswith("in pan.pos, lift.pos, roll.pos, and gripper.pos as recorded")
     assert "openpi's pi0_libero" in relative.said(MASK, of_differences=True)
+    relative.check_exported(None, False, "peft")
+    with pytest.raises(
+        ValueError, match=r"in 0, 1, 3, and 2 as recorded, and .*--format=peft .*use --format=lerobot_pl"
+    ):
+        relative.check_exported(MASK, False, "peft")
 
 
 def test_the_statistics_of_the_commands_are_estimated():
