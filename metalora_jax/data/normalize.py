@@ -89,16 +89,15 @@ class Statistics(NamedTuple):
     def of_commands(self) -> "Statistics":
         """Those of the commands themselves: these, or an estimate where they are of actions minus the state.
 
-        Differences are taken to be independent of the states at their chunks' starts; so a command's variance is the
-        sum of both. Where the recorded actions were differences, their spread cannot be told: the scale stays as it is.
+        Absolute commands go where the state goes, so its place and spread are taken for theirs. Where the recorded
+        actions were differences, nothing tells theirs, and these stay as they are.
         """
-        if (mask := self.relative) is None:
+        if self.relative is None:
             return self
         mean, std = self.action_mean.copy(), self.action_std.copy()
-        at = np.flatnonzero(mask)
-        mean[at] += self.state_mean[at]
         if not self.of_differences:
-            std[at] = np.hypot(std[at], self.state_std[at])
+            at = np.flatnonzero(self.relative)
+            mean[at], std[at] = self.state_mean[at], self.state_std[at]
         return Statistics(self.state_mean, self.state_std, mean, std)
 
     def digest(self) -> str:
