@@ -92,7 +92,7 @@ def test_a_base_of_relative_actions_takes_no_recorded_differences(file, simulato
     monkeypatch.setattr(run, "doubts", lambda base, demos: [])
     request = Request("metaworld", (str(file),), CAMERAS[:1], base="")
     [outcome] = [result.outcome for result in examine(request) if result.outcome.check == "base"]
-    assert [finding.what for finding in outcome.findings][0].startswith("the recorded actions are differences already")
+    assert outcome.findings[0].what.startswith("the recorded actions are differences already")
     assert outcome.note.endswith("predicts action minus the state at the chunk's start in 0, 1, 2, and 3 as recorded")
 
 
