@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 
 from metalora_jax import trees
 from metalora_jax.adaptation import scaling
+from metalora_jax.adapters import Placement, Theta
 from metalora_jax.data import relative as relatives
 from metalora_jax.data.normalize import Statistics
 from metalora_jax.data.preprocessor import Preprocessor
@@ -124,9 +125,9 @@ def load(
     tokenizer: str | Path | None = None,
     **overrides: Any,
 ) -> Base:
-    """Reads a base: a directory that `save` wrote, or a lerobot policy by directory or name on the hub.
+    """Reads a base: a directory that `save` wrote, a checkpoint of openpi's, or a lerobot policy by directory or name.
 
-    Its family is that of the `type` in config.json, see `policies.registry`. What is doubtful about a lerobot policy's
+    Its family is that of the `type` in config.json, see `policies.registry`. What is doubtful about a public policy's
     statistics is logged.
 
     Args:
@@ -140,7 +141,8 @@ def load(
         that contradict each other.
     """
     source, found = _found(directory, tokenizer, overrides)
-    if statistics is None and found.lerobot_config is not None:
+    _refuse_adapter(directory or source, found)
+    if statistics is None and found.normalization is not None:
         return _made(
             directory or source, found, scaling.of_policy(directory or source, found), _embodiment(source, found)
         )
@@ -154,49 +156,104 @@ def convert(
     tokenizer: str | Path | None = None,
     embodiment: Embodiment = UNKNOWN,
     absolute: bool = False,
+    data_set: str = "",
+    widths: tuple[int, int] | None = None,
     relative: Sequence[int | str] = (),
     of_differences: bool = False,
     **overrides: Any,
 ) -> tuple[Base, str]:
-    """A base of a lerobot policy, and where its statistics came from, in words. Doubts about them are logged.
+    """A base of a public policy, and where its statistics came from, in words. Doubts about them are logged.
 
     Args:
-      policy: a directory, or a name on the hub; a base directory is taken to normalise by its family's modes.
+      policy: a directory, lerobot's or openpi's, or a name on the hub; a base directory is taken to normalise by its
+        family's modes.
       demos: of training tasks; statistics are computed of them in the policy's own modes. None keeps the policy's own.
       tokenizer: see `Family.load`.
       embodiment: of the robot that recorded `demos`.
       absolute: the policy was trained on absolute actions, whatever its own statistics look like.
+      data_set: whose statistics to take, of a policy that has several; openpi's asset id.
+      widths: dimensions of the robot's state and action, where the policy's own statistics have more.
       relative: the dimensions of an action that it predicts relative to the state, by number or name, see
         `data.relative.mask_of`. None: those that a base directory names, and of other policies none.
       of_differences: the actions that it was trained on were recorded as differences, and made relative all the same.
       overrides: of the policy's config.
 
     Raises:
-      ValueError: see `load`; the demonstrations do not fit the policy; or actions are said to be both absolute and
-        relative.
+      ValueError: see `load`; the demonstrations do not fit the policy, or the widths its statistics; or actions are
+        said to be both absolute and relative.
     """
+    source, found = _found(policy, tokenizer, overrides)
+    _refuse_adapter(policy, found)
+    return _converted(source, policy, found, demos, embodiment, absolute, data_set, widths, relative, of_differences)
+
+
+def convert_with_adapter(
+    policy: str | Path,
+    demos: Sequence[Demo] = (),
+    tokenizer: str | Path | None = None,
+    embodiment: Embodiment = UNKNOWN,
+    absolute: bool = False,
+    data_set: str = "",
+    widths: tuple[int, int] | None = None,
+    relative: Sequence[int | str] = (),
+    of_differences: bool = False,
+    **overrides: Any,
+) -> tuple[Base, str, Placement, Theta]:
+    """As `convert`, of a policy that holds an adapter, such as openpi's LoRA checkpoints: the adapter comes apart.
+
+    Raises:
+      ValueError: see `convert`; or it holds none.
+    """
+    source, found = _found(policy, tokenizer, overrides)
+    if found.adapter is None:
+        raise ValueError(f"{policy} holds no adapter beside its weights; make a base of it alone")
+    return *_converted(
+        source, policy, found, demos, embodiment, absolute, data_set, widths, relative, of_differences
+    ), *found.adapter
+
+
+def _refuse_adapter(policy: str | Path, found: Checkpoint) -> None:
+    if found.adapter is not None:
+        raise ValueError(
+            f"{policy} holds LoRA beside its weights; make a base and an adapter of it: metalora convert "
+            f"--policy={policy} --output=BASE --adapter_output=ADAPTER"
+        )
+
+
+def _converted(
+    source: Path,
+    policy: str | Path,
+    found: Checkpoint,
+    demos: Sequence[Demo],
+    embodiment: Embodiment,
+    absolute: bool,
+    data_set: str,
+    widths: tuple[int, int] | None,
+    relative: Sequence[int | str],
+    of_differences: bool,
+) -> tuple[Base, str]:
     if relative and absolute:
         raise ValueError("actions are said to be absolute, and relative; leave one out")
     if of_differences and not relative:
         raise ValueError("actions are said to be relative of differences, but not which: name them (relative)")
-    source, found = _found(policy, tokenizer, overrides)
     joints = embodiment.action or _embodiment(source, found).action or ()
     if demos:
         mask = None
         if relative:
             mask = relatives.mask_of(relative, demos[0].state.shape[1], demos[0].actions.shape[1], joints)
-        elif found.lerobot_config is None and (source / _STATISTICS).is_file():
+        elif found.normalization is None and (source / _STATISTICS).is_file():
             mask, of_differences = _statistics(source).relative, _statistics(source).of_differences
         known = scaling.of_demos(found, demos, absolute, mask, of_differences)
-    elif found.lerobot_config is None:
+    elif found.normalization is None:
         known = scaling.Scaling(_statistics(source), f"those of {source / _STATISTICS}")
     else:
-        known = scaling.of_policy(policy, found)
+        known = scaling.of_policy(policy, found, data_set)
+    if widths is not None:
+        known = known._replace(statistics=known.statistics.narrowed(*widths))
     if relative and not demos:
-        own_statistics = known.statistics
-        widths = len(own_statistics.state_mean), len(own_statistics.action_mean)
-        mask = relatives.mask_of(relative, *widths, joints)
-        known = known._replace(statistics=own_statistics._replace(relative=mask, of_differences=of_differences))
+        stated = known.statistics
+        mask = relatives.mask_of(relative, len(stated.state_mean), len(stated.action_mean), joints)
+        known = known._replace(statistics=stated._replace(relative=mask, of_differences=of_differences))
     own = _embodiment(source, found)
     for doubt in embodiments.check(embodiment, own, "the policy"):
         logging.warning("%s: %s", policy, doubt)

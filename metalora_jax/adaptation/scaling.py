@@ -1,4 +1,4 @@
-"""Statistics of a base that is made from a lerobot policy: its own, or those of demonstrations, in its own modes."""
+"""Statistics of a base that is made from a public policy: its own, or those of demonstrations, in its own modes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +21,7 @@ _BY = {
     "MIN_MAX": "smallest and largest value",
     "QUANTILES": "1st and 99th percentile",
     "QUANTILE10": "10th and 90th percentile",
+    normalize.OPENPI_QUANTILES: "1st and 99th percentile",
 }
 
 
@@ -32,8 +33,13 @@ class Scaling(NamedTuple):
     doubts: tuple[str, ...] = ()  # what looks wrong, a sentence each
 
 
-def of_policy(source: str | Path, found: Checkpoint) -> Scaling:
-    """A lerobot policy's own statistics, which are those that lerobot itself would use: the set without a name.
+def of_policy(source: str | Path, found: Checkpoint, data_set: str = "") -> Scaling:
+    """A public policy's own statistics.
+
+    Args:
+      source: the policy, for messages.
+      found: what it holds.
+      data_set: whose statistics to take; "" is the set without a name, which is the one that lerobot itself would use.
 
     Raises:
       ValueError: there are none, or they contradict each other or the policy's config.
@@ -43,13 +49,14 @@ def of_policy(source: str | Path, found: Checkpoint) -> Scaling:
         raise ValueError(f"{source}: {known.wrong[0]}; provide your own statistics, of training demonstrations")
     parts, doubts = [], list(known.said)
     for kind, feature in _FEATURES.items():
-        stats = found.statistics.get("", {}).get(feature)
+        stats = found.statistics.get(data_set, {}).get(feature)
         if stats is None:
             named = ", ".join(f"{name} ({' and '.join(each)})" for name, each in found.statistics.items() if name)
             raise ValueError(
-                f"{source} has no statistics of {feature} that are in force"
-                + (f", only of the data sets {named}" if named else "")
-                + "; give those of your training tasks"
+                f"{source} has no statistics of {feature} "
+                + (f"of the data set {data_set!r}" if data_set else "that are in force")
+                + (f", only of the data sets {named}; choose one (metalora convert --asset), or" if named else ";")
+                + " give those of your training tasks"
             )
         mode = known.modes[kind]
         try:
@@ -127,7 +134,12 @@ def of_demos(
                 "ones, say that (--absolute_actions)"
             )
         doubts.append(f"{what}; it is taken to have been trained on absolute ones, as it was told")
-    statistics = normalize.compute(demos, modes=known.modes, relative=mask, chunk=chunk, of_differences=of_differences)
+    statistics = normalize.compute(
+        *(demos, normalize.FLOOR, known.modes, known.eps),
+        relative=mask,
+        chunk=chunk,
+        of_differences=of_differences,
+    )
     for kind, name in (("STATE", "state"), ("ACTION", "action")):
         if kind == "ACTION" and mask is not None:
             values = relative.of_episodes(states, actions, mask, chunk)

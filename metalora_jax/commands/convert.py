@@ -1,10 +1,18 @@
-"""Makes a base from a lerobot SmolVLA policy, with the normalisation statistics of your training demonstrations.
+"""Makes a base from a public policy, with its own normalisation statistics or those of your training demonstrations.
 
     metalora convert --policy=lerobot/smolvla_base --demos='runs/demos/clean/*.hdf5' --output=runs/base
 
 Everything else then takes the result as `--base` or `config.base`. A policy that was fine-tuned on one data set brings
 its own statistics: omit --demos to keep them. lerobot/smolvla_base has none that are used. Statistics are computed in
 the modes that the policy normalises by (mean and deviation, smallest and largest value, or quantiles).
+
+openpi's checkpoints of pi0 and pi0.5 are directories with params/ and assets/. Their weights do not tell the length of
+a chunk and of the prompt, nor whether pi0.5 reads its state: say what differs from openpi's defaults.
+
+    metalora convert --policy=checkpoints/pi05_libero --tokenizer=paligemma_tokenizer.model --horizon=10 \\
+        --nodiscrete_state_input --output=runs/base
+
+One that was trained with LoRA becomes a base and, with --adapter_output, an adapter on it, which compute the same.
 
 A policy that predicts actions relative to the state, as openpi's with DeltaActions do, needs to be told so:
 --relative_actions names those dimensions of an action, by number or name, or is all_but_gripper. Statistics are then
@@ -17,13 +25,15 @@ later is held against them. Data in HDF5 name no joints, and seldom a rate: say 
 import dataclasses
 import glob
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from absl import flags, logging
 from flax import nnx
 
 from metalora_jax import trees
+from metalora_jax.adaptation import adapter as adapters
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.base import Base
 from metalora_jax.data import plausibility, relative, sources
@@ -32,10 +42,15 @@ from metalora_jax.data.sources.embodiment import Embodiment, recorded_cameras
 from metalora_jax.data.sources.names import part_of
 from metalora_jax.fields import meant
 from metalora_jax.machine.progress import progress
+from metalora_jax.policies.pi0 import openpi_checkpoint, openpi_lora
 from metalora_jax.types import Demo
 from metalora_jax.words import plural
 
-_POLICY = flags.DEFINE_string("policy", None, "lerobot policy: a directory, or a name on the hub.", required=True)
+Number = TypeVar("Number", int, float)
+
+_POLICY = flags.DEFINE_string(
+    "policy", None, "Policy: a directory of lerobot's or openpi's, or lerobot's name on the hub.", required=True
+)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write the base to.", required=True)
 _DEMOS = flags.DEFINE_string(
     "demos", "", "HDF5 files or dataset directories of training tasks, by pattern; or owner/name@revision on the hub."
@@ -48,7 +63,9 @@ _DROP = flags.DEFINE_list("drop", [], "Demonstrations not to read, by the datase
 _SKIP_BAD = flags.DEFINE_bool("skip_bad", False, "Leave out demonstrations that cannot be used, and say which.")
 _JOINTS = flags.DEFINE_list("joints", [], "Names of the dimensions of state and action, where the data have none.")
 _FPS = flags.DEFINE_float("fps", None, "Frames per second, where the data do not say.")
-_TOKENIZER = flags.DEFINE_string("tokenizer", None, "tokenizer.json, if it is not with the policy or on the hub.")
+_TOKENIZER = flags.DEFINE_string(
+    "tokenizer", None, "tokenizer.json, or openpi's paligemma_tokenizer.model, if it is in no place of its own."
+)
 _ABSOLUTE = flags.DEFINE_bool(
     "absolute_actions", False, "The policy was trained on absolute actions, whatever its own statistics look like."
 )
@@ -61,6 +78,18 @@ _RELATIVE = flags.DEFINE_list(
 _OF_DIFFERENCES = flags.DEFINE_bool(
     "relative_of_differences", False, "Those were recorded as differences already, as openpi's pi0_libero has them."
 )
+_ASSET = flags.DEFINE_string("asset", "", "Whose statistics to take, of a policy that has several: openpi's asset id.")
+_WIDTHS = flags.DEFINE_list(
+    "widths", [], "Dimensions of the robot's state and action, 14,14, where the policy's own statistics have more."
+)
+_HORIZON = flags.DEFINE_integer("horizon", None, "Actions in a chunk, of openpi's checkpoints; else 50.")
+_MAX_TOKENS = flags.DEFINE_integer("max_tokens", None, "Length of the prompt, of openpi's; else 48, pi0.5's 200.")
+_STATE_INPUT = flags.DEFINE_bool("discrete_state_input", None, "Whether openpi's pi0.5 reads its state; else it does.")
+_ADAPTER = flags.DEFINE_string("adapter_output", None, "Directory to write the adapter to, of openpi's with LoRA.")
+_ALPHA = flags.DEFINE_list(
+    "lora_alpha", [], "LoRA's alpha, of the decoder and of the action expert: 16,32. Else the rank, as openpi has it."
+)
+_RSLORA = flags.DEFINE_bool("lora_rslora", False, "LoRA was scaled by alpha / sqrt(rank).")
 _DTYPE = flags.DEFINE_enum("param_dtype", "float32", ["float32", "bfloat16"], "Type of weights on disk and in memory.")
 
 
@@ -130,29 +159,71 @@ def _with_cameras(base: Base, there: Sequence[str] | None) -> Base:
     return base._replace(embodiment=dataclasses.replace(base.embodiment, cameras=tuple(there)))
 
 
+def _of_openpi() -> dict[str, Any]:
+    """What the flags say of openpi's checkpoints.
+
+    Raises:
+      ValueError: the policy is none of them.
+    """
+    said: dict[str, Any] = {
+        "horizon": _HORIZON.value,
+        "max_tokens": _MAX_TOKENS.value,
+        "discrete_state_input": _STATE_INPUT.value,
+    }
+    if _ALPHA.value:
+        said["lora_alpha"] = dict(zip(openpi_lora.EXPERTS, _two("lora_alpha", _ALPHA.value, float), strict=True))
+    said["lora_rslora"] = _RSLORA.value or None
+    given = {name: value for name, value in said.items() if value is not None}
+    if (given or _ADAPTER.value) and not openpi_checkpoint.is_checkpoint(Path(_POLICY.value)):
+        name = next(iter(given), "adapter_output")
+        raise ValueError(f"--{name} is for openpi's checkpoints, and {_POLICY.value} has no params/; leave it out")
+    return given
+
+
+def _two(name: str, values: Sequence[str], kind: Callable[[str], Number]) -> tuple[Number, Number]:
+    try:
+        first, second = map(kind, values)
+    except ValueError:
+        raise ValueError(f"--{name}={','.join(values)}: expected two numbers, such as 16,32") from None
+    return first, second
+
+
 def main(_: list[str]) -> None:
     output = Path(_OUTPUT.value)
     if output.exists():
         raise ValueError(f"{output} exists; choose another --output")
     if (_JOINTS.value or _FPS.value is not None) and not _DEMOS.value:
         raise ValueError("--joints and --fps say of --demos what these do not: name --demos, or leave them out")
+    if _ADAPTER.value and Path(_ADAPTER.value).exists():
+        raise ValueError(f"{_ADAPTER.value} exists; choose another --adapter_output")
+    if _DEMOS.value and (_ASSET.value or _WIDTHS.value):
+        raise ValueError("--asset and --widths are for the policy's own statistics, --demos gives others; omit either")
+    overrides = _of_openpi()
     demos, robot = _demonstrations() if _DEMOS.value else ({}, Embodiment())
     every = [demo for recorded in demos.values() for demo in recorded]
-    base, source = bases.convert(
+    given = (
         _POLICY.value,
         every,
         _TOKENIZER.value,
         dataclasses.replace(robot, cameras=None),
         _ABSOLUTE.value,
+        _ASSET.value,
+        _two("widths", _WIDTHS.value, int) if _WIDTHS.value else None,
         _RELATIVE.value,
         _OF_DIFFERENCES.value,
-        param_dtype=_DTYPE.value,
     )
+    overrides["param_dtype"] = _DTYPE.value
+    if _ADAPTER.value:
+        base, source, placement, theta = bases.convert_with_adapter(*given, **overrides)
+    else:
+        base, source = bases.convert(*given, **overrides)
     base = _with_cameras(base, robot.cameras)
     for task, recorded in demos.items():
         for doubt in plausibility.doubts(recorded):
             logging.warning("%s: %s", task, doubt)
     bases.save(output, base)
+    if _ADAPTER.value:
+        adapters.save(_ADAPTER.value, base, placement, {"theta": theta}, config={"openpi": _POLICY.value})
     config, sizes = base.config, base.sizes
     print(f"parameters:  {trees.count(nnx.to_pure_dict(nnx.state(base.model)))} in {config.param_dtype}")
     print(f"sees:        {plural(sizes.cameras, 'camera')} of {sizes.image} px, {sizes.tokens} tokens")
@@ -166,3 +237,5 @@ def main(_: list[str]) -> None:
     print(f"rate:        {'not known; say it with --fps' if robot.fps is None else f'{robot.fps:g} frames per second'}")
     print(f"fingerprint: {base.fingerprint}")
     print(f"base:        {output}")
+    if _ADAPTER.value:
+        print(f"adapter:     {_ADAPTER.value}, {trees.count(theta)} parameters")

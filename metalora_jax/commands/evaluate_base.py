@@ -1,8 +1,11 @@
-"""Closed-loop success of a base on its own tasks, without any shift, and what it uses of its inputs; raw records.
+"""Closed-loop success of a base on its own tasks, and what it uses of its inputs; raw records.
 
     metalora evaluate_base --base=runs/nano/base --config=configs/nano_smolvla.py --workdir=runs/nano_evaluation
 
 After a line for each task follows one for each input of the policy: what it still solves with that input replaced.
+With `--condition` the robot differs from the base's, in a field of `envs.conditions.Condition` for each flag:
+
+    ... --condition=camera=[0,0,0.05] --condition=light=0.6
 """
 
 from collections.abc import Sequence
@@ -13,7 +16,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from metalora_jax.adaptation import base as bases
-from metalora_jax.envs.world import world
+from metalora_jax.envs import conditions
+from metalora_jax.envs.conditions import Condition
+from metalora_jax.envs.world import check_shift, world
 from metalora_jax.evaluation import alterations, rollout
 from metalora_jax.evaluation.protocol import experiment, plan
 from metalora_jax.evaluation.protocol.checks import check_outcomes
@@ -31,6 +36,7 @@ _ALTERED = flags.DEFINE_list("altered", ["all"], "Inputs to replace, such as noi
 _ALTERED_EPISODES = flags.DEFINE_integer(
     "altered_episodes", 3, "How many of them also with each input replaced.", lower_bound=0
 )
+_CONDITION = flags.DEFINE_multi_string("condition", [], "A hidden shift of the robot, FIELD=JSON; may be repeated.")
 _WORKERS = flags.DEFINE_integer("workers", 2, "Processes.", lower_bound=1)
 
 check = Pretraining.from_config  # what --print_config holds the config against
@@ -40,17 +46,19 @@ def main(_: list[str]) -> None:
     config = Pretraining.from_config(_CONFIG.value.to_dict())
     base = bases.load(_BASE.value or None)
     part, control = config.learned, config.control
-    where = world(control.world)
+    where, condition = world(control.world), conditions.from_flags(_CONDITION.value)
+    check_shift(condition, control.world, where)
     rollout.check_base(base, control, where)
     altered = alterations.known(control.cameras) if _ALTERED.value == ["all"] else tuple(_ALTERED.value)
     alterations.check(altered, control.cameras, "--altered")
     workdir, judged = Path(_WORKDIR.value), {"control": control._asdict(), "tasks": list(part.tasks)}
+    judged |= {"condition": condition.to_json()} if condition != Condition() else {}
     checkpoint.claim(workdir, judged)
     inputs = provenance.inputs(judged, base.fingerprint, _BASE.value, base.statistics.digest(), {})
     stamp = inputs.fingerprint
     wanted = []
     for task in part.tasks:
-        records = [plan.base_record(task, number, where, stamp) for number in range(_EPISODES.value)]
+        records = [plan.base_record(task, number, where, stamp, condition) for number in range(_EPISODES.value)]
         wrong = plan.other_words(task, part.tasks, where)
         replaced = [plan.with_input(r, name, wrong) for r in records[: _ALTERED_EPISODES.value] for name in altered]
         wanted += records + [record for record in replaced if record is not None]

@@ -100,6 +100,23 @@ class Statistics(NamedTuple):
             mean[at], std[at] = self.state_mean[at], self.state_std[at]
         return Statistics(self.state_mean, self.state_std, mean, std)
 
+    def narrowed(self, state: int | None = None, action: int | None = None) -> "Statistics":
+        """The first dimensions of each, for a robot that has fewer; None keeps all.
+
+        Raises:
+          ValueError: there are fewer than asked for.
+        """
+        for kind, width in zip(_KINDS, (state, action), strict=True):
+            if width is not None and not 0 < width <= (there := len(getattr(self, f"{kind}_mean"))):
+                raise ValueError(f"{kind}: its statistics have {plural(there, 'dimension')}, {width} cannot be kept")
+        mask = None if self.relative is None else self.relative[:action]
+        some = mask is not None and mask.any()
+        return Statistics(
+            *(self.state_mean[:state], self.state_std[:state], self.action_mean[:action], self.action_std[:action]),
+            relative=mask if some else None,
+            of_differences=self.of_differences and bool(some),
+        )
+
     def digest(self) -> str:
         """Short hash that an adapter's manifest records."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
@@ -109,6 +126,7 @@ def compute(
     demos: Sequence[Demo],
     floor: float = FLOOR,
     modes: Mapping[str, str] | None = None,
+    eps: float = 1e-8,
     relative: np.ndarray | None = None,
     chunk: int = CHUNK,
     of_differences: bool = False,
@@ -118,7 +136,8 @@ def compute(
     Args:
       demos: of the training tasks.
       floor: least scale.
-      modes: "STATE" and "ACTION" -> one of lerobot's modes, see `shift_and_scale`; "MEAN_STD" where they are left out.
+      modes: "STATE" and "ACTION" -> one of the modes of `shift_and_scale`; "MEAN_STD" where they are left out.
+      eps: see there; of no account beside a floor, but for "OPENPI_QUANTILES".
       relative: see `Statistics`; those of actions are then over all actions of the chunks from all steps, in every
         dimension, as openpi's are: see `relative.of_episodes`.
       chunk: actions in a chunk of the policy; matters where some are relative.
@@ -142,20 +161,21 @@ def compute(
         if mode == MEAN_STD:
             shift, scale = values.mean(0), values.std(0)
         else:
-            shift, scale = shift_and_scale(_of_data(values), mode)
+            shift, scale = shift_and_scale(_of_data(values), mode, eps)
         parts += [shift, np.maximum(scale, floor)]
     state_mean, state_std, action_mean, action_std = (part.astype(np.float32) for part in parts)
     return Statistics(state_mean, state_std, action_mean, action_std, relative, of_differences)
 
 
-MEAN_STD, IDENTITY = "MEAN_STD", "IDENTITY"
+MEAN_STD, IDENTITY, OPENPI_QUANTILES = "MEAN_STD", "IDENTITY", "OPENPI_QUANTILES"
 _NEEDS = {
     MEAN_STD: ("mean", "std"),
     "MIN_MAX": ("min", "max"),
     "QUANTILES": ("q01", "q99"),
     "QUANTILE10": ("q10", "q90"),
+    OPENPI_QUANTILES: ("q01", "q99"),
 }
-OUTSIDE = {"QUANTILES": 0.02, "QUANTILE10": 0.2}
+OUTSIDE = {"QUANTILES": 0.02, "QUANTILE10": 0.2, OPENPI_QUANTILES: 0.02}
 """Share of all numbers that lie outside the two quantiles of a mode."""
 
 
@@ -166,12 +186,13 @@ def _of_data(values: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def shift_and_scale(stats: Mapping[str, np.ndarray], mode: str, eps: float = 1e-8) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and scale, float32, that normalise like one of lerobot's modes.
+    """Mean and scale, float32, that normalise like one of lerobot's modes, or of openpi's.
 
     Args:
       stats: "mean", "std", "min", "max", "q01", ... -> (width,).
       mode: "MEAN_STD"; "MIN_MAX", "QUANTILES" (q01, q99) and "QUANTILE10" (q10, q90) map to [-1, 1]; "IDENTITY".
-      eps: lerobot's guard against dividing by zero: added to std, and in place of a spread that is 0.
+        "OPENPI_QUANTILES" is (x - q01) / (q99 - q01 + eps) * 2 - 1.
+      eps: guard against dividing by zero: added to std, and in place of a spread that is 0; openpi adds it to any.
 
     Raises:
       ValueError: the mode is unknown; or a statistic that it needs is missing, of another width, or has no positive
@@ -184,7 +205,8 @@ def shift_and_scale(stats: Mapping[str, np.ndarray], mode: str, eps: float = 1e-
         raise ValueError(f"normalisation mode {mode!r} is unknown; known: IDENTITY, {', '.join(_NEEDS)}")
     if missing := [name for name in _NEEDS[mode] if name not in stats]:
         raise ValueError(f"normalisation mode {mode} needs the statistic {missing[0]!r}, found only {sorted(stats)}")
-    first, second = (stats[name].astype(np.float32) for name in _NEEDS[mode])
+    exact: Any = np.float64 if mode == OPENPI_QUANTILES else np.float32  # as each of the two computes
+    first, second = (stats[name].astype(exact) for name in _NEEDS[mode])
     low, high = _NEEDS[mode]
     if first.shape != second.shape:
         raise ValueError(
@@ -196,8 +218,8 @@ def shift_and_scale(stats: Mapping[str, np.ndarray], mode: str, eps: float = 1e-
         raise ValueError(f"{what} in dimension {wrong[0]}")
     if mode == MEAN_STD:
         return first, second + np.float32(eps)
-    guard = np.where(spread == 0, np.float32(eps), np.float32(0))
-    return (first + second + guard) / 2, (spread + guard) / 2
+    guard = np.where((spread == 0) | (mode == OPENPI_QUANTILES), exact(eps), exact(0))
+    return ((first + second + guard) / 2).astype(np.float32), ((spread + guard) / 2).astype(np.float32)
 
 
 def held(shift: np.ndarray, scale: np.ndarray, mode: str) -> tuple[np.ndarray, np.ndarray, list[int]]:

@@ -12,7 +12,8 @@ refuses what does not fit a world's actions.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -140,6 +141,24 @@ class Condition:
     def from_json(cls, fields: Mapping[str, Any]) -> "Condition":
         """Inverse of `to_json`."""
         return from_fields(cls, fields, "condition")
+
+
+def from_flags(flags: Sequence[str]) -> Condition:
+    """A condition from "FIELD=JSON" for each field that is not as usual, such as "camera=[0,0,0.05]" or "mirror=\"x\"".
+
+    Raises:
+      ValueError: one is not of this form or comes twice, or there is no such condition; the message names it.
+    """
+    fields: dict[str, Any] = {}
+    for flag in flags:
+        name, equals, value = flag.partition("=")
+        if not equals or name in fields:
+            raise ValueError(f"condition {flag!r}: give each field once, as FIELD=VALUE, such as light=0.6")
+        try:
+            fields[name] = json.loads(value)
+        except json.JSONDecodeError:
+            fields[name] = value  # a word needs no quotes
+    return Condition.from_json(fields)
 
 
 def execute(command: np.ndarray, condition: Condition) -> np.ndarray:

@@ -98,9 +98,9 @@ StatisticsSets = dict[str, dict[str, dict[str, np.ndarray]]]
 
 
 class Normalization(NamedTuple):
-    """How a lerobot policy uses its statistics."""
+    """How a public policy uses its statistics."""
 
-    modes: Mapping[str, str]  # "STATE" and "ACTION" -> one of lerobot's modes, see `normalize.shift_and_scale`
+    modes: Mapping[str, str]  # "STATE" and "ACTION" -> a mode, see `normalize.shift_and_scale`
     source: str  # the files that they stand in; "" where there are none
     said: tuple[str, ...] = ()  # what contradicts the source without being used, a sentence each
     wrong: tuple[str, ...] = ()  # why they cannot be used, a sentence each
@@ -113,10 +113,11 @@ class Checkpoint(NamedTuple):
 
     model: Policy
     tokenizer: Tokenizer | None
-    statistics: StatisticsSets  # those of a lerobot policy, by data set; {} for a base directory
+    statistics: StatisticsSets  # those of a public policy, by data set; {} for a base directory
     lerobot_config: dict[str, Any] | None  # config.json of a lerobot policy, as it is
-    normalization: Normalization | None = None  # of a lerobot policy
+    normalization: Normalization | None = None  # of a public policy
     cameras: tuple[str, ...] | None = None  # names that the robot has for its cameras, in order; None where not said
+    adapter: tuple[Placement, Theta] | None = None  # on the model, where the directory holds one beside its weights
 
 
 class Operations(NamedTuple):

@@ -40,14 +40,20 @@ def of_model(model: Policy) -> Family:
 
 
 def of_directory(directory: Path) -> Family:
-    """The family of the policy in a directory.
+    """The family of the policy in a directory; openpi's have no config.json.
 
     Raises:
       ValueError: its config.json is missing or names no known type.
     """
     file = directory / "config.json"
     if not file.is_file():
-        raise ValueError(f"{file} is missing; a policy directory holds config.json and the weights")
+        from metalora_jax.policies.pi0 import openpi_checkpoint  # with what reads it, for those that have one
+
+        if openpi_checkpoint.is_checkpoint(directory):
+            return family(openpi_checkpoint.type_of(directory))
+        raise ValueError(
+            f"{file} is missing; a policy directory holds config.json and the weights, one of openpi's params/"
+        )
     values = read_json(file)
     if not isinstance(values.get("type"), str):
         raise ValueError(f'{file} names no policy type; add "type": "smolvla" to it, or the type that it is of')

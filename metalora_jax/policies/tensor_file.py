@@ -1,13 +1,19 @@
 """Files of weights, read a tensor at a time: what is on the way from disk to device never fills the memory twice."""
 
-from collections.abc import Iterator, Mapping
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 _ZIP, _PICKLE = b"PK", b"\x80"
+_ENTRY = 256  # [bytes] more than a type, a shape and a place in the file take
+_DTYPES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16", "bool": "BOOL"} | {
+    f"{sign}int{bits}": f"{sign.upper() or 'I'}{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
+}
 
 
 class TensorFile(Mapping[str, np.ndarray]):
@@ -53,7 +59,34 @@ class TensorFile(Mapping[str, np.ndarray]):
         return len(self._shapes)
 
 
-def write(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """A safetensors file that torch's readers take."""
-    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, file, metadata={"format": "pt"})
-    file.chmod(0o644)  # safetensors writes for the owner alone
+class Pieces(NamedTuple):
+    """A tensor that is made as it is written, so that it is never in memory whole."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    pieces: Iterable[np.ndarray]  # along the first axis, in order
+
+
+def write(file: Path, tensors: Mapping[str, np.ndarray | Pieces]) -> None:
+    """A safetensors file that torch's readers take; the library would hold all tensors in memory a second time.
+
+    Raises:
+      ValueError: a tensor is of a type that the format does not know.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    # The format allows for spaces behind the header. Its place is left free until all is known.
+    room = sum(len(json.dumps(name)) + _ENTRY for name in tensors) // 8 * 8 + 64
+    with file.open("wb") as out:
+        out.seek(8 + room)
+        end = 0
+        for name, tensor in tensors.items():
+            if tensor.dtype.name not in _DTYPES:
+                raise ValueError(f"{name} is {tensor.dtype.name}, which a safetensors file cannot hold")
+            start, end = end, end + math.prod(tensor.shape) * tensor.dtype.itemsize
+            shape = list(tensor.shape)
+            header[name] = {"dtype": _DTYPES[tensor.dtype.name], "shape": shape, "data_offsets": [start, end]}
+            for piece in tensor.pieces if isinstance(tensor, Pieces) else (tensor,):
+                out.write(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)
+        text = json.dumps(header, separators=(",", ":")).encode()
+        out.seek(0)
+        out.write(room.to_bytes(8, "little") + text.ljust(room))

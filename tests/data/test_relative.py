@@ -89,6 +89,8 @@ def test_it_is_written_only_where_it_is_set_and_changes_the_digest():
         assert back.digest() == each.digest()
         np.testing.assert_array_equal(back.relative, each.relative)
         assert back.of_differences == each.of_differences
+    assert legacy.narrowed(2, 1).checked().relative.tolist() == [True]
+    assert marked._replace(relative=~MASK, of_differences=True).narrowed(3, 2).checked().relative is None
 
 
 @pytest.mark.parametrize(

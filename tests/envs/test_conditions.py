@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from metalora_jax.envs.condition_range import _ARC_COUNT, ConditionRange
-from metalora_jax.envs.conditions import Condition, command_labels, execute, execute_joints, joint_labels, read_joints
+from metalora_jax.envs.conditions import (
+    Condition,
+    command_labels,
+    execute,
+    execute_joints,
+    from_flags,
+    joint_labels,
+    read_joints,
+)
 from metalora_jax.envs.world import check_shift
 from tests.evaluation.fake_world import make_world
 
@@ -104,6 +112,12 @@ def test_json_round_trip(condition):
     assert len(fields) == (0 if condition == Condition() else 1 if condition.light == 1 else 13)
 
 
+def test_a_condition_from_flags():
+    asked = from_flags(["camera=[0,0,0.05]", "mirror=xz", "arm_start=3", 'arm_start_reading="pose"'])
+    assert asked == Condition(camera=(0, 0, 0.05), mirror="xz", arm_start=3, arm_start_reading="pose")
+    assert from_flags([]) == Condition()
+
+
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
@@ -114,6 +128,10 @@ def test_json_round_trip(condition):
         (lambda: Condition(mass=0.0), r"mass 0\.0 must be positive"),
         (lambda: Condition(colour=1.5), r"colour 1\.5 must be in \[0, 1\]"),
         (lambda: Condition(texture=1.5), r"texture 1\.5 must be in \[0, 1\]"),
+        (lambda: from_flags(["light=0.6", "light=0.7"]), r"condition 'light=0.7': give each field once"),
+        (lambda: from_flags(["light"]), r"condition 'light': .* as FIELD=VALUE"),
+        (lambda: from_flags(["light=dim"]), r"condition\.light is 'dim'; it must be"),
+        (lambda: from_flags(["camera=[0,1]"]), r"condition\.camera is \[0, 1\]; it must be"),
         (lambda: Condition.from_json({"jaw": 1.0}), r"no field condition\.jaw; known: yaw, gain"),
         (lambda: ConditionRange.from_config({"lights": 1.0}), r"no field conditions\.lights; known: yaw"),
         (lambda: Condition(view=(0.0, 0.0, 0.0, 0.0, 0.0)), "the third number, must be positive"),

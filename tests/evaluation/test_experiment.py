@@ -14,13 +14,14 @@ import pytest
 
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.learner import learner
+from metalora_jax.adapters import Rule
 from metalora_jax.adapters.placement import from_json
 from metalora_jax.data import content, libero_hdf5, normalize
 from metalora_jax.data.config import DataConfig, read_demos
 from metalora_jax.evaluation import rollout
 from metalora_jax.evaluation.protocol import experiment
 from metalora_jax.evaluation.protocol.checks import check_apart, check_gate, check_replay, check_splits
-from metalora_jax.evaluation.protocol.comparison import Comparison
+from metalora_jax.evaluation.protocol.comparison import Comparison, Fresh
 from metalora_jax.evaluation.reports import provenance, report
 from metalora_jax.evaluation.reports.records import read_episodes, read_run
 from metalora_jax.machine.processes import Host
@@ -28,6 +29,7 @@ from metalora_jax.training import checkpoint
 from metalora_jax.training.meta_train import meta_train
 from metalora_jax.types import Demo
 from tests import lerobot_directory
+from tests.adapters.test_attach import Gate
 from tests.data.libero_golden import libero_tasks
 from tests.evaluation.fake_world import make_world, roll_out
 
@@ -245,6 +247,12 @@ def test_a_gate_needs_instructions_that_tell_tasks_apart(config):
         ValueError, match=r"protocol\.retention_scales is about retention: set protocol\.retention_steps"
     ):
         made(config, protocol=protocol | dict(retention_steps=0))
+
+
+def test_a_kind_that_cannot_be_scaled_is_refused_before_anything_is_trained(config, run):
+    arms = {"own": Fresh((Rule("action_out_proj", Gate()),))}
+    with pytest.raises(ValueError, match=r"arms\.own\.placement: action_out_proj: an adapter of kind 'gate' cannot be"):
+        experiment.check_placements(made(config)._replace(arms=arms), bases.load(config["base"]))
 
 
 def test_splits_that_share_a_fact_are_refused(config):

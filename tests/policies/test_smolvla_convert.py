@@ -10,6 +10,7 @@ from flax import nnx
 from tiny_smolvla import LowRank, build
 from tokenizers import Tokenizer, models
 
+from metalora_jax.policies import tensor_file
 from metalora_jax.policies.smolvla import convert
 from metalora_jax.policies.smolvla.config import SmolVLAConfig
 from metalora_jax.policies.smolvla.model import SmolVLA
@@ -138,11 +139,11 @@ def test_an_interrupted_save_leaves_the_old_policy(model, tmp_path, monkeypatch)
     convert.save(tmp_path, model)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
 
-    def fail(tensors, path, metadata):
+    def fail(path, tensors):
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(convert, "save_file", fail)
+    monkeypatch.setattr(tensor_file, "write", fail)
     with pytest.raises(OSError, match="disk full"):
         convert.save(tmp_path, build(layers=4))
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before

@@ -145,11 +145,13 @@ def test_the_toy_acts_in_closed_loop(root):
         f"--workdir={root / 'judged'}",
         "--episodes=1",
         "--altered_episodes=0",
+        "--condition=light=0.6",
         "--workers=1",
     )
     [line] = (root / "judged" / "episodes.jsonl").read_text().splitlines()
     record = json.loads(line)
     assert record["task"] == TASKS[0]
+    assert record["condition"] == {"light": 0.6}
     assert record["error"] is None
     assert record["length"] == 3
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import jax
 from absl import logging
 
+from metalora_jax import adapters
 from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.base import Base
@@ -273,7 +274,9 @@ def check_placements(comparison: Comparison, base: Base) -> None:
         placements |= {way: recipe.placement for way, recipe in ways.items()}
     for name, placement in placements.items():
         try:
-            outline(base, placement)
+            theta = outline(base, placement).theta
+            if comparison.protocol.retention_scales:
+                jax.eval_shape(partial(adapters.scaled, placement=placement, factor=0.5), theta)
         except ValueError as error:
             raise ValueError(f"arms.{name}.placement: {error}") from None
 

@@ -171,10 +171,10 @@ def _batches(work: Iterable[Work]) -> Iterator[list[Work]]:
         yield batch
 
 
-def base_record(task: str, number: int, where: World, stamp: str) -> Episode:
-    """An episode of the plain base without a shift, still to be run, for judging the base itself."""
+def base_record(task: str, number: int, where: World, stamp: str, condition: Condition = Condition()) -> Episode:  # noqa: B008 (frozen)
+    """An episode of the plain base, still to be run, for judging the base itself."""
     start = where.episode_start(task, 99, number)  # a draw that no comparison uses
-    return dataclasses.replace(_blank(task, Condition(), start), adapter_on=False, fingerprint=stamp)
+    return dataclasses.replace(_blank(task, condition, start), adapter_on=False, fingerprint=stamp)
 
 
 def record_job(record: Episode) -> Job:

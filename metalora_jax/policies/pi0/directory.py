@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from metalora_jax.machine import files
 from metalora_jax.policies import hub, tensor_file
-from metalora_jax.policies.pi0 import openpi_names, tokenizer
+from metalora_jax.policies.pi0 import openpi_checkpoint, openpi_names, tokenizer
 from metalora_jax.policies.pi0.config import Pi0Config
 from metalora_jax.policies.pi0.model import Pi0
 from metalora_jax.policies.policy import Checkpoint, Progress
@@ -24,7 +24,7 @@ def save(directory: Path, model: Pi0, reader: Tokenizer) -> None:
     Each file is written beside its place and then renamed, so a reader never meets half a file.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    tree = openpi_names.tree_of(model)
+    tree = openpi_names.pieces_of(model)
     with tempfile.TemporaryDirectory(dir=directory, prefix=".save-") as scratch:
         tensor_file.write(Path(scratch, WEIGHTS), tree)
         files.write_json(Path(scratch, CONFIG), {"type": model.type, **model.config.to_dict()}, indent=2)
@@ -34,7 +34,7 @@ def save(directory: Path, model: Pi0, reader: Tokenizer) -> None:
 
 
 def load(directory: Path, given: str | Path | None, progress: Progress, **overrides: Any) -> Checkpoint:
-    """Reads what `save` wrote.
+    """Reads what `save` wrote, or a checkpoint of openpi's (see `openpi_checkpoint.load`).
 
     Args:
       directory: where it is, or its name on the hub.
@@ -46,6 +46,8 @@ def load(directory: Path, given: str | Path | None, progress: Progress, **overri
       ValueError: if a file is missing or damaged, or weights and config do not match; the message names it.
     """
     source = hub.local_directory(directory)
+    if not (source / CONFIG).is_file() and openpi_checkpoint.is_checkpoint(source):
+        return openpi_checkpoint.load(source, given, progress, **overrides)
     if not (source / CONFIG).is_file():
         raise ValueError(f"{source / CONFIG} is missing; a policy directory holds {CONFIG} and {WEIGHTS}")
     values = files.read_json(source / CONFIG)

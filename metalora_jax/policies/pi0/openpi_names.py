@@ -11,7 +11,8 @@ openpi's tree is a flat dict here, its paths joined by "/". It keeps one tensor 
 The action expert has the same names with "_1" behind the module's. Our decoder holds its last layer apart.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +23,10 @@ from flax import nnx
 from metalora_jax.policies.pi0.config import Pi0Config
 from metalora_jax.policies.pi0.model import Pi0, build
 from metalora_jax.policies.policy import Progress
+from metalora_jax.policies.tensor_file import Pieces
 from metalora_jax.words import listed
+
+_ALIGNMENT = 64  # [bytes]
 
 Shape = tuple[int, ...]
 Tree = Mapping[str, np.ndarray]
@@ -122,6 +126,8 @@ def _norm(theirs: str, ours: str, shape: Shape) -> dict[str, Leaf]:
 def load(config: Pi0Config, tree: Tree, progress: Progress = iter) -> Pi0:
     """Builds the policy from openpi's tree, which may read its tensors from a file as they are asked for.
 
+    One of them is on the way at a time, the largest first: the memory needed is that of the result, plus little.
+
     Args:
       config: describes the tree; its param_dtype is what the tensors become.
       tree: by openpi's names.
@@ -133,22 +139,31 @@ def load(config: Pi0Config, tree: Tree, progress: Progress = iter) -> Pi0:
     table = leaves(config)
     graph, state = nnx.split(nnx.eval_shape(lambda: build(config, rngs=nnx.Rngs(0))))
     shapes = {path: tuple(leaf.shape) for path, leaf in _flat(state).items()}
-    factors = sorted(name for name in tree if "lora" in name)
-    missing = sorted(set(table) - set(tree))
-    unknown = sorted(set(tree) - set(table) - set(factors))
-    misshapen, broken = [], []
+    there = set(tree)
+    factors = sorted(name for name in there if "lora" in name)
+    missing = sorted(set(table) - there)
+    unknown = sorted(there - set(table) - set(factors))
+    misshapen: list[str] = []
+    broken: list[str] = []
     found: dict[str, jax.Array] = {}
-    for name in progress([name for name in table if name in tree]):
+
+    def take(name: str) -> None:  # a function, so that nothing of a tensor is left when the next one is read
         value = np.asarray(tree[name])
         if value.shape != table[name].shape:
             misshapen.append(f"{name} {value.shape} instead of {table[name].shape}")
         elif not np.isfinite(value).all():
             broken.append(name)
         else:
-            ours = _to_ours(table[name], value, shapes, config.layers)
-            found |= {path: jnp.asarray(part.astype(config.param_dtype)) for path, part in ours}
+            for path, part in _to_ours(table[name], value, shapes, config.layers):
+                found[path] = jax.device_put(_own(part, jnp.dtype(config.param_dtype)))
+
+    for name in progress(sorted(there & set(table), key=lambda name: (-math.prod(table[name].shape), name))):
+        take(name)
     faults = (
-        (factors, "belong to LoRA: fold them into the weights, or take the checkpoint that it was trained from"),
+        (
+            factors,
+            "belong to LoRA: fold them into the weights, or see `openpi_lora.split`, metalora convert --adapter_output",
+        ),
         (missing, "missing: is this the config of these weights?"),
         (unknown, "unknown: is this the config of these weights?"),
         (misshapen, "misshapen: is this the config of these weights?"),
@@ -170,12 +185,43 @@ def tree_of(model: Pi0) -> dict[str, np.ndarray]:
 
 def state_to_tree(config: Pi0Config, state: nnx.State) -> dict[str, np.ndarray]:
     """Parameters, or anything shaped like them (gradients, moments), in openpi's tree."""
+    values, table = _values(config, state), leaves(config)
+    return {name: _to_theirs(leaf, values, config.layers) for name, leaf in table.items()}
+
+
+def pieces_of(model: Pi0) -> dict[str, Pieces]:
+    """`tree_of` for writing: a layer of a tensor is made as it is asked for."""
+    values, layers = _values(model.config, nnx.split(model)[1]), model.config.layers
+
+    def pieces(leaf: Leaf) -> Iterator[np.ndarray]:
+        if not all("/layers/" in path for path in leaf.paths):
+            yield _to_theirs(leaf, values, layers)
+            return
+        axis = None if leaf.part_axis is None else leaf.part_axis - 1
+        one = Leaf(leaf.shape[1:], leaf.paths, axis, leaf.heads_first)
+        for layer in range(leaf.shape[0]):
+            at = {}
+            for path in leaf.paths:
+                *stack, last = places(path, layers)  # the decoder's last layer has a place of its own
+                alone = layer == layers - 1 and path.startswith("text/")
+                at[path] = values[last] if alone else values[(stack or [last])[0]][layer]
+            yield _to_theirs(one, at).astype(_dtype(leaf, values, layers), copy=False)
+
+    table = leaves(model.config)
+    return {name: Pieces(leaf.shape, _dtype(leaf, values, layers), pieces(leaf)) for name, leaf in table.items()}
+
+
+def _values(config: Pi0Config, state: nnx.State) -> dict[str, np.ndarray]:
     values = {path: np.asarray(leaf.get_value()) for path, leaf in _flat(state).items()}
-    table = leaves(config)
-    known = {path for leaf in table.values() for whole in leaf.paths for path in _places(whole, config.layers)}
+    known = {path for leaf in leaves(config).values() for whole in leaf.paths for path in places(whole, config.layers)}
     if strangers := sorted(set(values) - known):
         raise ValueError(f"{listed(strangers)} have no name in openpi; fuse or detach the adapters first")
-    return {name: _to_theirs(leaf, values, config.layers) for name, leaf in table.items()}
+    return values
+
+
+def is_pi05(names: Iterable[str]) -> bool:
+    """Whether a tree is pi0.5's: it has an MLP of the flow time alone."""
+    return "time_mlp_in/kernel" in set(names)
 
 
 def infer(shapes: Mapping[str, Shape], **fields: Any) -> Pi0Config:
@@ -202,7 +248,7 @@ def infer(shapes: Mapping[str, Shape], **fields: Any) -> Pi0Config:
     patch = shape("PaliGemma/img/embedding/kernel", 4)[0]
     side = round(shape("PaliGemma/img/pos_embedding", 3)[1] ** 0.5)
     sizes: dict[str, Any] = dict(
-        pi05="time_mlp_in/kernel" in shapes,
+        pi05=is_pi05(shapes),
         image_size=patch * side,
         patch_size=patch,
         vision_hidden=vision_hidden,
@@ -227,29 +273,40 @@ def _to_ours(
     leaf: Leaf, value: np.ndarray, shapes: Mapping[str, Shape], layers: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     for index, whole in enumerate(leaf.paths):
-        part = value if leaf.part_axis is None else value.take(index, axis=leaf.part_axis)
+        part = value if leaf.part_axis is None else np.moveaxis(value, leaf.part_axis, 0)[index]
         if leaf.heads_first:
             part = part.swapaxes(-3, -2)
-        for path, where in _places(whole, layers).items():
+        for path, where in places(whole, layers).items():
             yield path, part[where].reshape(shapes[path])
 
 
-def _to_theirs(leaf: Leaf, values: Mapping[str, np.ndarray], layers: int) -> np.ndarray:
-    shape = list(leaf.shape)
-    if leaf.part_axis is not None:
-        del shape[leaf.part_axis]
-    if leaf.heads_first:
-        shape[-3], shape[-2] = shape[-2], shape[-3]
-    parts = []
-    for whole in leaf.paths:
-        part = np.empty(shape, next(values[path].dtype for path in _places(whole, layers)))
-        for path, where in _places(whole, layers).items():
-            part[where] = values[path].reshape(part[where].shape)
-        parts.append(part.swapaxes(-3, -2) if leaf.heads_first else part)
-    return np.ascontiguousarray(parts[0] if leaf.part_axis is None else np.stack(parts, leaf.part_axis))
+def _own(part: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """A copy in another type, aligned as JAX wants it: a CPU then takes the buffer as it is, without a second copy."""
+    room = np.empty(part.size * dtype.itemsize + _ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % _ALIGNMENT
+    own = room[start : start + part.size * dtype.itemsize].view(dtype).reshape(part.shape)
+    own[...] = part
+    return own
 
 
-def _places(path: str, layers: int) -> dict[str, Any]:
+def _to_theirs(leaf: Leaf, values: Mapping[str, np.ndarray], layers: int | None = None) -> np.ndarray:
+    """One tensor; without `layers` the values are those of a single layer, by the paths of the leaf."""
+    at = {path: {path: ...} if layers is None else places(path, layers) for path in leaf.paths}
+    whole = np.empty(leaf.shape, np.result_type(*(values[place] for path in leaf.paths for place in at[path])))
+    for index, path in enumerate(leaf.paths):
+        part = whole if leaf.part_axis is None else np.moveaxis(whole, leaf.part_axis, 0)[index]
+        part = part.swapaxes(-3, -2) if leaf.heads_first else part
+        for place, where in at[path].items():
+            part[where][...] = values[place].reshape(part[where].shape)
+    return whole
+
+
+def _dtype(leaf: Leaf, values: Mapping[str, np.ndarray], layers: int) -> np.dtype:
+    """Where adapters were folded into some of the maps of a tensor, these have more bits than the others."""
+    return np.result_type(*(values[place] for path in leaf.paths for place in places(path, layers)))
+
+
+def places(path: str, layers: int) -> dict[str, Any]:
     """Where the parts of one of our maps live, and the layers that each holds: the decoder's last stands apart."""
     stack = "text/layers/"
     if not path.startswith(stack):

@@ -33,13 +33,14 @@ def find(directory: Path, given: str | Path | None = None) -> Tokenizer | None:
       given: tokenizer.json or paligemma_tokenizer.model, or the directory that holds one of them.
 
     Returns:
-      That of `given`; or else that in `directory`, or openpi's in $OPENPI_DATA_HOME/big_vision, or None.
+      That of `given`; or else that in `directory`, or openpi's in $OPENPI_DATA_HOME/big_vision, or None. The variable
+      is ~/.cache/openpi where it is not set, as in openpi.
 
     Raises:
       ValueError: there is none at `given`, or the file cannot be read.
     """
-    home = os.environ.get(OPENPI_DATA_HOME)
-    places = [directory, *([Path(home, "big_vision")] if home else [])] if given is None else [Path(given)]
+    home = Path(os.environ.get(OPENPI_DATA_HOME) or "~/.cache/openpi").expanduser()
+    places = [directory, home / "big_vision"] if given is None else [Path(given)]
     for place in places:
         for file in [place / TOKENIZER, place / SENTENCEPIECE] if place.is_dir() else [place]:
             if file.is_file():
