@@ -6,7 +6,8 @@
 The result is judged by `metalora evaluate_base`; the card in metalora_jax/policies/smolvla/nano has the figures.
 Light (`brightness`) and place (`shift` [px]) are drawn again in every step. It may also learn from a fixed number of
 variants of every frame (`augment`), from tasks in a mirror (`symmetries`), and, where a config adds `paraphrases`
-(task -> texts), from variants told in other words: the fields are those of meta-training.
+(task -> texts), from variants told in other words: the fields are those of meta-training. Where actions are absolute, a
+config may add `relative`, such as ("all_but_gripper",): those are learned as differences from the state.
 """
 
 from pathlib import Path

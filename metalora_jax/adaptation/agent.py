@@ -10,7 +10,6 @@ from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.identification import ActionMap
 from metalora_jax.adaptation.learner import Learner, learner
 from metalora_jax.adapters import Theta
-from metalora_jax.data.normalize import normalize_actions
 from metalora_jax.policies import stages
 from metalora_jax.types import Observation
 
@@ -126,10 +125,10 @@ class Agent:
         if action_map is not None and action_map.reading is not None:
             state = action_map.reading(np.asarray(state))
         observation = self._base.preprocessor.observe(images, state, instruction)
-        previous = None if executing is None else self._previous(executing, len(observation.state))
+        previous = None if executing is None else self._previous(executing, state)
         adapted = adapted.replace(only_for=None)  # one program, whatever they are for
         chunk = _sample(adapted, observation, key, previous)
-        commands = self._base.preprocessor.commands(np.asarray(chunk))
+        commands = self._base.preprocessor.commands(np.asarray(chunk), state)
         if not np.isfinite(commands).all():
             raise ValueError("the commands are not finite: the adapter's training diverged, or the base is damaged")
         if action_map is not None:
@@ -155,8 +154,11 @@ class Agent:
             )
         return _sample(self._learner, observation, key, None)
 
-    def _previous(self, executing: Executing, frames: int) -> stages.Previous:
-        """As the sampler takes it: one shape whatever is left, so that nothing is compiled anew."""
+    def _previous(self, executing: Executing, state: np.ndarray) -> stages.Previous:
+        """As the sampler takes it: one shape whatever is left, so that nothing is compiled anew.
+
+        Relative actions are held against the states (B, state_dim) that are seen now, as those of the new chunk are.
+        """
         sizes, statistics = self._base.sizes, self._base.statistics
         left, weights = np.asarray(executing.commands), np.asarray(executing.weights)
         if left.shape != (len(weights), len(statistics.action_mean)):
@@ -165,8 +167,8 @@ class Agent:
                 f"{len(statistics.action_mean)}): a row for each weight"
             )
         kept = min(len(left), sizes.chunk)
-        actions = np.zeros((frames, sizes.chunk, sizes.action), np.float32)
-        actions[:, :kept] = normalize_actions(statistics, left[:kept], sizes.action)
+        actions = np.zeros((len(state), sizes.chunk, sizes.action), np.float32)
+        actions[:, :kept] = self._base.preprocessor.labels(left[None, :kept], state)
         padded = np.zeros(sizes.chunk, np.float32)
         padded[:kept] = weights[:kept]
         return stages.Previous(actions, padded, float(executing.limit))

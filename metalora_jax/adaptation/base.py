@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 from metalora_jax import trees
 from metalora_jax.adaptation import scaling
 from metalora_jax.adapters import Placement, Theta
+from metalora_jax.data import relative as relatives
 from metalora_jax.data.normalize import Statistics
 from metalora_jax.data.preprocessor import Preprocessor
 from metalora_jax.data.sources import embodiment as embodiments
@@ -157,6 +158,8 @@ def convert(
     absolute: bool = False,
     data_set: str = "",
     widths: tuple[int, int] | None = None,
+    relative: Sequence[int | str] = (),
+    of_differences: bool = False,
     **overrides: Any,
 ) -> tuple[Base, str]:
     """A base of a public policy, and where its statistics came from, in words. Doubts about them are logged.
@@ -170,14 +173,18 @@ def convert(
       absolute: the policy was trained on absolute actions, whatever its own statistics look like.
       data_set: whose statistics to take, of a policy that has several; openpi's asset id.
       widths: dimensions of the robot's state and action, where the policy's own statistics have more.
+      relative: the dimensions of an action that it predicts relative to the state, by number or name, see
+        `data.relative.mask_of`. None: those that a base directory names, and of other policies none.
+      of_differences: the actions that it was trained on were recorded as differences, and made relative all the same.
       overrides: of the policy's config.
 
     Raises:
-      ValueError: see `load`; or the demonstrations do not fit the policy, or the widths its statistics.
+      ValueError: see `load`; the demonstrations do not fit the policy, or the widths its statistics; or actions are
+        said to be both absolute and relative.
     """
     source, found = _found(policy, tokenizer, overrides)
     _refuse_adapter(policy, found)
-    return _converted(source, policy, found, demos, embodiment, absolute, data_set, widths)
+    return _converted(source, policy, found, demos, embodiment, absolute, data_set, widths, relative, of_differences)
 
 
 def convert_with_adapter(
@@ -188,6 +195,8 @@ def convert_with_adapter(
     absolute: bool = False,
     data_set: str = "",
     widths: tuple[int, int] | None = None,
+    relative: Sequence[int | str] = (),
+    of_differences: bool = False,
     **overrides: Any,
 ) -> tuple[Base, str, Placement, Theta]:
     """As `convert`, of a policy that holds an adapter, such as openpi's LoRA checkpoints: the adapter comes apart.
@@ -198,7 +207,9 @@ def convert_with_adapter(
     source, found = _found(policy, tokenizer, overrides)
     if found.adapter is None:
         raise ValueError(f"{policy} holds no adapter beside its weights; make a base of it alone")
-    return *_converted(source, policy, found, demos, embodiment, absolute, data_set, widths), *found.adapter
+    return *_converted(
+        source, policy, found, demos, embodiment, absolute, data_set, widths, relative, of_differences
+    ), *found.adapter
 
 
 def _refuse_adapter(policy: str | Path, found: Checkpoint) -> None:
@@ -218,15 +229,31 @@ def _converted(
     absolute: bool,
     data_set: str,
     widths: tuple[int, int] | None,
+    relative: Sequence[int | str],
+    of_differences: bool,
 ) -> tuple[Base, str]:
+    if relative and absolute:
+        raise ValueError("actions are said to be absolute, and relative; leave one out")
+    if of_differences and not relative:
+        raise ValueError("actions are said to be relative of differences, but not which: name them (relative)")
+    joints = embodiment.action or _embodiment(source, found).action or ()
     if demos:
-        known = scaling.of_demos(found, demos, absolute)
+        mask = None
+        if relative:
+            mask = relatives.mask_of(relative, demos[0].state.shape[1], demos[0].actions.shape[1], joints)
+        elif found.normalization is None and (source / _STATISTICS).is_file():
+            mask, of_differences = _statistics(source).relative, _statistics(source).of_differences
+        known = scaling.of_demos(found, demos, absolute, mask, of_differences)
     elif found.normalization is None:
         known = scaling.Scaling(_statistics(source), f"those of {source / _STATISTICS}")
     else:
         known = scaling.of_policy(policy, found, data_set)
     if widths is not None:
         known = known._replace(statistics=known.statistics.narrowed(*widths))
+    if relative and not demos:
+        stated = known.statistics
+        mask = relatives.mask_of(relative, len(stated.state_mean), len(stated.action_mean), joints)
+        known = known._replace(statistics=stated._replace(relative=mask, of_differences=of_differences))
     own = _embodiment(source, found)
     for doubt in embodiments.check(embodiment, own, "the policy"):
         logging.warning("%s: %s", policy, doubt)

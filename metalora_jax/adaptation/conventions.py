@@ -13,7 +13,7 @@ from flax import nnx
 from metalora_jax import trees
 from metalora_jax.adaptation import features
 from metalora_jax.adaptation.base import Base
-from metalora_jax.data import plausibility, widths
+from metalora_jax.data import plausibility, relative, widths
 from metalora_jax.data.frames import gather, rows_and_labels
 from metalora_jax.data.plausibility import FAR_ACTION as FAR_ACTION
 from metalora_jax.data.plausibility import FAR_STATE as FAR_STATE
@@ -59,12 +59,18 @@ def quick(base: Base, demos: Mapping[str, Sequence[Demo]]) -> list[str]:
     """What `doubts` finds without running the policy, for demonstrations of any number of tasks.
 
     Raises:
-      ValueError: the demonstrations are not as wide as the base.
+      ValueError: the demonstrations are not as wide as the base, or their actions are differences where it takes
+        absolute ones, or the reverse, see `relative.mismatch`.
     """
     widths.check(demos, base.statistics, base.sizes)
     found = []
+    known = base.statistics
     for task, recorded in demos.items():
-        said = plausibility.doubts(recorded, base.statistics)
+        states, actions = [demo.state for demo in recorded], [demo.actions for demo in recorded]
+        if wrong := relative.mismatch(states, actions, known.relative, known.of_differences):
+            raise ValueError(f"{task}: {wrong}")
+        # The spread of recorded differences cannot be told from that of differences minus a state.
+        said = plausibility.doubts(recorded, None if known.of_differences else known.of_commands())
         found += said if task == _TASK else [f"{task}: {line}" for line in said]
     cameras = {demo.images.shape[1] for recorded in demos.values() for demo in recorded}
     if base.embodiment.cameras:  # which are missing is said by name, see `embodiment.check`

@@ -40,7 +40,12 @@ class Recorded(NamedTuple):
     @property
     def actions(self) -> np.ndarray:
         """(N, chunk, D) in the robot's own units."""
-        return self.frames.preprocessor.commands(np.asarray(self.target.actions))
+        return self.frames.preprocessor.commands(np.asarray(self.target.actions), self.states)
+
+    @property
+    def states(self) -> np.ndarray:
+        """(N, state_dim) in the robot's own units."""
+        return self.frames.states(self.rows)
 
     def errors(self, prediction: Prediction) -> Errors:
         """How far a prediction is from what was demonstrated."""
@@ -120,6 +125,7 @@ def predict(
     start: Learner,
     frozen: PyTree,
     target: ActionChunk,
+    states: np.ndarray,
     *,
     rows: np.ndarray | None = None,
     samples: int = 4,
@@ -134,6 +140,7 @@ def predict(
       start: the policy; its theta acts.
       frozen: the frozen front's output up to `start.stage`, leaves (frames, ...), see `frozen_front`.
       target: (N, chunk, ...) normalised.
+      states: (N, state_dim) in the robot's own units, which relative actions start from, see `Preprocessor.commands`.
       rows: (N,) of the frames in `frozen`; None: the first N.
       samples: S, draws of noise; 0: the chunk from zero noise is the only sample.
       seed: of the noise.
@@ -161,7 +168,7 @@ def predict(
         if each is not None:
             losses.append(np.asarray(each)[: len(at)])
         done(len(at))
-    predicted = base.preprocessor.commands(np.concatenate(chunks, axis=1))
+    predicted = base.preprocessor.commands(np.concatenate(chunks, axis=1), states)
     if not np.isfinite(predicted).all():
         raise ValueError("predicted actions are not finite: the adapter's training diverged, or the base is damaged")
     return Prediction(predicted[1:] if samples else predicted, predicted[0], np.concatenate(losses) if losses else None)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metalora_jax.data import normalize
+from metalora_jax.data import normalize, relative, relative_statistics
 from metalora_jax.data.normalize import Statistics
 from metalora_jax.policies import registry
 from metalora_jax.policies.policy import Checkpoint, Normalization
@@ -90,40 +90,61 @@ def of_policy(source: str | Path, found: Checkpoint, data_set: str = "") -> Scal
                 "them"
             )
         parts += [shift, scale]
-    return Scaling(Statistics(*parts).checked(), f"the policy's own, in {known.source}: {_by(known)}", tuple(doubts))
+    state_mean, state_std, action_mean, action_std = parts
+    statistics = Statistics(state_mean, state_std, action_mean, action_std).checked()
+    return Scaling(statistics, f"the policy's own, in {known.source}: {_by(known)}", tuple(doubts))
 
 
-def of_demos(found: Checkpoint, demos: Sequence[Demo], absolute: bool = False) -> Scaling:
+def of_demos(
+    found: Checkpoint,
+    demos: Sequence[Demo],
+    absolute: bool = False,
+    mask: np.ndarray | None = None,
+    of_differences: bool = False,
+) -> Scaling:
     """Statistics of demonstrations, in the modes that the policy normalises by.
 
     Args:
       found: the policy.
       demos: of training tasks.
       absolute: the policy was trained on absolute actions, whatever its own statistics look like.
+      mask, of_differences: which actions it predicts relative to the state, see `Statistics.relative`.
 
     Raises:
-      ValueError: the policy's own are those of relative actions, see `normalize.relative`, and it is not said to be
-        `absolute`; or see `normalize.compute`.
+      ValueError: the policy's own are those of relative actions, see `relative_statistics.are`, and it is said to be
+        neither `absolute` nor relative; the demonstrations are not of the kind that is said, see `relative.mismatch`;
+        or see `normalize.compute`.
     """
     known = _of(found)
     own, doubts = found.statistics.get("", {}).get(_FEATURES["ACTION"], {}), []
     states, actions = [demo.state for demo in demos], [demo.actions for demo in demos]
-    if normalize.relative(own, states, actions, found.model.sizes.chunk):
+    chunk = found.model.sizes.chunk
+    if wrong := relative.mismatch(states, actions, mask, of_differences):
+        raise ValueError(str(wrong))
+    if mask is None and relative_statistics.are(own, states, actions, chunk):
         what = (
             f"the policy's statistics of actions, in {known.source}, are those of actions relative to the state, the "
             "demonstrations' actions are absolute"
         )
         if not absolute:
             raise ValueError(
-                f"{what}: it was trained on relative actions, which are not supported, or under statistics that "
-                "lerobot's recompute_stats(relative_action=True) wrote; train it again under those of absolute "
-                "actions, or, if you know that it was trained on absolute ones, say so (metalora convert "
-                "--absolute_actions)"
+                f"{what}: it was trained on relative actions, or under statistics that lerobot's "
+                "recompute_stats(relative_action=True) wrote. If it predicts actions relative to the state, say which "
+                "(metalora convert --relative_actions=all_but_gripper); if you know that it was trained on absolute "
+                "ones, say that (--absolute_actions)"
             )
         doubts.append(f"{what}; it is taken to have been trained on absolute ones, as it was told")
-    statistics = normalize.compute(demos, modes=known.modes, eps=known.eps)
+    statistics = normalize.compute(
+        *(demos, normalize.FLOOR, known.modes, known.eps),
+        relative=mask,
+        chunk=chunk,
+        of_differences=of_differences,
+    )
     for kind, name in (("STATE", "state"), ("ACTION", "action")):
-        values = np.concatenate([demo.state if kind == "STATE" else demo.actions for demo in demos])
+        if kind == "ACTION" and mask is not None:
+            values = relative.of_episodes(states, actions, mask, chunk)
+        else:
+            values = np.concatenate(states if kind == "STATE" else actions)
         own, mode = found.statistics.get("", {}).get(_FEATURES[kind], {}), known.modes.get(kind, normalize.MEAN_STD)
         scale = getattr(statistics, f"{name}_std")
         doubts += [

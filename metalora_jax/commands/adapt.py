@@ -146,9 +146,9 @@ def main(_: list[str]) -> None:
     if _PARAPHRASES.value:
         [demos] = instructions.paraphrased({read.task: demos}, instructions.read(Path(_PARAPHRASES.value))).values()
     widths.check({demos[0].instruction: demos}, base.statistics, base.sizes)
-    refuse_idle(demos, base.statistics, "leave it out, or record it again")
+    refuse_idle(demos, base.statistics.of_commands(), "leave it out, or record it again")
     if _TRIM_IDLE.value:
-        whole, demos = demos, [trimmed(demo, base.statistics) for demo in demos]
+        whole, demos = demos, [trimmed(demo, base.statistics.of_commands()) for demo in demos]
         print(f"idle ends:      {left_out(whole, demos)}")
     robot = read.robot.measured(demos)
     found = doubts(base, demos, predictions=_CONVENTIONS.value)

@@ -14,6 +14,10 @@ a chunk and of the prompt, nor whether pi0.5 reads its state: say what differs f
 
 One that was trained with LoRA becomes a base and, with --adapter_output, an adapter on it, which compute the same.
 
+A policy that predicts actions relative to the state, as openpi's with DeltaActions do, needs to be told so:
+--relative_actions names those dimensions of an action, by number or name, or is all_but_gripper. Statistics are then
+computed of the differences, and whatever runs the base sends absolute commands.
+
 The base records the names of cameras and joints, the rate and the units of the demonstrations. Whatever it is used on
 later is held against them. Data in HDF5 name no joints, and seldom a rate: say them with --joints and --fps.
 """
@@ -32,7 +36,7 @@ from metalora_jax import trees
 from metalora_jax.adaptation import adapter as adapters
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.base import Base
-from metalora_jax.data import plausibility, sources
+from metalora_jax.data import plausibility, relative, sources
 from metalora_jax.data.sources import embodiment as embodiments
 from metalora_jax.data.sources.embodiment import Embodiment, recorded_cameras
 from metalora_jax.data.sources.names import part_of
@@ -64,6 +68,15 @@ _TOKENIZER = flags.DEFINE_string(
 )
 _ABSOLUTE = flags.DEFINE_bool(
     "absolute_actions", False, "The policy was trained on absolute actions, whatever its own statistics look like."
+)
+_RELATIVE = flags.DEFINE_list(
+    "relative_actions",
+    [],
+    "Dimensions of an action that the policy predicts relative to the state at the chunk's start, by number or name "
+    "(0,1,2), or all_but_gripper; empty: none, or as a base says.",
+)
+_OF_DIFFERENCES = flags.DEFINE_bool(
+    "relative_of_differences", False, "Those were recorded as differences already, as openpi's pi0_libero has them."
 )
 _ASSET = flags.DEFINE_string("asset", "", "Whose statistics to take, of a policy that has several: openpi's asset id.")
 _WIDTHS = flags.DEFINE_list(
@@ -196,6 +209,8 @@ def main(_: list[str]) -> None:
         _ABSOLUTE.value,
         _ASSET.value,
         _two("widths", _WIDTHS.value, int) if _WIDTHS.value else None,
+        _RELATIVE.value,
+        _OF_DIFFERENCES.value,
     )
     overrides["param_dtype"] = _DTYPE.value
     if _ADAPTER.value:
@@ -215,7 +230,8 @@ def main(_: list[str]) -> None:
     print(f"statistics:  {source}{f' in {_DEMOS.value}' if demos else ''}")
     print(f"state:       {len(base.statistics.state_mean)} of {sizes.state} dimensions in use")
     print(f"action:      {len(base.statistics.action_mean)} of {sizes.action}, chunks of {sizes.chunk}")
-    robot = base.embodiment
+    robot, known = base.embodiment, base.statistics
+    print(f"predicts:    {relative.said(known.relative, known.of_differences, robot.action or ())}")
     print(f"cameras:     {', '.join(robot.cameras or ()) or 'not known; name them with --cameras'}")
     print(f"joints:      {', '.join(robot.action or ()) or 'not named in the data; --joints names them'}")
     print(f"rate:        {'not known; say it with --fps' if robot.fps is None else f'{robot.fps:g} frames per second'}")

@@ -30,6 +30,7 @@ from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.adapter import probe
 from metalora_jax.adaptation.learner import learner, zeros
 from metalora_jax.adaptation.lerobot_command import lerobot_command
+from metalora_jax.data import relative
 from metalora_jax.policies import hub
 
 _SIZE = (480, 640)  # of pictures, which the plugin expects where the data do not say it; others work, after a moment
@@ -54,6 +55,9 @@ def main(_: list[str]) -> None:
     if not plugin and not _POLICY.value:
         raise ValueError(f"--format={_FORMAT.value} needs --policy, the public policy that the base was made from")
     base = bases.load(_BASE.value)
+    known = base.statistics
+    if not plugin:
+        relative.check_exported(known.relative, known.of_differences, _FORMAT.value)
     family = base.family
     start = adapter.load(Path(_ADAPTER.value), base)
     learn, theta = start.learner, start.meta_params["theta"]
@@ -62,7 +66,6 @@ def main(_: list[str]) -> None:
             f"{_ADAPTER.value} is only for {' or '.join(map(repr, learn.only_for))}, which --format={_FORMAT.value} "
             "cannot say: use --format=lerobot_plugin, or adapt again without --only_for_its_instruction"
         )
-    known = base.statistics
     statistics = {
         "observation.state.mean": known.state_mean,
         "observation.state.std": known.state_std,

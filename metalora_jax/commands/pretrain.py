@@ -16,7 +16,6 @@ from flax import nnx
 from ml_collections import config_flags
 
 from metalora_jax.adaptation import base
-from metalora_jax.data import normalize
 from metalora_jax.data.frames import gather
 from metalora_jax.data.preprocessor import Preprocessor
 from metalora_jax.envs.world import world
@@ -40,7 +39,8 @@ def main(_: list[str]) -> None:
     checkpoint.claim(workdir, to_fields(recipe))
     demos = pretrain.read(recipe)
     every = [demo for recorded in demos.values() for demo in recorded]
-    statistics, robot = normalize.compute(every, modes=family.modes), pretrain.embodiment(recipe, every)
+    robot = pretrain.embodiment(recipe, every)
+    statistics = pretrain.statistics(recipe, every, family.modes, sizes.chunk, robot.action or ())
     where = world(recipe.control.world)
     instructions = [where.instruction(task) for task in where.tasks()]
     tokenizer = pretrain.train_tokenizer(instructions, sizes.vocabulary)

@@ -11,7 +11,6 @@ from metalora_jax.data.blocks import Blocks
 from metalora_jax.data.chunks import chunk_actions
 from metalora_jax.data.film import Film
 from metalora_jax.data.instructions import said
-from metalora_jax.data.normalize import normalize_actions
 from metalora_jax.data.preprocessor import Preprocessor
 from metalora_jax.types import ActionChunk, Demo, Observation, Pictures
 from metalora_jax.words import plural
@@ -69,6 +68,10 @@ class Frames(NamedTuple):
         """Tokens (..., L) and their mask at `rows`."""
         at = rows % len(self.tokens)
         return self.tokens[at], self.token_mask[at]
+
+    def states(self, rows: np.ndarray) -> np.ndarray:
+        """The states (..., state_dim) at `rows`, in the robot's units."""
+        return self.preprocessor.unnormalize_state(self.state[rows % len(self.state)])
 
     @property
     def demos(self) -> dict[str, int]:
@@ -189,17 +192,17 @@ def rows_and_labels(
 ) -> tuple[np.ndarray, ActionChunk]:
     """Every frame of some demonstrations of `task`: rows (n,) and normalised action chunks (n, chunk, action).
 
-    `relabel` turns recorded actions into the commands of another deployment, see `envs.conditions.command_labels`.
+    `relabel` turns recorded actions into the commands of another deployment, see `envs.conditions.command_labels`; a
+    policy with relative actions is to predict those minus the state.
     """
     rows, chunks, pads = [], [], []
     for i in demos:
         actions = frames.actions[task][i]
         commands = actions if relabel is None else relabel(actions)
-        labels = normalize_actions(frames.preprocessor.statistics, commands, frames.preprocessor.sizes.action)
-        chunk, pad = chunk_actions(labels, frames.preprocessor.sizes.chunk)
+        chunk, pad = chunk_actions(commands, frames.preprocessor.sizes.chunk)
         chosen = frames.moments[task][i]
         rows.append(frames.first_row[task][i] + np.arange(len(chosen)))
-        chunks.append(chunk[chosen])
+        chunks.append(frames.preprocessor.labels(chunk[chosen], frames.states(rows[-1])))
         pads.append(pad[chosen])
     return np.concatenate(rows), ActionChunk(np.concatenate(chunks), np.concatenate(pads))
 

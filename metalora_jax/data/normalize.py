@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from metalora_jax.data import relative as relatives
 from metalora_jax.types import Demo
 from metalora_jax.words import plural
 
 FLOOR = 0.01  # [units of the robot] least scale of a dimension that hardly moves: 0.01 rad or m then counts as 1
 TINY = 1e-4  # [units of the robot] no joint, hand or gripper varies so little; dividing by it amplifies noise
 CHUNK = 50  # actions in a chunk of lerobot's policies, where theirs is not known
-AS_WIDE = 3.0  # factor by which statistics of the same kind of differences may be wider, or narrower
-_MOMENTS = 2000  # from which differences are taken, about
 _KINDS = ("state", "action")
+_ROWS = ("state_mean", "state_std", "action_mean", "action_std")
 
 
 class Statistics(NamedTuple):
@@ -29,10 +29,17 @@ class Statistics(NamedTuple):
     state_std: np.ndarray  # (state_dim,), each >= the floor
     action_mean: np.ndarray  # (action_dim,)
     action_std: np.ndarray  # (action_dim,), each >= the floor
+    # (action_dim,) bool: the policy predicts these minus the state at the chunk's start, whose statistics these are
+    # then, see `data.relative`. None: actions as they are recorded
+    relative: np.ndarray | None = None
+    of_differences: bool = False  # what was recorded, and made relative, were differences already (openpi's pi0_libero)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain lists, exact for float32."""
-        return {k: [float(x) for x in v] for k, v in self._asdict().items()}
+        """Plain lists, exact for float32. What is relative is written only where something is."""
+        fields: dict[str, Any] = {k: [float(x) for x in getattr(self, k)] for k in _ROWS}
+        if self.relative is not None:
+            fields["relative"] = self.relative.tolist()
+        return fields | ({"of_differences": True} if self.of_differences else {})
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Statistics":
@@ -41,15 +48,22 @@ class Statistics(NamedTuple):
         Raises:
           ValueError: a key is missing or unknown, a value is no list of numbers, or see `checked`.
         """
-        if set(fields) != set(cls._fields):
-            raise ValueError(f"normalisation statistics have keys {sorted(fields)}, expected {sorted(cls._fields)}")
-        return cls(**{name: _row(name, values) for name, values in fields.items()}).checked()
+        if set(fields) - {"relative", "of_differences"} != set(_ROWS):
+            raise ValueError(f"normalisation statistics have keys {sorted(fields)}, expected {sorted(_ROWS)}")
+        mask, differences = fields.get("relative"), fields.get("of_differences", False)
+        if mask is not None and not (isinstance(mask, list) and all(type(x) is bool for x in mask)):
+            raise ValueError(f"relative is {str(mask)[:60]}; it must be a list of true or false for each dimension")
+        if type(differences) is not bool:
+            raise ValueError(f"of_differences is {differences!r}; it must be true or false")
+        rows = {name: _row(name, fields[name]) for name in _ROWS}
+        return cls(**rows, relative=None if mask is None else np.array(mask), of_differences=differences).checked()
 
     def checked(self) -> "Statistics":
         """Itself.
 
         Raises:
-          ValueError: mean and scale differ in width, a number is not finite, or a scale is not positive.
+          ValueError: mean and scale differ in width, a number is not finite, or a scale is not positive; or what is
+            relative does not fit them, see `relative.checked`.
         """
         for kind in _KINDS:
             mean, scale = getattr(self, f"{kind}_mean"), getattr(self, f"{kind}_std")
@@ -66,7 +80,25 @@ class Statistics(NamedTuple):
                     i, rule = int(wrong.argmax()), "finite" if name.endswith("mean") else "finite and positive"
                     value = getattr(self, name)[i]
                     raise ValueError(f"{kind}: not all numbers are {rule}, {name} is {value:g} in dimension {i}")
+        if self.relative is not None:
+            relatives.checked(self.relative, len(self.state_mean), len(self.action_mean))
+        elif self.of_differences:
+            raise ValueError("of_differences is set, and no action is relative; set both or neither")
         return self
+
+    def of_commands(self) -> "Statistics":
+        """Those of the commands themselves: these, or an estimate where they are of actions minus the state.
+
+        Absolute commands go where the state goes, so its place and spread are taken for theirs. Where the recorded
+        actions were differences, nothing tells theirs, and these stay as they are.
+        """
+        if self.relative is None:
+            return self
+        mean, std = self.action_mean.copy(), self.action_std.copy()
+        if not self.of_differences:
+            at = np.flatnonzero(self.relative)
+            mean[at], std[at] = self.state_mean[at], self.state_std[at]
+        return Statistics(self.state_mean, self.state_std, mean, std)
 
     def narrowed(self, state: int | None = None, action: int | None = None) -> "Statistics":
         """The first dimensions of each, for a robot that has fewer; None keeps all.
@@ -77,8 +109,13 @@ class Statistics(NamedTuple):
         for kind, width in zip(_KINDS, (state, action), strict=True):
             if width is not None and not 0 < width <= (there := len(getattr(self, f"{kind}_mean"))):
                 raise ValueError(f"{kind}: its statistics have {plural(there, 'dimension')}, {width} cannot be kept")
-        wide = (state, state, action, action)
-        return Statistics(*(part[:width] for part, width in zip(self, wide, strict=True)))
+        mask = None if self.relative is None else self.relative[:action]
+        some = mask is not None and mask.any()
+        return Statistics(
+            *(self.state_mean[:state], self.state_std[:state], self.action_mean[:action], self.action_std[:action]),
+            relative=mask if some else None,
+            of_differences=self.of_differences and bool(some),
+        )
 
     def digest(self) -> str:
         """Short hash that an adapter's manifest records."""
@@ -86,7 +123,13 @@ class Statistics(NamedTuple):
 
 
 def compute(
-    demos: Sequence[Demo], floor: float = FLOOR, modes: Mapping[str, str] | None = None, eps: float = 1e-8
+    demos: Sequence[Demo],
+    floor: float = FLOOR,
+    modes: Mapping[str, str] | None = None,
+    eps: float = 1e-8,
+    relative: np.ndarray | None = None,
+    chunk: int = CHUNK,
+    of_differences: bool = False,
 ) -> Statistics:
     """Statistics over all steps of `demos`; a scale below `floor` (in the robot's units) is raised to it.
 
@@ -95,9 +138,13 @@ def compute(
       floor: least scale.
       modes: "STATE" and "ACTION" -> one of the modes of `shift_and_scale`; "MEAN_STD" where they are left out.
       eps: see there; of no account beside a floor, but for "OPENPI_QUANTILES".
+      relative: see `Statistics`; those of actions are then over all actions of the chunks from all steps, in every
+        dimension, as openpi's are: see `relative.of_episodes`.
+      chunk: actions in a chunk of the policy; matters where some are relative.
+      of_differences: see `Statistics`.
 
     Raises:
-      ValueError: there are no demonstrations, they differ in width, or a mode is unknown.
+      ValueError: there are no demonstrations, they differ in width, a mode is unknown, or `relative` does not fit them.
     """
     if not demos:
         raise ValueError("normalisation statistics need at least one demonstration")
@@ -108,13 +155,16 @@ def compute(
                 f"the demonstrations have {' and '.join(map(str, widths))} {kind.lower()} dimensions; take statistics "
                 "of one robot at a time"
             )
+        if kind == "ACTION" and relative is not None:
+            every = [relatives.of_episodes([d.state for d in demos], every, relative, chunk)]
         values, mode = np.concatenate(every).astype(np.float64), (modes or {}).get(kind, MEAN_STD)
         if mode == MEAN_STD:
             shift, scale = values.mean(0), values.std(0)
         else:
             shift, scale = shift_and_scale(_of_data(values), mode, eps)
         parts += [shift, np.maximum(scale, floor)]
-    return Statistics(*(part.astype(np.float32) for part in parts))
+    state_mean, state_std, action_mean, action_std = (part.astype(np.float32) for part in parts)
+    return Statistics(state_mean, state_std, action_mean, action_std, relative, of_differences)
 
 
 MEAN_STD, IDENTITY, OPENPI_QUANTILES = "MEAN_STD", "IDENTITY", "OPENPI_QUANTILES"
@@ -226,68 +276,15 @@ def outside(stats: Mapping[str, np.ndarray], mode: str, values: np.ndarray) -> f
     return float(((values < low) | (values > high)).mean())
 
 
-def relative(
-    stats: Mapping[str, np.ndarray], states: Sequence[np.ndarray], actions: Sequence[np.ndarray], chunk: int = CHUNK
-) -> bool:
-    """Whether statistics of actions are those of actions minus the state, while the recorded actions are absolute.
-
-    lerobot's `recompute_stats(relative_action=True)` puts such ones in the place of a data set's own, without a mark:
-    of every action of a chunk minus the state at its start. Statistics into which those differences merely fit are of
-    other data; here they must also be about as wide.
-
-    Args:
-      stats: of the action: "min" and "max" or "mean" and "std" -> (width,).
-      states, actions: (T, width) of each recorded episode.
-      chunk: actions in a chunk of the policy; statistics of shorter chunks are known, too.
-    """
-    widths = {values.shape[1] for values in (*states, *actions)}
-    if len(widths) != 1 or widths != {len(values) for values in stats.values()}:
-        return False
-    if {"min", "max"} <= stats.keys():
-        low, high = stats["min"], stats["max"]
-    elif {"mean", "std"} <= stats.keys():
-        low, high = stats["mean"] - 4 * stats["std"], stats["mean"] + 4 * stats["std"]
-    else:
-        return False
-    whole = np.concatenate(actions)
-    absolute = _beyond(whole, low, high)
-    for reach in sorted({1, 4, 16, chunk}):
-        apart = _differences(states, actions, reach)
-        differences = _beyond(apart, low, high)
-        fits = (absolute < 0.02) | (differences < 0.02)  # lerobot keeps the gripper's absolute; around 0 both fit
-        only_apart = (absolute > 0.25) & (differences < 0.02)
-        if not fits.all() or only_apart.sum() < min(2, len(fits)):
-            continue
-        if "std" in stats:
-            factor = stats["std"] / np.maximum(apart.std(axis=0), TINY)
-        else:
-            factor = (high - low) / np.maximum(np.ptp(apart, axis=0), TINY)
-        if np.median(np.abs(np.log(np.maximum(factor[only_apart], TINY)))) < np.log(AS_WIDE):
-            return True
-    return False
-
-
-def _beyond(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """(T, width) -> (width,) share of the numbers outside."""
-    return ((values < low - TINY) | (values > high + TINY)).mean(axis=0)
-
-
-def _differences(states: Sequence[np.ndarray], actions: Sequence[np.ndarray], reach: int) -> np.ndarray:
-    """(n, width): the next `reach` actions from moments that are spread over all episodes, minus the state there."""
-    total = sum(len(action) for action in actions)
-    stride = max(1, total // _MOMENTS)
-    found = []
-    for state, action in zip(states, actions, strict=True):
-        at = np.arange(0, len(action), stride)[:, None] + np.zeros(reach, int)
-        ahead = np.minimum(at + np.arange(reach), len(action) - 1)
-        found.append((action[ahead] - state[at]).reshape(-1, action.shape[1]))
-    return np.concatenate(found)
-
-
 def normalize_state(statistics: Statistics, state: np.ndarray, width: int) -> np.ndarray:
     """(..., state_dim) in robot units -> (..., width), zero beyond state_dim."""
     _same_width("state", state, statistics.state_mean)
     return _pad((state - statistics.state_mean) / statistics.state_std, width)
+
+
+def unnormalize_state(statistics: Statistics, state: np.ndarray) -> np.ndarray:
+    """(..., >= state_dim) normalised -> (..., state_dim) in robot units."""
+    return state[..., : len(statistics.state_mean)] * statistics.state_std + statistics.state_mean
 
 
 def normalize_actions(statistics: Statistics, actions: np.ndarray, width: int) -> np.ndarray:

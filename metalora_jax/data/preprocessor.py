@@ -5,7 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metalora_jax.data.normalize import Statistics, normalize_state, unnormalize_actions
+from metalora_jax.data import relative
+from metalora_jax.data.normalize import (
+    Statistics,
+    normalize_actions,
+    normalize_state,
+    unnormalize_actions,
+    unnormalize_state,
+)
 from metalora_jax.types import Observation, Sizes
 
 
@@ -64,6 +71,19 @@ class Preprocessor(NamedTuple):
         mask = np.ones(images.shape[:2], bool)
         return Observation(self.prepare_images(images), mask, *self.text(instruction, known), known)
 
-    def commands(self, chunk: np.ndarray) -> np.ndarray:
-        """Normalised actions (..., max_action_dim) -> commands (..., action_dim) in the robot's units."""
-        return unnormalize_actions(self.statistics, chunk)
+    def unnormalize_state(self, state: np.ndarray) -> np.ndarray:
+        """(..., max_state_dim) normalised -> (..., state_dim) in the robot's units."""
+        return unnormalize_state(self.statistics, state)
+
+    def labels(self, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """What is to be predicted: chunks of commands (..., chunk, action_dim) -> normalised (..., max_action_dim).
+
+        `state` (..., state_dim), in the robot's units, is that at each chunk's start: relative actions are held against
+        it, see `data.relative`.
+        """
+        predicted = relative.subtracted(actions, state, self.statistics.relative)
+        return normalize_actions(self.statistics, predicted, self.sizes.action)
+
+    def commands(self, chunk: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """The inverse of `labels`: normalised chunks (..., chunk, max_action_dim) -> commands, in the robot's units."""
+        return relative.added(unnormalize_actions(self.statistics, chunk), state, self.statistics.relative)

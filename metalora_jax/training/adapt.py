@@ -162,7 +162,7 @@ def adapt(
     """
     start.learner.check_base(base)
     _check(start, options, earlier, held_out)
-    refuse_idle(demos, base.statistics, "leave it out, or record it again")
+    refuse_idle(demos, base.statistics.of_commands(), "leave it out, or record it again")
     if options.optimizer == "learned" and start.inner_steps is not None and options.steps > start.inner_steps:
         logging.warning(
             "steps is %d, but the rates were learned for %d: beyond those the loss may rise again; watch the held-out "
@@ -178,7 +178,9 @@ def adapt(
     known, kept_back = _kept_apart(Rows(*rows_and_labels(frames, _TASK, range(len(demos)))))
 
     def look(step: int, theta: PyTree, losses: Sequence[float]) -> Validated:
-        found = validated(base, start.learner.replace(theta=theta), outputs[-1], unseen[0].target, step)
+        found = validated(
+            base, start.learner.replace(theta=theta), outputs[-1], unseen[0].target, unseen[0].states, step
+        )
         seen = {"support_loss": float(np.mean(losses))} if losses else {}
         for sink in sinks:
             sink(step, found.metrics() | seen)

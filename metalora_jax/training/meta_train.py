@@ -183,7 +183,7 @@ def _gradients(theta: PyTree, start: Learner, batch: Batch) -> PyTree:
 
 def outweighing(frames: Frames) -> list[str]:
     """Tasks whose actions the base's statistics do not cover: their loss would drown the others'."""
-    statistics, sizes = frames.preprocessor.statistics, frames.preprocessor.sizes
+    statistics, sizes = frames.preprocessor.statistics.of_commands(), frames.preprocessor.sizes
     found = []
     for task, recorded in frames.actions.items():
         normalised = normalize_actions(statistics, np.concatenate(recorded), sizes.action)

@@ -1,6 +1,6 @@
 """Pretraining of a base policy: plain imitation of demonstrations, all weights trained."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,8 +11,10 @@ from absl import logging
 from flax import nnx
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from metalora_jax.data import normalize, relative
 from metalora_jax.data.config import read_demos
 from metalora_jax.data.frames import Frames, rows_and_labels
+from metalora_jax.data.normalize import Statistics
 from metalora_jax.data.sources import embodiment as embodiments
 from metalora_jax.data.sources.embodiment import Embodiment
 from metalora_jax.envs.world import world
@@ -64,6 +66,30 @@ def embodiment(recipe: Pretraining, demos: Sequence[Demo]) -> Embodiment:
     joints = tuple(f"{joint}.pos" for joint in world(recipe.control.world).joints) or None
     fps = (recipe.control.simulator or {}).get("fps")
     return robot.over(Embodiment(state=joints, action=joints, fps=fps and float(fps))).measured(demos)
+
+
+def statistics(
+    recipe: Pretraining, demos: Sequence[Demo], modes: Mapping[str, str], chunk: int, joints: Sequence[str]
+) -> Statistics:
+    """Those that `recipe` normalises by, of all demonstrations that it trains on.
+
+    Args:
+      recipe: says which actions are relative.
+      demos: of all tasks.
+      modes: the family's.
+      chunk: actions in a chunk of the policy.
+      joints: names of the action's dimensions, or none.
+
+    Raises:
+      ValueError: `relative` does not fit the actions, see `relative.mask_of` and `relative.mismatch`.
+    """
+    if not recipe.relative:
+        return normalize.compute(demos, modes=modes)
+    states, actions = [demo.state for demo in demos], [demo.actions for demo in demos]
+    mask = relative.mask_of(recipe.relative, states[0].shape[1], actions[0].shape[1], joints)
+    if wrong := relative.mismatch(states, actions, mask, of_differences=False):
+        raise ValueError(f"config.relative: {wrong}")
+    return normalize.compute(demos, modes=modes, relative=mask, chunk=chunk)
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:

@@ -163,6 +163,8 @@ class Pretraining(NamedTuple):
     checkpoint_every: int  # steps
     paraphrases: instructions.Table = {}  # noqa: RUF012 - never written to
     opening: float = 0.0  # share of a batch from demonstrations' openings, where only pictures tell where to go
+    # dimensions of an action that are learned relative to the state at a chunk's start, see `data.relative.mask_of`
+    relative: Sequence[int | str] = ()
     grounding: Grounding | None = None  # what the vision tower learns beforehand, where the world is a simulator
 
     @classmethod

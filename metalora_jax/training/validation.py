@@ -108,6 +108,7 @@ class Task(NamedTuple):
     support: Batch  # leaves (inner steps, frames, ...)
     rows: np.ndarray  # (n,) of the query's frames
     target: ActionChunk  # (n, chunk, ...)
+    states: np.ndarray  # (n, state_dim) in the robot's own units
 
 
 class Look:
@@ -147,7 +148,7 @@ class Look:
             labels = relabel(rng)
             rows, target = rows_and_labels(query.frames, task, range(len(cell.query)), labels)
             drawn = support_rows(support, task, range(len(cell.support)), labels, steps, frames, rng)
-            self._tasks.append(Task(fill(drawn, known), rows, target))
+            self._tasks.append(Task(fill(drawn, known), rows, target, query.frames.states(rows)))
 
     def __call__(self, step: int, start: Learner, method: Callable[[Learner], MetaMethod], params: PyTree) -> Validated:
         """Means over the cells, after adapting from the meta-parameters `params` of step `step`."""
@@ -155,8 +156,9 @@ class Look:
             self._adapt = jax.jit(lambda start, params, support, key: method(start).adapt(params, support, key).theta)
         each = []
         for number, task in enumerate(self._tasks):
-            theta = self._adapt(start, params, task.support, jax.random.key(number))
-            each.append(validated(self._base, start.replace(theta=theta), self._unseen, task.target, step, task.rows))
+            adapted = start.replace(theta=self._adapt(start, params, task.support, jax.random.key(number)))
+            seen = self._unseen, task.target, task.states
+            each.append(validated(self._base, adapted, *seen, step, task.rows))
         return Validated(step, *(float(np.mean(values)) for values in list(zip(*each, strict=True))[1:]))
 
 
@@ -165,6 +167,7 @@ def validated(
     adapted: Learner,
     frozen: PyTree,
     target: ActionChunk,
+    states: np.ndarray,
     step: int,
     rows: np.ndarray | None = None,
 ) -> Validated:
@@ -173,10 +176,10 @@ def validated(
     Frames count alike, whichever demonstration they are of. See `prediction.predict` for the arguments.
     """
     samples = FEW_SAMPLES if base.large else SAMPLES
-    prediction = predict(base, adapted, frozen, target, rows=rows, samples=samples)
+    prediction = predict(base, adapted, frozen, target, states, rows=rows, samples=samples)
     one = np.zeros(len(target.actions), int)
-    actions = base.preprocessor.commands(np.asarray(target.actions))
+    actions = base.preprocessor.commands(np.asarray(target.actions), states)
     found = errors(prediction.samples, prediction.quiet, actions, np.asarray(target.is_pad), one)
     assert prediction.loss is not None
-    scaled = found.scaled(base.statistics.action_std)
+    scaled = found.scaled(base.statistics.of_commands().action_std)
     return Validated(step, float(scaled.mean()), float(found.error.mean()), float(prediction.loss.mean()))

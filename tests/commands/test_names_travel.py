@@ -58,6 +58,7 @@ def test_convert_records_them_and_export_hands_them_to_lerobot(directory):
     said = run(directory, "convert", "--policy=policy", "--demos=set", "--cameras=top,wrist", "--output=base")
     assert "cameras:     top, wrist\n" in said
     assert "rate:        10 frames per second\n" in said
+    assert "predicts:    actions as they are recorded\n" in said
     base = bases.load(directory / "base")
     assert base.embodiment.action == JOINTS
     start = adapter.fresh(base, preset("head", b_std=0.1))

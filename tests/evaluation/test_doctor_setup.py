@@ -86,6 +86,16 @@ def test_a_base_that_does_not_fit(file, tmp_path, simulator, monkeypatch):
     assert "tokens" in wrong(examined(file, base=""))["base"]
 
 
+def test_a_base_of_relative_actions_takes_no_recorded_differences(file, simulator, monkeypatch):
+    known = make_base().statistics._replace(relative=np.array([True, True, True, False]))
+    monkeypatch.setattr(run.bases, "load", lambda _: make_base()._replace(statistics=known))
+    monkeypatch.setattr(run, "doubts", lambda base, demos: [])
+    request = Request("metaworld", (str(file),), CAMERAS[:1], base="")
+    [outcome] = [result.outcome for result in examine(request) if result.outcome.check == "base"]
+    assert outcome.findings[0].what.startswith("the recorded actions are differences already")
+    assert outcome.note.endswith("predicts action minus the state at the chunk's start in 0, 1, 2, and 3 as recorded")
+
+
 def test_a_base_is_asked_for_its_doubts(file, simulator, monkeypatch):
     seen = []
     monkeypatch.setattr(run.bases, "load", lambda _: make_base())

@@ -117,7 +117,7 @@ def ours(exported, look, task, noise):
     pictures, state = look
     images = np.stack([pictures[camera] for camera in exported.kind.cameras])
     observation = base.preprocessor.observe(images[None], state[None], task)
-    return base.preprocessor.commands(np.asarray(stages.sample(model, observation, noise, None)))[0]
+    return base.preprocessor.commands(np.asarray(stages.sample(model, observation, noise, None)), state[None])[0]
 
 
 def noise_of_the_plugin(exported):

@@ -91,6 +91,26 @@ def test_the_closed_loop_is_the_projects_own(python, tmp_path):
         assert any(theirs["success"]) == ours["success"]
 
 
+def test_relative_actions_leave_as_absolute_commands(python, tmp_path):
+    plain = ml.load_base()
+    known = plain.statistics._replace(relative=np.array([True, True, True, False]))
+    base = bases.make(plain.model, plain.tokenizer, known)
+    start = adapter.fresh(base, preset("head", b_std=0.1))
+    adapter.save(tmp_path / "adapter", base, start.placement, start.meta_params, config={})
+    lerobot_policy.write(tmp_path / "policy", base, tmp_path / "adapter", ["front"], lerobot_robot_fake.SIZE)
+    agent, (picture, state) = ml.Agent(base, start.learner), seen(5)
+    left = agent.act(picture, state + 1, TASK, KEY)[4:]  # planned from elsewhere
+    np.savez(tmp_path / "batch.npz", **{"observation.images.front": picture, "observation.state": state, "left": left})
+    with Peer(python) as peer:
+        answer = peer.plugin(
+            policy=str(tmp_path / "policy"), file=str(tmp_path / "batch.npz"), task=TASK, delay=2, horizon=5
+        )
+    key = [jax.random.fold_in(KEY, number) for number in range(2)]
+    np.testing.assert_allclose(answer["free"], agent.act(picture, state, TASK, key[0]), atol=4e-5)
+    executing = Executing(np.concatenate([left[:1], left]), np.array([0, 1, 3 / 4, 1 / 2, 1 / 4, 0, 0]), 10.0)
+    np.testing.assert_allclose(answer["bound"], agent.act(picture, state, TASK, key[1], executing), atol=4e-5)
+
+
 def test_guidance_and_refusals_in_lerobot(python, tmp_path, policy, agent):
     picture, state = seen(5)
     left = agent.act(picture, state, TASK, KEY)[4:]

@@ -133,8 +133,10 @@ def test_statistics_of_another_width_or_of_several_robots(checkpoint, tmp_path, 
         bases.convert(directory, **given)
     base, _ = bases.convert(directory, data_set="droid", **given)
     assert "8 dimensions, the policy 6: the first 6 are taken" in caplog.text
-    narrow, _ = bases.convert(directory, data_set="droid", widths=(5, 4), **given)
-    assert [len(part) for part in narrow.statistics] == [5, 5, 4, 4]
+    apart = {"relative": ["0", "1"]}  # a config with DeltaActions
+    narrow, _ = bases.convert(directory, data_set="droid", widths=(5, 4), **given, **apart)
+    assert [len(part) for part in narrow.statistics[:4]] == [5, 5, 4, 4]
+    assert narrow.statistics.relative.tolist() == [True, True, False, False]
     np.testing.assert_array_equal(narrow.statistics.action_std, base.statistics.action_std[:4])
 
 

@@ -216,13 +216,23 @@ def test_an_agent_acts_as_its_parts_do(base):
     assert chunk.shape == (B, base.sizes.chunk, 4)
     observation = base.preprocessor.observe(images, state, "push the puck")
     noise = jax.random.normal(KEY, (B, base.sizes.chunk, base.sizes.action))
-    expected = base.preprocessor.commands(np.asarray(nnx.jit(stages.sample)(learn.model(), observation, noise)))
+    expected = base.preprocessor.commands(np.asarray(nnx.jit(stages.sample)(learn.model(), observation, noise)), state)
     np.testing.assert_allclose(chunk, expected, atol=1e-5)
     np.testing.assert_allclose(Agent(base, learn, fuse=True).act(images, state, "push the puck", KEY), chunk, atol=1e-2)
     plain = Agent(base).act(images, state, "push the puck", KEY)
     assert np.abs(plain - chunk).max() > 1e-3
     agent.swap(None)
     np.testing.assert_array_equal(agent.act(images, state, "push the puck", KEY), plain)
+
+
+def test_relative_actions_start_from_the_state(base):
+    """Under the same numbers, a base that predicts differences commands what the other does, plus the state."""
+    images, state = frames(base)
+    mask = np.array([True, True, True, False])
+    apart = bases.make(base.model, base.tokenizer, base.statistics._replace(relative=mask))
+    assert apart.fingerprint != base.fingerprint
+    plain, moved = (Agent(each).act(images, state, "push the puck", KEY) for each in (base, apart))
+    np.testing.assert_allclose(moved, plain + np.where(mask, state, 0)[:, None], atol=1e-5)
 
 
 def test_frames_and_observations_are_the_same_thing(base):

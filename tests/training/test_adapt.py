@@ -186,7 +186,7 @@ def test_looking_at_held_out_demonstrations_changes_nothing_but_the_choice(start
 
 def test_it_stops_where_nothing_gets_better(start, monkeypatch):
     errors = iter([1.0, 0.5, 0.7, 0.6, 0.4])
-    look = lambda base, adapted, frozen, target, step: module.Validated(step, next(errors), 1.0, 1.0)  # noqa: E731
+    look = lambda base, adapted, frozen, target, states, step: module.Validated(step, next(errors), 1.0, 1.0)  # noqa: E731
     monkeypatch.setattr(module, "validated", look)
     options, seen = ADAM._replace(steps=12, validate_every=2, patience=2), {}
     sinks = [lambda step, metrics: seen.update({step: metrics})]
@@ -204,7 +204,7 @@ def test_it_stops_where_nothing_gets_better(start, monkeypatch):
 
 
 def test_the_start_is_kept_where_no_step_is_better(start, monkeypatch):
-    look = lambda base, adapted, frozen, target, step: module.Validated(step, 1.0 + step, 1.0, 1.0)  # noqa: E731
+    look = lambda base, adapted, frozen, target, states, step: module.Validated(step, 1.0 + step, 1.0, 1.0)  # noqa: E731
     monkeypatch.setattr(module, "validated", look)
     options = ADAM._replace(steps=2, validate_every=1)
     result = adapt(make_base(), start, make_demos("reach")[:2], options, held_out=UNSEEN)

@@ -51,8 +51,8 @@ def load(policy: str, **overrides: Any) -> Base:
     found = registry.of_directory(source).load(source, None, iter, **overrides)
     if found.tokenizer is None:
         raise ValueError(f"{source}/{hub.TOKENIZER} is missing; put that of the policy there")
-    widths = found.model.sizes.state, found.model.sizes.action
-    unit = Statistics(*(f(width, np.float32) for width in widths for f in (np.zeros, np.ones)))
+    state, action = np.zeros(found.model.sizes.state, np.float32), np.zeros(found.model.sizes.action, np.float32)
+    unit = Statistics(state, state + 1, action, action + 1)
     return bases.make(found.model, found.tokenizer, unit)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.conventions import doubts
+from metalora_jax.data import relative
 from metalora_jax.data.demos import DemoError
 from metalora_jax.data.sources import embodiment as embodiments
 from metalora_jax.data.sources.names import part_of
@@ -258,15 +259,21 @@ def _base(
     if fit:
         findings += _robots(where, base, layouts, found, cameras[: sizes.cameras])
     findings += words.lengths(found, base.encode_text)
+    known = base.statistics
+    for name in dict.fromkeys(r.file for r in fit):
+        states, actions = [r.state for r in fit if r.file == name], [r.actions for r in fit if r.file == name]
+        if wrong := relative.mismatch(states, actions, known.relative, known.of_differences):
+            findings.append(Finding(name, wrong.what, wrong.remedy))
     if fit and all(finding.severity != "error" for finding in findings):
         shown = cameras[: sizes.cameras]
         for path, name in recordings.called(paths).items():
             demos = recordings.demos(path, shown, request.keys, SHOTS)
             said = doubts(base, demos) if demos else []
             findings += [Finding(name, doubt, "convert the demonstrations to the base's conventions") for doubt in said]
-    return base, Outcome(
-        "base", tuple(findings), f"{where}, {plural(sizes.cameras, 'camera')}, {widths[0]} + {widths[1]} wide"
-    )
+    note = f"{where}, {plural(sizes.cameras, 'camera')}, {widths[0]} + {widths[1]} wide"
+    if known.relative is not None:
+        note += f", predicts {relative.said(known.relative, known.of_differences, base.embodiment.action or ())}"
+    return base, Outcome("base", tuple(findings), note)
 
 
 def _robots(

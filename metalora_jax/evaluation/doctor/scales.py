@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metalora_jax.adaptation.conventions import FAR_ACTION, FAR_STATE
-from metalora_jax.data import normalize
+from metalora_jax.data import relative_statistics
 from metalora_jax.data.normalize import Statistics
 from metalora_jax.data.text import named
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome
@@ -35,8 +35,9 @@ class Scales(NamedTuple):
 
 
 def of(statistics: Statistics) -> Scales:
-    """The statistics of a base."""
-    fields = {name: np.asarray(values, np.float64) for name, values in statistics._asdict().items()}
+    """The statistics of a base; of the commands, where it predicts some relative to the state."""
+    known = statistics.of_commands()._asdict()
+    fields = {name: np.asarray(known[name], np.float64) for name in known if name.endswith(("_mean", "_std"))}
     state, action = ({"mean": fields[f"{kind}_mean"], "std": fields[f"{kind}_std"]} for kind in ("state", "action"))
     return Scales(state, action)
 
@@ -124,7 +125,7 @@ def relative(where: str, own: Mapping[str, np.ndarray], recordings: Sequence[Rec
     """What there is to say about action statistics that are those of relative actions, of absolute recorded ones."""
     if len({(r.state.shape[1], r.actions.shape[1]) for r in recordings}) != 1:
         return None
-    if not normalize.relative(own, [r.state for r in recordings], [r.actions for r in recordings]):
+    if not relative_statistics.are(own, [r.state for r in recordings], [r.actions for r in recordings]):
         return None
     return Finding(
         where,

@@ -172,9 +172,8 @@ class _Judge:
 
     def _predicted(self, adapted: Learner, frozen: PyTree, query: Query, rows: np.ndarray | None) -> Prediction:
         settings = self._settings
-        return predict(
-            self._base, adapted, frozen, query.seen.target, rows=rows, samples=settings.samples, seed=settings.seed
-        )
+        seen = query.seen.target, query.seen.states
+        return predict(self._base, adapted, frozen, *seen, rows=rows, samples=settings.samples, seed=settings.seed)
 
     def _rows(self, cell: Cell, query: Query, made: Prediction, method: str, **fields) -> Iterator[Row]:
         result = measure.assembled(self._base, query.seen, query.demos, {method: made}, self._meaning, self._settings)

@@ -171,6 +171,7 @@ def judged(
                 adapted,
                 fronts[adapted.stage],
                 seen.target,
+                seen.states,
                 rows=seen.rows,
                 samples=settings.samples,
                 seed=settings.seed,
@@ -199,7 +200,7 @@ def assembled(
         is_pad[:, settings.ahead :] = True
     found = {name: errors(each.samples, each.quiet, actions, is_pad, seen.demo) for name, each in predictions.items()}
     named = tuple(joints) or tuple(f"action {i}" for i in range(actions.shape[-1]))
-    scale = base.statistics.action_std
+    scale = base.statistics.of_commands().action_std
     return Offline(tuple(held_out), named, scale, known, seen.demo, seen.moment, actions, is_pad, predictions, found)
 
 

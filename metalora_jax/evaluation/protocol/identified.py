@@ -124,7 +124,7 @@ def fit(arm: Identifier, choices: Mapping[str, Choice], cell: Cell, data: DataSe
       ValueError: they do not determine the map; the message names the task and the demonstrations.
     """
     rows, target = rows_and_labels(data.frames, cell.task, cell.demos, cell.relabel)
-    seconds, statistics = 0.0, arm.base.statistics
+    seconds, statistics = 0.0, arm.base.statistics.of_commands()
 
     def ask(reading: Calibration) -> np.ndarray:
         return commanded(arm, rows, target, data, reading, samples=0)
@@ -137,7 +137,8 @@ def fit(arm: Identifier, choices: Mapping[str, Choice], cell: Cell, data: DataSe
     else:
         predicted, seconds = _predicted(arm, cell, rows, target, data)
     began = time.perf_counter()
-    told = arm.base.preprocessor.commands(np.asarray(target.actions)), np.asarray(target.is_pad)
+    states = data.frames.states(rows)
+    told = arm.base.preprocessor.commands(np.asarray(target.actions), states), np.asarray(target.is_pad)
     mean, std = np.asarray(statistics.action_mean), np.asarray(statistics.action_std)
     try:
         if arm.kind == YAW:
@@ -162,8 +163,8 @@ def error(arm: Identifier, fitted: ActionMap, cell: Cell, data: DataSet) -> floa
         predicted = commanded(arm, rows, target, data, fitted.reading)
     else:
         predicted, _ = _predicted(arm, cell._replace(demos=cell.query), rows, target, data)
-    demonstrated = arm.base.preprocessor.commands(np.asarray(target.actions))
-    std = np.asarray(arm.base.statistics.action_std)
+    demonstrated = arm.base.preprocessor.commands(np.asarray(target.actions), data.frames.states(rows))
+    std = np.asarray(arm.base.statistics.of_commands().action_std)
     return identification.residual(fitted, predicted, demonstrated, np.asarray(target.is_pad), std)
 
 
@@ -189,11 +190,12 @@ def shifted(
     seed: int = 0,
 ) -> Prediction:
     """As `commanded`, every sample."""
-    frozen = data.frozen_outputs[arm.learner.stage]
+    frozen, states = data.frozen_outputs[arm.learner.stage], data.frames.states(rows)
     if reading is not None:
+        states = reading(states)
         frozen = jax.tree.map(lambda leaf: leaf[rows], frozen)
         frozen, rows = frozen._replace(state=_read(arm.base, reading, frozen.state)), np.arange(len(rows))
-    return predict(arm.base, arm.learner, frozen, target, rows=rows, samples=samples, seed=seed, loss=False)
+    return predict(arm.base, arm.learner, frozen, target, states, rows=rows, samples=samples, seed=seed, loss=False)
 
 
 def _read(base: Base, reading: Calibration, state: ArrayLike) -> np.ndarray:

@@ -37,6 +37,8 @@ _KNOWN = {
     *_STEPS.values(),
 }
 
+_RELATIVE = {"relative_actions_processor", "absolute_actions_processor"}  # lerobot 0.6's, of policies like pi0
+
 Key = tuple[str, str, str]  # data set, feature, statistic
 
 
@@ -144,9 +146,11 @@ def _pipeline(directory: Path, file: str) -> _Place | None:
     for step in steps:
         name = step.get("registry_name", step.get("class"))
         if name not in _KNOWN and _mapping(step.get("config")).get("enabled") is not False:
+            remedy = "remove it if the policy works without it"
+            if name in _RELATIVE:
+                remedy = "remove it, and say with metalora convert --relative_actions what it does"
             raise ValueError(
-                f"{path}: its step {name!r} is not done here, and may change state, pictures or actions; remove it if "
-                "the policy works without it"
+                f"{path}: its step {name!r} is not done here, and may change state, pictures or actions; {remedy}"
             )
     found = [step for step in steps if step.get("registry_name") == _STEPS[file]]
     if len(found) > 1:
