@@ -175,6 +175,12 @@ def played(task: str) -> str:
     return task.partition("@")[0]
 
 
+def robot(task: str) -> int:
+    """The number that follows the `@` in a task's name, 0 where none does."""
+    number = task.partition("@")[2]
+    return int(number) if number.isdecimal() else 0
+
+
 def world(name: str) -> World:
     """One of WORLDS; its package is imported when a task is opened.
 

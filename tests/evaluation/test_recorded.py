@@ -11,9 +11,10 @@ from metalora_jax.data.config import DataConfig
 from metalora_jax.envs import collect
 from metalora_jax.envs.collect import Collection
 from metalora_jax.envs.conditions import Condition
+from metalora_jax.envs.world import world
 from metalora_jax.evaluation.protocol import checks, recorded
 from metalora_jax.evaluation.protocol.comparison import Comparison
-from metalora_jax.evaluation.protocol.few_shot import Cell, cells
+from metalora_jax.evaluation.protocol.few_shot import Cell, cells, starts
 from tests.evaluation.test_few_shot import PROTOCOL
 from tests.tiny_base import make_demos
 
@@ -48,6 +49,16 @@ def test_a_robot_is_the_same_in_all_tasks_and_shares_no_start():
     assert {job.of(seed) for job in made[:1] for seed in range(9)} == one
     starts = [set(range(job.first_seed, job.first_seed + 20)) for job in made]
     assert len(set.union(*starts)) == sum(map(len, starts))
+
+
+def test_two_robots_do_not_share_the_scenes_of_a_task():
+    """Else sixteen robots would be tested in as many scenes as one."""
+    protocol, where = PROTOCOL._replace(episodes=2, first_episode=1), world("so101")
+    made = [Cell("test", f"lift-red@{robot}", None, 1, 0, (0,), (1,)) for robot in range(3)]
+    found = [start for cell in made for start in starts(cell, "lift-red", 0, 2, protocol, where)]
+    assert found == [where.episode_start("lift-red", 0, number) for number in range(1, 7)]
+    alone = made[0]._replace(task="lift-red")
+    assert starts(alone, "lift-red", 0, 2, protocol, where) == found[:2]
 
 
 def test_robots_of_two_splits_differ():

@@ -15,7 +15,7 @@ import numpy as np
 from metalora_jax.data.frames import Frames, Relabel
 from metalora_jax.envs.condition_range import ConditionRange
 from metalora_jax.envs.conditions import Condition
-from metalora_jax.envs.world import played
+from metalora_jax.envs.world import World, played, robot
 from metalora_jax.evaluation.protocol.arms import Adaptation, Arm, Choice, Snapshots
 from metalora_jax.fields import from_fields
 from metalora_jax.policies.policy import Stage
@@ -138,6 +138,21 @@ def cells(
             cell = Cell(split, task, condition, shots, draw, tuple(order[:shots]), tuple(order[shots:]))
             made.append(cell if recorded is None else cell._replace(condition=recorded[task], recorded=True))
     return made
+
+
+def starts(cell: Cell, task: str, draw: int, count: int, protocol: Protocol, where: World) -> list[int]:
+    """Where `count` episodes of a cell begin: each robot's elsewhere, so that robots do not share a task's few scenes.
+
+    Args:
+      cell: whose they are.
+      task: that is played.
+      draw: of starts, see `World.episode_start`.
+      count: episodes.
+      protocol: of the comparison.
+      where: the world.
+    """
+    first = protocol.first_episode + count * robot(cell.task)
+    return [where.episode_start(task, draw, number) for number in range(first, first + count)]
 
 
 def support(cell: Cell, data: DataSet, stage: Stage, steps: int, protocol: Protocol) -> Batch:

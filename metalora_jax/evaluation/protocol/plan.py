@@ -278,8 +278,7 @@ def _by_policy(records: Iterable[Episode]) -> dict[tuple[str, float | None, bool
 
 
 def _episodes(task: str, condition: Condition, cell: Cell, protocol: Protocol, where: World) -> list[Episode]:
-    numbers = range(protocol.first_episode, protocol.first_episode + protocol.episodes)
-    starts = [where.episode_start(task, cell.draw, number) for number in numbers]
+    starts = few_shot.starts(cell, task, cell.draw, protocol.episodes, protocol, where)
     blank = [_blank(task, condition, start) for start in starts]
     distribution, shots, draw = protocol.distribution, cell.shots, cell.draw
     return [dataclasses.replace(b, distribution=distribution, shots=shots, draw=draw) for b in blank]

@@ -54,13 +54,12 @@ def _whole(task: str, count: int | None) -> int:
 
 def _problem(cell: Cell, comparison: Comparison, where: World) -> Problem:
     control, protocol = comparison.closed_loop, comparison.protocol
-    numbers = range(protocol.first_episode, protocol.first_episode + protocol.episodes)
     return Problem(
         cell.plays,
         where.instruction(cell.plays),
         str(Path(comparison.test.directory, f"{cell.task}{libero_hdf5.SUFFIX}")),
         cell.demos,
         cell.condition or Condition(),
-        tuple(where.episode_start(cell.plays, cell.draw, number) for number in numbers),
+        tuple(few_shot.starts(cell, cell.plays, cell.draw, protocol.episodes, protocol, where)),
         control.cap(cell.plays),
     )

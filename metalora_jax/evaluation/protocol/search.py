@@ -164,8 +164,7 @@ def check_starts(validation: Sequence[Cell], test: Sequence[Cell], protocol: Pro
 
 
 def _starts(cell: Cell, draw: int, count: int, protocol: Protocol, where: World) -> list[int]:
-    first = protocol.first_episode
-    return [where.episode_start(cell.plays, draw, number) for number in range(first, first + count)]
+    return few_shot.starts(cell, cell.plays, draw, count, protocol, where)
 
 
 def _wanted(arm: AnyArm, how: Search, known: Mapping[str, Sequence[Tried]]) -> Iterator[_Todo]:
