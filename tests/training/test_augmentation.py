@@ -94,7 +94,8 @@ def test_a_comparison_on_new_tasks_refuses_paraphrases_that_leak(paraphrases, le
     config["arms"]["meta"] |= {"paraphrases": paraphrases}
     config["validation"] |= {"tasks": ("dial-turn",)}
     config["test"] |= {"tasks": ("window-close",)}
-    config["protocol"] |= {"retention_tasks": ()}
+    unasked = dict(retention_steps=0, retention_per_cell=1, retention_scales=(), retention_gated=False)
+    config["protocol"] |= {"retention_tasks": (), **unasked}
     config["films"] |= {"tasks": ()}
     comparison = Comparison.from_config(config)
     if leaks is None:
