@@ -33,7 +33,7 @@ from metalora_jax import adapters
 from metalora_jax.adaptation import adapter, lerobot_policy
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.adapter import probe
-from metalora_jax.adaptation.learner import learner, zeros
+from metalora_jax.adaptation.learner import zeros
 from metalora_jax.adaptation.lerobot_command import lerobot_command
 from metalora_jax.policies import hub
 
@@ -112,19 +112,15 @@ def main(_: list[str]) -> None:
     family.export_merged(output, adapters.fuse(learn.model(theta)), policy, statistics, dtype, cameras, _ASSET.value)
     model = family.load(output, tokenizer, iter, **family.untold(base.config)).model
     read_back = bases.make(model, base.tokenizer, known)
-    written = probe(base, learner(read_back, (), jax.random.key(0))).run({"theta": {}})
-    largest, share = adapter.rounding(before, exact, np.asarray(written))
+    largest, share = adapter.rounding(before, exact, adapter.answer(read_back))
     print(
         f"rounding: the velocity is off by {largest:.2g} at most, {100 * share:.2g} % of what the adapter changes (rms)"
     )
     if share > DROWNED:
         print(f"          more than {100 * DROWNED:.0f} %: the adapter is drowned in rounding; use --dtype=float32")
     if family.served_dtype is not None:
-        served = [_rounded(each, family.served_dtype) for each in (base, read_back)]
-        start_there, end_there = (
-            np.asarray(probe(each, learner(each, (), jax.random.key(0))).run({"theta": {}})) for each in served
-        )
-        _, lost = adapter.rounding(before, exact, before + (end_there - start_there))
+        start_there, end_there = (adapter.answer(_rounded(each, family.served_dtype)) for each in (base, read_back))
+        lost = adapter.rounding(before, exact, before + (end_there - start_there))[1]
         print(
             f"served:   with weights in {family.served_dtype}, {100 * lost:.2g} % of what the adapter changes is lost"
         )

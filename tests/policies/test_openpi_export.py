@@ -10,7 +10,9 @@ import orbax.checkpoint as ocp
 import pytest
 from tokenizers import Tokenizer, models
 
+from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation import learner as learners
 from metalora_jax.adapters import LoRA, Rule, attach, fuse
 from metalora_jax.data import normalize
 from metalora_jax.policies import registry
@@ -62,6 +64,17 @@ def test_an_export_is_read_back_as_it_was(made, tmp_path):
     assert set(stats) == {"state", "actions"}
     assert set(stats["actions"]) == {"mean", "std", "q01", "q99"}
     assert f"--policy.dir={out}" in family.serve_command(out, base.config)
+
+
+def test_an_export_is_judged_by_all_of_its_own_weights(made):
+    """An adapter of the decoder changes the prefix, too, which must not be taken from the base."""
+    _, _, base, fused = made
+    learn = learners.learner(base, PLACEMENT, jax.random.key(0))
+    exact = adapter.probe(base, learn).run({"theta": learn.theta})
+    alone = adapter.answer(base)
+    assert np.abs(exact - alone).max() > 1e-2
+    own = bases.make(fused, base.tokenizer, base.statistics)
+    np.testing.assert_allclose(adapter.answer(own), exact, atol=1e-5)
 
 
 def test_orbax_restores_openpis_names_shapes_and_types(made, tmp_path):
