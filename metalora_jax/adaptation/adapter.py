@@ -207,6 +207,11 @@ def probe(base: Base, learner: Learner) -> directory.Probe:
     return directory.Probe("uniform images and normal x_t of numpy's default_rng(0), t = 0.5", run)
 
 
+def answer(base: Base) -> np.ndarray:
+    """What a policy without an adapter gives on the input of `probe`, all of it computed with its own weights."""
+    return np.asarray(probe(base, learner(base, (), jax.random.key(0))).run({"theta": {}}))
+
+
 @jax.jit
 def _velocity(learner: Learner, front: PyTree, x_t: np.ndarray) -> jax.Array:
     model = learner.model()

@@ -2,9 +2,13 @@
 
     metalora export --adapter=runs/drawer --base=runs/base --policy=lerobot/smolvla_base --output=runs/out
 
-`--format=merged` makes a policy directory of its own (1.8 GB in float32) in the policy's public format, lerobot's for
-SmolVLA; `--format=peft` a few megabytes that name --policy as their base. `--dtype=base` stores each tensor in the type
-it has in --policy (bfloat16, in the public one), and says what that costs. The adapter may be a directory of peft's.
+`--format=merged` makes a policy directory of its own in the policy's public format: lerobot's for SmolVLA (1.8 GB in
+float32), openpi's for pi0 and pi0.5. `--format=peft` writes a few megabytes that name --policy as their base.
+`--dtype=base` stores each tensor in the type it has in --policy (bfloat16, in the public SmolVLA), and says what that
+costs. The adapter may be a directory of peft's.
+
+openpi serves weights in bfloat16, whatever a checkpoint holds: what that takes of the adapter's effect is said, too.
+`--asset` is the asset id of the config that is to serve it, where it is not the one in --policy.
 
 The policy takes its pictures by the robot's own names of its cameras, as base and adapter record them. A --policy that
 is a directory is named by its path from --output, so that the two can be moved together.
@@ -23,24 +27,27 @@ from typing import Literal
 import jax
 import numpy as np
 from absl import flags
+from flax import nnx
 
 from metalora_jax import adapters
 from metalora_jax.adaptation import adapter, lerobot_policy
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.adapter import probe
-from metalora_jax.adaptation.learner import learner, zeros
+from metalora_jax.adaptation.learner import zeros
 from metalora_jax.adaptation.lerobot_command import lerobot_command
 from metalora_jax.data import relative
 from metalora_jax.policies import hub
 
 _SIZE = (480, 640)  # of pictures, which the plugin expects where the data do not say it; others work, after a moment
 DROWNED = 0.05  # share of what the adapter changes that rounding may take, before it is warned of
+SERVED = 0.1  # the same, of rounding where the policy is served, which is to be expected and cannot be switched off
 _ADAPTER = flags.DEFINE_string("adapter", None, "Adapter directory.", required=True)
 _BASE = flags.DEFINE_string("base", None, "The base that the adapter was trained on.", required=True)
 _POLICY = flags.DEFINE_string("policy", "", "The public policy that the base was made from; for merged and peft.")
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write to.", required=True)
 _FORMAT = flags.DEFINE_enum("format", "merged", ["merged", "peft", "lerobot_plugin"], "What to write.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "base"], "Type of merged weights.")
+_ASSET = flags.DEFINE_string("asset", "", "openpi's asset id of the statistics; empty: that of --policy.")
 _CAMERAS = flags.DEFINE_list("cameras", [], "For lerobot_plugin: cameras, in the base's order; empty: as recorded.")
 _PICTURE = flags.DEFINE_list("picture", [], "Height,width of the robot's pictures [px]; empty: those of the data.")
 _BASE_NAME = flags.DEFINE_string(
@@ -105,17 +112,34 @@ def main(_: list[str]) -> None:
         return
     tokenizer = _tokenizer(policy)
     dtype: Literal["float32", "base"] = "base" if _DTYPE.value == "base" else "float32"
-    family.export_merged(output, adapters.fuse(learn.model(theta)), policy, statistics, dtype, cameras)
-    read_back = bases.make(family.load(output, tokenizer, iter).model, base.tokenizer, known)
-    written = probe(base, learner(read_back, (), jax.random.key(0))).run({"theta": {}})
-    largest, share = adapter.rounding(before, exact, np.asarray(written))
+    family.export_merged(output, adapters.fuse(learn.model(theta)), policy, statistics, dtype, cameras, _ASSET.value)
+    model = family.load(output, tokenizer, iter, **family.untold(base.config)).model
+    read_back = bases.make(model, base.tokenizer, known)
+    largest, share = adapter.rounding(before, exact, adapter.answer(read_back))
     print(
         f"rounding: the velocity is off by {largest:.2g} at most, {100 * share:.2g} % of what the adapter changes (rms)"
     )
     if share > DROWNED:
         print(f"          more than {100 * DROWNED:.0f} %: the adapter is drowned in rounding; use --dtype=float32")
+    if family.served_dtype is not None:
+        start_there, end_there = (adapter.answer(_rounded(each, family.served_dtype)) for each in (base, read_back))
+        lost = adapter.rounding(before, exact, before + (end_there - start_there))[1]
+        print(
+            f"served:   with weights in {family.served_dtype}, {100 * lost:.2g} % of what the adapter changes is lost"
+        )
+        if lost > SERVED:
+            print(f"          more than {100 * SERVED:.0f} %: serve it from here, or adapt further before exporting")
     print(f"policy:   {output}")
+    if (command := family.serve_command(output, base.config)) is not None:
+        print(command)
+        return
     print(lerobot_command(robot, str(output), task))
+
+
+def _rounded(base: bases.Base, dtype: str) -> bases.Base:
+    """The same policy, its weights rounded."""
+    graph, state = nnx.split(base.model)
+    return base._replace(model=nnx.merge(graph, jax.tree.map(lambda x: x.astype(dtype).astype(x.dtype), state)))
 
 
 def _picture() -> tuple[int, int] | None:

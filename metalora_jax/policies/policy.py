@@ -241,6 +241,7 @@ class Family(abc.ABC):
         statistics: Mapping[str, np.ndarray],
         dtype: ExportDtype,
         cameras: Sequence[str] | None = None,
+        data_set: str = "",
     ) -> None:
         """Writes a policy in the public format of its type, one that `load` reads. Optional.
 
@@ -251,12 +252,26 @@ class Family(abc.ABC):
           statistics: that the policy normalises by: the keys "observation.state.mean", "observation.state.std",
             "action.mean" and "action.std", each (width,).
           dtype: "float32", or "base" for each tensor in the type that it has in `source`.
-          cameras: what the robot calls its cameras, in the policy's order; None keeps the names of `source`.
+          cameras: what the robot calls its cameras, in the policy's order; None keeps the names of `source`. Of no
+            account to a format that does not name them.
+          data_set: the name that the statistics go by, in a format that has several (openpi's asset id); "" is that of
+            `source`.
 
         Raises:
           ValueError: `directory` exists; `source` is of another format; or the family does not implement this.
         """
         self._lacks("exported", "export_merged")
+
+    served_dtype: ClassVar[str | None] = None
+    """What the public program that runs an export rounds weights to, whatever they are stored in; None keeps them."""
+
+    def untold(self, config: Any) -> Mapping[str, Any]:
+        """Fields of the config that the public format does not hold: what `load` is told to read an export back."""
+        return {}
+
+    def serve_command(self, directory: Path, config: Any) -> str | None:
+        """What to type to run what `export_merged` wrote, as lines for people; None where that is lerobot."""
+        return None
 
     def export_peft(
         self,

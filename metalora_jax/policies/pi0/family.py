@@ -1,6 +1,6 @@
 """pi0 to the rest of the package, see `policies.policy`; pi0.5's family is in `family_pi05`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,16 +11,17 @@ from tokenizers import Tokenizer
 
 from metalora_jax.adapters.placement import Placement
 from metalora_jax.policies.pi0 import directory as directories
-from metalora_jax.policies.pi0 import operations, peft_names, preprocess, presets
+from metalora_jax.policies.pi0 import export, operations, peft_names, preprocess, presets
 from metalora_jax.policies.pi0.config import Pi0Config
 from metalora_jax.policies.pi0.model import Pi0
-from metalora_jax.policies.policy import Checkpoint, Family, Operations, Policy, Progress
+from metalora_jax.policies.policy import Checkpoint, ExportDtype, Family, Operations, Policy, Progress
 
 
 class Pi0Family(Family):
     """The state is a token of the suffix; all frames of a task have one prompt."""
 
     type: ClassVar[str] = "pi0"
+    served_dtype: ClassVar[str | None] = "bfloat16"
 
     def load(self, directory: Path, tokenizer: str | Path | None, progress: Progress, **overrides: Any) -> Checkpoint:
         """See `directory.load`."""
@@ -64,6 +65,27 @@ class Pi0Family(Family):
     def prepare_float_images(self, images: jax.Array, size: int) -> jax.Array:
         """See `preprocess.prepare_image`."""
         return preprocess.prepare_image(images, size)
+
+    def export_merged(
+        self,
+        directory: Path,
+        model: Any,
+        source: Path,
+        statistics: Mapping[str, np.ndarray],
+        dtype: ExportDtype,
+        cameras: Sequence[str] | None = None,
+        data_set: str = "",
+    ) -> None:
+        """See `export.merged`; openpi's own configs name the cameras."""
+        export.merged(directory, model, source, statistics, dtype, data_set)
+
+    def untold(self, config: Any) -> Mapping[str, Any]:
+        """See `export.untold`."""
+        return export.untold(config)
+
+    def serve_command(self, directory: Path, config: Any) -> str | None:
+        """See `export.serve_command`."""
+        return export.serve_command(directory, config)
 
     def operations(self, config: Any, cameras: int) -> Operations:
         """See `operations.operations`."""

@@ -30,7 +30,7 @@ def read(assets: Path, pi05: bool, width: int) -> tuple[StatisticsSets, Normaliz
     Raises:
       ValueError: a file is damaged, or its numbers are not finite or differ in width; names the file and the field.
     """
-    found = {file.parent.relative_to(assets).as_posix(): file for file in sorted(assets.rglob(FILE))}
+    found = {asset: assets / asset / FILE for asset in ids(assets)}
     sets: StatisticsSets = {}
     said = []
     for asset, file in found.items():
@@ -39,6 +39,33 @@ def read(assets: Path, pi05: bool, width: int) -> tuple[StatisticsSets, Normaliz
     mode = "OPENPI_QUANTILES" if pi05 else "MEAN_STD"
     source = next(iter(found.values())).relative_to(assets.parent).as_posix() if len(found) == 1 else assets.name
     return sets, Normalization({"STATE": mode, "ACTION": mode}, source, tuple(said), eps=EPS)
+
+
+def ids(assets: Path) -> list[str]:
+    """The asset ids of a checkpoint, sorted."""
+    return sorted(file.parent.relative_to(assets).as_posix() for file in assets.rglob(FILE))
+
+
+def from_scaling(statistics: Mapping[str, np.ndarray], pi05: bool) -> dict[str, dict[str, list[float] | None]]:
+    """What stands under "norm_stats" so that openpi normalises by one shift and one scale: the inverse of `read`.
+
+    For pi0 these are mean and std, without quantiles. pi0.5 reads quantiles alone; its mean and std, which openpi asks
+    for but does not use, are the shift and the scale.
+
+    Args:
+      statistics: "observation.state.mean", "observation.state.std", "action.mean", "action.std" -> (width,).
+      pi05: whether it is a pi0.5.
+    """
+    found: dict[str, dict[str, list[float] | None]] = {}
+    for theirs, ours in _FEATURES.items():
+        shift, scale = (statistics[f"{ours}.{part}"].astype(np.float64) for part in _REQUIRED)
+        if pi05:
+            quantiles = (shift - scale).tolist(), (shift + scale - EPS).tolist()
+            rows = (shift.tolist(), scale.tolist(), *quantiles)
+        else:
+            rows = shift.tolist(), np.maximum(scale - EPS, 0).tolist(), None, None
+        found[theirs] = dict(zip((*_REQUIRED, *_OPTIONAL), rows, strict=True))
+    return found
 
 
 def _read(file: Path, width: int) -> tuple[dict[str, dict[str, np.ndarray]], list[str]]:

@@ -33,7 +33,7 @@ def type_of(directory: Path) -> str:
     Raises:
       ValueError: see `OrbaxTree`.
     """
-    return "pi05" if openpi_names.is_pi05(OrbaxTree(_folders(directory)[0])) else "pi0"
+    return "pi05" if openpi_names.is_pi05(OrbaxTree(folders(directory)[0])) else "pi0"
 
 
 def load(
@@ -60,7 +60,7 @@ def load(
       ValueError: `params/` is damaged or half copied; tensors are missing, unknown, misshapen or not finite, which
         names them all; statistics are damaged; the tokenizer is missing, or of another vocabulary.
     """
-    params, assets = _folders(directory)
+    params, assets = folders(directory)
     tree = OrbaxTree(params)
     plain = {name: shape for name, shape in tree.shapes.items() if not openpi_lora.is_factor(name)}
     factors = [name for name in tree if name not in plain]
@@ -104,7 +104,7 @@ class _Only(Mapping[str, np.ndarray]):
         return len(self._names)
 
 
-def _folders(directory: Path) -> tuple[Path, Path]:
+def folders(directory: Path) -> tuple[Path, Path]:
     """Those of weights and of statistics."""
     if (directory / PARAMS).is_dir():
         return directory / PARAMS, directory / ASSETS

@@ -62,6 +62,10 @@ class OrbaxTree(Mapping[str, np.ndarray]):
         except Exception as error:  # TensorStore raises several kinds
             raise self._damaged(name, error) from None
 
+    def dtype(self, name: str) -> np.dtype:
+        """What a tensor is stored in, without reading it."""
+        return self._open(name).dtype.numpy_dtype
+
     def __contains__(self, name: object) -> bool:
         return name in self._keys  # without reading it
 

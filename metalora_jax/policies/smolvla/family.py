@@ -77,8 +77,11 @@ class SmolVLAFamily(Family):
         statistics: Mapping[str, np.ndarray],
         dtype: ExportDtype,
         cameras: Sequence[str] | None = None,
+        data_set: str = "",
     ) -> None:
         """See `export.merged`."""
+        if data_set:
+            raise ValueError(f"lerobot's format has one set of statistics, without a name; leave out {data_set!r}")
         export.merged(directory, model, source, statistics, dtype, cameras)
 
     def export_peft(
