@@ -11,7 +11,8 @@ adapter trained on all robots alike, then fine-tuned.
 `ftm` and `fla` were made for moved cameras (Li et al. 2025, arXiv:2512.02902): a scale and a shift of the visual
 tokens, and LoRA in the vision tower. The paper gives them 5,000 and 1,500 to 2,000 steps of AdamW at 5e-4, in batches
 of 32; here they get what every arm gets, 1, 3, 10 and 100 steps of 32 frames at searched rates. A step of theirs runs
-the whole policy, as nothing lies in the frozen front.
+the whole policy, as nothing lies in the frozen front. With `:pi0` or `:pi05` behind the recipe's name the base is the
+nano of that family, and these two arms are left out.
 """
 
 from pathlib import Path
@@ -27,8 +28,8 @@ from metalora_jax.policies.smolvla.presets import preset
 common = SimpleNamespace(**run_path(str(Path(__file__).with_name("common.py"))))
 
 
-def get_config() -> ConfigDict:
-    """One meta-seed; rates are chosen by success."""
+def get_config(family: str = "smolvla") -> ConfigDict:
+    """One meta-seed; rates are chosen by success. `family` is the base's type."""
 
     def data(part: str, tasks: tuple[str, ...], robots: int, demos: int) -> dict:
         names = tuple(f"{task}@{robot}" for robot in range(robots) for task in tasks)
@@ -37,7 +38,7 @@ def get_config() -> ConfigDict:
     tasks = common.SO101_TASKS
     train = data("train", tasks, 32, 3)
     config = ConfigDict()
-    config.base = "experiments/results/so101_nano/base"
+    config.base = f"experiments/results/{_BASES[family]}/base"
     config.seed = 0
     config.meta_seeds = (0,)
     config.conditions = None
@@ -47,11 +48,12 @@ def get_config() -> ConfigDict:
         control=_training("multitask", train, 2000),  # as many processor hours
         lora=dict(placement=_placement()),
         full_expert=dict(placement=common.dense(common.EXPERT)),
-        ftm=dict(placement=tuple(to_json(preset("ftm")))),
-        fla=dict(placement=tuple(to_json(preset("fla")))),
         identify_linear=dict(identify="linear"),
         identify_calibration=dict(identify="calibration"),
     )
+    if family == "smolvla":
+        config.arms.ftm = dict(placement=tuple(to_json(preset("ftm"))))
+        config.arms.fla = dict(placement=tuple(to_json(preset("fla"))))
     config.search = dict(learned=(0.3, 1.0, 3.0), sgd=(0.3, 1.0), adam=(0.001, 0.003, 0.01), ridge=(0.01, 0.03, 0.1))
     config.validation = data("validation", tasks[::3], 4, 4)
     config.test = data("test", tasks[::2], 16, 4)
@@ -83,6 +85,7 @@ def get_config() -> ConfigDict:
     return config
 
 
+_BASES = dict(smolvla="so101_nano", pi0="so101_nano_pi0", pi05="so101_nano_pi05")
 _LABELS = dict(
     control="Domain-randomised LoRA (control)",
     full_expert="Full expert fine-tuning",
@@ -98,7 +101,7 @@ _SEEN = r"connector|text/layers/.*|text/last/self_attn/(k|v)_proj"  # what pictu
 def _placement(b_std: float = 0.0) -> tuple[dict, ...]:
     """LoRA where a moved camera can be made up for, scale and shift where readings enter and commands leave."""
     calibrated = dict(pattern=r"state_proj|action_(in|out)_proj", kind="scale_shift")
-    return (*common.lora(rf"{_SEEN}|expert/.*|action_time_.*", b_std), calibrated)
+    return (*common.lora(rf"{_SEEN}|expert/.*|(action_)?time_.*", b_std), calibrated)
 
 
 def _training(method: str, data: dict, updates: int) -> dict:

@@ -68,6 +68,8 @@ def choices(name: str, get_config: Callable) -> tuple:
         "libero_small": tuple(COMMON["SPLITS"]),
         "libero_few_shot": tuple(COMMON["SPLITS"]),
         "nano_libero": tuple(COMMON["SPLITS"]),
+        "nano_so101": ("smolvla", "pi0", "pi05"),
+        "few_shot_so101": ("smolvla", "pi0", "pi05"),
         "smolvla_libero": (*COMMON["SPLITS"], "dry"),
     }
     return own.get(name, COMMON["METHODS"])
