@@ -36,7 +36,7 @@ def get_config(family: str = "smolvla") -> ConfigDict:
         return common.data(f"runs/so101/shifted/{part}", names, demos, common.SO101_CAMERAS)
 
     tasks = common.SO101_TASKS
-    train = data("train", tasks, 32, 3)
+    train = data("train", tasks, 64, 3)
     config = ConfigDict()
     config.base = f"experiments/results/{_BASES[family]}/base"
     config.seed = 0
@@ -55,12 +55,12 @@ def get_config(family: str = "smolvla") -> ConfigDict:
         config.arms.ftm = dict(placement=tuple(to_json(preset("ftm"))))
         config.arms.fla = dict(placement=tuple(to_json(preset("fla"))))
     config.search = dict(learned=(0.3, 1.0, 3.0), sgd=(0.3, 1.0), adam=(0.001, 0.003, 0.01), ridge=(0.01, 0.03, 0.1))
-    config.validation = data("validation", tasks[::3], 4, 4)
-    config.test = data("test", tasks[::2], 16, 4)
+    config.validation = data("validation", tasks[::3], 8, 4)
+    config.test = data("test", tasks[::2], 16, 6)
     config.protocol = common.protocol(
         distribution="conditions",
         steps=(0, 1, 3, 10, 100),
-        shots=(1, 3),
+        shots=(1, 3, 5),
         shots_steps=(3,),
         demonstration_draws=1,
         episodes=1,
