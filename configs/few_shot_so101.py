@@ -55,7 +55,7 @@ def get_config(family: str = "smolvla") -> ConfigDict:
         config.arms.ftm = dict(placement=tuple(to_json(preset("ftm"))))
         config.arms.fla = dict(placement=tuple(to_json(preset("fla"))))
     config.search = dict(learned=(0.3, 1.0, 3.0), sgd=(0.3, 1.0), adam=(0.001, 0.003, 0.01), ridge=(0.01, 0.03, 0.1))
-    config.validation = data("validation", tasks[::3], 8, 4)
+    config.validation = data("validation", tasks[::3], 8, 6)
     config.test = data("test", tasks[::2], 16, 6)
     config.protocol = common.protocol(
         distribution="conditions",

@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     config.parts = dict(
         train=dict(tasks=tasks, robots=64, demos=3, first_seed=300_000, apart=100, noise=0.0, conditions=shift),
         validation=dict(
-            tasks=tasks[::3], robots=8, demos=4, first_seed=400_000, apart=100, noise=0.0, conditions=shift
+            tasks=tasks[::3], robots=8, demos=6, first_seed=400_000, apart=100, noise=0.0, conditions=shift
         ),
         test=dict(tasks=tasks[::2], robots=16, demos=6, first_seed=500_000, apart=100, noise=0.0, conditions=shift),
     )
