@@ -31,7 +31,8 @@ KNOWN = Problems(
 def comparison(tmp_path):
     """The SO-101's, on two made-up robots."""
     config = run_path(str(CONFIGS / "few_shot_so101.py"))["get_config"]().to_dict()
-    config["test"] |= {"directory": str(tmp_path), "tasks": TASKS}
+    config["test"] |= {"directory": str(tmp_path), "tasks": TASKS, "demos": 4}
+    config["protocol"]["shots"] = (1, 3)
     for number, task in enumerate(TASKS):
         said = {"seeds": [1, 2, 3, 4], "noise": 0.0, "conditions": [Condition(light=0.5 + number).to_json()] * 4}
         demos = (2 * make_demos("reach"))[:4]
