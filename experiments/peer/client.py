@@ -23,11 +23,11 @@ def interpreters() -> dict[str, str]:
 
 
 class Peer:
-    """A running peer; every method of `lerobot_peer.Peer` is one of this, with named arguments."""
+    """A running peer; every method of `lerobot_peer.Peer`, or of another script's, is one of this, with named arguments."""
 
-    def __init__(self, python: str):
+    def __init__(self, python: str, script: str = "lerobot_peer.py"):
         self._process = subprocess.Popen(
-            [python, Path(__file__).with_name("lerobot_peer.py")],
+            [python, Path(__file__).with_name(script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -445,8 +445,7 @@ class Peer:
                 p.sub_(rate * gradient[name])
 
 
-def main():
-    peer = Peer()
+def main(peer):
     answers = sys.stdout
     sys.stdout = sys.stderr  # libraries print
     for line in sys.stdin:
@@ -460,4 +459,4 @@ def main():
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    main()
+    main(Peer())

@@ -92,7 +92,7 @@ def preprocessor(family: Family, model: Policy, tokenizer: Tokenizer, statistics
     return Preprocessor(
         statistics,
         sizes,
-        lambda images: family.prepare_images(images, sizes.image),
+        lambda images: family.prepare_images_for(model.config, images, sizes.image),
         partial(family.tokenize, model.config, tokenizer),
     )
 
@@ -243,6 +243,8 @@ def _converted(
             mask = relatives.mask_of(relative, demos[0].state.shape[1], demos[0].actions.shape[1], joints)
         elif found.normalization is None and (source / _STATISTICS).is_file():
             mask, of_differences = _statistics(source).relative, _statistics(source).of_differences
+        elif found.normalization is not None and found.normalization.relative is not None and not absolute:
+            mask = np.array(found.normalization.relative)
         known = scaling.of_demos(found, demos, absolute, mask, of_differences)
     elif found.normalization is None:
         known = scaling.Scaling(_statistics(source), f"those of {source / _STATISTICS}")

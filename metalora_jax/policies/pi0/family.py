@@ -35,6 +35,10 @@ class Pi0Family(Family):
         """See `preprocess.prepare_frames`."""
         return preprocess.prepare_frames(images, size)
 
+    def prepare_images_for(self, config: Any, images: np.ndarray, size: int) -> np.ndarray:
+        """See `preprocess.prepare_frames`."""
+        return preprocess.prepare_frames(images, size, config.style)
+
     def tokenize(
         self, config: Any, tokenizer: Tokenizer, instruction: str, states: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
