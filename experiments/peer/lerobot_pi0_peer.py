@@ -75,11 +75,11 @@ class Pi0Peer(lerobot_peer.Peer):
           tokenizer: a tokenizer.json, with <pad>.
           adapter: a directory of peft's, put on the policy; its own processors and config are the ones that count.
         """
-        from lerobot.configs.policies import PreTrainedConfig
-
         where = adapter or policy
         type_ = json.loads((Path(where) / "config.json").read_text())["type"]
         kind, modeling = self._import(type_, tokenizer)
+        from lerobot.configs.policies import PreTrainedConfig
+
         data = dict(np.load(file))
         noise = torch.from_numpy(data.pop("noise"))
         config = PreTrainedConfig.from_pretrained(where)

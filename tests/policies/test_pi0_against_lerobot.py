@@ -74,6 +74,35 @@ def test_chunks_are_the_same(peer, tmp_path, words, type_):
     assert np.std(commands, axis=0).min() > 0.1
     print(f"{type_} {peer.version}: {np.abs(commands - said['commands']).max():.2g}")
     np.testing.assert_allclose(commands, said["commands"], atol=1e-4)
+    # Not for the sake of a tolerance: another picture is another chunk.
+    other = ours(base, look(tmp_path / "other.npz", ("front", "wrist"), seed=1), ("front", "wrist"))[0]
+    assert np.abs(other - commands).max() > 0.01
     bases.save(tmp_path / "base", base)  # what travels on computes the same
     again = ml.load_base(tmp_path / "base")
     np.testing.assert_array_equal(ours(again, seen, ("front", "wrist"))[0], commands)
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_an_absent_camera_and_relative_actions(peer, tmp_path, words, type_):
+    """lerobot 0.4.4 knows no relative actions; the camera that is absent stands first by name, and last in the prefix."""
+    fields = dict(cameras=("front",), empty_cameras=1)
+    if new := not peer.version.startswith("0.4"):
+        fields |= dict(use_relative_actions=True, action_feature_names=[*"abcde", "gripper.pos"])
+    policy = written(peer, tmp_path, words, type_, **fields)
+    base = bases.load(policy, tokenizer=words)
+    assert base.sizes.cameras == 2
+    assert (base.statistics.relative is not None) == new
+    seen = look(tmp_path / "look.npz", ("front",), shape=(64, 40))
+    said = peer.act(policy=str(policy), file=str(tmp_path / "look.npz"), task=TASK, tokenizer=str(words))
+    commands, _ = ours(base, seen, ("front",))
+    np.testing.assert_allclose(commands, said["commands"], atol=1e-4)
+
+
+def test_a_policy_that_lerobot_keeps_in_bfloat16(peer, tmp_path, words):
+    """Computed in bfloat16 there and in float32 here: as close as the former's rounding lets them be."""
+    policy = written(peer, tmp_path, words, "pi05", dtype="bfloat16")
+    base = bases.load(policy, tokenizer=words)
+    seen = look(tmp_path / "look.npz", ("front", "wrist"))
+    said = peer.act(policy=str(policy), file=str(tmp_path / "look.npz"), task=TASK, tokenizer=str(words))
+    commands, _ = ours(base, seen, ("front", "wrist"))
+    np.testing.assert_allclose(commands, said["commands"], atol=0.1 * np.std(commands))

@@ -172,13 +172,7 @@ def _tokenizer(source: Path, given: str | Path | None, config: Pi0Config) -> Tok
             f"google/paligemma-3b-pt-224, or {tokenizers.SENTENCEPIECE} ({tokenizers.SOURCE}), into {source}, or name "
             "the file (metalora convert --tokenizer)"
         )
-    sizes = {found.get_vocab_size(with_added_tokens=added) for added in (True, False)}
-    if config.vocab_size not in sizes:
-        raise ValueError(
-            f"{source}: the tokenizer has {max(sizes)} tokens, the policy embeds {config.vocab_size}: it is another "
-            "model's"
-        )
-    return found
+    return tokenizers.fitting(found, config.vocab_size)
 
 
 def _explained(source: Path, sets: Any, known: Normalization) -> Normalization:
