@@ -172,7 +172,7 @@ def patched_gemma(modeling):
     """What lerobot 0.4.4's transformers has beside the released one, put into the latter.
 
     Norms that take a condition and give a gate; a decoder that does not scale its input, takes a condition, and, unless
-    it is asked to fill the cache, leaves that as it is; pictures that are not scaled down. Where the rewritten files are
+    it is asked to fill the cache, leaves that as it is; pictures that are not scaled down, and narrowed once embedded. Where the rewritten files are
     installed, nothing is done.
     """
     import transformers.models.siglip as siglip
@@ -201,7 +201,7 @@ def patched_gemma(modeling):
             if cond is None:
                 return (normed * (1 + self.weight.float())).to(x.dtype), None
             scale, shift, gate = self.dense(cond)[:, None].chunk(3, dim=-1)
-            return (normed * (1 + scale) + shift).to(x.dtype), gate
+            return (normed * (1 + scale) + shift).to(x.dtype), gate.to(x.dtype)
 
     class Model(gemma.GemmaModel):
         def __init__(self, config):
@@ -215,7 +215,7 @@ def patched_gemma(modeling):
         def forward(
             self, inputs_embeds, attention_mask, position_ids, past_key_values=None, use_cache=False, adarms_cond=None
         ):
-            h, kept = inputs_embeds, []
+            h, kept = inputs_embeds.to(self.layers[0].self_attn.q_proj.weight.dtype), []
             cos, sin = self.rotary_emb(h, position_ids)
             for number, layer in enumerate(self.layers):
                 attention = layer.self_attn
@@ -242,6 +242,12 @@ def patched_gemma(modeling):
         built = paligemma.PaliGemmaForConditionalGeneration(config)
         built.model.language_model = Model(config.text_config)
         built.tie_weights()
+
+        def narrowed(encoder, given, named):  # pictures are embedded in float32
+            dtype = encoder.layers[0].mlp.fc1.weight.dtype
+            return given, {**named, "inputs_embeds": named["inputs_embeds"].to(dtype)}
+
+        built.model.vision_tower.vision_model.encoder.register_forward_pre_hook(narrowed, with_kwargs=True)
         built.model.get_image_features = lambda x: built.model.multi_modal_projector(
             built.model.vision_tower(x).last_hidden_state
         )
