@@ -16,10 +16,7 @@ VOCABULARY, BOS, JOINTS = 320, 2, 6
 INSTRUCTIONS = ("pick up the cube", "put the cube in the box", "push the red_cube")
 WIDTH, MLP, EXPERT, EXPERT_MLP, LAYERS, HEADS, HEAD = 32, 40, 24, 36, 3, 8, 8
 VISION, VISION_MLP, VISION_LAYERS, PATCH, SIDE = 32, 24, 2, 14, 28
-STATE_FILES = {
-    "pi0": "policy_preprocessor_step_5_normalizer_processor.safetensors",
-    "pi05": "policy_preprocessor_step_2_normalizer_processor.safetensors",
-}
+STEPS = {"pi0": 5, "pi05": 2}  # the number of the normalizer in 0.4.4; 0.6.1 has one step more before it
 POST_FILE = "policy_postprocessor_step_0_unnormalizer_processor.safetensors"
 
 
@@ -31,7 +28,9 @@ def tokenizer() -> Tokenizer:
     return words
 
 
-def fields(type_: str, new: bool = True, cameras: tuple[str, ...] = ("front", "wrist"), **others: Any) -> dict[str, Any]:
+def fields(
+    type_: str, new: bool = True, cameras: tuple[str, ...] = ("front", "wrist"), **others: Any
+) -> dict[str, Any]:
     """config.json. `new`: of lerobot 0.6.1, else of 0.4.4."""
     camera = {"type": "VISUAL", "shape": [3, 48, 64]}
     mode = "QUANTILES" if type_ == "pi05" else "MEAN_STD"
@@ -158,9 +157,9 @@ def processors(values: Mapping[str, Any], new: bool = True) -> dict[str, dict[st
     type_, norm = values["type"], {"eps": 1e-8, "norm_map": values["normalization_mapping"]}
     relative, action = values.get("use_relative_actions", False), {"action": values["output_features"]["action"]}
     normalize = step("normalizer_processor", **norm, features=values["input_features"] | action)
-    normalize["state_file"] = STATE_FILES[type_] if not new else STATE_FILES[type_].replace("_5_", "_6_").replace("_2_", "_3_")
-    names = {"exclude_joints": values.get("relative_exclude_joints"), "action_names": values.get("action_feature_names")}
-    told = [step("relative_actions_processor", enabled=relative, **names)] if new else []
+    normalize["state_file"] = f"policy_preprocessor_step_{STEPS[type_] + new}_normalizer_processor.safetensors"
+    names = ("exclude_joints", "relative_exclude_joints"), ("action_names", "action_feature_names")
+    told = [step("relative_actions_processor", enabled=relative, **{k: values.get(v) for k, v in names})] if new else []
     words = step(
         "tokenizer_processor",
         max_length=values["tokenizer_max_length"],

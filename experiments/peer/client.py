@@ -23,7 +23,7 @@ def interpreters() -> dict[str, str]:
 
 
 class Peer:
-    """A running peer; every method of `lerobot_peer.Peer`, or of another script's, is one of this, with named arguments."""
+    """A running peer; every method of `lerobot_peer.Peer`, or another script's, is one of this, by named arguments."""
 
     def __init__(self, python: str, script: str = "lerobot_peer.py"):
         self._process = subprocess.Popen(

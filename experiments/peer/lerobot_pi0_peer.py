@@ -172,8 +172,8 @@ def patched_gemma(modeling):
     """What lerobot 0.4.4's transformers has beside the released one, put into the latter.
 
     Norms that take a condition and give a gate; a decoder that does not scale its input, takes a condition, and, unless
-    it is asked to fill the cache, leaves that as it is; pictures that are not scaled down, and narrowed once embedded. Where the rewritten files are
-    installed, nothing is done.
+    it is asked to fill the cache, leaves that as it is; pictures that are not scaled down, and are narrowed once they
+    are embedded. Where the rewritten files are installed, nothing is done.
     """
     import transformers.models.siglip as siglip
     from transformers.models.gemma import modeling_gemma as gemma

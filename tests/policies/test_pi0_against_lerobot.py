@@ -1,4 +1,4 @@
-"""pi0 and pi0.5 side by side with lerobot's own, which run in an environment of their own: the same look, noise, chunk."""
+"""pi0 and pi0.5 side by side with lerobot's own, in an environment of their own: the same look and noise, one chunk."""
 
 import numpy as np
 import pytest
@@ -84,7 +84,7 @@ def test_chunks_are_the_same(peer, tmp_path, words, type_):
 
 @pytest.mark.parametrize("type_", TYPES)
 def test_an_absent_camera_and_relative_actions(peer, tmp_path, words, type_):
-    """lerobot 0.4.4 knows no relative actions; the camera that is absent stands first by name, and last in the prefix."""
+    """lerobot 0.4.4 knows no relative actions."""
     fields = dict(cameras=("front",), empty_cameras=1)
     if new := not peer.version.startswith("0.4"):
         fields |= dict(use_relative_actions=True, action_feature_names=[*"abcde", "gripper.pos"])

@@ -193,7 +193,9 @@ def test_pi05_without_quantiles(tmp_path, type_):
     if type_ == "pi0":
         bases.load(directory)
         return
-    with pytest.raises(ValueError, match=r"has no q01, q99 of it.*augment_dataset_quantile_stats\.py.*provide your own"):
+    with pytest.raises(
+        ValueError, match=r"has no q01, q99 of it.*augment_dataset_quantile_stats\.py.*provide your own"
+    ):
         bases.load(directory)
     base, _ = bases.convert(directory, demos())
     assert np.isfinite(base.statistics.state_std).all()

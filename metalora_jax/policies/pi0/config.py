@@ -145,7 +145,7 @@ class Pi0Config:
         return cls.pi0_nano(**({"pi05": True, "max_tokens": 96} | overrides))
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dict, the exact inverse of `from_dict`. Later fields stand there where they differ from before."""
+        """A JSON-ready dict, the exact inverse of `from_dict`. A later field is there where it differs from before."""
         fields = dataclasses.asdict(self)
         return {name: value for name, value in fields.items() if (name, value) not in _LATER.items()}
 

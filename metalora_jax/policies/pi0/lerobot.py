@@ -9,12 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import logging
 from tokenizers import Tokenizer
 
-from metalora_jax.machine import files
-from metalora_jax.policies import hub, tensor_file
+from metalora_jax.policies import tensor_file
 from metalora_jax.policies.pi0 import lerobot_names
 from metalora_jax.policies.pi0 import tokenizer as tokenizers
 from metalora_jax.policies.pi0.config import LEROBOT, LEROBOT_0_4, Pi0Config
@@ -49,7 +47,9 @@ STEPS = ("pi0_new_line_processor", "pi05_prepare_state_tokenizer_processor_step"
 """Steps of these policies' processors beside those that all have; what they do is done here."""
 
 
-def load(source: Path, values: Mapping[str, Any], given: str | Path | None, progress: Progress, **overrides: Any) -> Any:
+def load(
+    source: Path, values: Mapping[str, Any], given: str | Path | None, progress: Progress, **overrides: Any
+) -> Checkpoint:
     """Reads a policy directory of lerobot's.
 
     Args:
@@ -58,9 +58,6 @@ def load(source: Path, values: Mapping[str, Any], given: str | Path | None, prog
       given: file or directory of PaliGemma's tokenizer, where it is not with the policy; see `tokenizer.find`.
       progress: goes over the parameters of a large policy, and may show how far it is.
       overrides: of the config, such as param_dtype="bfloat16".
-
-    Returns:
-      A `Checkpoint`.
 
     Raises:
       ValueError: a file is missing or damaged; config.json asks for what is not supported, or contradicts the weights;
@@ -154,10 +151,12 @@ def _hold(values: Mapping[str, Any], source: Path, config: Pi0Config, shapes: Ma
         told["max_state_dim"] = values.get("max_state_dim", 32), shapes["state_proj.weight"][-1]
     for key, (stated, there) in told.items():
         if stated != there:
-            raise ValueError(f"{source}: {key} is {stated!r}, the weights are for {there!r}; they are of another policy")
+            raise ValueError(
+                f"{source}: {key} is {stated!r}, the weights are for {there!r}; they are of another policy"
+            )
     if (state := values.get("max_state_dim", 32)) != config.action_dim:
         raise ValueError(
-            f"{source}: max_state_dim is {state!r} and max_action_dim {config.action_dim}; only equal ones are supported"
+            f"{source}: max_state_dim is {state!r} and max_action_dim {config.action_dim}, only equal ones are read"
         )
     for key, (default, field) in _VARIANTS.items():
         name, width = values.get(key, default), getattr(config, field)
@@ -183,8 +182,8 @@ def _explained(source: Path, sets: Any, known: Normalization) -> Normalization:
         missing = [name for name in needs.get(known.modes.get(kind, ""), ()) if there is not None and name not in there]
         if missing:
             said = (
-                f"{feature} is normalised by {known.modes[kind]}, and {known.source} has no {listed(missing)} of it: its "
-                "data set had no quantiles. Add them with lerobot's augment_dataset_quantile_stats.py and train again"
+                f"{feature} is normalised by {known.modes[kind]}, and {known.source} has no {listed(missing)} of it: "
+                "its data set had no quantiles. Add them with lerobot's augment_dataset_quantile_stats.py and train again"
             )
             return known._replace(wrong=(said, *known.wrong))
     return known

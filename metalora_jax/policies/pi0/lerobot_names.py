@@ -2,17 +2,19 @@
 
 lerobot's networks are openpi's PyTorch ones on Hugging Face's PaliGemma and Gemma, with one tensor for each map of each
 layer. Ours are stacked over layers, but for the decoder's last one. All names begin with "model.", which files that
-openpi's own converter wrote leave out. P is paligemma_with_expert.paligemma, E is paligemma_with_expert.gemma_expert:
+openpi's own converter wrote leave out. P is paligemma_with_expert.paligemma, V P.model.vision_tower.vision_model, and E
+paligemma_with_expert.gemma_expert:
 
-    P.model.vision_tower.vision_model.embeddings.patch_embedding.weight  (W, 3, p, p)   vision/patch_embedding (p*p*3, W)
-    P.model.vision_tower.vision_model.embeddings.position_embedding.weight  (n, W)      vision/position_embedding (n, W)
-    P.model.vision_tower.vision_model.encoder.layers.I.*                                vision/layers
-    P.model.vision_tower.vision_model.post_layernorm.*                                  vision/post_layernorm
-    P.model.multi_modal_projector.linear.*                                              connector
-    P.model.language_model.embed_tokens.weight              (V, D)                      text/embed_tokens
-    P.model.language_model.layers.I.*, .norm.weight                                     text/layers, text/last, text/norm
-    E.model.layers.I.*, .norm.*                                                         expert/layers, expert/norm
-    state_proj, action_in_proj, action_time_mlp_in, ... .*                              the same
+    V.embeddings.patch_embedding.weight         (W, 3, p, p)    vision/patch_embedding (p * p * 3, W)
+    V.embeddings.position_embedding.weight      (n, W)          vision/position_embedding (n, W)
+    V.encoder.layers.I.*                                        vision/layers
+    V.post_layernorm.*                                          vision/post_layernorm
+    P.model.multi_modal_projector.linear.*                      connector
+    P.model.language_model.embed_tokens.weight  (words, D)      text/embed_tokens
+    P.model.language_model.layers.I.*                           text/layers, the last one text/last
+    P.model.language_model.norm.weight                          text/norm
+    E.model.layers.I.*, E.model.norm.*                          expert/layers, expert/norm
+    state_proj.*, action_in_proj.*, time_mlp_in.*, ...          the same
 
 A linear map is (out, in) there and (in, out) here. So q_proj is (N * H, D), its heads one after the other, where openpi
 has (N, D, H): queries, keys and values stand apart in lerobot, and so do gate and up. A norm's `weight` is our `scale`,
@@ -20,8 +22,8 @@ which both add to one in Gemma. pi0.5's adaptive norms are `dense`, (3 * D, D) w
 our `modulation`.
 
 Two tensors reach no output. E.lm_head.weight is accepted and left out. P.lm_head.weight was tied to the embedding, so
-that older files hold that one in place of embed_tokens; newer ones (0.6) hold both, untied, and embed_tokens counts, as in
-lerobot. What the decoder's last layer has beside its keys and values reaches none, either, but is kept.
+that older files hold that one in place of embed_tokens; newer ones (0.6) hold both, untied, and embed_tokens counts, as
+in lerobot. What the decoder's last layer has beside its keys and values reaches none, either, but is kept.
 """
 
 import math
@@ -76,9 +78,7 @@ class Slot(NamedTuple):
 def table(config: Pi0Config) -> dict[str, Slot]:
     """Every tensor that the policy reads, by lerobot's name without the prefix."""
     state = nnx.state(nnx.eval_shape(lambda: build(config, rngs=nnx.Rngs(0))), nnx.Param)
-    return {
-        name: slot for path, leaf in _flat(state).items() for name, slot in _names(config, path, tuple(leaf.shape))
-    }
+    return {name: slot for path, leaf in _flat(state).items() for name, slot in _names(config, path, tuple(leaf.shape))}
 
 
 def _names(config: Pi0Config, path: str, shape: Shape) -> Iterator[tuple[str, Slot]]:

@@ -2,10 +2,11 @@
 
 A policy was trained by openpi's rules or by lerobot's, which its config calls its style:
 
-    openpi       pictures are smoothed where they shrink; the prompt's text is cleaned; pi0.5's prompt has the robot's state
+    openpi       pictures are smoothed where they shrink; the prompt's text is cleaned
     lerobot      pictures are not smoothed; pi0's text is taken as it is
-    lerobot_0.4  the same, but pi0.5's prompt has a state of `action_dim` numbers, zeros last (bin 128), and the border of
-                 a picture that is not square is -3, where pictures have [-1, 1] (an oversight there, since corrected)
+    lerobot_0.4  the same, but pi0.5's prompt has a state of `action_dim` numbers, zeros last (bin 128), and not of the
+                 robot's own; and the border of a picture that is not square is -3, outside the range of pictures (an
+                 oversight there, since corrected)
 """
 
 import functools
@@ -65,8 +66,8 @@ def tokenize(
 
     Without the state in the prompt: the instruction, and a newline of its own. With it, "Task: <instruction>, State:
     <numbers>;" and a second line "Action: ", where each number is one of 256 even bins of [-1, 1]; a value below is -1.
-    Both begin with the token `bos_token_id`. By lerobot's rules, a prompt without the state is the instruction as it is,
-    and a newline where it has none.
+    Both begin with the token `bos_token_id`. By lerobot's rules, one without the state is the instruction as it is, and
+    a newline where it has none.
 
     Args:
       config: of the policy.
