@@ -2,8 +2,8 @@
 
     metalora export --adapter=runs/drawer --base=runs/base --policy=lerobot/smolvla_base --output=runs/out
 
-`--format=merged` makes a policy directory of its own in the policy's public format: lerobot's for SmolVLA (1.8 GB in
-float32), openpi's for pi0 and pi0.5. `--format=peft` writes a few megabytes that name --policy as their base.
+`--format=merged` makes a policy directory of its own in the public format that --policy has: lerobot's (1.8 GB in
+float32 for SmolVLA), for pi0 and pi0.5 also openpi's. `--format=peft` writes a few megabytes that name --policy as their base.
 `--dtype=base` stores each tensor in the type it has in --policy (bfloat16, in the public SmolVLA), and says what that
 costs. The adapter may be a directory of peft's.
 
@@ -121,11 +121,11 @@ def main(_: list[str]) -> None:
     )
     if share > DROWNED:
         print(f"          more than {100 * DROWNED:.0f} %: the adapter is drowned in rounding; use --dtype=float32")
-    if family.served_dtype is not None:
-        start_there, end_there = (adapter.answer(_rounded(each, family.served_dtype)) for each in (base, read_back))
+    if (served := family.served_as(output)) is not None:
+        start_there, end_there = (adapter.answer(_rounded(each, served)) for each in (base, read_back))
         lost = adapter.rounding(before, exact, before + (end_there - start_there))[1]
         print(
-            f"served:   with weights in {family.served_dtype}, {100 * lost:.2g} % of what the adapter changes is lost"
+            f"served:   with weights in {served}, {100 * lost:.2g} % of what the adapter changes is lost"
         )
         if lost > SERVED:
             print(f"          more than {100 * SERVED:.0f} %: serve it from here, or adapt further before exporting")

@@ -270,6 +270,10 @@ class Family(abc.ABC):
     served_dtype: ClassVar[str | None] = None
     """What the public program that runs an export rounds weights to, whatever they are stored in; None keeps them."""
 
+    def served_as(self, directory: Path) -> str | None:
+        """The same of one export, in `directory`."""
+        return self.served_dtype
+
     def untold(self, config: Any) -> Mapping[str, Any]:
         """Fields of the config that the public format does not hold: what `load` is told to read an export back."""
         return {}

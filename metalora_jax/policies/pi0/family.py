@@ -9,9 +9,10 @@ import numpy as np
 from flax import nnx
 from tokenizers import Tokenizer
 
+from metalora_jax.adapters.attach import Theta
 from metalora_jax.adapters.placement import Placement
 from metalora_jax.policies.pi0 import directory as directories
-from metalora_jax.policies.pi0 import export, operations, peft_names, preprocess, presets
+from metalora_jax.policies.pi0 import export, lerobot_export, operations, peft_names, preprocess, presets
 from metalora_jax.policies.pi0.config import Pi0Config
 from metalora_jax.policies.pi0.model import Pi0
 from metalora_jax.policies.policy import Checkpoint, ExportDtype, Family, Operations, Policy, Progress
@@ -80,15 +81,41 @@ class Pi0Family(Family):
         cameras: Sequence[str] | None = None,
         data_set: str = "",
     ) -> None:
-        """See `export.merged`; openpi's own configs name the cameras."""
+        """See `lerobot_export.merged` where `source` is lerobot's, else `export.merged`: openpi's configs name cameras."""
+        if lerobot_export.is_policy(source):
+            if data_set:
+                raise ValueError(f"lerobot's format has one set of statistics, without a name; leave out {data_set!r}")
+            lerobot_export.merged(directory, model, source, statistics, dtype, cameras)
+            return
         export.merged(directory, model, source, statistics, dtype, data_set)
+
+    def served_as(self, directory: Path) -> str | None:
+        """openpi rounds to bfloat16, lerobot where config.json says so."""
+        return lerobot_export.served_dtype(directory) if lerobot_export.is_policy(directory) else self.served_dtype
+
+    def export_peft(
+        self,
+        directory: Path,
+        placement: Placement,
+        theta: Theta,
+        model: Any,
+        source_name: str,
+        source: Path,
+        statistics: Mapping[str, np.ndarray],
+        manifest: Mapping[str, Any] | None,
+        cameras: Sequence[str] | None = None,
+    ) -> None:
+        """See `lerobot_export.peft`."""
+        lerobot_export.peft(directory, placement, theta, model, source_name, source, statistics, manifest, cameras)
 
     def untold(self, config: Any) -> Mapping[str, Any]:
         """See `export.untold`."""
         return export.untold(config)
 
     def serve_command(self, directory: Path, config: Any) -> str | None:
-        """See `export.serve_command`."""
+        """See `export.serve_command`; None for lerobot's format."""
+        if lerobot_export.is_policy(directory):
+            return None
         return export.serve_command(directory, config)
 
     def operations(self, config: Any, cameras: int) -> Operations:

@@ -183,7 +183,7 @@ def _explained(source: Path, sets: Any, known: Normalization) -> Normalization:
         if missing:
             said = (
                 f"{feature} is normalised by {known.modes[kind]}, and {known.source} has no {listed(missing)} of it: "
-                "its data set had no quantiles. Add them with lerobot's augment_dataset_quantile_stats.py and train again"
+                "its data set had no quantiles. Add them by lerobot's augment_dataset_quantile_stats.py and train anew"
             )
             return known._replace(wrong=(said, *known.wrong))
     return known
