@@ -63,9 +63,9 @@ def main(_: list[str]) -> None:
         raise ValueError(f"--format={_FORMAT.value} needs --policy, the public policy that the base was made from")
     base = bases.load(_BASE.value)
     known = base.statistics
-    if not plugin:
-        relative.check_exported(known.relative, known.of_differences, _FORMAT.value)
     family = base.family
+    if not plugin and not (_FORMAT.value == "merged" and family.relative_by_config):
+        relative.check_exported(known.relative, known.of_differences, _FORMAT.value)
     start = adapter.load(Path(_ADAPTER.value), base)
     learn, theta = start.learner, start.meta_params["theta"]
     if learn.only_for is not None and not plugin:
@@ -132,6 +132,9 @@ def main(_: list[str]) -> None:
     print(f"policy:   {output}")
     if (command := family.serve_command(output, base.config)) is not None:
         print(command)
+        if known.relative is not None:
+            print(f"          it predicts {relative.said(known.relative, known.of_differences, robot.action or ())}:")
+            print("          CONFIG needs DeltaActions and AbsoluteActions of these dimensions")
         return
     print(lerobot_command(robot, str(output), task))
 

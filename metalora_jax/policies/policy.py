@@ -265,6 +265,9 @@ class Family(abc.ABC):
     served_dtype: ClassVar[str | None] = None
     """What the public program that runs an export rounds weights to, whatever they are stored in; None keeps them."""
 
+    relative_by_config: ClassVar[bool] = False
+    """Whether the public program that runs an export is told by its own config which actions are relative."""
+
     def untold(self, config: Any) -> Mapping[str, Any]:
         """Fields of the config that the public format does not hold: what `load` is told to read an export back."""
         return {}

@@ -22,6 +22,7 @@ class Pi0Family(Family):
 
     type: ClassVar[str] = "pi0"
     served_dtype: ClassVar[str | None] = "bfloat16"
+    relative_by_config: ClassVar[bool] = True
 
     def load(self, directory: Path, tokenizer: str | Path | None, progress: Progress, **overrides: Any) -> Checkpoint:
         """See `directory.load`."""
