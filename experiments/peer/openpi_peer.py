@@ -1,11 +1,11 @@
 """openpi itself, as a process that is asked questions: for comparison, in an environment of its own.
 
-openpi's code runs as it is in its checkout, with the JAX, Flax and Orbax that it pins, on the CPU. What is too large for
-a test is made smaller from outside: the sizes of Gemma and SigLIP and the vocabulary, which openpi writes as constants.
-PyTorch, transformers, lerobot and wandb, which its JAX policies do not use, are stood in for by empty modules where they
-are not installed. The process reads one JSON object a line on standard input, and answers with one on standard output.
-It imports nothing of metalora_jax. `make openpi` makes its environment; the tests marked `openpi` and
-`experiments/benchmark_pi0.py` start it.
+openpi's code runs as it is in its checkout, with the JAX, Flax and Orbax that it pins, on the CPU. What is too large
+for a test is made smaller from outside: the sizes of Gemma and SigLIP and the vocabulary, which openpi writes as
+constants. PyTorch, transformers, lerobot and wandb, which its JAX policies do not use, are stood in for by empty
+modules where they are not installed. The process reads one JSON object a line on standard input, and answers with one
+on standard output. It imports nothing of metalora_jax. `make openpi` makes its environment; the tests marked `openpi`
+start it.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ import stand_ins
 from answering import answer
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-stand_ins.install(stand_ins.missing(("torch", "transformers", "lerobot", "wandb", "safetensors", "pynvml")))
+stand_ins.install(stand_ins.missing(("torch", "transformers", "lerobot", "wandb", "safetensors")))
 
 import jax
 import jax.numpy as jnp
