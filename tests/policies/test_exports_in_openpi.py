@@ -144,27 +144,33 @@ def test_its_checkpoints_give_its_commands_here(trained, openpi, tmp_path):
     assert trained.adapter is None or apart(ours(base), there) > 0.01
 
 
-def test_its_exports_give_our_commands_there(trained, openpi, home, tmp_path):
+@pytest.mark.parametrize("form", ["merged", "openpi_lora"])
+def test_its_exports_give_our_commands_there(form, trained, openpi, home, tmp_path):
     base, case = trained.base, trained.case
     placement, theta = trained.adapter or (PLACEMENT, split(attach(base.model, PLACEMENT, jax.random.key(0))).theta)
     bases.save(tmp_path / "base", base)
     adapter.save(tmp_path / "adapter", base, placement, {"theta": theta}, config={})
-    said = metalora(
-        tmp_path, "export", "--adapter=adapter", "--base=base", "--output=out", f"--policy={trained.directory}"
-    )
+    paths = "--adapter=adapter", "--base=base", "--output=out", f"--policy={trained.directory}"
+    said = metalora(tmp_path, "export", *paths, f"--format={form}")
     assert ("DeltaActions and AbsoluteActions" in said) == ("relative" in case.convert)
     here = ours(base, (placement, theta))
-    there = theirs(openpi, tmp_path, case.served, tmp_path / "out", case.model, "float32")
+    served = case.served, tmp_path / "out", case.model
+    if form == "openpi_lora":
+        lora = {"pi0_libero": "pi0_libero_low_mem_finetune"}.get(case.served, case.served)
+        served = lora, tmp_path / "out", case.model | LORA
+    there = theirs(openpi, tmp_path, *served, "float32")
     effect = apart(here, ours(base))
     print(f"an adapter that moves commands by {effect:.2g} is off by {apart(here, there):.1g}")
     assert effect > 0.01
     np.testing.assert_allclose(here, there, atol=1e-4)
     # As it is served: weights and arithmetic in bfloat16.
-    served = theirs(openpi, tmp_path, case.served, tmp_path / "out", case.model, "bfloat16")
+    half = theirs(openpi, tmp_path, *served, "bfloat16")
     told = dict(tokenizer=home / "big_vision", widths=(STATE, ACTION), horizon=HORIZON) | case.convert
-    rounded = ours(bases.convert(tmp_path / "out", dtype="bfloat16", param_dtype="bfloat16", **told)[0])
-    print(f"in bfloat16 by {apart(served, here):.1g}, ours by {apart(rounded, here):.1g}")
-    assert apart(served, here) < 3 * apart(rounded, here) < 0.2 * effect
+    take = bases.convert if form == "merged" else bases.convert_with_adapter
+    own, _, *adapted = take(tmp_path / "out", dtype="bfloat16", param_dtype="bfloat16", **told)
+    rounded = ours(own, tuple(adapted) or None)
+    print(f"in bfloat16 by {apart(half, here):.1g}, ours by {apart(rounded, here):.1g}")
+    assert apart(half, here) < 3 * apart(rounded, here) < 0.2 * effect
 
 
 def metalora(where: Path, *words: str) -> str:
