@@ -17,6 +17,7 @@ from pathlib import Path
 import lerobot_peer
 import numpy as np
 import torch
+from answering import answer
 
 SIZES = {  # of a variant, as in lerobot's GemmaConfig; heads are fixed there
     "gemma_2b": dict(width=32, depth=3, mlp_dim=40, num_heads=8, num_kv_heads=1, head_dim=8),
@@ -259,4 +260,4 @@ def patched_gemma(modeling):
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    lerobot_peer.main(Pi0Peer())
+    answer(Pi0Peer())

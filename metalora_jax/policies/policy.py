@@ -267,12 +267,41 @@ class Family(abc.ABC):
         """
         self._lacks("exported", "export_merged")
 
+    def export_lora(
+        self,
+        directory: Path,
+        placement: Placement,
+        theta: Theta,
+        model: Any,
+        source: Path,
+        statistics: Mapping[str, np.ndarray],
+        dtype: ExportDtype,
+        data_set: str = "",
+    ) -> None:
+        """Writes a policy with the adapter beside its weights, in a public format that has both. Optional.
+
+        `load` gives the adapter back as `Checkpoint.adapter`.
+
+        Args:
+          directory: made here, as a whole or not at all; must not exist.
+          placement, theta: the adapter.
+          model: the base.
+          source, statistics, dtype, data_set: see `export_merged`; the adapter itself stays float32.
+
+        Raises:
+          ValueError: as for `export_merged`; or the format has no place for the adapter, which names what does not fit.
+        """
+        self._lacks("exported", "export_lora")
+
     served_dtype: ClassVar[str | None] = None
     """What the public program that runs an export rounds weights to, whatever they are stored in; None keeps them."""
 
     def served_as(self, directory: Path) -> str | None:
         """The same of one export, in `directory`."""
         return self.served_dtype
+
+    relative_by_config: ClassVar[bool] = False
+    """Whether the public program that runs an export is told by its own config which actions are relative."""
 
     def untold(self, config: Any) -> Mapping[str, Any]:
         """Fields of the config that the public format does not hold: what `load` is told to read an export back."""

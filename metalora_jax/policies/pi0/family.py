@@ -12,7 +12,15 @@ from tokenizers import Tokenizer
 from metalora_jax.adapters.attach import Theta
 from metalora_jax.adapters.placement import Placement
 from metalora_jax.policies.pi0 import directory as directories
-from metalora_jax.policies.pi0 import export, lerobot_export, operations, peft_names, preprocess, presets
+from metalora_jax.policies.pi0 import (
+    export,
+    lerobot_export,
+    openpi_factors,
+    operations,
+    peft_names,
+    preprocess,
+    presets,
+)
 from metalora_jax.policies.pi0.config import Pi0Config
 from metalora_jax.policies.pi0.model import Pi0
 from metalora_jax.policies.policy import Checkpoint, ExportDtype, Family, Operations, Policy, Progress
@@ -23,6 +31,7 @@ class Pi0Family(Family):
 
     type: ClassVar[str] = "pi0"
     served_dtype: ClassVar[str | None] = "bfloat16"
+    relative_by_config: ClassVar[bool] = True
 
     def load(self, directory: Path, tokenizer: str | Path | None, progress: Progress, **overrides: Any) -> Checkpoint:
         """See `directory.load`."""
@@ -107,6 +116,21 @@ class Pi0Family(Family):
     ) -> None:
         """See `lerobot_export.peft`."""
         lerobot_export.peft(directory, placement, theta, model, source_name, source, statistics, manifest, cameras)
+
+    def export_lora(
+        self,
+        directory: Path,
+        placement: Placement,
+        theta: Theta,
+        model: Any,
+        source: Path,
+        statistics: Mapping[str, np.ndarray],
+        dtype: ExportDtype,
+        data_set: str = "",
+    ) -> None:
+        """See `openpi_factors.factors` and `export.merged`."""
+        factors = openpi_factors.factors(model.config, placement, theta)
+        export.merged(directory, model, source, statistics, dtype, data_set, factors)
 
     def untold(self, config: Any) -> Mapping[str, Any]:
         """See `export.untold`."""

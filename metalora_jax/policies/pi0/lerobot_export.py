@@ -71,7 +71,9 @@ def merged(
         there = original[name]
         value = ours.get(own, there)
         if value.shape != there.shape:
-            raise ValueError(f"{source} is not what this base was made from: {name} is {there.shape}, not {value.shape}")
+            raise ValueError(
+                f"{source} is not what this base was made from: {name} is {there.shape}, not {value.shape}"
+            )
         tensors[name] = value.astype(np.float32 if dtype == "float32" else there.dtype)
     with smolvla.whole_or_not_at_all(directory) as staging:
         tensor_file.write(staging / lerobot.WEIGHTS, tensors)
