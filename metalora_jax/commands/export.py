@@ -4,8 +4,8 @@
 
 `--format=merged` makes a policy directory of its own in the public format that --policy has: lerobot's (1.8 GB in
 float32 for SmolVLA), and for pi0 and pi0.5 openpi's, too. `--format=openpi_lora` leaves the weights of a pi0 as they
-are, and writes the adapter beside them, for openpi's configs with LoRA. `--format=peft` writes a few megabytes that name
---policy as their base.
+are, and writes the adapter beside them, for openpi's configs with LoRA. `--format=peft` writes a few megabytes for
+lerobot that name --policy as their base.
 `--dtype=base` stores each tensor in the type it has in --policy (bfloat16, in the public SmolVLA), and says what that
 costs. The adapter may be a directory of peft's.
 

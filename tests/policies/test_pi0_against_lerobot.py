@@ -5,9 +5,11 @@ import pytest
 
 import metalora_jax as ml
 from experiments.peer.client import VERSIONS, Peer
+from metalora_jax import adapters
 from metalora_jax.adaptation import base as bases
 from metalora_jax.policies import stages
 from tests import lerobot_pi0_directory as directories
+from tests.policies.test_pi0_lerobot_export import adapted, statistics
 
 pytestmark = pytest.mark.lerobot
 TASK = "push the red_cube"
@@ -106,3 +108,26 @@ def test_a_policy_that_lerobot_keeps_in_bfloat16(peer, tmp_path, words):
     said = peer.act(policy=str(policy), file=str(tmp_path / "look.npz"), task=TASK, tokenizer=str(words))
     commands, _ = ours(base, seen, ("front", "wrist"))
     np.testing.assert_allclose(commands, said["commands"], atol=0.1 * np.std(commands))
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_exports_act_there_as_the_adapted_policy_here(peer, tmp_path, words, type_):
+    """Merged, and as an adapter for peft on every linear map; the cameras by the robot's own names."""
+    policy = written(peer, tmp_path, words, type_)
+    base, cameras = bases.load(policy, tokenizer=words), ("top", "hand")
+    placement, model = adapted(base, "linear")
+    about = statistics(base)
+    base.family.export_merged(tmp_path / "merged", adapters.fuse(model), policy, about, "float32", cameras)
+    theta = adapters.split(model).theta
+    base.family.export_peft(tmp_path / "peft", placement, theta, base.model, str(policy), policy, about, None, cameras)
+    seen = look(tmp_path / "look.npz", cameras)
+    asked = dict(file=str(tmp_path / "look.npz"), task=TASK, tokenizer=str(words))
+    commands, tokens = ours(base, seen, cameras, model)
+    assert np.abs(commands - ours(base, seen, cameras)[0]).max() > 0.1
+    for said in (
+        peer.act(policy=str(tmp_path / "merged"), **asked),
+        peer.act(policy=str(policy), adapter=str(tmp_path / "peft"), **asked),
+    ):
+        assert tokens.tolist() == said["tokens"]
+        print(f"{type_} {peer.version}: {np.abs(commands - said['commands']).max():.2g}")
+        np.testing.assert_allclose(commands, said["commands"], atol=1e-4)

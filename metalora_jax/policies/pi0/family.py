@@ -90,7 +90,7 @@ class Pi0Family(Family):
         cameras: Sequence[str] | None = None,
         data_set: str = "",
     ) -> None:
-        """See `lerobot_export.merged` where `source` is lerobot's, else `export.merged`: openpi's configs name cameras."""
+        """See `export.merged`, whose cameras openpi's configs name; or `lerobot_export.merged`, by what `source` is."""
         if lerobot_export.is_policy(source):
             if data_set:
                 raise ValueError(f"lerobot's format has one set of statistics, without a name; leave out {data_set!r}")

@@ -1,4 +1,5 @@
-"""Writes pi0 and pi0.5 for lerobot: a base with an adapter folded in, or an adapter for peft with what lerobot asks beside it.
+"""Writes pi0 and pi0.5 for lerobot: a base with an adapter folded in, or an adapter for peft with what lerobot asks
+beside it.
 
 Both need the lerobot policy that the base was made from. An export is for the lerobot whose rules the base follows, see
 `preprocess`: 0.4 for the style `lerobot_0.4`, whose config.json knows no relative actions, else 0.6.
@@ -45,7 +46,7 @@ def merged(
     dtype: ExportDtype,
     cameras: Sequence[str] | None = None,
 ) -> None:
-    """Writes a lerobot policy directory whose weights are the model's. Tensors have the names that they have in `source`.
+    """Writes a lerobot policy directory whose weights are the model's. Tensors have the names that `source` has.
 
     Args:
       directory: made here, as a whole or not at all; must not exist.
