@@ -2,10 +2,10 @@
 
     metalora export --adapter=runs/drawer --base=runs/base --policy=lerobot/smolvla_base --output=runs/out
 
-`--format=merged` makes a policy directory of its own in the policy's public format: lerobot's for SmolVLA (1.8 GB in
-float32), openpi's for pi0 and pi0.5. `--format=openpi_lora` leaves the weights of a pi0 as they are, and writes the
-adapter beside them, for openpi's configs with LoRA. `--format=peft` writes a few megabytes that name --policy as their
-base.
+`--format=merged` makes a policy directory of its own in the public format that --policy has: lerobot's (1.8 GB in
+float32 for SmolVLA), and for pi0 and pi0.5 openpi's, too. `--format=openpi_lora` leaves the weights of a pi0 as they
+are, and writes the adapter beside them, for openpi's configs with LoRA. `--format=peft` writes a few megabytes for
+lerobot that name --policy as their base.
 `--dtype=base` stores each tensor in the type it has in --policy (bfloat16, in the public SmolVLA), and says what that
 costs. The adapter may be a directory of peft's.
 
@@ -67,7 +67,8 @@ def main(_: list[str]) -> None:
     base = bases.load(_BASE.value)
     known = base.statistics
     family = base.family
-    if not plugin and not (_FORMAT.value in ("merged", "openpi_lora") and family.relative_by_config):
+    to_openpi = not plugin and not (hub.local_directory(_POLICY.value) / "config.json").is_file()
+    if not plugin and not (to_openpi and _FORMAT.value != "peft" and family.relative_by_config):
         relative.check_exported(known.relative, known.of_differences, _FORMAT.value)
     start = adapter.load(Path(_ADAPTER.value), base)
     learn, theta = start.learner, start.meta_params["theta"]
@@ -128,14 +129,11 @@ def main(_: list[str]) -> None:
     )
     if share > DROWNED:
         print(f"          more than {100 * DROWNED:.0f} %: the adapter is drowned in rounding; use --dtype=float32")
-    if family.served_dtype is not None:
-        kind = family.served_dtype
+    if (kind := family.served_as(output)) is not None:
         start_there = adapter.answer(_rounded(base, kind))
         end_there = _answer(_rounded(read_back, kind), _shortened(found.adapter, kind))
         lost = adapter.rounding(before, exact, before + (end_there - start_there))[1]
-        print(
-            f"served:   with weights in {family.served_dtype}, {100 * lost:.2g} % of what the adapter changes is lost"
-        )
+        print(f"served:   with weights in {kind}, {100 * lost:.2g} % of what the adapter changes is lost")
         if lost > SERVED:
             print(f"          more than {100 * SERVED:.0f} %: serve it from here, or adapt further before exporting")
     print(f"policy:   {output}")

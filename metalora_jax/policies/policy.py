@@ -106,6 +106,7 @@ class Normalization(NamedTuple):
     wrong: tuple[str, ...] = ()  # why they cannot be used, a sentence each
     widths: Mapping[str, int] = {}  # "STATE" and "ACTION" -> dimensions in config.json
     eps: float = 1e-8  # what the policy was trained with, added to standard deviations
+    relative: tuple[bool, ...] | None = None  # for each dimension of an action, whether it is predicted minus the state
 
 
 class Checkpoint(NamedTuple):
@@ -166,6 +167,10 @@ class Family(abc.ABC):
     @abc.abstractmethod
     def prepare_images(self, images: np.ndarray, size: int) -> np.ndarray:
         """Pictures (..., H, W, 3) uint8 -> (..., size, size, 3) float32 in [-1, 1], as the policy was trained."""
+
+    def prepare_images_for(self, config: Any, images: np.ndarray, size: int) -> np.ndarray:
+        """`prepare_images`, where it is the config that says how, and not the type alone."""
+        return self.prepare_images(images, size)
 
     @abc.abstractmethod
     def tokenize(
@@ -290,6 +295,10 @@ class Family(abc.ABC):
 
     served_dtype: ClassVar[str | None] = None
     """What the public program that runs an export rounds weights to, whatever they are stored in; None keeps them."""
+
+    def served_as(self, directory: Path) -> str | None:
+        """The same of one export, in `directory`."""
+        return self.served_dtype
 
     relative_by_config: ClassVar[bool] = False
     """Whether the public program that runs an export is told by its own config which actions are relative."""

@@ -9,6 +9,10 @@ from metalora_jax.fields import check_types
 CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 """openpi's names of the cameras, in the order of the prefix."""
 
+OPENPI, LEROBOT, LEROBOT_0_4 = STYLES = ("openpi", "lerobot", "lerobot_0.4")
+"""How pictures are resized and prompts are written; see `preprocess`."""
+_LATER = {"style": OPENPI}  # fields that older files do not have, and what these mean
+
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -55,6 +59,7 @@ class Pi0Config:
     # Arithmetic.
     dtype: str = "float32"  # of activations; the projections of state, actions and time stay in float32
     param_dtype: str = "float32"  # of the stored weights
+    style: str = OPENPI  # one of STYLES: by whose rules it was trained
 
     def __post_init__(self) -> None:
         check_types(type(self), dataclasses.asdict(self), "Pi0Config: ")
@@ -71,6 +76,7 @@ class Pi0Config:
         self._require(0 < self.min_period < self.max_period, "min_period", "max_period", rule="must be positive, below")
         for name in ("dtype", "param_dtype"):
             self._require(getattr(self, name) in _DTYPES, name, rule=f"must be one of {_DTYPES}")
+        self._require(self.style in STYLES, "style", rule=f"must be one of {STYLES}")
         known = self.bos_token_id is None or 0 <= self.bos_token_id < self.vocab_size
         self._require(known, "bos_token_id", "vocab_size", rule="must be None or in [0, n) of")
         allowed = self.pi05 or not self.discrete_state_input
@@ -139,8 +145,9 @@ class Pi0Config:
         return cls.pi0_nano(**({"pi05": True, "max_tokens": 96} | overrides))
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dict, the exact inverse of `from_dict`."""
-        return dataclasses.asdict(self)
+        """A JSON-ready dict, the exact inverse of `from_dict`. A later field is there where it differs from before."""
+        fields = dataclasses.asdict(self)
+        return {name: value for name, value in fields.items() if (name, value) not in _LATER.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Pi0Config":
@@ -152,6 +159,6 @@ class Pi0Config:
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"Pi0Config: unknown keys {unknown}; was the file written by a newer version?")
-        if missing := sorted(known - set(values)):
+        if missing := sorted(known - set(values) - set(_LATER)):
             raise ValueError(f"Pi0Config: missing keys {missing}; write the file with to_dict()")
         return cls(**values)

@@ -12,7 +12,15 @@ from tokenizers import Tokenizer
 from metalora_jax.adapters.attach import Theta
 from metalora_jax.adapters.placement import Placement
 from metalora_jax.policies.pi0 import directory as directories
-from metalora_jax.policies.pi0 import export, openpi_factors, operations, peft_names, preprocess, presets
+from metalora_jax.policies.pi0 import (
+    export,
+    lerobot_export,
+    openpi_factors,
+    operations,
+    peft_names,
+    preprocess,
+    presets,
+)
 from metalora_jax.policies.pi0.config import Pi0Config
 from metalora_jax.policies.pi0.model import Pi0
 from metalora_jax.policies.policy import Checkpoint, ExportDtype, Family, Operations, Policy, Progress
@@ -36,6 +44,10 @@ class Pi0Family(Family):
     def prepare_images(self, images: np.ndarray, size: int) -> np.ndarray:
         """See `preprocess.prepare_frames`."""
         return preprocess.prepare_frames(images, size)
+
+    def prepare_images_for(self, config: Any, images: np.ndarray, size: int) -> np.ndarray:
+        """See `preprocess.prepare_frames`."""
+        return preprocess.prepare_frames(images, size, config.style)
 
     def tokenize(
         self, config: Any, tokenizer: Tokenizer, instruction: str, states: np.ndarray
@@ -78,8 +90,32 @@ class Pi0Family(Family):
         cameras: Sequence[str] | None = None,
         data_set: str = "",
     ) -> None:
-        """See `export.merged`; openpi's own configs name the cameras."""
+        """See `export.merged`, whose cameras openpi's configs name; or `lerobot_export.merged`, by what `source` is."""
+        if lerobot_export.is_policy(source):
+            if data_set:
+                raise ValueError(f"lerobot's format has one set of statistics, without a name; leave out {data_set!r}")
+            lerobot_export.merged(directory, model, source, statistics, dtype, cameras)
+            return
         export.merged(directory, model, source, statistics, dtype, data_set)
+
+    def served_as(self, directory: Path) -> str | None:
+        """openpi rounds to bfloat16, lerobot where config.json says so."""
+        return lerobot_export.served_dtype(directory) if lerobot_export.is_policy(directory) else self.served_dtype
+
+    def export_peft(
+        self,
+        directory: Path,
+        placement: Placement,
+        theta: Theta,
+        model: Any,
+        source_name: str,
+        source: Path,
+        statistics: Mapping[str, np.ndarray],
+        manifest: Mapping[str, Any] | None,
+        cameras: Sequence[str] | None = None,
+    ) -> None:
+        """See `lerobot_export.peft`."""
+        lerobot_export.peft(directory, placement, theta, model, source_name, source, statistics, manifest, cameras)
 
     def export_lora(
         self,
@@ -101,7 +137,9 @@ class Pi0Family(Family):
         return export.untold(config)
 
     def serve_command(self, directory: Path, config: Any) -> str | None:
-        """See `export.serve_command`."""
+        """See `export.serve_command`; None for lerobot's format."""
+        if lerobot_export.is_policy(directory):
+            return None
         return export.serve_command(directory, config)
 
     def operations(self, config: Any, cameras: int) -> Operations:

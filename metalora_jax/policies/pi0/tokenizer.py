@@ -50,6 +50,20 @@ def find(directory: Path, given: str | Path | None = None) -> Tokenizer | None:
     raise ValueError(f"no {TOKENIZER} or {SENTENCEPIECE} in {given}; the latter is {SOURCE}")
 
 
+def fitting(tokenizer: Tokenizer, vocab_size: int) -> Tokenizer:
+    """The tokenizer itself.
+
+    Raises:
+      ValueError: the policy embeds another number of tokens.
+    """
+    sizes = {tokenizer.get_vocab_size(with_added_tokens=added) for added in (True, False)}
+    if vocab_size not in sizes:
+        raise ValueError(
+            f"the tokenizer has {max(sizes)} tokens, the policy embeds {vocab_size}: it is another model's"
+        )
+    return tokenizer
+
+
 def from_sentencepiece(file: Path) -> Tokenizer:
     """A tokenizer that gives the same tokens as sentencepiece does with a BPE model such as PaliGemma's.
 
