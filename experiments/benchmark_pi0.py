@@ -22,7 +22,7 @@ from absl import flags
 sys.path.insert(0, str(Path(__file__).parent.parent))  # for the peer's client
 from experiments.peer.client import Peer
 from metalora_jax.commands import start
-from metalora_jax.evaluation.benchmarks import table_pi0
+from metalora_jax.evaluation.benchmarks import beside_openpi
 from metalora_jax.machine.progress import progress
 from metalora_jax.policies.pi0.config import Pi0Config
 
@@ -37,20 +37,6 @@ _VOCABULARY = flags.DEFINE_integer("vocabulary", 2048, "Rows of the token table;
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Rounds; in each, every step runs once.", 1)
 
 
-def batch(config: Pi0Config, frames: int) -> dict[str, np.ndarray]:
-    """Made-up frames with three cameras, as arrays that both sides read."""
-    rng = np.random.default_rng(0)
-    pictures = (frames, config.cameras, config.image_size, config.image_size, 3)
-    return dict(
-        images=rng.uniform(-1, 1, pictures).astype(np.float32),
-        image_mask=np.ones(pictures[:2], bool),
-        tokens=rng.integers(3, config.vocab_size, (frames, config.max_tokens)).astype(np.int32),
-        token_mask=np.ones((frames, config.max_tokens), bool),
-        state=rng.normal(size=(frames, config.action_dim)).astype(np.float32),
-        actions=rng.normal(size=(frames, config.horizon, config.action_dim)).astype(np.float32),
-    )
-
-
 def main(_: list[str]) -> None:
     output = Path(_OUTPUT.value)
     file = output / "raw_pi0.json"
@@ -59,7 +45,7 @@ def main(_: list[str]) -> None:
             raise ValueError("--openpi is not given: the interpreter of openpi's environment, which make openpi makes")
         output.mkdir(parents=True, exist_ok=True)
         _measure(file)
-    text = table_pi0.table(json.loads(file.read_text()))
+    text = beside_openpi.table(json.loads(file.read_text()))
     (output / "table_pi0.md").write_text(text)
     print(f"{text}\ntable: {output / 'table_pi0.md'}\nraw figures: {file}")
 
@@ -72,15 +58,15 @@ def _measure(file: Path) -> None:
     ours = {"METALORA_CACHE": "", "PYTHONPATH": str(Path(__file__).parent.parent)}
     with TemporaryDirectory(prefix="metalora-benchmark-") as scratch, contextlib.ExitStack() as running:
         frames = str(Path(scratch, "batch.npz"))
-        np.savez(frames, **batch(config, _FRAMES.value))
+        np.savez(frames, **beside_openpi.batch(config, _FRAMES.value))
         peers: dict[str, Peer] = {}
         with progress(description="steps") as bar:
-            for side in table_pi0.SIDES:
-                own = side in table_pi0.OURS
+            for side in beside_openpi.SIDES:
+                own = side in beside_openpi.OURS
                 python, script = (sys.executable, "pi0_peer.py") if own else (_OPENPI.value, "openpi_peer.py")
                 peer = running.enter_context(Peer(python, script, **(ours if own else {})))
                 if own:
-                    told = peer.prepare(file=frames, **table_pi0.OURS[side], sizes=sizes)
+                    told = peer.prepare(file=frames, **beside_openpi.OURS[side], sizes=sizes)
                 else:
                     depth = dict(depth=_LAYERS.value)
                     gemma = {"gemma_2b": depth, "gemma_300m": depth}
@@ -93,7 +79,7 @@ def _measure(file: Path) -> None:
                 bar.update()
             for _ in range(_REPEATS.value):
                 for side, peer in peers.items():
-                    for work in ("warm", "cold") if side in table_pi0.OURS else ("step",):
+                    for work in ("warm", "cold") if side in beside_openpi.OURS else ("step",):
                         figures = peer.timed(work=work)
                         found["steps"].append({"side": side, "work": work, "load": os.getloadavg()[0], **figures})
                         file.write_text(json.dumps(found, indent=1) + "\n")

@@ -126,7 +126,7 @@ class Peer:
 
         Args:
           config: name of openpi's own.
-          file: .npz with the batch, see `benchmark_pi0.batch`.
+          file: .npz with the batch, see `benchmarks.beside_openpi.batch`.
           frozen_vision: freezes the vision tower as well, which openpi's filter leaves free.
           model: see `load`.
         """

@@ -34,7 +34,7 @@ class Peer:
         """Makes the policy and compiles the step.
 
         Args:
-          file: .npz with the batch, see `benchmark_pi0.batch`.
+          file: .npz with the batch, see `benchmarks.beside_openpi.batch`.
           placement: a preset's name.
           rank: of all LoRA; None: the preset's own.
           sizes: fields of `Pi0Config`, where they are not those of pi0.

@@ -1,4 +1,4 @@
-"""The table of pi0's benchmark beside openpi: LoRA steps, their memory, and what the frozen front keeps of a frame."""
+"""pi0's benchmark beside openpi: its frames, and its table of LoRA steps, memory, and what the frozen front keeps."""
 
 import statistics
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from metalora_jax.policies.pi0.config import Pi0Config
@@ -43,6 +44,20 @@ ROWS = (
     Row("ours, decoder + expert, warm", "decoder_expert", "warm", 3.0),
     Row("the same, cold", "decoder_expert", "cold"),
 )
+
+
+def batch(config: Pi0Config, frames: int) -> dict[str, np.ndarray]:
+    """Made-up frames with three cameras, as arrays that both sides read."""
+    rng = np.random.default_rng(0)
+    pictures = (frames, config.cameras, config.image_size, config.image_size, 3)
+    return dict(
+        images=rng.uniform(-1, 1, pictures).astype(np.float32),
+        image_mask=np.ones(pictures[:2], bool),
+        tokens=rng.integers(3, config.vocab_size, (frames, config.max_tokens)).astype(np.int32),
+        token_mask=np.ones((frames, config.max_tokens), bool),
+        state=rng.normal(size=(frames, config.action_dim)).astype(np.float32),
+        actions=rng.normal(size=(frames, config.horizon, config.action_dim)).astype(np.float32),
+    )
 
 
 def table(raw: Mapping[str, Any]) -> str:
