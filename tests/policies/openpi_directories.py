@@ -3,7 +3,8 @@
 To measure the memory that reading one takes:
 
     python -m tests.policies.openpi_directories /tmp/random 400      # about 400 MB of float32 parameters
-    /usr/bin/time -v metalora convert --policy=/tmp/random --tokenizer=... --output=/tmp/base
+    python -m tests.policies.openpi_directories /tmp/random full     # pi0's real size, bfloat16, 6.5 GB
+    /usr/bin/time -v metalora convert --policy=/tmp/random --tokenizer=/tmp/random --output=/tmp/base
 """
 
 import json
@@ -12,11 +13,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
+from tokenizers import Tokenizer, models, pre_tokenizers
 
-from metalora_jax.policies.pi0 import openpi_names
+from metalora_jax.policies.pi0 import openpi_names, orbax_writer
 from metalora_jax.policies.pi0.config import Pi0Config
+from metalora_jax.policies.tensor_file import Pieces
+
+_PIECE = 50_000_000  # numbers that are drawn at a time
 
 
 def random_tree(config: Pi0Config, spread: float = 0.1, seed: int = 0) -> dict[str, np.ndarray]:
@@ -50,12 +56,39 @@ def write(directory: Path, tree: Mapping[str, Any], stats: Mapping[str, Any] | N
     with ocp.PyTreeCheckpointer() as checkpointer:
         checkpointer.save(directory.absolute() / "params", {"params": nested(tree)})
     for asset, found in (stats or {}).items():
-        (directory / "assets" / asset).mkdir(parents=True)
-        (directory / "assets" / asset / "norm_stats.json").write_text(json.dumps({"norm_stats": found}))
+        _write_assets(directory, asset, found)
     return directory
 
 
+def _write_assets(directory: Path, asset: str, stats: Mapping[str, Any]) -> None:
+    (directory / "assets" / asset).mkdir(parents=True)
+    (directory / "assets" / asset / "norm_stats.json").write_text(json.dumps({"norm_stats": stats}))
+
+
+def write_full(directory: Path, config: Pi0Config) -> int:
+    """The same of any size, in bfloat16, a layer at a time, beside a tokenizer of bytes; returns the weights' bytes."""
+    rng, dtype = np.random.default_rng(0), np.dtype(ml_dtypes.bfloat16)
+
+    def tensor(shape: tuple[int, ...]) -> Pieces:
+        rows = max(1, _PIECE * shape[0] // int(np.prod(shape)))
+        parts = ((min(rows, shape[0] - at), *shape[1:]) for at in range(0, shape[0], rows))
+        return Pieces(shape, dtype, (0.02 * rng.standard_normal(part, np.float32) for part in parts))
+
+    shapes = {name: leaf.shape for name, leaf in openpi_names.leaves(config).items()}
+    _write_assets(directory, "robot", statistics(6, 6))
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    names = [*letters, *(f"unused {k}" for k in range(config.vocab_size - len(letters)))]
+    words = Tokenizer(models.BPE({name: k for k, name in enumerate(names)}, []))
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.save(str(directory / "tokenizer.json"))
+    orbax_writer.write(directory / "params", {name: tensor(shape) for name, shape in shapes.items()}, lambda _: dtype)
+    return sum(int(np.prod(shape)) for shape in shapes.values()) * dtype.itemsize
+
+
 if __name__ == "__main__":
+    if sys.argv[2] == "full":
+        print(f"{write_full(Path(sys.argv[1]), Pi0Config.pi0_base()) / 1e6:.0f} MB")
+        sys.exit()
     megabytes = int(sys.argv[2])
     width = int((megabytes * 1e6 / 4 / 330) ** 0.5) // 16 * 16  # the parameters grow with its square
     sizes: dict[str, Any] = dict(text_hidden=width, text_mlp=8 * width, expert_hidden=width // 2, expert_mlp=2 * width)
