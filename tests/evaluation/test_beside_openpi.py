@@ -52,3 +52,11 @@ def test_the_batch_has_openpis_shapes():
         state=(2, 32),
         actions=(2, 50, 32),
     )
+
+
+def test_operations_grow_with_what_each_side_computes():
+    cost = beside_openpi.step_operations(Pi0Config.pi0_base())
+    assert list(cost) == list(beside_openpi.SIDES)
+    assert cost["openpi"] > cost["openpi_frozen_vision"] > cost["decoder_expert"] > cost["expert"]
+    weights = 18 * (2048 * (2 * 2048 + 2 * 256) + 3 * 2048 * 16384)  # of the decoder, on 3 pictures and the prompt
+    assert cost["openpi_frozen_vision"] > 3 * 2 * weights * (3 * 256 + 48)

@@ -1,5 +1,6 @@
 """pi0's benchmark beside openpi: its frames, and its table of LoRA steps, memory, and what the frozen front keeps."""
 
+import dataclasses
 import statistics
 from collections.abc import Mapping
 from functools import partial
@@ -12,6 +13,7 @@ from flax import nnx
 
 from metalora_jax.policies.pi0.config import Pi0Config
 from metalora_jax.policies.pi0.model import build
+from metalora_jax.policies.pi0.operations import operations
 from metalora_jax.policies.policy import STAGES, Stage
 from metalora_jax.policies.stages import advance
 from metalora_jax.types import Observation, PyTree
@@ -88,9 +90,16 @@ def table(raw: Mapping[str, Any]) -> str:
         bar = "" if row.bar is None else f"{row.bar:.0f}"
         cells = [row.title, f"{raw[row.side]['trained']:,}", *times, *faster, bar, f"{peak:.1f}", str(len(cpu))]
         lines.append(f"| {' | '.join(cells)} |")
+    measured, whole = Pi0Config.pi0_base(**sizes), Pi0Config.pi0_base()
+    lines += ["", "By operations alone, of the linear maps and attention, a warm step is faster than openpi's:", ""]
+    lines += ["| | expert only | than openpi, tower frozen | decoder + expert | than openpi, tower frozen |"]
+    lines += ["|---|---:|---:|---:|---:|"]
+    for title, config in (("at the measured depth", measured), ("at pi0's depth", whole)):
+        cost = step_operations(config)
+        ratios = [f"{cost[rival] / cost[side]:.1f}" for side in OURS for rival in (OPENPI, FAIR)]
+        lines.append(f"| {title} | {' | '.join(ratios)} |")
     lines += ["", "What the frozen front keeps of a frame with three cameras:", ""]
     lines += ["| | features (decoder + expert) | context (expert only) |", "|---|---:|---:|"]
-    measured, whole = Pi0Config.pi0_base(**sizes), Pi0Config.pi0_base()
     half = Pi0Config.pi0_base(dtype="bfloat16", param_dtype="bfloat16")
     for title, config in (("as measured", measured), ("pi0, float32", whole), ("pi0, bfloat16", half)):
         kept = kept_bytes(config)
@@ -100,6 +109,25 @@ def table(raw: Mapping[str, Any]) -> str:
 
 def _seconds(steps: list[Mapping[str, Any]], side: str, work: str, clock: str) -> list[float]:
     return [step[clock] for step in steps if (step["side"], step["work"]) == (side, work)]
+
+
+def step_operations(config: Pi0Config) -> dict[str, float]:
+    """Floating-point operations of a frame in a warm step, by side; norms, softmax and the adapters are not counted.
+
+    openpi computes every layer a second time for the gradient, trains the tower's weights unless it is frozen, and runs
+    the decoder's last layer whole. Ours keeps what the gradient needs.
+    """
+    ops = operations(config, config.cameras)
+    rest, keys = (operations(dataclasses.replace(config, layers=n), config.cameras) for n in (config.layers + 1, 1))
+    condition, attention = rest.condition - keys.condition, rest.condition_attention
+    expert = ops.velocity + ops.velocity_backward
+    theirs = 3 * condition + attention + expert + ops.velocity
+    return {
+        OPENPI: 4 * ops.encode + theirs,
+        FAIR: ops.encode + theirs,
+        "expert": expert,
+        "decoder_expert": ops.condition + ops.condition_backward + expert,
+    }
 
 
 def kept_bytes(config: Pi0Config) -> dict[str, int]:
