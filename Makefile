@@ -90,7 +90,7 @@ openpi: .venv-openpi/.done
 .venv-openpi/.done: experiments/peer/requirements-openpi.txt
 	@test -f '$(OPENPI)/scripts/train.py' || { echo 'say where openpi is checked out: make openpi OPENPI=path/to/openpi'; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
-	  || { echo 'openpi's pins need Python 3.11 or 3.12, and $(PYTHON) is none: make openpi PYTHON=...'; exit 1; }
+	  || { echo 'the pins of openpi need Python 3.11 or 3.12, and $(PYTHON) is none: make openpi PYTHON=...'; exit 1; }
 	$(PYTHON) -m venv .venv-openpi
 	.venv-openpi/bin/pip install --quiet --upgrade pip
 	.venv-openpi/bin/pip install --quiet -r $<

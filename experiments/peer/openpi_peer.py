@@ -5,9 +5,11 @@ for a test is made smaller from outside: the sizes of Gemma and SigLIP and the v
 constants. PyTorch, transformers, lerobot and wandb, which its JAX policies do not use, are stood in for by empty
 modules where they are not installed. The process reads one JSON object a line on standard input, and answers with one
 on standard output. It imports nothing of metalora_jax. `make openpi` makes its environment; the tests marked `openpi`
-start it.
+and `experiments/benchmark_pi0.py` start it.
 """
 
+import contextlib
+import ctypes
 import dataclasses
 import functools
 import importlib
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import stand_ins
 from answering import answer
+from clock import highest_gib, timed
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 stand_ins.install(stand_ins.missing(("torch", "transformers", "lerobot", "wandb", "safetensors")))
@@ -25,10 +28,11 @@ stand_ins.install(stand_ins.missing(("torch", "transformers", "lerobot", "wandb"
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from openpi.models import gemma, siglip
 from openpi.models import model as models
 from openpi.policies import policy_config
-from openpi.shared import normalize
+from openpi.shared import nnx_utils, normalize
 from openpi.training import checkpoints, sharding, weight_loaders
 from openpi.training import config as configs
 
@@ -117,6 +121,58 @@ class Peer:
         kinds = sorted({leaf.dtype.name for leaf in jax.tree.leaves(params)})
         return {"directory": str(found.checkpoint_dir / "1"), "dtypes": kinds}
 
+    def prepare(self, config, file, frozen_vision=False, model=None):
+        """openpi's training step with random weights, compiled; the first one is run.
+
+        Args:
+          config: name of openpi's own.
+          file: .npz with the batch, see `benchmarks.beside_openpi.batch`.
+          frozen_vision: freezes the vision tower as well, which openpi's filter leaves free.
+          model: see `load`.
+        """
+        batch = dict(np.load(file))
+        found = self._config(config, model, batch_size=len(batch["state"]), wandb_enabled=False)
+        frozen = found.freeze_filter
+        if frozen_vision:
+            frozen = nnx.Any(frozen, nnx_utils.PathRegex(".*PaliGemma/img.*"))
+        found = dataclasses.replace(found, freeze_filter=frozen, weight_loader=weight_loaders.NoOpWeightLoader())
+        pictures = zip(models.IMAGE_KEYS, np.moveaxis(batch["images"], 1, 0), batch["image_mask"].T, strict=True)
+        named = {key: (picture, mask) for key, picture, mask in pictures}
+        seen = {
+            "image": {key: picture for key, (picture, _) in named.items()},
+            "image_mask": {key: mask for key, (_, mask) in named.items()},
+            "state": batch["state"],
+            "tokenized_prompt": batch["tokens"],
+            "tokenized_prompt_mask": batch["token_mask"],
+        }
+        observation = models.Observation.from_dict(jax.tree.map(jnp.asarray, seen))
+        self.batch = jax.block_until_ready((observation, jnp.asarray(batch["actions"])))
+        self.state = self._fresh(found)
+        trained = sum(leaf.size for leaf in jax.tree.leaves(self.state.params.filter(found.trainable_filter)))
+        everywhere = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
+        shared = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec(sharding.DATA_AXIS))
+        self.step = jax.jit(  # as openpi's main does
+            functools.partial(_training().train_step, found),
+            in_shardings=(everywhere, self.state_sharding, shared),
+            out_shardings=(self.state_sharding, everywhere),
+            donate_argnums=(1,),
+        )
+        first = timed(self.work_step)
+        with contextlib.suppress(AttributeError, OSError):  # what compilation leaves behind; glibc has it
+            ctypes.CDLL(None).malloc_trim(0)
+        return {"first": first, "trained": trained, "highest_gib": highest_gib()}
+
+    def timed(self, work):
+        """One "step"."""
+        return timed(getattr(self, f"work_{work}")) | {"loss": self.loss}
+
+    def work_step(self):
+        """One step of training."""
+        with sharding.set_mesh(self.mesh):
+            self.state, told = self.step(jax.random.key(1), self.state, self.batch)
+        jax.block_until_ready(self.state)
+        self.loss = float(told["loss"])
+
     def _config(self, name, model, **fields):
         found = configs.get_config(name)
         return dataclasses.replace(found, model=dataclasses.replace(found.model, **(model or {})), **fields)
@@ -125,7 +181,10 @@ class Peer:
         """openpi's initial state of training."""
         self.mesh = sharding.make_mesh(1)
         with sharding.set_mesh(self.mesh):
-            return _training().init_train_state(config, jax.random.key(0), self.mesh, resume=False)[0]
+            state, self.state_sharding = _training().init_train_state(
+                config, jax.random.key(0), self.mesh, resume=False
+            )
+        return state
 
 
 @functools.cache
