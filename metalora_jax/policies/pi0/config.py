@@ -9,6 +9,8 @@ from metalora_jax.fields import check_types
 CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 """openpi's names of the cameras, in the order of the prefix."""
 
+_LATER = {"cut_prompts": False}  # fields that older files do not have, and what these mean
+
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -48,6 +50,8 @@ class Pi0Config:
     # Inputs and outputs.
     cameras: int = 3  # the first ones of `CAMERAS`
     max_tokens: int = 48  # of the prompt
+    # What a longer prompt does: it is an error, or is cut, as openpi does.
+    cut_prompts: bool = False
     bos_token_id: int | None = 2  # begins every prompt; None for tokenizers that have no such token
     action_dim: int = 32  # of the state, too
     horizon: int = 50  # control steps in a chunk
@@ -139,8 +143,9 @@ class Pi0Config:
         return cls.pi0_nano(**({"pi05": True, "max_tokens": 96} | overrides))
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dict, the exact inverse of `from_dict`."""
-        return dataclasses.asdict(self)
+        """A JSON-ready dict, the exact inverse of `from_dict`; later fields are in it where they differ from before."""
+        fields = dataclasses.asdict(self)
+        return {name: value for name, value in fields.items() if (name, value) not in _LATER.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Pi0Config":
@@ -152,6 +157,6 @@ class Pi0Config:
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"Pi0Config: unknown keys {unknown}; was the file written by a newer version?")
-        if missing := sorted(known - set(values)):
+        if missing := sorted(known - set(values) - set(_LATER)):
             raise ValueError(f"Pi0Config: missing keys {missing}; write the file with to_dict()")
         return cls(**values)

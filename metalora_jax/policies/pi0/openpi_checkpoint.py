@@ -119,9 +119,4 @@ def _tokenizer(directory: Path, given: str | Path | None, config: Pi0Config) -> 
             f"no tokenizer: put {tokenizers.SENTENCEPIECE} ({tokenizers.SOURCE}) into {home}/big_vision, or name the "
             "file (metalora convert --tokenizer)"
         )
-    sizes = {found.get_vocab_size(with_added_tokens=added) for added in (True, False)}
-    if config.vocab_size not in sizes:
-        raise ValueError(
-            f"the tokenizer has {max(sizes)} tokens, the policy embeds {config.vocab_size}: it is another model's"
-        )
-    return found
+    return tokenizers.fitting(found, config.vocab_size, config.bos_token_id)
