@@ -20,7 +20,7 @@ from metalora_jax.adapters import Placement, directory, peft_format
 from metalora_jax.adapters.placement import from_json as rules_from
 from metalora_jax.adapters.placement import to_json as rules_of
 from metalora_jax.data.sources.embodiment import UNKNOWN, Embodiment, recorded_cameras
-from metalora_jax.policies import stages
+from metalora_jax.policies import registry, stages
 from metalora_jax.types import Observation, PyTree
 
 NANO = Path(__file__).parents[1] / "policies" / "smolvla" / "nano_adapter"
@@ -168,7 +168,8 @@ def _check_nano(base: Base) -> None:
     if wanted != base.fingerprint:
         raise directory.AdapterError(
             f"the adapter in the package fits the nano base in the package ({wanted!r}), this base is "
-            f"{base.fingerprint!r}; name an adapter of its own, which metalora meta_train makes"
+            f"{base.fingerprint!r}; name an adapter of its own, which metalora meta_train makes, or start from fresh "
+            f"LoRA (--placement={registry.of_model(base.model).presets[0]})"
         )
 
 

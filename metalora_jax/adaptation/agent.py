@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 
 from metalora_jax import adapters, trees
 from metalora_jax.adaptation.base import Base
@@ -12,6 +13,7 @@ from metalora_jax.adaptation.learner import Learner, learner
 from metalora_jax.adapters import Theta
 from metalora_jax.policies import stages
 from metalora_jax.types import Observation
+from metalora_jax.words import plural
 
 
 class Executing(NamedTuple):
@@ -61,6 +63,7 @@ class Agent:
         self._base = base
         self._plain = learner(base, (), jax.random.key(0))
         self.fuse = fuse
+        self._cut: set[str] = set()  # instructions that were said to be cut
         self.swap(adapted, theta, action_map)
 
     def swap(self, adapted: Learner | None, theta: Theta | None = None, action_map: ActionMap | None = None) -> None:
@@ -125,6 +128,7 @@ class Agent:
         if action_map is not None and action_map.reading is not None:
             state = action_map.reading(np.asarray(state))
         observation = self._base.preprocessor.observe(images, state, instruction)
+        self._say_cut(instruction, np.asarray(observation.state))
         previous = None if executing is None else self._previous(executing, state)
         adapted = adapted.replace(only_for=None)  # one program, whatever they are for
         chunk = _sample(adapted, observation, key, previous)
@@ -153,6 +157,14 @@ class Agent:
                 f"the adapter is only for {' or '.join(map(repr, self.only_for))}; call act, which is told"
             )
         return _sample(self._learner, observation, key, None)
+
+    def _say_cut(self, instruction: str, states: np.ndarray) -> None:
+        """Warns of a prompt that is cut, once for each instruction."""
+        if instruction in self._cut:
+            return
+        if most := int(self._base.preprocessor.cut(instruction, states).max(initial=0)):
+            self._cut.add(instruction)
+            logging.warning("the prompt of %r is %s too long and is cut at the end", instruction, plural(most, "token"))
 
     def _previous(self, executing: Executing, state: np.ndarray) -> stages.Previous:
         """As the sampler takes it: one shape whatever is left, so that nothing is compiled anew.

@@ -94,6 +94,7 @@ def preprocessor(family: Family, model: Policy, tokenizer: Tokenizer, statistics
         sizes,
         lambda images: family.prepare_images_for(model.config, images, sizes.image),
         partial(family.tokenize, model.config, tokenizer),
+        partial(family.excess, model.config, tokenizer),
     )
 
 

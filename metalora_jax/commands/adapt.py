@@ -3,8 +3,11 @@
     metalora adapt --adapter=runs/conditions/adapter --demos=drawer-open_demo.hdf5 --output=runs/drawer
 
 The adapter to start from is one that `meta_train.py` made, or a directory of peft's (then with --optimizer=adam and a
---learning_rate, since only a meta-learned one brings rates of its own). The demonstrations are an HDF5 file in LIBERO's
-layout; or, with --task, a directory of such files, a LeRobot dataset or an RLDS dataset of TFDS.
+--learning_rate, since only a meta-learned one brings rates of its own). --placement=plan starts from fresh LoRA, on any
+base.
+
+The demonstrations are an HDF5 file in LIBERO's layout; or, with --task, a directory of such files, a LeRobot dataset or
+an RLDS dataset of TFDS.
 
 --variants=4 learns from each frame in four variants: itself, and three that are cropped, moved and coloured (see
 `data.augment`). With --paraphrases=configs/paraphrases/metaworld.json, those three are reworded, too.
@@ -33,6 +36,7 @@ from absl import flags, logging
 
 from metalora_jax.adaptation import adapter
 from metalora_jax.adaptation import base as bases
+from metalora_jax.adaptation.base import Base
 from metalora_jax.adaptation.conventions import doubts
 from metalora_jax.data import instructions, sources, support, widths
 from metalora_jax.data.augment import ImageAugmentation
@@ -47,6 +51,12 @@ from metalora_jax.types import Demo
 
 _DEFAULT = Options()
 _ADAPTER = flags.DEFINE_string("adapter", "", "Adapter directory to start from; empty: the one in the package.")
+_PLACEMENT = flags.DEFINE_string(
+    "placement",
+    "",
+    "In place of --adapter: fresh LoRA, placed by a preset of the policy's family, such as plan or expert. It has no "
+    "rates of its own: --optimizer=adam, and hundreds of steps.",
+)
 _DEMOS = flags.DEFINE_string("demos", None, "Demonstrations: an HDF5 file, or a dataset's directory.", required=True)
 _TASK = flags.DEFINE_string("task", "", "The task's name or instruction; optional if there is only one.")
 _KEYS = flags.DEFINE_list("keys", [], "camera=FEATURE, state=FEATURE or action=FEATURE, of a dataset with other names.")
@@ -101,6 +111,14 @@ _ONLY_FOR = flags.DEFINE_bool(
 _SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Seed of minibatches, flow noise and variants.")
 
 
+def _start(base: Base) -> adapter.Start:
+    if not _PLACEMENT.value:
+        return adapter.load(_ADAPTER.value or None, base)
+    if _ADAPTER.value:
+        raise ValueError("--adapter brings its own placement; leave out --placement, or --adapter")
+    return adapter.fresh(base, base.family.preset(_PLACEMENT.value), _SEED.value)
+
+
 def _earlier(wanted: Wanted, instruction: str, known: Embodiment) -> dict[str, list[Demo]]:
     source = sources.open(_REPLAY.value, wanted.cameras, wanted.keys, skip_bad=wanted.skip_bad)
     support.hold(source, known)
@@ -131,7 +149,7 @@ def main(_: list[str]) -> None:
         raise ValueError(f"{output} exists; choose another --output")
     sinks = _sinks(output)
     base = bases.load(_BASE.value or None)
-    start = adapter.load(_ADAPTER.value or None, base)
+    start = _start(base)
     keys = sources.read_keys(_KEYS.value)
     known = start.embodiment
     cameras = tuple(_CAMERAS.value) or sources.choose_cameras(_DEMOS.value, known.cameras, keys)
@@ -171,6 +189,7 @@ def main(_: list[str]) -> None:
     result = adapt(base, start, demos, options, augment, earlier, read.unseen if _HELD_OUT.value else (), sinks)
     recipe = {
         "from": start.digest,
+        "preset": _PLACEMENT.value,
         "base": _BASE.value,
         "demos": _DEMOS.value,
         "task": _TASK.value,

@@ -23,6 +23,7 @@ later is held against them. Data in HDF5 name no joints, and seldom a rate: say 
 """
 
 import dataclasses
+import difflib
 import glob
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -46,6 +47,8 @@ from metalora_jax.policies.pi0 import openpi_checkpoint, openpi_lora
 from metalora_jax.types import Demo
 from metalora_jax.words import plural
 
+_ALMOST = 0.85  # likeness from which a camera's name is taken for a slip in one of the family's
+
 Number = TypeVar("Number", int, float)
 
 _POLICY = flags.DEFINE_string(
@@ -56,7 +59,10 @@ _DEMOS = flags.DEFINE_string(
     "demos", "", "HDF5 files or dataset directories of training tasks, by pattern; or owner/name@revision on the hub."
 )
 _CAMERAS = flags.DEFINE_list(
-    "cameras", [], "The demonstrations' cameras, in the order of the base; empty: the policy's, else the dataset's."
+    "cameras",
+    [],
+    "The demonstrations' cameras, in the order of the base; empty: the policy's, else the dataset's. Without "
+    "--demos: what the robot calls them.",
 )
 _KEYS = flags.DEFINE_list("keys", [], "camera=FEATURE, state=FEATURE or action=FEATURE, of a dataset with other names.")
 _DROP = flags.DEFINE_list("drop", [], "Demonstrations not to read, by the dataset's own numbers: 3,7; or task:3.")
@@ -84,6 +90,9 @@ _WIDTHS = flags.DEFINE_list(
 )
 _HORIZON = flags.DEFINE_integer("horizon", None, "Actions in a chunk, of openpi's checkpoints; else 50.")
 _MAX_TOKENS = flags.DEFINE_integer("max_tokens", None, "Length of the prompt, of openpi's; else 48, pi0.5's 200.")
+_CUT = flags.DEFINE_bool(
+    "cut_prompts", None, "Cut prompts beyond max_tokens at the end, as openpi does, and say so; else they are an error."
+)
 _STATE_INPUT = flags.DEFINE_bool("discrete_state_input", None, "Whether openpi's pi0.5 reads its state; else it does.")
 _ADAPTER = flags.DEFINE_string("adapter_output", None, "Directory to write the adapter to, of openpi's with LoRA.")
 _ALPHA = flags.DEFINE_list(
@@ -159,6 +168,33 @@ def _with_cameras(base: Base, there: Sequence[str] | None) -> Base:
     return base._replace(embodiment=dataclasses.replace(base.embodiment, cameras=tuple(there)))
 
 
+def _named(base: Base) -> Base:
+    """With the cameras that --cameras names, where no demonstration says what there is.
+
+    Raises:
+      ValueError: they are more than the policy has, or one is named twice; a name is all but one of the family's own;
+        or those are in another order, by which the policy tells them apart.
+    """
+    names, known = tuple(_CAMERAS.value), base.family.cameras
+    if len(names) > base.sizes.cameras:
+        raise ValueError(
+            f"--cameras names {plural(len(names), 'camera')} ({', '.join(names)}), and the policy takes "
+            f"{base.sizes.cameras}; leave some out"
+        )
+    if len(set(names)) < len(names):
+        raise ValueError(f"--cameras names {max(names, key=names.count)} twice; name each once")
+    for name in names:
+        if name not in known and (near := difflib.get_close_matches(name, known, 1, _ALMOST)):
+            raise ValueError(
+                f"--cameras: {base.family.type} has no camera {name!r}, there are {', '.join(known)}; did you mean "
+                f"{near[0]}?"
+            )
+    own = [name for name in names if name in known]
+    if own != (ordered := sorted(own, key=known.index)):
+        raise ValueError(f"--cameras: a policy tells cameras apart by their order; name them so: {','.join(ordered)}")
+    return base._replace(embodiment=dataclasses.replace(base.embodiment, cameras=names))
+
+
 def _of_openpi() -> dict[str, Any]:
     """What the flags say of openpi's checkpoints.
 
@@ -168,6 +204,7 @@ def _of_openpi() -> dict[str, Any]:
     said: dict[str, Any] = {
         "horizon": _HORIZON.value,
         "max_tokens": _MAX_TOKENS.value,
+        "cut_prompts": _CUT.value,
         "discrete_state_input": _STATE_INPUT.value,
     }
     if _ALPHA.value:
@@ -217,7 +254,7 @@ def main(_: list[str]) -> None:
         base, source, placement, theta = bases.convert_with_adapter(*given, **overrides)
     else:
         base, source = bases.convert(*given, **overrides)
-    base = _with_cameras(base, robot.cameras)
+    base = _with_cameras(base, robot.cameras) if _DEMOS.value or not _CAMERAS.value else _named(base)
     for task, recorded in demos.items():
         for doubt in plausibility.doubts(recorded):
             logging.warning("%s: %s", task, doubt)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 
 from metalora_jax.data import widths
 from metalora_jax.data.augment import ImageAugmentation
@@ -176,15 +177,32 @@ def _words(
             raise ValueError("paraphrases apply to variants only: set augment.variants or --variants to 2 or more")
         variants = augment.variants
     tokens, masks = [], []
+    cut: dict[str, list[np.ndarray]] = {}
     for variant in range(variants):
         for demo, row, chosen in known:
             parts = said(demo, augment.seed if augment else 0, row, variant, chosen)
             order = np.argsort(np.concatenate([where for _, where in parts]))
             made = [preprocessor.text(text, states[row + where]) for text, where in parts]
+            for text, where in parts:
+                cut.setdefault(text, []).append(preprocessor.cut(text, states[row + where]))
             ids, mask = (np.concatenate(each)[order] for each in zip(*made, strict=True))
             tokens.append(ids)
             masks.append(mask)
+    if said_of_cut := _said_of_cut({text: np.concatenate(over) for text, over in cut.items()}):
+        logging.warning("%s", said_of_cut)
     return np.concatenate(tokens), np.concatenate(masks)
+
+
+def _said_of_cut(over: Mapping[str, np.ndarray]) -> str:
+    """How many prompts were cut, and by how much, from the tokens too many of every frame; "" for none."""
+    worst = max(over, key=lambda text: over[text].max(initial=0))
+    if not (most := over[worst].max(initial=0)):
+        return ""
+    texts = sum(bool(each.any()) for each in over.values())
+    frames = sum(int((each > 0).sum()) for each in over.values())
+    which = f"those of {texts} of {plural(len(over), 'instruction')}, {frames} of "
+    which += f"{plural(sum(map(len, over.values())), 'frame')}, by up to {plural(int(most), 'token')}"
+    return f"prompts are too long and were cut at the end: {which}, of {worst!r}"
 
 
 def rows_and_labels(

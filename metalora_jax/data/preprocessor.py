@@ -25,6 +25,8 @@ class Preprocessor(NamedTuple):
     prepare_images: Callable[[np.ndarray], np.ndarray]
     # (instruction, normalised states (n, state_dim)) -> token ids (n, L), mask (n, L); ValueError where it is too long
     tokenize: Callable[[str, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    # the same -> (n,) by how many tokens the prompts are cut
+    excess: Callable[[str, np.ndarray], np.ndarray] = lambda _, states: np.zeros(len(states), int)
 
     @property
     def state_dim(self) -> int:
@@ -38,6 +40,10 @@ class Preprocessor(NamedTuple):
     def text(self, instruction: str, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Tokens (n, L) and mask (n, L) of n frames, from normalised states (n, max_state_dim)."""
         return self.tokenize(instruction, states[:, : self.state_dim])
+
+    def cut(self, instruction: str, states: np.ndarray) -> np.ndarray:
+        """By how many tokens `text` cuts each of n prompts, (n,) int; none where long ones are refused."""
+        return self.excess(instruction, states[:, : self.state_dim])
 
     def observe(self, images: np.ndarray, state: np.ndarray, instruction: str) -> Observation:
         """What the policy sees of B frames, all told the same.

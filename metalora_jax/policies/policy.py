@@ -188,6 +188,10 @@ class Family(abc.ABC):
           ValueError: the prompt is too long.
         """
 
+    def excess(self, config: Any, tokenizer: Tokenizer, instruction: str, states: np.ndarray) -> np.ndarray:
+        """By how many tokens `tokenize` cuts the prompts of n frames, (n,) int; where it refuses long ones, none."""
+        return np.zeros(len(states), int)
+
     @abc.abstractmethod
     def preset(self, name: str, *, rank: int | None = None, b_std: float = 0.0) -> Placement:
         """A placement of adapters by name, see `presets`; ValueError lists the names."""
@@ -292,6 +296,9 @@ class Family(abc.ABC):
           ValueError: as for `export_merged`; or the format has no place for the adapter, which names what does not fit.
         """
         self._lacks("exported", "export_lora")
+
+    cameras: ClassVar[tuple[str, ...]] = ()
+    """What public policies of this type call their cameras, in order, where all call them the same."""
 
     served_dtype: ClassVar[str | None] = None
     """What the public program that runs an export rounds weights to, whatever they are stored in; None keeps them."""

@@ -25,7 +25,12 @@ def read_tokenizer(file: Path) -> Tokenizer:
 
 
 def rows(
-    texts: Sequence[str], ids: Sequence[Sequence[int]], limit: int, pad: int, vocab_size: int
+    texts: Sequence[str],
+    ids: Sequence[Sequence[int]],
+    limit: int,
+    pad: int,
+    vocab_size: int,
+    remedy: str = "shorten it",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Prompts of a fixed length, padded on the right.
 
@@ -35,6 +40,7 @@ def rows(
       limit: L, the length.
       pad: token that fills a row.
       vocab_size: of the policy.
+      remedy: what to do about a prompt that is too long, for messages.
 
     Returns:
       tokens (B, L) int32; mask (B, L) bool, True on real tokens.
@@ -45,7 +51,7 @@ def rows(
     tokens, mask = np.full((len(ids), limit), pad, np.int32), np.zeros((len(ids), limit), bool)
     for row, (text, known) in enumerate(zip(texts, ids, strict=True)):
         if len(known) > limit:
-            raise ValueError(f"{text!r} has {len(known)} tokens, the limit is {limit}; shorten it")
+            raise ValueError(f"{text!r} has {len(known)} tokens, the limit is {limit}; {remedy}")
         if (highest := max(known, default=0)) >= vocab_size:
             raise ValueError(f"{text!r} has token {highest}, beyond vocab_size={vocab_size}")
         tokens[row, : len(known)], mask[row, : len(known)] = known, True

@@ -18,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from metalora_jax.policies.pi0 import openpi_names, orbax_writer
+from metalora_jax.policies.pi0 import openpi_names, orbax_writer, tokenizer
 from metalora_jax.policies.pi0.config import Pi0Config
 from metalora_jax.policies.tensor_file import Pieces
 
@@ -65,6 +65,16 @@ def _write_assets(directory: Path, asset: str, stats: Mapping[str, Any]) -> None
     (directory / "assets" / asset / "norm_stats.json").write_text(json.dumps({"norm_stats": stats}))
 
 
+def letters_of_size(size: int, others: Mapping[str, int] = {}) -> Tokenizer:
+    """A token for each byte, and unused ones; what is known of PaliGemma's stands where it does there."""
+    numbers = {name.replace("\n", "Ċ"): number for name, number in (tokenizer.KNOWN | others).items() if number < size}
+    free = iter(sorted(set(range(size)) - set(numbers.values())))
+    letters = {name: next(free) for name in sorted(pre_tokenizers.ByteLevel.alphabet()) if name not in numbers}
+    words = Tokenizer(models.BPE(numbers | letters | {f"unused {k}": k for k in free}, []))
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return words
+
+
 def write_full(directory: Path, config: Pi0Config) -> int:
     """The same of any size, in bfloat16, a layer at a time, beside a tokenizer of bytes; returns the weights' bytes."""
     rng, dtype = np.random.default_rng(0), np.dtype(ml_dtypes.bfloat16)
@@ -76,11 +86,7 @@ def write_full(directory: Path, config: Pi0Config) -> int:
 
     shapes = {name: leaf.shape for name, leaf in openpi_names.leaves(config).items()}
     _write_assets(directory, "robot", statistics(6, 6))
-    letters = pre_tokenizers.ByteLevel.alphabet()
-    names = [*letters, *(f"unused {k}" for k in range(config.vocab_size - len(letters)))]
-    words = Tokenizer(models.BPE({name: k for k, name in enumerate(names)}, []))
-    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    words.save(str(directory / "tokenizer.json"))
+    letters_of_size(config.vocab_size).save(str(directory / "tokenizer.json"))
     orbax_writer.write(directory / "params", {name: tensor(shape) for name, shape in shapes.items()}, lambda _: dtype)
     return sum(int(np.prod(shape)) for shape in shapes.values()) * dtype.itemsize
 

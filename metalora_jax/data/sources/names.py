@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from metalora_jax.data.demos import DemoError
 from metalora_jax.data.text import named
+from metalora_jax.fields import meant
 
 
 class FeatureNames(NamedTuple):
@@ -143,5 +144,6 @@ def check_names(cameras: object, keys: object) -> tuple[tuple[str, ...], dict[st
             raise DemoError(f"keys give {named(feature)} for {part!r}, expected the name of a feature")
     if unknown := chosen.keys() - {*seen, "state", "action", *WORDS}:
         known = f"state, action, {', '.join(WORDS)} and the cameras {', '.join(seen)}"
-        raise DemoError(f"keys name {min(unknown)!r}; known: {known}")
+        near = meant(min(unknown), {*seen, "state", "action", *WORDS})
+        raise DemoError(f"keys name {min(unknown)!r}; known: {known}{near}")
     return seen, chosen

@@ -258,7 +258,7 @@ def _base(
         findings.append(Finding(where, what, "use a base for this robot"))
     if fit:
         findings += _robots(where, base, layouts, found, cameras[: sizes.cameras])
-    findings += words.lengths(found, base.encode_text)
+    findings += words.lengths(found, base)
     known = base.statistics
     for name in dict.fromkeys(r.file for r in fit):
         states, actions = [r.state for r in fit if r.file == name], [r.actions for r in fit if r.file == name]

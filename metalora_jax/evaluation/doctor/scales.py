@@ -117,7 +117,7 @@ def statistics(given: Scales, where: str, recordings: Sequence[Recording], bound
     sound = all(len(own["mean"]) == len(own["std"]) for own in (given.state, given.action))
     if sound and (said := _too_few(given, recordings)):
         found.insert(0, Finding(where, said, _REMEDY))
-    note = f"standard deviations: state {_figures(given.state['std'])}, action {_figures(given.action['std'])}"
+    note = f"one unit of the policy: state {_figures(given.state['std'])}, action {_figures(given.action['std'])}"
     return Outcome("statistics", tuple(found), note)
 
 

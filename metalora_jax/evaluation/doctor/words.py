@@ -1,8 +1,11 @@
 """Do the instructions match the tasks?"""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from metalora_jax.adaptation.base import Base
 from metalora_jax.data.libero_hdf5 import spoken
 from metalora_jax.envs import libero_files
 from metalora_jax.evaluation.doctor.findings import Finding, Outcome, together
@@ -39,14 +42,26 @@ def instructions(recordings: Sequence[Recording], known: Mapping[str, str], worl
     return Outcome("instructions", tuple(found), note)
 
 
-def lengths(recordings: Sequence[Recording], encode: Callable[[str], object]) -> list[Finding]:
-    """Instructions that a base's tokenizer rejects: `encode` raises ValueError."""
-    found = []
+def lengths(recordings: Sequence[Recording], base: Base) -> list[Finding]:
+    """Prompts that are too long for a base: those that it refuses, and those that it cuts.
+
+    A prompt may hold the state: where the robot is the base's, that of every frame is tried.
+    """
+    found, reads = [], base.preprocessor
     for written in sorted({r.written for r in recordings}):
+        fit = [r.state for r in recordings if r.written == written and r.state.shape[1] == reads.state_dim]
+        states = reads.normalize_state(np.concatenate(fit) if fit else base.statistics.state_mean[None])
         try:
-            encode(written)
+            reads.text(written, states)
         except ValueError as error:
             found.append(Finding(repr(written), str(error), "shorten it, or use a base with a higher token limit"))
+            continue
+        if (over := reads.cut(written, states)).any():
+            where = f"{(over > 0).sum()} of {plural(len(over), 'frame')}"
+            what = f"the prompt is {plural(int(over.max()), 'token')} too long and cut at the end, in {where}"
+            found.append(
+                Finding(repr(written), what, "shorten it, or make the base with a higher --max_tokens", "warning")
+            )
     return found
 
 

@@ -11,7 +11,7 @@ CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 
 OPENPI, LEROBOT, LEROBOT_0_4 = STYLES = ("openpi", "lerobot", "lerobot_0.4")
 """How pictures are resized and prompts are written; see `preprocess`."""
-_LATER = {"style": OPENPI}  # fields that older files do not have, and what these mean
+_LATER = {"style": OPENPI, "cut_prompts": False}  # fields that older files do not have, and what these mean
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -52,6 +52,8 @@ class Pi0Config:
     # Inputs and outputs.
     cameras: int = 3  # the first ones of `CAMERAS`
     max_tokens: int = 48  # of the prompt
+    # What a longer prompt does: it is an error, or is cut, as openpi does.
+    cut_prompts: bool = False
     bos_token_id: int | None = 2  # begins every prompt; None for tokenizers that have no such token
     action_dim: int = 32  # of the state, too
     horizon: int = 50  # control steps in a chunk

@@ -21,7 +21,7 @@ from metalora_jax.policies.pi0 import (
     preprocess,
     presets,
 )
-from metalora_jax.policies.pi0.config import Pi0Config
+from metalora_jax.policies.pi0.config import CAMERAS, Pi0Config
 from metalora_jax.policies.pi0.model import Pi0
 from metalora_jax.policies.policy import Checkpoint, ExportDtype, Family, Operations, Policy, Progress
 
@@ -32,6 +32,7 @@ class Pi0Family(Family):
     type: ClassVar[str] = "pi0"
     served_dtype: ClassVar[str | None] = "bfloat16"
     relative_by_config: ClassVar[bool] = True
+    cameras: ClassVar[tuple[str, ...]] = CAMERAS
 
     def load(self, directory: Path, tokenizer: str | Path | None, progress: Progress, **overrides: Any) -> Checkpoint:
         """See `directory.load`."""
@@ -54,6 +55,10 @@ class Pi0Family(Family):
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `preprocess.tokenize`."""
         return preprocess.tokenize(config, tokenizer, instruction, states)
+
+    def excess(self, config: Any, tokenizer: Tokenizer, instruction: str, states: np.ndarray) -> np.ndarray:
+        """See `preprocess.excess`."""
+        return preprocess.excess(config, tokenizer, instruction, states)
 
     def preset(self, name: str, *, rank: int | None = None, b_std: float = 0.0) -> Placement:
         """See `presets.preset`."""

@@ -119,4 +119,4 @@ def _tokenizer(directory: Path, given: str | Path | None, config: Pi0Config) -> 
             f"no tokenizer: put {tokenizers.SENTENCEPIECE} ({tokenizers.SOURCE}) into {home}/big_vision, or name the "
             "file (metalora convert --tokenizer)"
         )
-    return tokenizers.fitting(found, config.vocab_size)
+    return tokenizers.fitting(found, config.vocab_size, config.bos_token_id)

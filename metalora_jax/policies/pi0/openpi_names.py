@@ -232,7 +232,8 @@ def infer(shapes: Mapping[str, Shape], **fields: Any) -> Pi0Config:
       fields: what shapes do not tell, such as max_tokens, horizon and discrete_state_input, and overrides.
 
     Raises:
-      ValueError: a tensor that the sizes are read from is missing, or the sizes do not fit each other.
+      ValueError: a tensor that the sizes are read from is missing, there is no action expert, or the sizes do not
+        fit each other.
     """
 
     def shape(name: str, axes: int) -> Shape:
@@ -240,6 +241,8 @@ def infer(shapes: Mapping[str, Shape], **fields: Any) -> Pi0Config:
             raise ValueError(f"no pi0 or pi0.5: {name} is {shapes.get(name, 'missing')}, it must have {axes} axes")
         return tuple(shapes[name])
 
+    if "PaliGemma/llm/embedder/input_embedding" in shapes and not any("_1/" in name for name in shapes):
+        raise ValueError("the weights have no action expert, as pi0-FAST has none; only pi0 and pi0.5 can be read")
     llm, block = "PaliGemma/llm", "PaliGemma/img/Transformer/encoderblock"
     vocabulary, width = shape(f"{llm}/embedder/input_embedding", 2)
     layers, heads, head_dim, _ = shape(f"{llm}/layers/attn/attn_vec_einsum/w", 4)

@@ -20,6 +20,10 @@ from metalora_jax.policies import tokens
 from metalora_jax.policies.pi0.config import LEROBOT_0_4, OPENPI, Pi0Config
 
 PAD = 0  # token behind a prompt; it is masked
+_REMEDY = (
+    "shorten it, or make the base with room for it (metalora convert --max_tokens, config.model.max_tokens) or with "
+    "leave to cut it, as openpi does (--cut_prompts, config.model.cut_prompts=True)"
+)
 _EDGES = np.linspace(-1, 1, 257)[:-1]  # of the bins that a state is written in
 
 
@@ -67,7 +71,8 @@ def tokenize(
     Without the state in the prompt: the instruction, and a newline of its own. With it, "Task: <instruction>, State:
     <numbers>;" and a second line "Action: ", where each number is one of 256 even bins of [-1, 1]; a value below is -1.
     Both begin with the token `bos_token_id`. By lerobot's rules, one without the state is the instruction as it is, and
-    a newline where it has none.
+    a newline where it has none. With `cut_prompts`, what is beyond `max_tokens` is left out at the end, as in openpi:
+    first the newline or "Action: ", then the state, then words.
 
     Args:
       config: of the policy.
@@ -79,8 +84,28 @@ def tokenize(
       token ids (n, max_tokens) int32; mask (n, max_tokens) bool, True on real tokens.
 
     Raises:
-      ValueError: the prompt is too long, or holds a token that the policy has no embedding for.
+      ValueError: the prompt is too long and may not be cut, or holds a token that the policy has no embedding for.
     """
+    texts, ids = _prompts(config, tokenizer, instruction, states)
+    if config.cut_prompts:
+        ids = [known[: config.max_tokens] for known in ids]
+    row, mask = tokens.rows(texts, ids, config.max_tokens, PAD, config.vocab_size, _REMEDY)
+    shape = len(states), config.max_tokens
+    return np.broadcast_to(row, shape), np.broadcast_to(mask, shape)
+
+
+def excess(config: Pi0Config, tokenizer: Tokenizer, instruction: str, states: np.ndarray) -> np.ndarray:
+    """By how many tokens the prompts of n frames are too long and will be cut: (n,) int; arguments as in `tokenize`."""
+    if not config.cut_prompts:
+        return np.zeros(len(states), int)
+    _, ids = _prompts(config, tokenizer, instruction, states)
+    return np.broadcast_to([max(0, len(known) - config.max_tokens) for known in ids], len(states))
+
+
+def _prompts(
+    config: Pi0Config, tokenizer: Tokenizer, instruction: str, states: np.ndarray
+) -> tuple[list[str], list[list[int]]]:
+    """Texts and tokens of every frame; a single one where it is the same for all."""
     text = instruction.strip().replace("_", " ").replace("\n", " ")
     begin = [] if config.bos_token_id is None else [config.bos_token_id]
 
@@ -92,12 +117,8 @@ def tokenize(
             states = np.pad(states, [(0, 0), (0, config.action_dim - states.shape[1])])
         bins = np.digitize(states, _EDGES) - 1
         texts = [f"Task: {text}, State: {' '.join(map(str, row))};\nAction: " for row in bins]
-        return tokens.rows(texts, [begin + encode(t) for t in texts], config.max_tokens, PAD, config.vocab_size)
+        return texts, [begin + encode(t) for t in texts]
     if config.style == OPENPI:
-        ids = begin + encode(text) + encode("\n")
-    else:
-        text = instruction.removesuffix("\n") + "\n"
-        ids = begin + encode(text)
-    row, mask = tokens.rows([text], [ids], config.max_tokens, PAD, config.vocab_size)
-    shape = len(states), config.max_tokens
-    return np.broadcast_to(row, shape), np.broadcast_to(mask, shape)
+        return [text], [begin + encode(text) + encode("\n")]
+    text = instruction.removesuffix("\n") + "\n"
+    return [text], [begin + encode(text)]

@@ -7,16 +7,21 @@ import os
 from pathlib import Path
 from typing import Any
 
+from absl import logging
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
 from metalora_jax.machine.hub import short
 from metalora_jax.policies.hub import TOKENIZER
+from metalora_jax.policies.pi0.config import Pi0Config
 from metalora_jax.policies.tokens import read_tokenizer
+from metalora_jax.words import listed
 
 SENTENCEPIECE = "paligemma_tokenizer.model"
 OPENPI_DATA_HOME = "OPENPI_DATA_HOME"  # environment variable: where openpi keeps what it has fetched
 SOURCE = f"gs://big_vision/{SENTENCEPIECE}"
 _NORMAL, _USER_DEFINED, _BYTE = 1, 4, 6  # sentencepiece's types of pieces
+KNOWN = {"<bos>": 2, "\n": 108, "0": 235276, "1": 235274, "2": 235284, "8": 235321}
+"""Some of PaliGemma's pieces, and their numbers."""
 _PROBES = (  # both libraries must agree on these
     "push the red cup into the drawer",
     "\n",
@@ -50,18 +55,44 @@ def find(directory: Path, given: str | Path | None = None) -> Tokenizer | None:
     raise ValueError(f"no {TOKENIZER} or {SENTENCEPIECE} in {given}; the latter is {SOURCE}")
 
 
-def fitting(tokenizer: Tokenizer, vocab_size: int) -> Tokenizer:
-    """The tokenizer itself.
+def fitting(tokenizer: Tokenizer, vocab_size: int, bos_token_id: int | None = KNOWN["<bos>"]) -> Tokenizer:
+    """The tokenizer itself, if it is that of a policy.
+
+    Of openpi's real policies that is PaliGemma's, which is known by some of its pieces. One of another size is taken,
+    and what prompts rely on is logged where it lacks it: a token that begins them, and one for a line break and for
+    each digit, in a state of several, too.
 
     Raises:
-      ValueError: the policy embeds another number of tokens.
+      ValueError: the policy embeds another number of tokens; or as many as PaliGemma has, and this one is another's.
     """
     sizes = {tokenizer.get_vocab_size(with_added_tokens=added) for added in (True, False)}
     if vocab_size not in sizes:
         raise ValueError(
             f"the tokenizer has {max(sizes)} tokens, the policy embeds {vocab_size}: it is another model's"
         )
+    if said := _foreign(tokenizer, vocab_size, bos_token_id):
+        if vocab_size == Pi0Config.vocab_size:
+            raise ValueError(f"the tokenizer is not PaliGemma's, though as large: {said}; take {SOURCE}")
+        logging.warning("the tokenizer is not like PaliGemma's: %s; was the policy trained with it?", said)
     return tokenizer
+
+
+def _foreign(tokenizer: Tokenizer, vocab_size: int, bos_token_id: int | None) -> str:
+    """What of `KNOWN` is otherwise; ids count only in a vocabulary of PaliGemma's size."""
+    found = []
+    for piece, number in KNOWN.items():
+        if piece == "<bos>":
+            wanted, there = bos_token_id, tokenizer.token_to_id(piece)
+            if wanted is not None and there != wanted:
+                found.append(f"token {wanted}, which begins prompts, is {tokenizer.id_to_token(wanted)!r}")
+            continue
+        ids = tokenizer.encode(piece, add_special_tokens=False).ids
+        if len(ids) != 1 or (vocab_size == Pi0Config.vocab_size and ids != [number]):
+            found.append(f"{piece!r} is {ids}, not {[number] if vocab_size == Pi0Config.vocab_size else 'one token'}")
+    digits = [number for digit in "128" for number in tokenizer.encode(digit, add_special_tokens=False).ids]
+    if (ids := tokenizer.encode("128", add_special_tokens=False).ids) != digits:
+        found.append(f"'128' is {ids}, not its digits {digits}")
+    return listed(found)
 
 
 def from_sentencepiece(file: Path) -> Tokenizer:
