@@ -10,7 +10,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.setup-done
 GL     := $(PY) -c 'from metalora_jax.envs import gl; print("off-screen rendering with", gl.choose())'
 
-.PHONY: setup quickstart scene test lint format docs report peer libero test-libero
+.PHONY: setup quickstart scene test lint format docs report peer openpi libero test-libero
 
 setup: $(STAMP)
 
@@ -82,6 +82,19 @@ $(PEER_NEW)/.done: experiments/peer/requirements-0.6.1.txt pyproject.toml third_
 	$(PYTHON_NEW) -m venv $(PEER_NEW)
 	$(PEER_NEW)/bin/pip install --quiet --upgrade pip
 	$(PEER_NEW)/bin/pip install --quiet -r $< --editable .[so101] --editable third_party/lerobot_policy_metalora
+	@touch $@
+
+# openpi from its checkout, OPENPI=path/to/openpi, with what its JAX policies and its training step use.
+openpi: .venv-openpi/.done
+
+.venv-openpi/.done: experiments/peer/requirements-openpi.txt
+	@test -f '$(OPENPI)/scripts/train.py' || { echo 'say where openpi is checked out: make openpi OPENPI=path/to/openpi'; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
+	  || { echo 'the pins of openpi need Python 3.11 or 3.12, and $(PYTHON) is none: make openpi PYTHON=...'; exit 1; }
+	$(PYTHON) -m venv .venv-openpi
+	.venv-openpi/bin/pip install --quiet --upgrade pip
+	.venv-openpi/bin/pip install --quiet -r $<
+	.venv-openpi/bin/pip install --quiet --no-deps --editable '$(OPENPI)' --editable '$(OPENPI)/packages/openpi-client'
 	@touch $@
 
 report: setup

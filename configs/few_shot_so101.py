@@ -12,7 +12,7 @@ adapter trained on all robots alike, then fine-tuned.
 tokens, and LoRA in the vision tower. The paper gives them 5,000 and 1,500 to 2,000 steps of AdamW at 5e-4, in batches
 of 32; here they get what every arm gets, 1, 3, 10 and 100 steps of 32 frames at searched rates. A step of theirs runs
 the whole policy, as nothing lies in the frozen front. With `:pi0` or `:pi05` behind the recipe's name the base is the
-nano of that family, and these two arms are left out.
+nano of that family, trained half as long; these two arms and full fine-tuning are left out.
 """
 
 from pathlib import Path
@@ -43,15 +43,16 @@ def get_config(family: str = "smolvla") -> ConfigDict:
     config.meta_seeds = (0,)
     config.conditions = None
     config.recorded = True
+    meta, control = _UPDATES[family]
     config.arms = dict(
-        meta=_training("maml_rates", train, 1200),
-        control=_training("multitask", train, 2000),  # as many processor hours
+        meta=_training("maml_rates", train, meta),
+        control=_training("multitask", train, control),
         lora=dict(placement=_placement()),
-        full_expert=dict(placement=common.dense(common.EXPERT)),
         identify_linear=dict(identify="linear"),
         identify_calibration=dict(identify="calibration"),
     )
     if family == "smolvla":
+        config.arms.full_expert = dict(placement=common.dense(common.EXPERT))
         config.arms.ftm = dict(placement=tuple(to_json(preset("ftm"))))
         config.arms.fla = dict(placement=tuple(to_json(preset("fla"))))
     config.search = dict(learned=(0.3, 1.0, 3.0), sgd=(0.3, 1.0), adam=(0.001, 0.003, 0.01), ridge=(0.01, 0.03, 0.1))
@@ -85,6 +86,8 @@ def get_config(family: str = "smolvla") -> ConfigDict:
     return config
 
 
+# Of the meta-learned arm and of the control, which takes as many processor hours.
+_UPDATES = dict(smolvla=(1200, 2000), pi0=(600, 1000), pi05=(600, 1000))
 _BASES = dict(smolvla="so101_nano", pi0="so101_nano_pi0", pi05="so101_nano_pi05")
 _LABELS = dict(
     control="Domain-randomised LoRA (control)",

@@ -6,13 +6,13 @@
     metalora adapt --base=runs/pi05 --adapter=runs/pi05_meta/adapter --demos=my_task_demo.hdf5 --output=runs/my_task
 
 A placement follows a colon, `--config=configs/pi05.py:expert`: plan (the default; attention and MLPs of both Gemmas, of
-rank 4 in the decoder and 8 in the action expert, and the action heads), head, decoder, expert, openpi, all_linear. Without
-meta-training: `metalora adapt --base=runs/pi05 --placement=plan --optimizer=adam`.
+rank 4 in the decoder and 8 in the action expert, and the action heads), head, decoder, expert, openpi, all_linear.
+Without meta-training: `metalora adapt --base=runs/pi05 --placement=plan --optimizer=adam`.
 
 Nobody has run it on the public weights. By arithmetic, which tests/configs/test_pi0_recipes.py repeats: the weights
-take 6.7 GB in bfloat16, the adapters of `plan` have 8.2 million parameters. Of two cameras a frame takes 0.44 TFLOP in the
-vision tower, once, 2.7 in the decoder and 0.037 for each velocity; gradients
-come on top. Under `expert`, `head` and the like the decoder runs once for each frame, too.
+take 6.7 GB in bfloat16, the adapters of `plan` have 8.2 million parameters. Of two cameras a frame takes 0.44 TFLOP in
+the vision tower, once, 2.7 in the decoder and 0.037 for each velocity; gradients come on top.
+Under `expert`, `head` and the like the decoder runs once for each frame, too.
 `--config.data.frames=8` takes so few frames of each demonstration instead of all.
 """
 

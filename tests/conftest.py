@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from importlib.metadata import version
 
-from experiments.peer.client import HOW, PYTHON, interpreters
+from experiments.peer.client import HOW, HOW_OPENPI, PYTHON, interpreters, openpi_interpreter
 
 # Before the first import of JAX. `JAX_PLATFORMS=cuda pytest -m gpu` overrides it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -74,6 +74,12 @@ def _lerobot() -> str | None:
     return None if os.environ.get(PYTHON) else f"no environment with lerobot is named; enable with: {HOW} pytest"
 
 
+def _openpi() -> str | None:
+    if openpi_interpreter() is None:
+        return f"no environment with openpi is named; enable with: {HOW_OPENPI} pytest"
+    return None if _installed("sentencepiece") else "sentencepiece not installed; enable with: pip install -e '.[pi0]'"
+
+
 @pytest.fixture(scope="session")
 def lerobot_python():
     """lerobot's version -> the interpreter of its environment; skips, with the remedy, where it is not named."""
@@ -113,6 +119,7 @@ REQUIREMENTS = {
     "so101": _so101,
     "libero": _libero,
     "lerobot": _lerobot,
+    "openpi": _openpi,
     "parquet": _parquet,
     "rlds": _rlds,
     "gpu": _gpu,

@@ -1,4 +1,4 @@
-"""Asks `lerobot_peer.py`, which runs in an environment of its own."""
+"""Asks `lerobot_peer.py` or `openpi_peer.py`, which run in environments of their own."""
 
 import json
 import os
@@ -9,6 +9,22 @@ from typing import Any
 PYTHON = "METALORA_PEER"  # environment variable: interpreters of lerobot's environments, with colons between them
 VERSIONS = ("0.4.4", "0.6.1")
 HOW = f"make peer, then {PYTHON}={':'.join(f'.venv-peer-{version}/bin/python' for version in VERSIONS)}"
+
+OPENPI = "METALORA_OPENPI"  # environment variable: the interpreter of openpi's environment
+HOW_OPENPI = f"make openpi OPENPI=PATH_TO_ITS_CHECKOUT, then {OPENPI}=.venv-openpi/bin/python"
+
+
+def openpi_interpreter() -> str | None:
+    """That of openpi's environment, which METALORA_OPENPI names; None where it names none.
+
+    Raises:
+      ValueError: openpi is not installed there.
+    """
+    if not (python := os.environ.get(OPENPI)):
+        return None
+    if not any(Path(python).parent.parent.glob("lib/python*/site-packages/openpi-*.dist-info")):
+        raise ValueError(f"{OPENPI} names {python}, whose environment has no openpi; {HOW_OPENPI}")
+    return python
 
 
 def interpreters() -> dict[str, str]:
@@ -23,15 +39,16 @@ def interpreters() -> dict[str, str]:
 
 
 class Peer:
-    """A running peer; every method of `lerobot_peer.Peer` is one of this, with named arguments."""
+    """A running peer; every method of the script's `Peer` is one of this, with named arguments."""
 
-    def __init__(self, python: str):
+    def __init__(self, python: str, script: str = "lerobot_peer.py", **environment: str):
+        """Starts `script`, which lies beside this file, with more environment variables."""
         self._process = subprocess.Popen(
-            [python, Path(__file__).with_name("lerobot_peer.py")],
+            [python, Path(__file__).with_name(script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
         )
 
     def __getattr__(self, name: str) -> Any:

@@ -7,9 +7,6 @@ environments.
 """
 
 import contextlib
-import importlib.abc
-import importlib.machinery
-import importlib.util
 import json
 import sys
 import time
@@ -17,61 +14,21 @@ import types
 from pathlib import Path
 
 import numpy as np
+import stand_ins
 import torch
+from answering import answer
 
 _OPTIONAL = (  # what lerobot imports for data sets and other policies
     *("torchvision", "datasets", "jsonlines", "pyarrow", "av", "deepdiff", "wandb", "imageio", "cv2", "gymnasium"),
     *("serial", "diffusers", "pandas"),
 )
-_UNUSED = {name for name in _OPTIONAL if importlib.util.find_spec(name) is None}
-
-
-class _Nothing(type):
-    """A class all of whose attributes are such classes."""
-
-    def __getattr__(cls, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _nothing(name)
-
-
-def _nothing(name):
-    return _Nothing(name, (), {"__init__": lambda self, *args, **kwargs: None})
-
-
-class _Anything(types.ModuleType):
-    """A module of `_UNUSED`, or one below it; every attribute is an empty class."""
-
-    __path__: tuple = ()
-
-    def __getattr__(self, name):
-        if name == "__version__":
-            return "0"
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _nothing(name)
-
-
-class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the modules that lerobot imports for its data sets, and that SmolVLA never uses."""
-
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in _UNUSED:
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-        return None
-
-    def create_module(self, spec):
-        return _Anything(spec.name)
-
-    def exec_module(self, module):
-        pass
+_UNUSED = stand_ins.missing(_OPTIONAL)
 
 
 def _import_lerobot():
     from transformers.models.smolvlm import modeling_smolvlm  # noqa: F401  looks for torchvision, and must find none
 
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.append(_Finder())
+    stand_ins.install(_UNUSED)
     from lerobot.policies.smolvla import modeling_smolvla, smolvlm_with_expert
 
     return modeling_smolvla, smolvlm_with_expert
@@ -445,19 +402,6 @@ class Peer:
                 p.sub_(rate * gradient[name])
 
 
-def main():
-    peer = Peer()
-    answers = sys.stdout
-    sys.stdout = sys.stderr  # libraries print
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            answer = getattr(peer, request.pop("do"))(**request)
-        except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), file=answers, flush=True)
-
-
 if __name__ == "__main__":
     torch.manual_seed(0)
-    main()
+    answer(Peer())

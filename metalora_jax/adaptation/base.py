@@ -92,7 +92,7 @@ def preprocessor(family: Family, model: Policy, tokenizer: Tokenizer, statistics
     return Preprocessor(
         statistics,
         sizes,
-        lambda images: family.prepare_images(images, sizes.image),
+        lambda images: family.prepare_images_for(model.config, images, sizes.image),
         partial(family.tokenize, model.config, tokenizer),
         partial(family.excess, model.config, tokenizer),
     )
@@ -235,6 +235,9 @@ def _converted(
 ) -> tuple[Base, str]:
     if relative and absolute:
         raise ValueError("actions are said to be absolute, and relative; leave one out")
+    stated = found.normalization.relative if found.normalization else None
+    if absolute and stated is not None:
+        raise ValueError(f"{policy} says itself that its actions are relative; do not say that they are absolute")
     if of_differences and not relative:
         raise ValueError("actions are said to be relative of differences, but not which: name them (relative)")
     joints = embodiment.action or _embodiment(source, found).action or ()
@@ -244,6 +247,8 @@ def _converted(
             mask = relatives.mask_of(relative, demos[0].state.shape[1], demos[0].actions.shape[1], joints)
         elif found.normalization is None and (source / _STATISTICS).is_file():
             mask, of_differences = _statistics(source).relative, _statistics(source).of_differences
+        elif stated is not None:
+            mask = np.array(stated)
         known = scaling.of_demos(found, demos, absolute, mask, of_differences)
     elif found.normalization is None:
         known = scaling.Scaling(_statistics(source), f"those of {source / _STATISTICS}")
@@ -252,9 +257,9 @@ def _converted(
     if widths is not None:
         known = known._replace(statistics=known.statistics.narrowed(*widths))
     if relative and not demos:
-        stated = known.statistics
-        mask = relatives.mask_of(relative, len(stated.state_mean), len(stated.action_mean), joints)
-        known = known._replace(statistics=stated._replace(relative=mask, of_differences=of_differences))
+        own_stats = known.statistics
+        mask = relatives.mask_of(relative, len(own_stats.state_mean), len(own_stats.action_mean), joints)
+        known = known._replace(statistics=own_stats._replace(relative=mask, of_differences=of_differences))
     own = _embodiment(source, found)
     for doubt in embodiments.check(embodiment, own, "the policy"):
         logging.warning("%s: %s", policy, doubt)

@@ -91,7 +91,8 @@ def of_policy(source: str | Path, found: Checkpoint, data_set: str = "") -> Scal
             )
         parts += [shift, scale]
     state_mean, state_std, action_mean, action_std = parts
-    statistics = Statistics(state_mean, state_std, action_mean, action_std).checked()
+    mask = None if known.relative is None else np.array(known.relative)
+    statistics = Statistics(state_mean, state_std, action_mean, action_std, mask).checked()
     return Scaling(statistics, f"the policy's own, in {known.source}: {_by(known)}", tuple(doubts))
 
 

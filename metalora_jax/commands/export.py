@@ -2,8 +2,10 @@
 
     metalora export --adapter=runs/drawer --base=runs/base --policy=lerobot/smolvla_base --output=runs/out
 
-`--format=merged` makes a policy directory of its own in the policy's public format: lerobot's for SmolVLA (1.8 GB in
-float32), openpi's for pi0 and pi0.5. `--format=peft` writes a few megabytes that name --policy as their base.
+`--format=merged` makes a policy directory of its own in the public format that --policy has: lerobot's (1.8 GB in
+float32 for SmolVLA), and for pi0 and pi0.5 openpi's, too. `--format=openpi_lora` leaves the weights of a pi0 as they
+are, and writes the adapter beside them, for openpi's configs with LoRA. `--format=peft` writes a few megabytes for
+lerobot that name --policy as their base.
 `--dtype=base` stores each tensor in the type it has in --policy (bfloat16, in the public SmolVLA), and says what that
 costs. The adapter may be a directory of peft's.
 
@@ -22,7 +24,7 @@ lerobot_policy_metalora is installed. The base is copied into --output, unless -
 import dataclasses
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import jax
 import numpy as np
@@ -33,11 +35,12 @@ from metalora_jax import adapters
 from metalora_jax.adaptation import adapter, lerobot_policy
 from metalora_jax.adaptation import base as bases
 from metalora_jax.adaptation.adapter import probe
-from metalora_jax.adaptation.learner import zeros
+from metalora_jax.adaptation.learner import outline, zeros
 from metalora_jax.adaptation.lerobot_command import lerobot_command
 from metalora_jax.data import relative
 from metalora_jax.policies import hub
 
+T = TypeVar("T")
 _SIZE = (480, 640)  # of pictures, which the plugin expects where the data do not say it; others work, after a moment
 DROWNED = 0.05  # share of what the adapter changes that rounding may take, before it is warned of
 SERVED = 0.1  # the same, of rounding where the policy is served, which is to be expected and cannot be switched off
@@ -45,8 +48,8 @@ _ADAPTER = flags.DEFINE_string("adapter", None, "Adapter directory.", required=T
 _BASE = flags.DEFINE_string("base", None, "The base that the adapter was trained on.", required=True)
 _POLICY = flags.DEFINE_string("policy", "", "The public policy that the base was made from; for merged and peft.")
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write to.", required=True)
-_FORMAT = flags.DEFINE_enum("format", "merged", ["merged", "peft", "lerobot_plugin"], "What to write.")
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "base"], "Type of merged weights.")
+_FORMAT = flags.DEFINE_enum("format", "merged", ["merged", "openpi_lora", "peft", "lerobot_plugin"], "What to write.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "base"], "Type of the weights.")
 _ASSET = flags.DEFINE_string("asset", "", "openpi's asset id of the statistics; empty: that of --policy.")
 _CAMERAS = flags.DEFINE_list("cameras", [], "For lerobot_plugin: cameras, in the base's order; empty: as recorded.")
 _PICTURE = flags.DEFINE_list("picture", [], "Height,width of the robot's pictures [px]; empty: those of the data.")
@@ -63,9 +66,10 @@ def main(_: list[str]) -> None:
         raise ValueError(f"--format={_FORMAT.value} needs --policy, the public policy that the base was made from")
     base = bases.load(_BASE.value)
     known = base.statistics
-    if not plugin:
-        relative.check_exported(known.relative, known.of_differences, _FORMAT.value)
     family = base.family
+    to_openpi = not plugin and not (hub.local_directory(_POLICY.value) / "config.json").is_file()
+    if not plugin and not (to_openpi and _FORMAT.value != "peft" and family.relative_by_config):
+        relative.check_exported(known.relative, known.of_differences, _FORMAT.value)
     start = adapter.load(Path(_ADAPTER.value), base)
     learn, theta = start.learner, start.meta_params["theta"]
     if learn.only_for is not None and not plugin:
@@ -112,34 +116,53 @@ def main(_: list[str]) -> None:
         return
     tokenizer = _tokenizer(policy)
     dtype: Literal["float32", "base"] = "base" if _DTYPE.value == "base" else "float32"
-    family.export_merged(output, adapters.fuse(learn.model(theta)), policy, statistics, dtype, cameras, _ASSET.value)
-    model = family.load(output, tokenizer, iter, **family.untold(base.config)).model
-    read_back = bases.make(model, base.tokenizer, known)
-    largest, share = adapter.rounding(before, exact, adapter.answer(read_back))
+    if _FORMAT.value == "openpi_lora":
+        family.export_lora(output, start.placement, theta, base.model, policy, statistics, dtype, _ASSET.value)
+    else:
+        fused = adapters.fuse(learn.model(theta))
+        family.export_merged(output, fused, policy, statistics, dtype, cameras, _ASSET.value)
+    found = family.load(output, tokenizer, iter, **family.untold(base.config))
+    read_back = bases.make(found.model, base.tokenizer, known)
+    largest, share = adapter.rounding(before, exact, _answer(read_back, found.adapter))
     print(
         f"rounding: the velocity is off by {largest:.2g} at most, {100 * share:.2g} % of what the adapter changes (rms)"
     )
     if share > DROWNED:
         print(f"          more than {100 * DROWNED:.0f} %: the adapter is drowned in rounding; use --dtype=float32")
-    if family.served_dtype is not None:
-        start_there, end_there = (adapter.answer(_rounded(each, family.served_dtype)) for each in (base, read_back))
+    if (kind := family.served_as(output)) is not None:
+        start_there = adapter.answer(_rounded(base, kind))
+        end_there = _answer(_rounded(read_back, kind), _shortened(found.adapter, kind))
         lost = adapter.rounding(before, exact, before + (end_there - start_there))[1]
-        print(
-            f"served:   with weights in {family.served_dtype}, {100 * lost:.2g} % of what the adapter changes is lost"
-        )
+        print(f"served:   with weights in {kind}, {100 * lost:.2g} % of what the adapter changes is lost")
         if lost > SERVED:
             print(f"          more than {100 * SERVED:.0f} %: serve it from here, or adapt further before exporting")
     print(f"policy:   {output}")
     if (command := family.serve_command(output, base.config)) is not None:
         print(command)
+        if known.relative is not None:
+            print(f"          it predicts {relative.said(known.relative, known.of_differences, robot.action or ())}:")
+            print("          CONFIG needs DeltaActions and AbsoluteActions of these dimensions")
         return
     print(lerobot_command(robot, str(output), task))
+
+
+def _answer(base: bases.Base, own: tuple[adapters.Placement, adapters.Theta] | None) -> np.ndarray:
+    """As `adapter.answer`, with the adapter that an export holds beside its weights."""
+    if own is None:
+        return adapter.answer(base)
+    placement, theta = own
+    return np.asarray(probe(base, outline(base, placement)).run({"theta": theta}))
+
+
+def _shortened(tree: T, dtype: str) -> T:
+    """Arrays rounded to a type, and in their own again; anything else stays."""
+    return jax.tree.map(lambda x: x.astype(dtype).astype(x.dtype) if isinstance(x, jax.Array) else x, tree)
 
 
 def _rounded(base: bases.Base, dtype: str) -> bases.Base:
     """The same policy, its weights rounded."""
     graph, state = nnx.split(base.model)
-    return base._replace(model=nnx.merge(graph, jax.tree.map(lambda x: x.astype(dtype).astype(x.dtype), state)))
+    return base._replace(model=nnx.merge(graph, _shortened(state, dtype)))
 
 
 def _picture() -> tuple[int, int] | None:

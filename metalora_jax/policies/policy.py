@@ -106,6 +106,7 @@ class Normalization(NamedTuple):
     wrong: tuple[str, ...] = ()  # why they cannot be used, a sentence each
     widths: Mapping[str, int] = {}  # "STATE" and "ACTION" -> dimensions in config.json
     eps: float = 1e-8  # what the policy was trained with, added to standard deviations
+    relative: tuple[bool, ...] | None = None  # for each dimension of an action, whether it is predicted minus the state
 
 
 class Checkpoint(NamedTuple):
@@ -166,6 +167,10 @@ class Family(abc.ABC):
     @abc.abstractmethod
     def prepare_images(self, images: np.ndarray, size: int) -> np.ndarray:
         """Pictures (..., H, W, 3) uint8 -> (..., size, size, 3) float32 in [-1, 1], as the policy was trained."""
+
+    def prepare_images_for(self, config: Any, images: np.ndarray, size: int) -> np.ndarray:
+        """`prepare_images`, where it is the config that says how, and not the type alone."""
+        return self.prepare_images(images, size)
 
     @abc.abstractmethod
     def tokenize(
@@ -269,8 +274,41 @@ class Family(abc.ABC):
     cameras: ClassVar[tuple[str, ...]] = ()
     """What public policies of this type call their cameras, in order, where all call them the same."""
 
+    def export_lora(
+        self,
+        directory: Path,
+        placement: Placement,
+        theta: Theta,
+        model: Any,
+        source: Path,
+        statistics: Mapping[str, np.ndarray],
+        dtype: ExportDtype,
+        data_set: str = "",
+    ) -> None:
+        """Writes a policy with the adapter beside its weights, in a public format that has both. Optional.
+
+        `load` gives the adapter back as `Checkpoint.adapter`.
+
+        Args:
+          directory: made here, as a whole or not at all; must not exist.
+          placement, theta: the adapter.
+          model: the base.
+          source, statistics, dtype, data_set: see `export_merged`; the adapter itself stays float32.
+
+        Raises:
+          ValueError: as for `export_merged`; or the format has no place for the adapter, which names what does not fit.
+        """
+        self._lacks("exported", "export_lora")
+
     served_dtype: ClassVar[str | None] = None
     """What the public program that runs an export rounds weights to, whatever they are stored in; None keeps them."""
+
+    def served_as(self, directory: Path) -> str | None:
+        """The same of one export, in `directory`."""
+        return self.served_dtype
+
+    relative_by_config: ClassVar[bool] = False
+    """Whether the public program that runs an export is told by its own config which actions are relative."""
 
     def untold(self, config: Any) -> Mapping[str, Any]:
         """Fields of the config that the public format does not hold: what `load` is told to read an export back."""

@@ -46,6 +46,11 @@ class TensorFile(Mapping[str, np.ndarray]):
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged, download it again: {error}") from None
 
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Of all tensors, by name; nothing is read for it."""
+        return self._shapes
+
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._shapes:
             raise KeyError(name)

@@ -1,12 +1,15 @@
 """openpi's LoRA becomes an adapter that computes the same, by the formulas of the weights that it stands for."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
 from metalora_jax import adapters
-from metalora_jax.policies.pi0 import openpi_lora, openpi_names
+from metalora_jax.adapters import LoRA, Rule, ScaleShift
+from metalora_jax.policies.pi0 import openpi_factors, openpi_lora, openpi_names, presets
 from tests.policies import openpi_directories, tiny_pi0
 
 ATTENTION, MLP = ("q_einsum", "kv_einsum", "qkv_einsum", "attn_vec_einsum"), ("gating_einsum", "linear")
@@ -30,7 +33,7 @@ def with_lora(config, seed: int = 0) -> dict[str, np.ndarray]:
     return tree
 
 
-def merged(tree: dict[str, np.ndarray], rslora: bool) -> dict[str, np.ndarray]:
+def merged(tree: dict[str, np.ndarray], rslora: bool, alpha: dict[str, float] = ALPHA) -> dict[str, np.ndarray]:
     """The plain weights that openpi's layers with LoRA are equal to."""
     plain = {name: leaf for name, leaf in tree.items() if "lora" not in name}
     for name in plain:
@@ -39,7 +42,7 @@ def merged(tree: dict[str, np.ndarray], rslora: bool) -> dict[str, np.ndarray]:
         elif f"{name[:-1]}lora_a" in tree:
             a, b = (tree[f"{name[:-1]}lora_{part}"] for part in "ab")
             r = a.shape[-1]
-            scale = ALPHA[expert_of(name)] / (r**0.5 if rslora else r)
+            scale = alpha[expert_of(name)] / (r**0.5 if rslora else r)
             b = b.sum(axis=1, keepdims=True) if "attn_vec" in name else b
             plain[name] = plain[name] + scale * (a @ b)
     return plain
@@ -118,3 +121,60 @@ def test_a_plain_load_refuses_lora():
     config = tiny_pi0.tiny()
     with pytest.raises(ValueError, match=r"lora_a, .* belong to LoRA.*adapter_output"):
         openpi_names.load(config, with_lora(config))
+
+
+@pytest.mark.parametrize(("pi05", "kv_heads"), [(False, 1), (True, 2), (False, 4)], ids=str)
+def test_what_was_split_comes_together_again(pi05, kv_heads):
+    config = tiny_pi0.tiny(pi05=pi05, kv_heads=kv_heads, discrete_state_input=None)
+    tree = with_lora(config)
+    _, placement, theta = openpi_lora.split(tree)
+    found = openpi_factors.factors(config, placement, theta, RANKS)
+    wanted = {name: leaf for name, leaf in tree.items() if openpi_lora.is_factor(name)}
+    assert found.keys() == wanted.keys()
+    for name, leaf in wanted.items():
+        if "attn_vec" in name and name.endswith("lora_b"):  # of which openpi uses the sum alone
+            leaf, found[name] = leaf.sum(axis=1), found[name].sum(axis=1)
+        np.testing.assert_allclose(found[name], leaf, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("preset", ["openpi", "expert", "decoder"])
+def test_an_adapter_is_the_same_function_in_openpis_factors(preset):
+    """The scale is folded in, what is not adapted and what is left of the rank is zero."""
+    config = tiny_pi0.tiny()
+    tree = openpi_directories.random_tree(config, 0.2)
+    placement = presets.preset(preset, rank=2, b_std=0.3)
+    placement = tuple(Rule(r.pattern, dataclasses.replace(r.kind, rslora=True, dropout=0.1)) for r in placement)
+    model = adapters.attach(openpi_names.load(config, tree), placement, jax.random.key(0))
+    found = openpi_factors.factors(config, placement, adapters.split(model).theta)
+    assert {leaf.shape[-1 if name.endswith("a") else -2] for name, leaf in found.items()} == {16, 32}
+    again = adapted(config, openpi_lora.split(tree | found))
+    wanted = velocity(model, config)
+    assert np.abs(wanted - velocity(openpi_names.load(config, tree), config)).max() > 0.05
+    np.testing.assert_allclose(velocity(again, config), wanted, atol=1e-5)
+    np.testing.assert_allclose(
+        velocity(openpi_names.load(config, merged(tree | found, False, {"decoder": 16.0, "expert": 32.0})), config),
+        wanted,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("rules", "complaint"),
+    [
+        (
+            (Rule("action_in_proj|vision/layers/mlp/fc1", LoRA(rank=2)),),
+            "action_in_proj.*fc1: openpi has no LoRA there",
+        ),
+        ((Rule("expert/layers/mlp/.*", ScaleShift()),), ".*down_proj.*gate_proj.*: no plain LoRA"),
+        (
+            (Rule("(text|expert)/layers/self_attn/[qo]_proj", LoRA(rank=20, b_std=1.0)),),
+            r"text/layers/self_attn/o_proj needs rank 20 of openpi's 16, text/layers/self_attn/q_proj [^;]*; fold",
+        ),
+    ],
+)
+def test_what_openpi_has_no_place_for_is_refused(rules, complaint):
+    config = tiny_pi0.tiny()
+    model = openpi_names.load(config, openpi_directories.random_tree(config))
+    theta = adapters.split(adapters.attach(model, rules, jax.random.key(0))).theta
+    with pytest.raises(ValueError, match=f"cannot hold this adapter: {complaint}.*--format=merged"):
+        openpi_factors.factors(config, rules, theta)

@@ -6,6 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from metalora_jax.policies.pi0 import tokenizer
+from tests.policies import small_sentencepiece
 
 WORDS = ("push the red cup into the drawer", "Task: lift, State: 0 128 255 -1;", "Action: ", "two  spaces and 3.5 cm")
 
@@ -13,23 +14,8 @@ WORDS = ("push the red cup into the drawer", "Task: lift, State: 0 128 255 -1;",
 @pytest.fixture
 def google(tmp_path):
     """A small model with PaliGemma's settings."""
-    pytest.importorskip("google.protobuf")
-    library = pytest.importorskip("sentencepiece")
-    (tmp_path / "texts").write_text("\n".join(WORDS * 20))
-    library.SentencePieceTrainer.train(
-        input=str(tmp_path / "texts"),
-        model_prefix=str(tmp_path / "paligemma_tokenizer"),
-        model_type="bpe",
-        vocab_size=340,
-        byte_fallback=True,
-        split_digits=True,
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        normalization_rule_name="identity",
-        user_defined_symbols=["\n", "<loc0000>"],
-        **{"pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3, "minloglevel": 2},
-    )
-    return library.SentencePieceProcessor(model_file=str(tmp_path / tokenizer.SENTENCEPIECE))
+    file = small_sentencepiece.train(tmp_path, WORDS * 20)
+    return pytest.importorskip("sentencepiece").SentencePieceProcessor(model_file=str(file))
 
 
 def test_both_libraries_give_the_same_tokens(google, tmp_path, monkeypatch):

@@ -86,6 +86,7 @@ def test_what_a_family_leaves_out_is_refused_by_name(base):
         "prepare_float_images": lambda: base.family.prepare_float_images(jnp.zeros((8, 8, 3)), 8),
         "export_merged": lambda: base.family.export_merged(None, None, None, {}, "float32"),
         "export_peft": lambda: base.family.export_peft(None, (), {}, None, "", None, {}, {}),
+        "export_lora": lambda: base.family.export_lora(None, (), {}, None, None, {}, "float32"),
         "operations": lambda: base.family.operations(base.config, 1),
     }
     for method in (name for name in calls if not has(base, name)):

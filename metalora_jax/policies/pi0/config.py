@@ -9,7 +9,9 @@ from metalora_jax.fields import check_types
 CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 """openpi's names of the cameras, in the order of the prefix."""
 
-_LATER = {"cut_prompts": False}  # fields that older files do not have, and what these mean
+OPENPI, LEROBOT, LEROBOT_0_4 = STYLES = ("openpi", "lerobot", "lerobot_0.4")
+"""How pictures are resized and prompts are written; see `preprocess`."""
+_LATER = {"style": OPENPI, "cut_prompts": False}  # fields that older files do not have, and what these mean
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -59,6 +61,7 @@ class Pi0Config:
     # Arithmetic.
     dtype: str = "float32"  # of activations; the projections of state, actions and time stay in float32
     param_dtype: str = "float32"  # of the stored weights
+    style: str = OPENPI  # one of STYLES: by whose rules it was trained
 
     def __post_init__(self) -> None:
         check_types(type(self), dataclasses.asdict(self), "Pi0Config: ")
@@ -75,6 +78,7 @@ class Pi0Config:
         self._require(0 < self.min_period < self.max_period, "min_period", "max_period", rule="must be positive, below")
         for name in ("dtype", "param_dtype"):
             self._require(getattr(self, name) in _DTYPES, name, rule=f"must be one of {_DTYPES}")
+        self._require(self.style in STYLES, "style", rule=f"must be one of {STYLES}")
         known = self.bos_token_id is None or 0 <= self.bos_token_id < self.vocab_size
         self._require(known, "bos_token_id", "vocab_size", rule="must be None or in [0, n) of")
         allowed = self.pi05 or not self.discrete_state_input
@@ -143,7 +147,7 @@ class Pi0Config:
         return cls.pi0_nano(**({"pi05": True, "max_tokens": 96} | overrides))
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dict, the exact inverse of `from_dict`; later fields are in it where they differ from before."""
+        """A JSON-ready dict, the exact inverse of `from_dict`. A later field is there where it differs from before."""
         fields = dataclasses.asdict(self)
         return {name: value for name, value in fields.items() if (name, value) not in _LATER.items()}
 

@@ -9,10 +9,11 @@ from tokenizers import Tokenizer
 
 from metalora_jax.machine import files
 from metalora_jax.policies import hub, tensor_file
-from metalora_jax.policies.pi0 import openpi_checkpoint, openpi_names, tokenizer
+from metalora_jax.policies.pi0 import lerobot, openpi_checkpoint, openpi_names, tokenizer
 from metalora_jax.policies.pi0.config import Pi0Config
 from metalora_jax.policies.pi0.model import Pi0
 from metalora_jax.policies.policy import Checkpoint, Progress
+from metalora_jax.policies.smolvla.lerobot import is_policy
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", hub.TOKENIZER
 _LARGE = 100e6  # [bytes] files below load in no time
@@ -34,7 +35,7 @@ def save(directory: Path, model: Pi0, reader: Tokenizer) -> None:
 
 
 def load(directory: Path, given: str | Path | None, progress: Progress, **overrides: Any) -> Checkpoint:
-    """Reads what `save` wrote, or a checkpoint of openpi's (see `openpi_checkpoint.load`).
+    """Reads what `save` wrote, a checkpoint of openpi's (see `openpi_checkpoint`), or lerobot's policy (see `lerobot`).
 
     Args:
       directory: where it is, or its name on the hub.
@@ -51,10 +52,8 @@ def load(directory: Path, given: str | Path | None, progress: Progress, **overri
     if not (source / CONFIG).is_file():
         raise ValueError(f"{source / CONFIG} is missing; a policy directory holds {CONFIG} and {WEIGHTS}")
     values = files.read_json(source / CONFIG)
-    if "input_features" in values:
-        raise ValueError(
-            f"{source / CONFIG}: lerobot's {values.get('type')} cannot be read, only what this package saves"
-        )
+    if is_policy(values):
+        return lerobot.load(source, values, given, progress, **overrides)
     try:
         config = Pi0Config.from_dict({name: value for name, value in values.items() if name != "type"})
         if values.get("type") != ("pi05" if config.pi05 else "pi0"):

@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from metalora_jax.machine import files
-from metalora_jax.policies.pi0 import openpi_assets, openpi_checkpoint, openpi_lora, openpi_names, orbax_writer
+from metalora_jax.policies import tensor_file
+from metalora_jax.policies.pi0 import (
+    openpi_assets,
+    openpi_checkpoint,
+    openpi_factors,
+    openpi_lora,
+    openpi_names,
+    orbax_writer,
+)
 from metalora_jax.policies.pi0.config import Pi0Config
 from metalora_jax.policies.pi0.model import Pi0
 from metalora_jax.policies.pi0.orbax_tree import OrbaxTree
@@ -24,6 +32,7 @@ def merged(
     statistics: Mapping[str, np.ndarray],
     dtype: ExportDtype,
     data_set: str = "",
+    factors: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Writes `params/` with the model's weights, a layer at a time, and `assets/<asset_id>/norm_stats.json`.
 
@@ -34,6 +43,7 @@ def merged(
       statistics: see `Family.export_merged`.
       dtype: "float32", or "base" for each tensor in the type that it has in `source`.
       data_set: the asset id to write; "" is the one that `source` has.
+      factors: leaves of openpi's LoRA to write beside the weights, see `openpi_factors`; they stay float32.
 
     Raises:
       ValueError: the directory exists; `source` is damaged, or no checkpoint of openpi's, or of another network; or it
@@ -60,8 +70,11 @@ def merged(
     directory.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic_directory(directory) as staging:
         single = np.dtype(np.float32)
+        beside = {name: tensor_file.Pieces(x.shape, single, [x]) for name, x in (factors or {}).items()}
         orbax_writer.write(
-            staging / openpi_checkpoint.PARAMS, pieces, original.dtype if dtype == "base" else lambda _: single
+            staging / openpi_checkpoint.PARAMS,
+            pieces | beside,
+            lambda name: original.dtype(name) if dtype == "base" and name in pieces else single,
         )
         (staging / openpi_checkpoint.ASSETS / asset).mkdir(parents=True)
         file = staging / openpi_checkpoint.ASSETS / asset / openpi_assets.FILE
@@ -95,15 +108,20 @@ def untold(config: Pi0Config) -> dict[str, object]:
 def serve_command(directory: Path, config: Pi0Config) -> str:
     """How to serve an export with openpi, and what its config must be."""
     asset = openpi_assets.ids(directory / openpi_checkpoint.ASSETS)[0]
+    lora = any(map(openpi_lora.is_factor, OrbaxTree(directory / openpi_checkpoint.PARAMS)))
     needs = f"pi05={config.pi05}, action_dim={config.action_dim}, action_horizon={config.horizon}"
     needs += f", max_token_len={config.max_tokens}"
     if config.pi05:
         needs += f", discrete_state_input={config.state_in_prompt}"
+    if lora:
+        variants = openpi_factors.VARIANTS
+        needs += f", paligemma_variant={variants['decoder']}, action_expert_variant={variants['expert']}"
     where = shlex.quote(str(directory.absolute()))
     return "\n          ".join(
         (
             f"serve:    uv run scripts/serve_policy.py policy:checkpoint --policy.config=CONFIG --policy.dir={where}",
-            f"CONFIG is openpi's config with {needs}, no LoRA and asset id {asset}",
+            f"CONFIG is openpi's config with {needs}{'' if lora else ', no LoRA'} and asset id {asset}",
+            *["a config without LoRA loads it, too, and leaves the adapter out without a word"] * lora,
             "its data transforms must fit the demonstrations: with DeltaActions it takes actions for relative ones",
         )
     )

@@ -79,7 +79,7 @@ def adapter(
     if not factors:
         raise ValueError("no leaf belongs to LoRA: this is a plain checkpoint")
     table = openpi_names.leaves(config)
-    named = {name: (_key(name, "a"), _key(name, "b")) for name in table}
+    named = {name: (leaf_name(name, "a"), leaf_name(name, "b")) for name in table}
     pairs = {name: keys for name, keys in named.items() if set(keys) <= set(factors)}
     used = {key for pair in pairs.values() for key in pair}
     if strange := sorted(set(factors) - used):
@@ -111,8 +111,14 @@ def adapter(
     return tuple(rules), theta
 
 
-def _key(name: str, part: str) -> str:
+def leaf_name(name: str, part: str) -> str:
+    """openpi's name of a factor, `part` "a" or "b", of one of its tensors."""
     return f"{name[:-1]}lora_{part}" if name.endswith("/w") else f"{name}_lora_{part}"
+
+
+def expert_of(name: str) -> str:
+    """Which of `EXPERTS` one of openpi's tensors belongs to."""
+    return "expert" if re.search(r"_1(/|$)", name) else "decoder"
 
 
 def _scale(name: str, rank: int, alpha: Alpha, rslora: bool) -> float:
@@ -120,7 +126,7 @@ def _scale(name: str, rank: int, alpha: Alpha, rslora: bool) -> float:
     if isinstance(alpha, Mapping):
         if set(alpha) != set(EXPERTS):
             raise ValueError(f"alpha is given for {', '.join(alpha)}; it must be for {' and '.join(EXPERTS)}")
-        alpha = alpha["expert" if re.search(r"_1(/|$)", name) else "decoder"]
+        alpha = alpha[expert_of(name)]
     if "/attn/" not in name:
         return 1.0
     return (rank if alpha is None else alpha) / (rank**0.5 if rslora else rank)

@@ -1,4 +1,13 @@
-"""From a camera's pixels and a person's words to what pi0 and pi0.5 read."""
+"""From a camera's pixels and a person's words to what pi0 and pi0.5 read.
+
+A policy was trained by openpi's rules or by lerobot's, which its config calls its style:
+
+    openpi       pictures are smoothed where they shrink; the prompt's text is cleaned
+    lerobot      pictures are not smoothed; pi0's text is taken as it is
+    lerobot_0.4  the same, but pi0.5's prompt has a state of `action_dim` numbers, zeros last (bin 128), and not of the
+                 robot's own; and the border of a picture that is not square is -3, outside the range of pictures (an
+                 oversight there, since corrected)
+"""
 
 import functools
 
@@ -8,7 +17,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from metalora_jax.policies import tokens
-from metalora_jax.policies.pi0.config import Pi0Config
+from metalora_jax.policies.pi0.config import LEROBOT_0_4, OPENPI, Pi0Config
 
 PAD = 0  # token behind a prompt; it is masked
 _REMEDY = (
@@ -18,7 +27,7 @@ _REMEDY = (
 _EDGES = np.linspace(-1, 1, 257)[:-1]  # of the bins that a state is written in
 
 
-def prepare_image(images: jax.Array, size: int) -> jax.Array:
+def prepare_image(images: jax.Array, size: int, style: str = OPENPI) -> jax.Array:
     """Resizes with the aspect kept, pads evenly with black, and changes the range.
 
     openpi resizes with PIL, which rounds to bytes in between; this does not, and differs by two levels of 255 at most.
@@ -26,6 +35,7 @@ def prepare_image(images: jax.Array, size: int) -> jax.Array:
     Args:
       images: (..., H, W, 3) float32 in [0, 1].
       size: side of the result [px].
+      style: see above.
 
     Returns:
       (..., size, size, 3) float32 in [-1, 1]; padding is -1.
@@ -34,22 +44,23 @@ def prepare_image(images: jax.Array, size: int) -> jax.Array:
     ratio = max(height, width) / size
     resized = int(height / ratio), int(width / ratio)
     if resized != (height, width):
-        images = jax.image.resize(images, (*batch, *resized, channels), "linear")
+        images = jax.image.resize(images, (*batch, *resized, channels), "linear", antialias=style == OPENPI)
     before = [(size - length) // 2 for length in resized]
     pad = [(start, size - length - start) for start, length in zip(before, resized, strict=True)]
-    return jnp.pad(images, [(0, 0)] * len(batch) + pad + [(0, 0)]) * 2 - 1
+    border = -1.0 if style == LEROBOT_0_4 else 0.0
+    return jnp.pad(images, [(0, 0)] * len(batch) + pad + [(0, 0)], constant_values=border) * 2 - 1
 
 
-def prepare_frames(images: np.ndarray, size: int) -> np.ndarray:
+def prepare_frames(images: np.ndarray, size: int, style: str = OPENPI) -> np.ndarray:
     """Pictures (..., H, W, 3) uint8 -> (..., size, size, 3) float32 in [-1, 1], as `prepare_image` does."""
     if images.shape[-3:-1] == (size, size):
         return images.astype(np.float32) / 127.5 - 1.0
-    return np.asarray(_prepared(images, size))
+    return np.asarray(_prepared(images, size, style))
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _prepared(images: np.ndarray, size: int) -> jax.Array:
-    return prepare_image(jnp.asarray(images, jnp.float32) / 255.0, size)
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _prepared(images: np.ndarray, size: int, style: str) -> jax.Array:
+    return prepare_image(jnp.asarray(images, jnp.float32) / 255.0, size, style)
 
 
 def tokenize(
@@ -59,8 +70,9 @@ def tokenize(
 
     Without the state in the prompt: the instruction, and a newline of its own. With it, "Task: <instruction>, State:
     <numbers>;" and a second line "Action: ", where each number is one of 256 even bins of [-1, 1]; a value below is -1.
-    Both begin with the token `bos_token_id`. With `cut_prompts`, what is beyond `max_tokens` is left out at the end, as
-    in openpi: first the newline or "Action: ", then the state, then words.
+    Both begin with the token `bos_token_id`. By lerobot's rules, one without the state is the instruction as it is, and
+    a newline where it has none. With `cut_prompts`, what is beyond `max_tokens` is left out at the end, as in openpi:
+    first the newline or "Action: ", then the state, then words.
 
     Args:
       config: of the policy.
@@ -101,7 +113,12 @@ def _prompts(
         return list(tokenizer.encode(part, add_special_tokens=False).ids)
 
     if config.state_in_prompt:
+        if config.style == LEROBOT_0_4:
+            states = np.pad(states, [(0, 0), (0, config.action_dim - states.shape[1])])
         bins = np.digitize(states, _EDGES) - 1
         texts = [f"Task: {text}, State: {' '.join(map(str, row))};\nAction: " for row in bins]
         return texts, [begin + encode(t) for t in texts]
-    return [text], [begin + encode(text) + encode("\n")]
+    if config.style == OPENPI:
+        return [text], [begin + encode(text) + encode("\n")]
+    text = instruction.removesuffix("\n") + "\n"
+    return [text], [begin + encode(text)]

@@ -18,7 +18,6 @@ from metalora_jax.policies.policy import ExportDtype
 from metalora_jax.policies.smolvla import convert, lerobot, processors
 from metalora_jax.policies.smolvla.model import SmolVLA
 
-_PRE = "policy_preprocessor_step_5_normalizer_processor.safetensors"
 _POST = "policy_postprocessor_step_0_unnormalizer_processor.safetensors"
 _MODES = {"VISUAL": "IDENTITY", "STATE": "MEAN_STD", "ACTION": "MEAN_STD"}
 
@@ -44,12 +43,12 @@ def merged(
     Raises:
       ValueError: if the directory exists, or the base is not a lerobot policy.
     """
-    config = _lerobot_config(base, cameras)
+    config = lerobot_config(base, cameras)
     original = lerobot.Weights(tensor_file.TensorFile(base / convert.WEIGHTS))
     tensors = convert.to_lerobot_tensors(model) | {name: original[name] for name in convert.UNUSED if name in original}
     for name, value in tensors.items():
         tensors[name] = value.astype(np.float32 if dtype == "float32" else original[name].dtype)
-    with _whole_or_not_at_all(directory) as staging:
+    with whole_or_not_at_all(directory) as staging:
         tensor_file.write(staging / convert.WEIGHTS, tensors)
         _write_around(staging, config, base, statistics)
 
@@ -78,16 +77,16 @@ def peft(
         has none.
       cameras: see `merged`.
     """
-    config = _lerobot_config(base, cameras)
+    config = lerobot_config(base, cameras)
     names = convert.module_names(model.config)
-    with _whole_or_not_at_all(directory) as staging:
+    with whole_or_not_at_all(directory) as staging:
         name, commit = hub.name_and_commit(base_name)
         peft_format.write(staging, placement, theta, names, base_model=name, revision=commit, manifest=manifest)
         _write_around(staging, config | {"use_peft": True}, base, statistics)
 
 
-def _lerobot_config(base: Path, cameras: Sequence[str] | None) -> dict[str, Any]:
-    """The base's, with the robot's own names of its cameras.
+def lerobot_config(base: Path, cameras: Sequence[str] | None) -> dict[str, Any]:
+    """The base's config.json, with the robot's own names of its cameras.
 
     lerobot reads pictures by these names, in this order. A renaming step in the preprocessor would not do: lerobot's
     programs replace its map by their own --rename_map, which is empty unless the user writes one.
@@ -107,7 +106,8 @@ def _lerobot_config(base: Path, cameras: Sequence[str] | None) -> dict[str, Any]
 
 
 @contextlib.contextmanager
-def _whole_or_not_at_all(path: Path) -> Iterator[Path]:
+def whole_or_not_at_all(path: Path) -> Iterator[Path]:
+    """A directory that becomes `path` at the end; ValueError where that exists."""
     if path.exists():
         raise ValueError(f"{path} exists; choose another directory")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,6 +117,39 @@ def _whole_or_not_at_all(path: Path) -> Iterator[Path]:
 
 def _write_around(directory: Path, config: dict[str, Any], base: Path, statistics: Mapping[str, np.ndarray]) -> None:
     """config.json, the processors with their statistics, and the tokenizer where the base has it."""
+    tokenizer = dict(max_length=config["tokenizer_max_length"], task_key="task", padding_side="right")
+    tokenizer |= dict(padding=config.get("pad_language_to", "longest"), truncation=True)
+    before = [
+        step("rename_observations_processor", rename_map={}),
+        step("to_batch_processor"),
+        step("smolvla_new_line_processor"),
+        step("tokenizer_processor", **tokenizer, tokenizer_name=config["vlm_model_name"]),
+        step("device_processor", device="cpu", float_dtype=None),
+        NORMALIZER,
+    ]
+    write_processors(directory, config, base, statistics, before)
+
+
+NORMALIZER: dict[str, Any] = {"registry_name": "normalizer_processor"}
+"""Among steps for `write_processors`, where the normaliser stands."""
+
+
+def write_processors(
+    directory: Path,
+    config: dict[str, Any],
+    base: Path,
+    statistics: Mapping[str, np.ndarray],
+    before: Sequence[dict[str, Any]],
+) -> None:
+    """config.json, both processors with their statistics, and the tokenizer where the base has it.
+
+    Args:
+      directory: to write to.
+      config: the policy's; features and modes are put into it.
+      base: the lerobot policy that it came from.
+      statistics: see `merged`.
+      before: the preprocessor's steps, with `NORMALIZER` for the normaliser.
+    """
     widths = {"observation.state": "STATE", "action": "ACTION"}
     features = {name: {"type": kind, "shape": list(statistics[f"{name}.mean"].shape)} for name, kind in widths.items()}
     cameras = {k: v for k, v in config.get("input_features", {}).items() if v.get("type") == "VISUAL"}
@@ -126,29 +159,23 @@ def _write_around(directory: Path, config: dict[str, Any], base: Path, statistic
         "output_features": {"action": features["action"]},
     }
     normalizer = {"eps": 1e-8, "norm_map": _MODES}
-    device = _step("device_processor", device="cpu", float_dtype=None)
-    tokenizer = dict(max_length=config["tokenizer_max_length"], task_key="task", padding_side="right")
-    tokenizer |= dict(padding=config.get("pad_language_to", "longest"), truncation=True)
-    before = [
-        _step("rename_observations_processor", rename_map={}),
-        _step("to_batch_processor"),
-        _step("smolvla_new_line_processor"),
-        _step("tokenizer_processor", **tokenizer, tokenizer_name=config["vlm_model_name"]),
-        device,
-        _step("normalizer_processor", **normalizer, features=features | cameras) | {"state_file": _PRE},
-    ]
+    place = next(number for number, each in enumerate(before) if each is NORMALIZER)
+    pre = f"policy_preprocessor_step_{place}_normalizer_processor.safetensors"
+    known = step("normalizer_processor", **normalizer, features=features | cameras) | {"state_file": pre}
     after = [
-        _step("unnormalizer_processor", **normalizer, features={"action": features["action"]}) | {"state_file": _POST},
-        device,
+        step("unnormalizer_processor", **normalizer, features={"action": features["action"]}) | {"state_file": _POST},
+        step("device_processor", device="cpu", float_dtype=None),
     ]
-    for name, steps in (("policy_preprocessor", before), ("policy_postprocessor", after)):
-        files.write_json(directory / f"{name}.json", {"name": name, "steps": steps}, indent=2)
-    for file in (_PRE, _POST):
+    steps = [known if each is NORMALIZER else each for each in before]
+    for name, own in (("policy_preprocessor", steps), ("policy_postprocessor", after)):
+        files.write_json(directory / f"{name}.json", {"name": name, "steps": own}, indent=2)
+    for file in (pre, _POST):
         tensor_file.write(directory / file, {k: np.asarray(v, np.float32) for k, v in statistics.items()})
     if (base / convert.TOKENIZER).is_file():
         shutil.copyfile(base / convert.TOKENIZER, directory / convert.TOKENIZER)
     files.write_json(directory / convert.CONFIG, config, indent=2)
 
 
-def _step(name: str, **config: Any) -> dict[str, Any]:
+def step(name: str, **config: Any) -> dict[str, Any]:
+    """A step of a processor file."""
     return {"registry_name": name, "config": config}

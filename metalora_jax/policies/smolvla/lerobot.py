@@ -111,8 +111,7 @@ def read_config(values: Mapping[str, Any], source: Path, tokenizer: Tokenizer, *
     size = fields.get("image_size", SmolVLAConfig.image_size)
     if values.get("resize_imgs_with_padding", [size, size]) not in ([size, size], None):
         raise ValueError(f"{source}: resize_imgs_with_padding must be [{size}, {size}], the vision tower's image size")
-    for key in ("input_features", "output_features"):
-        _check_features(f"{source}: {key}", values.get(key))
+    check_features(values, source)
     pictures = sum(feature["type"] == "VISUAL" for feature in values["input_features"].values())
     fields["cameras"] = max(1, pictures + values.get("empty_cameras", 0))
     if fields.get("add_image_special_tokens") is True:
@@ -123,8 +122,13 @@ def read_config(values: Mapping[str, Any], source: Path, tokenizer: Tokenizer, *
         raise ValueError(f"{source}: {error}") from None
 
 
-def _check_features(where: str, features: Any) -> None:
+def check_features(values: Mapping[str, Any], source: Path) -> None:
     """Refuses features of another form than lerobot writes, from which cameras and widths would be read wrongly."""
+    for key in ("input_features", "output_features"):
+        _check_features(f"{source}: {key}", values.get(key))
+
+
+def _check_features(where: str, features: Any) -> None:
     if not isinstance(features, Mapping) or not all(isinstance(feature, Mapping) for feature in features.values()):
         raise ValueError(f"{where} is {features!r}; it must hold features by name")
     for name, feature in features.items():
@@ -154,6 +158,10 @@ class Weights(Mapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self._tensors[self._names[name]]
+
+    def origin(self, name: str) -> str:
+        """The name that the checkpoint has for it."""
+        return self._names[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

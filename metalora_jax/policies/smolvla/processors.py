@@ -6,7 +6,7 @@ Before, the statistics stood among the weights, as buffers. Old policies that we
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -37,7 +37,7 @@ _KNOWN = {
     *_STEPS.values(),
 }
 
-_RELATIVE = {"relative_actions_processor", "absolute_actions_processor"}  # lerobot 0.6's, of policies like pi0
+RELATIVE = "relative_actions_processor", "absolute_actions_processor"  # lerobot 0.6's, of policies like pi0
 
 Key = tuple[str, str, str]  # data set, feature, statistic
 
@@ -53,7 +53,7 @@ class _Place(NamedTuple):
 
 
 def read(
-    directory: Path, old_tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]
+    directory: Path, old_tensors: Mapping[str, np.ndarray], config: Mapping[str, Any], steps: Collection[str] = ()
 ) -> tuple[StatisticsSets, Normalization]:
     """All statistics that a policy directory holds, and how they are used.
 
@@ -61,12 +61,13 @@ def read(
       directory: with the two processor files and the state files that they name, or without.
       old_tensors: those of model.safetensors that are no weights.
       config: the policy's config.json.
+      steps: what processors of its type do beside what SmolVLA's do, and is done here.
 
     Raises:
       ValueError: a processor file is no such file, has a step that is not done here, or names a state file that is
         missing, damaged or outside `directory`; or actions are undone by another mode than they were normalised by.
     """
-    pre, post = (_pipeline(directory, file) for file in _STEPS)
+    pre, post = (_pipeline(directory, file, steps) for file in _STEPS)
     named = {place.name for place in (pre, post) if place}
     buffers = list(_buffers(old_tensors))
     stray = [
@@ -135,7 +136,14 @@ def is_camera(key: str, feature: Any) -> bool:
     return _mapping(feature).get("type") == "VISUAL" and not key.startswith(_EMPTY)
 
 
-def _pipeline(directory: Path, file: str) -> _Place | None:
+def options_of(path: Path, name: str) -> Mapping[str, Any] | None:
+    """What a processor file says of one of its steps; None where there is no such file or step."""
+    steps = files.read_json(path).get("steps", []) if path.is_file() else []
+    found = [step for step in steps if _mapping(step).get("registry_name") == name] if isinstance(steps, list) else []
+    return _mapping(found[0].get("config")) if found else None
+
+
+def _pipeline(directory: Path, file: str, known: Collection[str]) -> _Place | None:
     """The (un)normaliser of a processor file; None where there is none."""
     path = directory / file
     if not path.is_file():
@@ -145,9 +153,9 @@ def _pipeline(directory: Path, file: str) -> _Place | None:
         raise ValueError(f"{path}: `steps` is no list of objects; save the policy again")
     for step in steps:
         name = step.get("registry_name", step.get("class"))
-        if name not in _KNOWN and _mapping(step.get("config")).get("enabled") is not False:
+        if name not in {*_KNOWN, *known} and _mapping(step.get("config")).get("enabled") is not False:
             remedy = "remove it if the policy works without it"
-            if name in _RELATIVE:
+            if name in RELATIVE:
                 remedy = "remove it, and say with metalora convert --relative_actions what it does"
             raise ValueError(
                 f"{path}: its step {name!r} is not done here, and may change state, pictures or actions; {remedy}"
