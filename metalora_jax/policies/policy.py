@@ -271,6 +271,9 @@ class Family(abc.ABC):
         """
         self._lacks("exported", "export_merged")
 
+    cameras: ClassVar[tuple[str, ...]] = ()
+    """What public policies of this type call their cameras, in order, where all call them the same."""
+
     def export_lora(
         self,
         directory: Path,
@@ -296,9 +299,6 @@ class Family(abc.ABC):
           ValueError: as for `export_merged`; or the format has no place for the adapter, which names what does not fit.
         """
         self._lacks("exported", "export_lora")
-
-    cameras: ClassVar[tuple[str, ...]] = ()
-    """What public policies of this type call their cameras, in order, where all call them the same."""
 
     served_dtype: ClassVar[str | None] = None
     """What the public program that runs an export rounds weights to, whatever they are stored in; None keeps them."""

@@ -25,6 +25,7 @@ from metalora_jax.evaluation.protocol.checks import check_retention, check_split
 from metalora_jax.evaluation.protocol.comparison import Comparison
 from metalora_jax.evaluation.protocol.few_shot import Protocol
 from metalora_jax.evaluation.protocol.grid import expand
+from metalora_jax.policies.pi0 import presets as pi0_presets
 from metalora_jax.policies.smolvla import presets
 from metalora_jax.training import methods, pretrain
 from metalora_jax.training.augmentation import other_texts
@@ -61,6 +62,8 @@ def choices(name: str, get_config: Callable) -> tuple:
         return (None,)
     own = {
         "smolvla": presets.NAMES,
+        "pi0": pi0_presets.NAMES,
+        "pi05": pi0_presets.NAMES,
         "own_robot": presets.NAMES,
         "own_robot_few_shot": (),  # the user's dataset: tests/test_own_robot.py
         "libero_demos": ("picking",),

@@ -1,5 +1,6 @@
 """What every family of policies owes the rest of the package; a new one is added to FAMILIES."""
 
+import dataclasses
 from collections import defaultdict
 
 import jax
@@ -27,6 +28,7 @@ FAMILIES = {
     "toy": toy.build,
     "pi0": lambda: tiny_pi0.build(vocab_size=320, max_tokens=40),
     "pi05": lambda: tiny_pi0.build(pi05=True, vocab_size=320, max_tokens=96),
+    "pi05, stateless": lambda: tiny_pi0.build(pi05=True, discrete_state_input=False, vocab_size=320, max_tokens=40),
 }
 PROMPT_ALONE = {"pi05"}  # types whose network does not read the state: it comes by the prompt, if at all
 KEY = jax.random.key(0)
@@ -125,6 +127,22 @@ def test_a_frame_may_enter_after_any_stage(base, seen):
         front = jax.jit(lambda x, stage=stage: stages.advance(base.model, x, stage))(seen[0])
         assert {leaf.shape[0] for leaf in jax.tree.leaves(front)} == {B}  # batch first, so that rows can be cached
         np.testing.assert_allclose(velocity(base.model, front, base.sizes), whole, atol=2e-5)
+
+
+def test_stages_in_bfloat16_are_near_float32(base, seen):
+    """Within 10 % of the largest velocity: eight bits of a number, through every layer."""
+    if not dataclasses.is_dataclass(base.config) or not hasattr(base.config, "param_dtype"):
+        pytest.skip("the family has one type of numbers")
+    config = dataclasses.replace(base.config, dtype="bfloat16", param_dtype="bfloat16")
+    _, narrow = nnx.split(nnx.eval_shape(lambda: type(base.model)(config, rngs=nnx.Rngs(0))))
+    graph = nnx.split(nnx.eval_shape(lambda: type(base.model)(config, rngs=nnx.Rngs(0))))[0]
+    model = nnx.merge(graph, jax.tree.map(lambda a, b: a.astype(b.dtype), nnx.split(base.model)[1], narrow))
+    wide, found = velocity(base.model, seen[0], base.sizes), velocity(model, seen[0], base.sizes)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, wide, atol=0.1 * np.abs(wide).max())
+    for stage in STAGES[1:]:
+        front = jax.jit(lambda x, stage=stage: stages.advance(model, x, stage))(seen[0])
+        np.testing.assert_allclose(velocity(model, front, base.sizes), found, atol=0.05 * np.abs(wide).max())
 
 
 def test_frames_of_a_batch_do_not_mix(base, seen):

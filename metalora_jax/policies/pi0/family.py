@@ -31,8 +31,8 @@ class Pi0Family(Family):
 
     type: ClassVar[str] = "pi0"
     served_dtype: ClassVar[str | None] = "bfloat16"
-    relative_by_config: ClassVar[bool] = True
     cameras: ClassVar[tuple[str, ...]] = CAMERAS
+    relative_by_config: ClassVar[bool] = True
 
     def load(self, directory: Path, tokenizer: str | Path | None, progress: Progress, **overrides: Any) -> Checkpoint:
         """See `directory.load`."""
