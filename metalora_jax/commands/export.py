@@ -67,9 +67,6 @@ def main(_: list[str]) -> None:
     base = bases.load(_BASE.value)
     known = base.statistics
     family = base.family
-    to_openpi = not plugin and not (hub.local_directory(_POLICY.value) / "config.json").is_file()
-    if not plugin and not (to_openpi and _FORMAT.value != "peft" and family.relative_by_config):
-        relative.check_exported(known.relative, known.of_differences, _FORMAT.value)
     start = adapter.load(Path(_ADAPTER.value), base)
     learn, theta = start.learner, start.meta_params["theta"]
     if learn.only_for is not None and not plugin:
@@ -77,6 +74,9 @@ def main(_: list[str]) -> None:
             f"{_ADAPTER.value} is only for {' or '.join(map(repr, learn.only_for))}, which --format={_FORMAT.value} "
             "cannot say: use --format=lerobot_plugin, or adapt again without --only_for_its_instruction"
         )
+    to_openpi = not plugin and not (hub.local_directory(_POLICY.value) / "config.json").is_file()
+    if not plugin and not (to_openpi and _FORMAT.value != "peft" and family.relative_by_config):
+        relative.check_exported(known.relative, known.of_differences, _FORMAT.value)
     statistics = {
         "observation.state.mean": known.state_mean,
         "observation.state.std": known.state_std,
